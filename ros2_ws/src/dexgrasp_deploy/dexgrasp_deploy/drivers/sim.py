@@ -1,0 +1,235 @@
+"""The simulated twin behind the driver interface: the physics of the training in real time.
+
+Arm and hand share one world, stepped in the process of `robot_driver_node`. The camera stands in
+its own process and draws the same scene from the joint states and the object pose that the world
+publishes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dexgrasp_deploy.drivers.base import (
+    ArmDriver,
+    CameraSample,
+    DriverContext,
+    HandDriver,
+    Health,
+    JointDriver,
+    JointSample,
+    Level,
+    SceneCamera,
+)
+from dexgrasp_sim.config import ConfigError, replace
+from dexgrasp_sim.physics.mujoco_batch import MujocoBatch
+from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS, HAND_JOINTS
+from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.vec_env import RESULT_SPECS
+
+_CATCH_UP_S = 0.25
+"""Simulated time lags the clock by at most this; what is more is dropped and reported."""
+_DEFAULT_RATE_HZ = 60.0
+
+
+class SimWorld:
+    """Robot, table and object of the bundle's training task, advanced by the clock.
+
+    Episode k of the world is the first episode of environment k of a training run with the same
+    seed: its object is number k modulo the number of objects.
+    """
+
+    def __init__(self, context: DriverContext) -> None:
+        """Raises ConfigError without a bundle."""
+        manifest = context.required_manifest("driver 'sim'")
+        task = manifest.task
+        self._task = replace(task, control_hz=1.0 / task.physics.timestep_s, stagger_starts=False)
+        self._seed = context.seed
+        self._clock = context.clock
+        self._joint_names = context.robot.joint_names
+        self._columns = {name: index for index, name in enumerate(self._joint_names)}
+        self.episode = -1
+        self.dropped_s = 0.0
+        self.reset()
+
+    @property
+    def object_name(self) -> str:
+        """Which object lies on the table."""
+        return self._task.objects[int(self._env.object_index[0])].name
+
+    @property
+    def start_height_m(self) -> float:
+        """Height of the object's centre at rest on the table, base frame."""
+        return float(self._env.start_height[0])
+
+    @property
+    def object_pose(self) -> NDArray[np.float64]:
+        """[7] xyz m and quaternion wxyz, base frame."""
+        return self._env.telemetry(0)["object_pose"].double().numpy()
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begins the next episode: robot at the start posture, object at a new place.
+
+        Args:
+            seed: Begins the sequence of episodes of this seed; None goes on with the present one.
+        """
+        if seed is not None and seed != self._seed:
+            self._seed, self.episode = seed, -1
+        self.episode += 1
+        if self.episode:
+            self._env.close()
+        self._env = GraspEnv(self._task, 1, self._seed, 1, (), env_offset=self.episode)
+        self._env.reset({spec.name: spec.empty(1) for spec in RESULT_SPECS})
+        self._targets = self._env.engine.joint_position.clone()
+        self._time_s = self._clock()
+
+    def advance(self) -> None:
+        """Steps the physics to the present."""
+        now_s, step_s = self._clock(), self._task.physics.timestep_s
+        if now_s - self._time_s > _CATCH_UP_S:
+            self.dropped_s += now_s - self._time_s - _CATCH_UP_S
+            self._time_s = now_s - _CATCH_UP_S
+        for _ in range(int((now_s - self._time_s) / step_s)):
+            self._env.engine.step(self._targets)
+            self._time_s += step_s
+
+    def read(self, names: Sequence[str]) -> JointSample:
+        """The named joints at the newest step."""
+        columns = [self._columns[name] for name in names]
+        engine = self._env.engine
+        position = engine.joint_position[0, columns].double().numpy()
+        velocity = engine.joint_velocity[0, columns].double().numpy()
+        return JointSample(tuple(names), position, velocity, self._time_s)
+
+    def write(self, positions: Mapping[str, float]) -> None:
+        """Sets servo targets, rad by joint name."""
+        for name, value in positions.items():
+            self._targets[0, self._columns[name]] = value
+
+    def close(self) -> None:
+        """Frees the engine; idempotent."""
+        self._env.close()
+
+
+class _SimJoints(JointDriver):
+    """Some joints of the shared world."""
+
+    _ALL: Sequence[str] = ()
+
+    def configure(self, context: DriverContext, parameters: Mapping[str, Any]) -> None:
+        """Needs a bundle; see `SimWorld`."""
+        self.joint_names = tuple(self._ALL)
+        self.world = context.shared(SimWorld)
+
+    def read(self) -> JointSample:
+        """Advances the world to the present and measures it."""
+        self.world.advance()
+        return self.world.read(self.joint_names)
+
+    def write(self, positions: Mapping[str, float]) -> None:
+        """Sets servo targets."""
+        self.world.write({n: v for n, v in positions.items() if n in self.joint_names})
+
+    def health(self) -> Health:
+        """Warns when the computer is too slow for real time."""
+        if self.world.dropped_s > 0:
+            return Health(Level.WARN, f"simulation lost {self.world.dropped_s:.2f} s")
+        return Health()
+
+
+class SimArm(_SimJoints, ArmDriver):
+    """The arm of the simulated world."""
+
+    _ALL = ARM_JOINTS
+
+
+class SimHand(_SimJoints, HandDriver):
+    """The hand of the simulated world."""
+
+    _ALL = HAND_JOINTS
+
+
+class SimCamera(SceneCamera):
+    """The training camera, drawing the scene it is told about.
+
+    Parameters: `rate_hz`, most exposures per second; `kind`, `depth` or `stereo_rgb`, by default
+    what the policy reads.
+    """
+
+    def configure(self, context: DriverContext, parameters: Mapping[str, Any]) -> None:
+        """Draws once, so that the image kernels are compiled before the robot moves.
+
+        Raises:
+            ConfigError: No bundle was given, or a parameter is wrong.
+        """
+        manifest = context.required_manifest("camera.driver = 'sim'")
+        self._task = manifest.task
+        read_by_policy = manifest.image.name if manifest.image else "depth"
+        self._kind = str(parameters.get("kind", read_by_policy))
+        if self._kind not in ("depth", "stereo_rgb"):
+            raise ConfigError(f"camera.kind = {self._kind!r}: not one of depth, stereo_rgb")
+        rate_hz = float(parameters.get("rate_hz", _DEFAULT_RATE_HZ))
+        if rate_hz <= 0:
+            raise ConfigError(f"camera.rate_hz = {rate_hz}: must be positive")
+        self._period_s = 1.0 / rate_hz
+        self._order = context.robot.joint_names
+        self._engines: dict[str, MujocoBatch] = {}
+        self._last_s = -np.inf
+        self._stamp_s: float | None = None
+        self._object_name = self._task.objects[0].name
+        self._draw()
+
+    def observe(
+        self, joints: JointSample, object_pose: NDArray[np.float64], object_name: str
+    ) -> None:
+        """See `SceneCamera.observe`; scenes that come faster than the rate are passed over.
+
+        Raises:
+            ValueError: The task has no such object.
+        """
+        half_step_s = self._task.physics.timestep_s / 2
+        if joints.stamp_s - self._last_s < self._period_s - half_step_s:
+            return
+        place = {name: index for index, name in enumerate(joints.names)}
+        position = joints.position[[place[name] for name in self._order]]
+        self._object_name, self._stamp_s = object_name, joints.stamp_s
+        self._engine().reset(
+            torch.zeros(1, dtype=torch.int64),
+            torch.from_numpy(position).float().unsqueeze(0),
+            torch.from_numpy(object_pose).float().unsqueeze(0),
+        )
+
+    def read(self) -> CameraSample | None:
+        """The image of the newest scene, once."""
+        if self._stamp_s is None:
+            return None
+        sample = CameraSample(self._draw(), self._stamp_s)
+        self._last_s, self._stamp_s = self._stamp_s, None
+        return sample
+
+    def deactivate(self) -> None:
+        """Frees the renderers."""
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+
+    def _engine(self) -> MujocoBatch:
+        name = self._object_name
+        if name not in self._engines:
+            objects = tuple(item for item in self._task.objects if item.name == name)
+            if not objects:
+                raise ValueError(f"the bundle's task has no object {name!r}")
+            self._engines[name] = MujocoBatch(replace(self._task, objects=objects), [0], 1)
+        return self._engines[name]
+
+    def _draw(self) -> NDArray[Any]:
+        camera = self._task.camera
+        if self._kind == "depth":
+            depth = torch.zeros(1, camera.height, camera.width, dtype=torch.int16)
+            self._engine().render_depth(depth)
+            return depth[0].numpy().astype(np.uint16)
+        images = torch.zeros(1, 2, 3, camera.height, camera.width, dtype=torch.uint8)
+        self._engine().render_stereo_rgb(images)
+        return np.ascontiguousarray(images[0].numpy().transpose(0, 2, 3, 1))

@@ -1,0 +1,220 @@
+"""Online distillation: the student acts, the teacher says at every step what it would have done."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from dexgrasp_learner.algorithms.ppo import Count, NonNegative, Positive, check_finite
+from dexgrasp_learner.networks.policy import Actor
+from dexgrasp_learner.rollout import Batch, Rollout
+from dexgrasp_sim.config import STRICT
+
+
+@dataclass(frozen=True, config=STRICT)
+class DistillationConfig:
+    """Settings of distillation; the defaults are the laptop settings.
+
+    Attributes:
+        epochs: Passes over each rollout.
+        minibatches: Optimizer steps per pass; each takes all steps of a share of environments.
+        micro_batches: Pieces in which a minibatch is computed: less memory, the same result.
+        learning_rate: Of Adam, fixed.
+        noise_std: Deviation of the noise on the student's actions, in units of the action; it
+            shows the student the surroundings of its own path.
+        teacher_steps: Environment steps (of all environments together) over which the share of
+            actions that the teacher drives falls from 1 to 0; 0: the student always drives.
+        bptt_steps: Gradients reach back through the memory at most this many steps; None: the
+            whole rollout.
+        auxiliary_coefficient: Weight of the student's auxiliary loss, if it has that head.
+        max_grad_norm: Gradients are scaled down to this norm.
+    """
+
+    epochs: Count = 2
+    minibatches: Count = 8
+    micro_batches: Count = 1
+    learning_rate: Positive = 1e-3
+    noise_std: NonNegative = 0.1
+    teacher_steps: Annotated[int, Field(ge=0)] = 0
+    bptt_steps: Count | None = None
+    auxiliary_coefficient: NonNegative = 1.0
+    max_grad_norm: Positive = 1.0
+
+
+class Distillation:
+    """Acts during a rollout and learns from the teacher's answers; used as `Ppo` is.
+
+    Ross, Gordon, Bagnell: "A reduction of imitation learning and structured prediction to
+    no-regret online learning" (2011). The loss is the plain squared error in units of half the
+    action range. It has no weight 1 / sigma^2 of the teacher: such weights explode when a
+    teacher's deviations collapse.
+
+    Attributes:
+        actor: The student.
+        groups: Observation groups that the rollout must hold.
+        memory_sizes: Memories that the rollout must hold.
+        transitions: Environment steps so far, over all environments.
+    """
+
+    def __init__(
+        self, actor: Actor, teacher: Actor, config: DistillationConfig, seed: int = 0
+    ) -> None:
+        """Takes two nets that are on the device to compute on.
+
+        Args:
+            actor: The student; learns.
+            teacher: Stays as it is, its normalisation too.
+            config: Settings.
+            seed: Of the noise and of the order of minibatches, one generator each.
+
+        Raises:
+            ValueError: The two nets have different numbers of actions.
+        """
+        if actor.action_dim != teacher.action_dim:
+            raise ValueError(
+                f"the teacher has {teacher.action_dim} actions, the student {actor.action_dim}; "
+                "train both on the same action"
+            )
+        self.actor = actor
+        self.teacher = teacher.requires_grad_(False)
+        self.config = config
+        self.device = actor.distribution.log_std.device
+        auxiliary = (actor.auxiliary_group,) if actor.auxiliary_group else ()
+        self.groups = tuple(dict.fromkeys((*actor.groups, *teacher.groups, *auxiliary)))
+        self.memory_sizes = {"actor": actor.memory_size, "teacher": teacher.memory_size}
+        self.optimizer = torch.optim.Adam(actor.parameters(), config.learning_rate)
+        self.noise = torch.Generator(self.device).manual_seed(seed)
+        self.shuffle = torch.Generator().manual_seed(seed + 1)
+        self.transitions = 0
+
+    @property
+    def teacher_share(self) -> float:
+        """The probability with which the teacher drives an environment's next step."""
+        if self.transitions >= self.config.teacher_steps:
+            return 0.0
+        return 1 - self.transitions / self.config.teacher_steps
+
+    @torch.no_grad()
+    def act(self, rollout: Rollout, slot: int) -> None:
+        """Chooses the actions for one slot whose observations are in place.
+
+        Writes the actions and, as `mean`, the teacher's actions clipped to [-1, 1].
+
+        Args:
+            rollout: Its slot holds observations and the results of the step before.
+            slot: 0 to T - 1.
+        """
+        rollout.receive(slot)
+        observations, start = rollout.slot(slot)
+        if self.actor.statistics_are_empty:
+            self.actor.update_statistics(observations)
+        output = self.actor(observations, start, rollout.memory["actor"])
+        taught = self.teacher(observations, start, rollout.memory["teacher"])
+        rollout.memory["actor"], rollout.memory["teacher"] = output.memory, taught.memory
+        label = taught.mean[0].clamp(-1, 1)
+        rollout.mean[slot] = label
+        rollout.publish_actions(slot, self._drive(output.mean[0].clamp(-1, 1), label))
+        self.transitions += rollout.num_envs
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Learns from a rollout whose T + 1 slots are complete.
+
+        Returns:
+            Means over all optimizer steps of the loss terms `imitation` (squared, in units of half
+            the action range) and `auxiliary` (0 without that head) and of `actor_grad_norm`;
+            `teacher_share` and `learning_rate`.
+
+        Raises:
+            NonFiniteLoss: A loss or gradient is NaN or infinite.
+        """
+        rollout.receive(rollout.horizon)
+        config = self.config
+        steps: list[dict[str, float]] = []
+        for epoch in range(config.epochs):
+            for minibatch in rollout.minibatches(
+                config.minibatches, config.micro_batches, self.shuffle
+            ):
+                steps.append(self._optimize(rollout, minibatch, epoch))
+        for slot in range(rollout.horizon):
+            self.actor.update_statistics(rollout.slot(slot)[0])
+        metrics = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
+        return {
+            **metrics,
+            "teacher_share": self.teacher_share,
+            "learning_rate": config.learning_rate,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that later updates depend on, but the teacher; tensors and plain values."""
+        return {
+            "actor": self.actor.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "noise": self.noise.get_state(),
+            "shuffle": self.shuffle.get_state(),
+            "transitions": self.transitions,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores `state_dict`: distillation goes on as if it had not stopped."""
+        self.actor.load_state_dict(state["actor"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.noise.set_state(state["noise"].cpu())
+        self.shuffle.set_state(state["shuffle"].cpu())
+        self.transitions = state["transitions"]
+
+    def _drive(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Actions [N, A]: the student's with noise or, where a draw says so, the teacher's."""
+        noise = torch.randn(student.shape, generator=self.noise, device=self.device)
+        actions = student + self.config.noise_std * noise
+        if self.teacher_share == 0:
+            return actions
+        draws = torch.rand(len(student), 1, generator=self.noise, device=self.device)
+        return torch.where(draws < self.teacher_share, teacher, actions)
+
+    def _optimize(self, rollout: Rollout, minibatch: list[Tensor], epoch: int) -> dict[str, float]:
+        """One optimizer step; returns its terms.
+
+        Raises:
+            NonFiniteLoss: Before the weights change.
+        """
+        self.optimizer.zero_grad()
+        envs = sum(len(micro_batch) for micro_batch in minibatch)
+        terms: dict[str, Tensor] = {}
+        for micro_batch in minibatch:
+            for share, losses in self._piecewise_losses(rollout.batch(micro_batch)):
+                share *= len(micro_batch) / envs
+                total = losses["imitation"]
+                total = total + self.config.auxiliary_coefficient * losses["auxiliary"]
+                (share * total).backward()
+                for name, loss in losses.items():
+                    terms[name] = terms.get(name, 0) + share * loss.detach()
+        terms["actor_grad_norm"] = nn.utils.clip_grad_norm_(
+            self.actor.parameters(), self.config.max_grad_norm
+        )
+        values = check_finite(terms, f"epoch {epoch} of distillation")
+        self.optimizer.step()
+        return values
+
+    def _piecewise_losses(self, batch: Batch) -> Iterator[tuple[float, dict[str, Tensor]]]:
+        """Losses of consecutive pieces of at most `bptt_steps`, each with its share of the steps.
+
+        The memory goes from piece to piece, gradients do not.
+        """
+        horizon = len(batch.start)
+        length = self.config.bptt_steps or horizon
+        memory = batch.memory["actor"]
+        for begin in range(0, horizon, length):
+            piece = slice(begin, min(begin + length, horizon))
+            observations = {name: t[piece] for name, t in batch.observations.items()}
+            output = self.actor(observations, batch.start[piece], memory)
+            memory = output.memory.detach()
+            auxiliary = output.mean.new_zeros(())
+            if output.auxiliary is not None:
+                target = observations[str(self.actor.auxiliary_group)]
+                auxiliary = self.actor.auxiliary_loss(output.auxiliary, target)
+            imitation = (output.mean - batch.mean[piece]).square().mean()
+            losses = {"imitation": imitation, "auxiliary": auxiliary}
+            yield (piece.stop - begin) / horizon, losses

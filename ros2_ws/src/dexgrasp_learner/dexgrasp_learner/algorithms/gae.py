@@ -1,0 +1,49 @@
+"""Generalised advantage estimation."""
+
+import torch
+from torch import Tensor
+
+
+def estimate_advantages(
+    rewards: Tensor,
+    values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> tuple[Tensor, Tensor]:
+    """Advantages and returns of a rollout.
+
+    Schulman et al.: "High-dimensional continuous control using generalized advantage estimation"
+    (2016). A truncated episode would have gone on; as its last observation was replaced by the
+    next episode's first, the value of the state one step earlier stands in for it:
+    r_t += gamma * V(s_t), as rsl_rl does.
+
+    Args:
+        rewards: float32 [T, N], reward of action t.
+        values: float32 [T + 1, N], V of the state in which action t was taken; the last row is the
+            state after the rollout.
+        terminated: bool [T, N], action t ended the episode for a reason of the task.
+        truncated: bool [T, N], the episode was cut off after action t. Without effect where
+            `terminated`.
+        gamma: Discount per step.
+        gae_lambda: 0 = one-step advantages, 1 = full returns.
+
+    Returns:
+        Advantages [T, N], not normalised, and returns [T, N] (advantages + values).
+    """
+    cut_off = truncated & ~terminated
+    rewards = rewards + gamma * values[:-1] * cut_off
+    goes_on = (~(terminated | truncated)).to(rewards.dtype)
+    errors = rewards + gamma * goes_on * values[1:] - values[:-1]
+    advantages = torch.empty_like(rewards)
+    advantage = torch.zeros_like(rewards[0])
+    for step in reversed(range(len(rewards))):
+        advantage = errors[step] + gamma * gae_lambda * goes_on[step] * advantage
+        advantages[step] = advantage
+    return advantages, advantages + values[:-1]
+
+
+def normalize_advantages(advantages: Tensor) -> Tensor:
+    """Advantages of the whole rollout with mean 0 and deviation 1."""
+    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)

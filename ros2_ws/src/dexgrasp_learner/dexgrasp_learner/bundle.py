@@ -1,0 +1,273 @@
+"""A policy bundle: everything that is needed to run a trained policy, and proof that it is whole.
+
+    <bundle>/
+        manifest.json      what the policy sees, how its action is meant, where it comes from
+        policy.onnx        one control step of one robot: observations and memory in,
+                           action mean in [-1, 1], memory and auxiliary prediction out
+        test_vectors.npz   consecutive steps of recorded observations and the learner's actions
+
+A checkpoint resumes training; a bundle deploys. The files hold no pickle.
+"""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass as plain_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from dexgrasp_sim.config import STRICT, ConfigError, parse_config, to_dict
+from dexgrasp_sim.specs import TensorSpec
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
+
+SCHEMA_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+POLICY_FILE = "policy.onnx"
+VECTORS_FILE = "test_vectors.npz"
+MIN_TEST_STEPS = 16
+
+MEMORY_IN, MEMORY_OUT, ACTION, AUXILIARY = "memory", "next_memory", "action", "auxiliary"
+"""Names of the graph's inputs and outputs besides the observation groups."""
+
+_TOLERANCE = 1e-4
+"""Largest difference from the learner's action on any CPU; float32 kernels differ by some 1e-6."""
+
+
+class BundleError(ConfigError):
+    """A folder is no usable bundle: incomplete, changed, of another version or not reproducible."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class RobotIdentity:
+    """The robot that the policy was trained on.
+
+    Attributes:
+        name: Robot name of the URDF.
+        urdf_sha256: Hash of the URDF file.
+        joint_names: Joint order of every joint vector in the bundle.
+        start_position_rad: Where episodes start, in that order.
+    """
+
+    name: str
+    urdf_sha256: str
+    joint_names: tuple[str, ...]
+    start_position_rad: tuple[float, ...]
+
+
+@dataclass(frozen=True, config=STRICT)
+class BundleManifest:
+    """Content of `manifest.json`.
+
+    Attributes:
+        schema_version: Version of this layout.
+        groups: Observation groups that the policy reads, with their terms and units.
+        action_names: Elements of the action, each in [-1, 1]; `task.action` says what they mean.
+        memory_shape: Recurrent state of one robot, [2, 1, H]; H = 0 without memory.
+        auxiliary: The group that the policy predicts beside its action, None for none.
+        robot: The robot.
+        task: The training task: control rate, episode length, meaning of the action, camera with
+            its range and pose; and all that the simulated twin needs.
+        training: The rest of the training run's configuration.
+        training_commit: Git commit that trained it, "" when not known.
+        files: SHA-256 of every other file of the bundle.
+        bundle_id: 16 hexadecimal characters of the hash over all of the above.
+    """
+
+    schema_version: int
+    groups: tuple[TensorSpec, ...]
+    action_names: tuple[str, ...]
+    memory_shape: tuple[int, int, int]
+    auxiliary: TensorSpec | None
+    robot: RobotIdentity
+    task: GraspConfig
+    training: dict[str, Any]
+    training_commit: str
+    files: dict[str, str]
+    bundle_id: str = ""
+
+    @property
+    def image(self) -> TensorSpec | None:
+        """The image group that the policy reads: `depth`, `stereo_rgb` or None."""
+        return next((spec for spec in self.groups if len(spec.shape) > 1), None)
+
+
+@plain_dataclass(frozen=True)
+class Bundle:
+    """A verified bundle, ready to run."""
+
+    manifest: BundleManifest
+    session: onnxruntime.InferenceSession
+
+
+def seal_manifest(folder: Path, values: dict[str, Any]) -> BundleManifest:
+    """Writes `manifest.json` beside the finished policy and test vectors.
+
+    Args:
+        folder: Bundle folder.
+        values: Fields of BundleManifest but `schema_version`, `files` and `bundle_id`.
+
+    Returns:
+        The manifest as written.
+    """
+    hashes = {name: _sha256(folder / name) for name in (POLICY_FILE, VECTORS_FILE)}
+    draft = BundleManifest(schema_version=SCHEMA_VERSION, files=hashes, **values)
+    content = to_dict(draft)
+    content["bundle_id"] = _bundle_id(content)
+    (folder / MANIFEST_FILE).write_text(json.dumps(content, indent=2) + "\n")
+    return parse_config(BundleManifest, content)
+
+
+def read_manifest(folder: Path) -> BundleManifest:
+    """Reads and checks the manifest and the hash of every file; runs nothing.
+
+    Raises:
+        BundleError: A file is missing, changed or of another schema version.
+    """
+    try:
+        content = json.loads((folder / MANIFEST_FILE).read_text())
+    except OSError as error:
+        raise BundleError(
+            f"{folder}: no bundle here ({error.strerror}); make one with `dexgrasp export`"
+        ) from None
+    except ValueError as error:
+        raise BundleError(f"{folder / MANIFEST_FILE}: not JSON ({error}); export again") from None
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{folder}: bundle schema version {version}, this program reads {SCHEMA_VERSION}; "
+            "export the checkpoint again"
+        )
+    manifest = parse_config(BundleManifest, content, source=str(folder / MANIFEST_FILE))
+    if content["bundle_id"] != _bundle_id(content):
+        raise BundleError(f"{folder / MANIFEST_FILE}: was changed after export; export again")
+    for name in (POLICY_FILE, VECTORS_FILE):
+        if not (folder / name).is_file():
+            raise BundleError(f"{folder}: {name} is missing; copy the whole folder")
+        if _sha256(folder / name) != manifest.files.get(name):
+            raise BundleError(f"{folder / name}: was changed after export; export again")
+    return manifest
+
+
+def load_bundle(folder: str | Path) -> Bundle:
+    """Loads a bundle and proves that it acts here as it did in the learner.
+
+    Raises:
+        BundleError: As `read_manifest`; or the graph does not fit the manifest; or an output on
+            the test vectors differs by more than 1e-4.
+    """
+    path = Path(folder)
+    manifest = read_manifest(path)
+    session = _open_session(path / POLICY_FILE)
+    _check_signature(path, manifest, session)
+    bundle = Bundle(manifest, session)
+    difference = worst_difference(bundle, read_vectors(path / VECTORS_FILE))
+    if not difference <= _TOLERANCE:
+        raise BundleError(
+            f"{path}: outputs differ from the learner's by {difference:.2e} on the test vectors "
+            f"(allowed {_TOLERANCE:.0e}); export again with this version of onnxruntime "
+            f"({onnxruntime.__version__})"
+        )
+    return bundle
+
+
+def run_step(
+    bundle: Bundle, observations: Mapping[str, NDArray[Any]], memory: NDArray[np.float32]
+) -> dict[str, NDArray[Any]]:
+    """One control step.
+
+    Args:
+        bundle: The policy.
+        observations: One array per group of the manifest, shape and dtype as its spec says.
+        memory: [2, 1, H] float32.
+
+    Returns:
+        `action` [A] in [-1, 1], `next_memory` [2, 1, H], and `auxiliary` [K] where the policy
+        predicts one; all float32.
+    """
+    feed = {spec.name: observations[spec.name][np.newaxis] for spec in bundle.manifest.groups}
+    if memory.size:
+        feed[MEMORY_IN] = memory
+    names = [output.name for output in bundle.session.get_outputs()]
+    values = dict(zip(names, bundle.session.run(names, feed)))
+    result = {name: value[0] for name, value in values.items() if name != MEMORY_OUT}
+    return {**result, MEMORY_OUT: values.get(MEMORY_OUT, memory)}
+
+
+def read_vectors(path: Path) -> dict[str, NDArray[Any]]:
+    """The recorded steps: observation groups [T, *shape], `memory` [2, 1, H] of the first step,
+    and the learner's `action` [T, A] and `auxiliary` [T, K].
+
+    Raises:
+        BundleError: The file is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as vectors:
+            return {name: vectors[name] for name in vectors.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path}: cannot be read ({error}); export again") from None
+
+
+def worst_difference(bundle: Bundle, vectors: Mapping[str, NDArray[Any]]) -> float:
+    """Largest difference from the learner over all steps, memory carried from step to step.
+
+    Raises:
+        BundleError: There are fewer than 16 steps, or an array is missing.
+    """
+    wanted = [spec.name for spec in bundle.manifest.groups] + [MEMORY_IN, ACTION]
+    if missing := [name for name in wanted if name not in vectors]:
+        raise BundleError(f"test vectors lack {', '.join(missing)}; export again")
+    steps = len(vectors[ACTION])
+    if steps < MIN_TEST_STEPS:
+        raise BundleError(f"{steps} test steps, at least {MIN_TEST_STEPS} are needed; export again")
+    memory, worst = vectors[MEMORY_IN], 0.0
+    for step in range(steps):
+        observations = {spec.name: vectors[spec.name][step] for spec in bundle.manifest.groups}
+        outputs = run_step(bundle, observations, memory)
+        memory = outputs[MEMORY_OUT]
+        for name in (ACTION, AUXILIARY):
+            if name in vectors:
+                difference = np.abs(outputs[name] - vectors[name][step]).max()
+                worst = max(worst, float(difference)) if np.isfinite(difference) else np.inf
+    return worst
+
+
+def _open_session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    # One thread: the networks are small, and a control loop shares its cores with drivers.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _check_signature(
+    folder: Path, manifest: BundleManifest, session: onnxruntime.InferenceSession
+) -> None:
+    expected = {spec.name: [1, *spec.shape] for spec in manifest.groups}
+    if manifest.memory_shape[2]:
+        expected[MEMORY_IN] = list(manifest.memory_shape)
+    found = {node.name: list(node.shape) for node in session.get_inputs()}
+    if found != expected:
+        raise BundleError(
+            f"{folder}: the policy's inputs {found} are not those of the manifest {expected}; "
+            "export again"
+        )
+    actions = {node.name: list(node.shape) for node in session.get_outputs()}.get(ACTION)
+    if actions != [1, len(manifest.action_names)]:
+        raise BundleError(
+            f"{folder}: action output {actions}, not [1, {len(manifest.action_names)}]; export again"
+        )
+
+
+def _bundle_id(content: Mapping[str, Any]) -> str:
+    hashed = {key: value for key, value in content.items() if key != "bundle_id"}
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,105 @@
+"""Configuration of a training run: the task, the simulators, the networks and the update."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from dexgrasp_learner.algorithms.ppo import PpoConfig
+from dexgrasp_learner.networks.config import NetworkConfig
+from dexgrasp_sim.config import STRICT, load_config
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class SimulatorsConfig:
+    """Who simulates.
+
+    Attributes:
+        num_envs: Environments of all workers together.
+        num_workers: Simulator processes; each holds an equal share of the environments.
+        threads_per_worker: CPU threads of a worker for physics and images.
+        transport: `shared_memory`: worker processes; `in_process`: no processes, for tests.
+        python: Interpreter of the workers; empty: the learner's own.
+        timeout_s: A worker that has not answered a step for this long counts as hung.
+        spin_us: Busy-wait before blocking on a worker; pays only with a free core each.
+    """
+
+    num_envs: Count = 128
+    num_workers: Count = 2
+    threads_per_worker: Count = 1
+    transport: Literal["shared_memory", "in_process"] = "shared_memory"
+    python: str = ""
+    timeout_s: Positive = 60.0
+    spin_us: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> "SimulatorsConfig":
+        if self.num_envs % self.num_workers:
+            raise ValueError(
+                f"num_envs {self.num_envs} is no multiple of num_workers {self.num_workers}"
+            )
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainingConfig:
+    """How long, how often and until when.
+
+    Attributes:
+        horizon: Steps of a rollout.
+        iterations: Rollouts and updates.
+        max_minutes: The run ends after this long even if iterations are left; None: no limit.
+        checkpoint_every: Iterations between checkpoints.
+        update_threads: CPU threads of the update; the simulators idle meanwhile.
+        deterministic: Torch refuses operations whose results may differ between runs.
+        evaluate_above: Evaluates once the success of exploring episodes exceeds this; None: never.
+        evaluate_every: Iterations between evaluations.
+        evaluation_episodes: Episodes of an evaluation.
+        target_success: The run ends when an evaluation reaches this.
+    """
+
+    horizon: Count = 16
+    iterations: Count = 300
+    max_minutes: Positive | None = None
+    checkpoint_every: Count = 50
+    update_threads: Count = 2
+    deterministic: bool = False
+    evaluate_above: Annotated[float, Field(ge=0, le=1)] | None = None
+    evaluate_every: Count = 10
+    evaluation_episodes: Count = 128
+    target_success: Annotated[float, Field(gt=0, le=1)] = 0.95
+
+
+@dataclass(frozen=True, config=STRICT)
+class RunConfig:
+    """A training run. Every key has a default here; a YAML file holds what differs.
+
+    Attributes:
+        name: Run folders start with it.
+        seed: All random draws of the run come from generators that this seeds.
+    """
+
+    name: str = "run"
+    seed: Annotated[int, Field(ge=0)] = 0
+    task: GraspConfig = GraspConfig()
+    simulators: SimulatorsConfig = SimulatorsConfig()
+    network: NetworkConfig = NetworkConfig()
+    ppo: PpoConfig = PpoConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Observation groups that the simulators must write: the nets' inputs and targets."""
+        network = self.network
+        auxiliary = (network.auxiliary_group,) if network.auxiliary_group else ()
+        return tuple(dict.fromkeys((*network.actor_groups, *network.critic_groups, *auxiliary)))
+
+
+def load_run_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
+    """See `dexgrasp_sim.config.load_config`."""
+    return load_config(RunConfig, path, overrides)

@@ -1,0 +1,240 @@
+"""`dexgrasp evaluate`: how often a policy succeeds on fresh episodes, acting without noise."""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dexgrasp_learner.networks.policy import Actor, build_actor
+from dexgrasp_sim.config import ConfigError, replace
+from dexgrasp_sim.specs import TensorSpec
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
+from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
+
+_BATCH = 128
+_IMAGE_GROUPS = ("depth", "stereo_rgb")
+
+PolicyFactory = Callable[[GraspEnv], Callable[[dict[str, Tensor], Tensor], Tensor]]
+"""Makes, for a batch of environments, a function of observations {group: [N, ...]} and start flags
+[N] that gives actions [N, A]."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures over episodes that all ran to their end, one per environment.
+
+    Attributes:
+        success_rate: Fraction of episodes that ended with the object lifted and held.
+        drop_rate: Fraction in which the object was lifted and lost again.
+        max_lift_m: Mean over episodes of the greatest height above the start.
+        episode_return: Mean sum of rewards.
+        per_object: Success rate by object name.
+    """
+
+    policy: str
+    episodes: int
+    success_rate: float
+    drop_rate: float
+    max_lift_m: float
+    episode_return: float
+    per_object: dict[str, float]
+    seed: int
+
+
+def evaluate(
+    name: str,
+    make_policy: PolicyFactory,
+    config: GraspConfig,
+    groups: Sequence[str],
+    episodes: int,
+    seed: int,
+    threads: int = 2,
+    show_progress: bool = False,
+) -> Evaluation:
+    """Runs every environment for exactly one episode.
+
+    Args:
+        name: Goes into the result.
+        make_policy: See `PolicyFactory`.
+        config: The task; starts are not staggered.
+        groups: Observation groups that the policy reads.
+        episodes: How many; environments beyond a batch of 128 run afterwards.
+        seed: Of the episodes' starts.
+        threads: CPU threads.
+        show_progress: Whether a bar goes to stderr.
+    """
+    config = replace(config, stagger_starts=False)
+    rows = []
+    with tqdm(total=episodes, desc=name, unit="episode", disable=not show_progress) as bar:
+        for offset in range(0, episodes, _BATCH):
+            count = min(_BATCH, episodes - offset)
+            env = GraspEnv(config, count, seed, threads, groups, env_offset=offset)
+            try:
+                rows.append(_run_batch(env, make_policy))
+            finally:
+                env.close()
+            bar.update(count)
+    return _summarize(name, torch.cat(rows), config, seed)
+
+
+def evaluate_actor(
+    actor: Actor,
+    config: GraspConfig,
+    episodes: int,
+    seed: int,
+    threads: int = 2,
+    swap_images: bool = False,
+    name: str = "trained",
+    show_progress: bool = False,
+) -> Evaluation:
+    """Evaluates the mean action of an actor; see `evaluate` and `actor_policy`."""
+    factory = actor_policy(actor, swap_images)
+    return evaluate(
+        name, factory, config, actor.groups, episodes, seed, threads, show_progress
+    )
+
+
+def actor_policy(actor: Actor, swap_images: bool = False) -> PolicyFactory:
+    """The mean action of an actor as a policy.
+
+    Args:
+        actor: The network.
+        swap_images: Each environment sees its neighbour's images: the control that shows whether
+            the policy uses them.
+    """
+
+    def make(env: GraspEnv) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+        memory = actor.initial_memory(env.num_envs)
+
+        def act(observations: dict[str, Tensor], start: Tensor) -> Tensor:
+            nonlocal memory
+            if swap_images:
+                observations = {
+                    key: value.roll(1, dims=0) if key in _IMAGE_GROUPS else value
+                    for key, value in observations.items()
+                }
+            batch = {key: observations[key].unsqueeze(0) for key in actor.groups}
+            output = actor(batch, start.unsqueeze(0), memory)
+            memory = output.memory
+            return output.mean[0]
+
+        return act
+
+    return make
+
+
+def scripted_policy(env: GraspEnv) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+    """The scripted policy; it reads the simulation instead of observations."""
+    script = ScriptedPolicy(env)
+    return lambda observations, start: script.act()
+
+
+def allocate(env: GraspEnv) -> dict[str, Tensor]:
+    """Tensors for `GraspEnv.step` to write into."""
+    specs: tuple[TensorSpec, ...] = (*env.observation_specs, *RESULT_SPECS)
+    return {spec.name: spec.empty(env.num_envs) for spec in specs}
+
+
+@torch.inference_mode()
+def _run_batch(env: GraspEnv, make_policy: PolicyFactory) -> Tensor:
+    """The `episode` row [N, E] of the first episode of each environment."""
+    out = allocate(env)
+    env.reset(out)
+    policy = make_policy(env)
+    start = torch.ones(env.num_envs, dtype=torch.bool)
+    running = torch.ones(env.num_envs, dtype=torch.bool)
+    rows = torch.zeros(env.num_envs, len(EPISODE_FIELDS))
+    for _ in range(env.config.episode_steps):
+        env.step(policy(out, start), out)
+        start = out["terminated"] | out["truncated"]
+        first_end = running & start
+        rows[first_end] = out["episode"][first_end]
+        running &= ~start
+    return rows
+
+
+def _summarize(name: str, rows: Tensor, config: GraspConfig, seed: int) -> Evaluation:
+    mean = dict(zip(EPISODE_FIELDS, rows.mean(dim=0).tolist(), strict=True))
+    success, kind = (rows[:, EPISODE_FIELDS.index(field)] for field in ("success", "object"))
+    per_object = {
+        item.name: round(success[kind == index].mean().item(), 4)
+        for index, item in enumerate(config.objects)
+        if (kind == index).any()
+    }
+    return Evaluation(
+        policy=name,
+        episodes=len(rows),
+        success_rate=round(mean["success"], 4),
+        drop_rate=round(mean["dropped"], 4),
+        max_lift_m=round(mean["max_lift_m"], 4),
+        episode_return=round(mean["return"], 4),
+        per_object=per_object,
+        seed=seed,
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """See `dexgrasp --help`."""
+    parser.add_argument("policy", help="`scripted`, `untrained`, or a run or checkpoint folder")
+    parser.add_argument("--config", type=Path, help="task; a checkpoint brings its own")
+    parser.add_argument("--episodes", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=2_000_003)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--swap-images", action="store_true", help="control: each environment sees another's images"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--json", action="store_true", help="last line is one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluates and prints the figures."""
+    if args.episodes < 1:
+        raise ConfigError(f"--episodes {args.episodes}: must be at least 1")
+    result = _evaluate_named(args)
+    if args.json:
+        print(json.dumps(asdict(result)))
+        return 0
+    print(f"{result.policy}: {result.success_rate:.3f} of {result.episodes} episodes succeed")
+    for name, rate in result.per_object.items():
+        print(f"  {name:<12} {rate:.3f}")
+    print(f"  dropped {result.drop_rate:.3f}, mean highest lift {result.max_lift_m:.3f} m")
+    return 0
+
+
+def _evaluate_named(args: argparse.Namespace) -> Evaluation:
+    from dexgrasp_learner.checkpoint import load_actor
+    from dexgrasp_learner.config import RunConfig, load_run_config
+    from dexgrasp_sim.config import to_dict
+    from dexgrasp_sim.tasks.grasp.observations import grasp_specs
+
+    torch.set_num_threads(1)
+    common = {"episodes": args.episodes, "seed": args.seed, "threads": args.threads}
+    if args.policy not in ("scripted", "untrained"):
+        actor, config, _ = load_actor(Path(args.policy))
+        if args.config:
+            config = load_run_config(args.config, args.overrides)
+        return evaluate_actor(
+            actor,
+            config.task,
+            swap_images=args.swap_images,
+            name="swapped images" if args.swap_images else "trained",
+            show_progress=not args.json,
+            **common,
+        )
+    config = load_run_config(args.config, args.overrides) if args.config else RunConfig()
+    if args.policy == "scripted":
+        return evaluate(
+            "scripted", scripted_policy, config.task, (), show_progress=not args.json, **common
+        )
+    specs = grasp_specs(to_dict(config.task), config.groups)
+    by_name = {spec.name: spec for spec in specs.observation_specs}
+    actor = build_actor(config.network, by_name, specs.action_dim, seed=config.seed)
+    return evaluate_actor(actor, config.task, name="untrained", **common)

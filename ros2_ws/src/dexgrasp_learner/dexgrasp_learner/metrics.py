@@ -1,0 +1,130 @@
+"""Where the figures of a run go: a JSON line per iteration, TensorBoard and a progress bar."""
+
+import json
+import math
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from dexgrasp_sim.vec_env import EPISODE_FIELDS
+
+
+
+class EpisodeStatistics:
+    """Figures over the last episodes that ended, from the `episode` rows of a rollout."""
+
+    def __init__(self, window: int = 300) -> None:
+        """Args:
+        window: How many episodes the figures look back.
+        """
+        self._rows: deque[list[float]] = deque(maxlen=window)
+        self.count = 0
+
+    def add(self, episode: Tensor, ended: Tensor) -> None:
+        """Takes the rows [..., E] where `ended` [...] bool is set."""
+        rows = episode[ended].tolist()
+        self._rows.extend(rows)
+        self.count += len(rows)
+
+    @property
+    def success(self) -> float:
+        """Fraction of successes among the last episodes; NaN before any ended."""
+        return self.means()["success"] if self._rows else math.nan
+
+    def means(self) -> dict[str, float]:
+        """Mean of every episode field (but the object index) over the last episodes."""
+        if not self._rows:
+            return {}
+        columns = torch.tensor(list(self._rows)).mean(dim=0).tolist()
+        return {
+            name: value
+            for name, value in zip(EPISODE_FIELDS, columns, strict=True)
+            if name != "object"
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {"count": self.count, "rows": list(self._rows)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`."""
+        self.count = state["count"]
+        self._rows.clear()
+        self._rows.extend(state["rows"])
+
+
+class MetricsWriter:
+    """Appends one record per iteration to `metrics.jsonl` and to TensorBoard."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / "metrics.jsonl").open("a", buffering=1)
+        self._board = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, iteration: int, record: dict[str, float]) -> None:
+        """One iteration's figures; names with a slash are grouped in TensorBoard."""
+        line = {"iteration": iteration, **{key: _plain(value) for key, value in record.items()}}
+        self._file.write(json.dumps(line) + "\n")
+        for key, value in record.items():
+            if math.isfinite(value):
+                self._board.add_scalar(key, value, iteration)
+
+    def close(self) -> None:
+        """Flushes both; idempotent."""
+        self._file.close()
+        self._board.close()
+
+
+class Progress:
+    """The progress bar of a run: rates, reward, success and what is left."""
+
+    def __init__(self, total: int, start: int, description: str, enabled: bool) -> None:
+        self._bar = tqdm(
+            total=total,
+            initial=start,
+            desc=description,
+            unit="it",
+            disable=not enabled,
+            dynamic_ncols=True,
+            mininterval=1.0,
+        )
+
+    def update(self, steps_per_s: float, reward: float, success: float) -> None:
+        """Advances by one iteration."""
+        self._bar.set_postfix_str(
+            f"{steps_per_s:,.0f} steps/s, reward {reward:.3f}, success {success:.2f}",
+            refresh=False,
+        )
+        self._bar.update(1)
+
+    def message(self, text: str) -> None:
+        """A line above the bar."""
+        if not self._bar.disable:
+            self._bar.write(text)
+
+    @property
+    def remaining_s(self) -> float:
+        """Estimated time to the end, NaN while unknown."""
+        rate = self._bar.format_dict["rate"]
+        return (self._bar.total - self._bar.n) / rate if rate else math.nan
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+
+def _plain(value: float) -> float | None:
+    """JSON has no NaN."""
+    return round(float(value), 6) if math.isfinite(value) else None

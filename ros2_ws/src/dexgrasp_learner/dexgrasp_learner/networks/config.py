@@ -1,0 +1,75 @@
+"""What the actor and the critic look like."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from dexgrasp_sim.config import STRICT
+
+Width = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class NetworkConfig:
+    """Sizes and inputs of the two nets; the defaults are the laptop settings.
+
+    Attributes:
+        actor_groups: Observation groups that the actor sees; images and flat groups.
+        critic_groups: Observation groups that the critic sees; may be privileged.
+        encoder: Depth encoder: `patch` for small images (32x24), `conv` for larger ones.
+        depth_near_m: Nearer depth counts as invalid.
+        depth_far_m: Farther depth counts as invalid.
+        image_gain: Images in [-0.5, 0.5] are multiplied by this. The laptop runs have 3; larger
+            nets at a fixed learning rate of 5e-5 want 1 (Isaac Lab's camera tasks).
+        fused_size: Width of the layer that joins image features and flat groups; a net without
+            images has no such layer.
+        memory: `lstm` gives the actor a memory, `none` makes it reactive.
+        memory_size: Width of the actor's memory.
+        critic_memory: As `memory`, for the critic.
+        critic_memory_size: Width of the critic's memory.
+        hidden: Hidden layers of the action head, ELU.
+        critic_hidden: Hidden layers of the value head, ELU.
+        auxiliary_group: Flat group that the actor learns to predict from what it sees (`object`:
+            position and axis); its action head reads the prediction. None: no such head.
+        auxiliary_hidden: Hidden layers of the auxiliary head, ELU.
+        initial_std: Exploration noise at the start, in units of the action (range [-1, 1]).
+        min_std: The noise is never smaller.
+        max_std: The noise is never larger.
+        observation_clip: Normalised flat observations are clipped to this many deviations.
+    """
+
+    actor_groups: tuple[str, ...] = ("proprio", "state")
+    critic_groups: tuple[str, ...] = ("proprio", "critic")
+    encoder: Literal["patch", "conv"] = "patch"
+    depth_near_m: Positive = 0.2
+    depth_far_m: Positive = 0.95
+    image_gain: Positive = 3.0
+    fused_size: Width = 128
+    memory: Literal["none", "lstm"] = "none"
+    memory_size: Width = 256
+    critic_memory: Literal["none", "lstm"] = "none"
+    critic_memory_size: Width = 256
+    hidden: tuple[Width, ...] = (256, 128)
+    critic_hidden: tuple[Width, ...] = (256, 128)
+    auxiliary_group: str | None = None
+    auxiliary_hidden: tuple[Width, ...] = ()
+    initial_std: Positive = 0.6
+    min_std: Positive = 0.08
+    max_std: Positive = 1.2
+    observation_clip: Positive = 8.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where two values contradict each other."""
+        if self.depth_near_m >= self.depth_far_m:
+            raise ValueError(
+                f"depth_near_m = {self.depth_near_m} is not below depth_far_m = {self.depth_far_m}"
+            )
+        if not self.min_std <= self.initial_std <= self.max_std:
+            raise ValueError(
+                f"initial_std = {self.initial_std} is outside "
+                f"[min_std, max_std] = [{self.min_std}, {self.max_std}]"
+            )
+        if not self.actor_groups or not self.critic_groups:
+            raise ValueError("actor_groups and critic_groups each need at least one group")

@@ -1,0 +1,105 @@
+"""The folder of one training run: what was run, with what, and what it measured."""
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+import yaml
+
+from dexgrasp_sim.config import ConfigError, to_dict
+
+
+def create_run_folder(parent: Path, name: str, config: Any) -> Path:
+    """Makes `parent/<name>_<time>` with `config.yaml` (resolved) and `run.json` (provenance).
+
+    Raises:
+        ConfigError: The folder cannot be written.
+    """
+    stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
+    folder = parent / f"{name}_{stamp}"
+    attempt = 1
+    while folder.exists():
+        attempt += 1
+        folder = parent / f"{name}_{stamp}_{attempt}"
+    try:
+        (folder / "logs").mkdir(parents=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+        (folder / "run.json").write_text(json.dumps(provenance(), indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError(
+            f"run folder {folder}: {error.strerror}; give a writable --runs folder"
+        ) from None
+    return folder
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, versions and hardware, for run folders, bundles and benchmark files."""
+    return {
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "commit": git_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "hardware": hardware(),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory and GPU of this machine, as figures must name them."""
+    processor = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in _lines("/proc/cpuinfo")
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    memory_kb = next(
+        (int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0
+    )
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    cores = torch.multiprocessing.cpu_count()
+    return {"cpu": processor, "cores": cores, "memory_gb": round(memory_kb / 2**20, 1), "gpu": gpu}
+
+
+def git_commit() -> str:
+    """The commit of the source tree, with "-dirty" when it has uncommitted changes."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        result = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return result.stdout.strip() or "unknown"
+
+
+class Stopwatch:
+    """Adds up where the time goes, by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Adds the time that the `with` block takes to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

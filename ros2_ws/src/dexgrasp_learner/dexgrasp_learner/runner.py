@@ -1,0 +1,332 @@
+"""One run of PPO: collect, update, log, save, until enough."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dexgrasp_learner.algorithms.ppo import Ppo
+from dexgrasp_learner.checkpoint import (
+    find_checkpoint,
+    load_actor_weights,
+    load_state,
+    load_training,
+    save_checkpoint,
+)
+from dexgrasp_learner.config import RunConfig
+from dexgrasp_learner.env_pool import EnvPool, PoolSpec, WorkerDied, make_pool
+from dexgrasp_learner.evaluate import evaluate_actor
+from dexgrasp_learner.metrics import EpisodeStatistics, MetricsWriter, Progress
+from dexgrasp_learner.networks.policy import build_actor, build_critic
+from dexgrasp_learner.rollout import Rollout
+from dexgrasp_learner.run_control import RunControl, RunState
+from dexgrasp_learner.run_folder import Stopwatch
+from dexgrasp_sim.config import to_dict
+from dexgrasp_sim.specs import schema_hash
+
+_PAUSE_POLL_S = 0.2
+EVALUATION_SEED = 1_000_003
+"""Evaluations draw from seeds that no training run uses."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run reports when it ends."""
+
+    iterations: int
+    env_steps: int
+    workers: int
+    transport: str
+    slot_mismatches: int
+    success: float
+    evaluation_success: float | None
+    checkpoint: str
+    run_dir: str
+    seconds: dict[str, float]
+
+
+class Runner:
+    """Owns the simulators, the networks and the run folder; `run` does the rest."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        control: RunControl | None = None,
+        show_progress: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Starts the simulators.
+
+        Args:
+            config: The run.
+            folder: The run folder; made by `create_run_folder`.
+            control: How others steer the run.
+            show_progress: Whether a progress bar goes to stderr.
+            clock: Seconds, monotonic.
+
+        Raises:
+            ConfigError: The config does not fit the machine or itself.
+        """
+        torch.use_deterministic_algorithms(config.training.deterministic)
+        self.config = config
+        self.folder = folder
+        self.control = control or RunControl()
+        self._show_progress = show_progress
+        self._clock = clock
+        self._started_s = clock()
+        self._stopwatch = Stopwatch()
+        self.pool: EnvPool = make_pool(pool_spec(config, folder))
+        try:
+            self._build_learner()
+        except BaseException:
+            self.pool.close()
+            raise
+        self.iteration = 0
+        self.env_steps = 0
+        self.episodes = EpisodeStatistics()
+        self._evaluation_success: float | None = None
+        self._resumed = False
+
+    def _build_learner(self) -> None:
+        config = self.config
+        specs = {spec.name: spec for spec in self.pool.observation_specs}
+        actor = build_actor(config.network, specs, self.pool.action_dim, seed=config.seed)
+        critic = build_critic(config.network, specs, seed=config.seed + 1)
+        self.algorithm = Ppo(actor, critic, config.ppo, config.seed)
+        self.rollout = Rollout(
+            self.pool.tensors, self.algorithm.groups, self.algorithm.memory_sizes
+        )
+        self.schema_hash = schema_hash(self.pool.observation_specs)
+
+    def resume(self, path: Path) -> None:
+        """Continues from a checkpoint exactly: weights, optimizers, generators, simulators.
+
+        Args:
+            path: Run folder or checkpoint.
+        """
+        checkpoint = find_checkpoint(path)
+        state = load_state(checkpoint)
+        training = load_training(checkpoint)
+        load_actor_weights(checkpoint, self.algorithm.actor)
+        self.algorithm.load_state_dict(training["algorithm"])
+        self.rollout.load_state_dict(training["memory"])
+        self.iteration = state["iteration"]
+        self.env_steps = state["env_steps"]
+        self.episodes.load_state_dict(state["episodes"])
+        if any((checkpoint / "simulators").iterdir()):
+            self.pool.start()
+            self.pool.load_state(checkpoint / "simulators")
+            for name, value in training["results"].items():
+                self.pool.tensors[name][0].copy_(value)
+            self._resumed = True
+
+    def run(self) -> RunSummary:
+        """Runs until the iterations, the time or the target are reached, or a stop is asked for.
+
+        A checkpoint stands at the end, also when a simulator dies or the update fails.
+        """
+        training = self.config.training
+        torch.set_num_threads(1)
+        writer = MetricsWriter(self.folder)
+        progress = Progress(
+            training.iterations, self.iteration, self.config.name, self._show_progress
+        )
+        try:
+            with progress:
+                if not self._resumed:
+                    self.pool.start()
+                while self._goes_on():
+                    self._iterate(writer, progress)
+            self._save()
+            self._set_status(state=RunState.FINISHED)
+        except Exception as error:
+            self._set_status(state=RunState.FAILED, message=str(error))
+            self._save(with_simulators=not isinstance(error, WorkerDied))
+            raise
+        finally:
+            writer.close()
+            self.close()
+        return self._summary()
+
+    def close(self) -> None:
+        """Stops the simulators; idempotent."""
+        self.pool.close()
+
+    def _goes_on(self) -> bool:
+        while self.control.paused and not self.control.stopping:
+            self._set_status(state=RunState.PAUSED)
+            self._save_if_asked()
+            self.control.wait_while_paused(_PAUSE_POLL_S)
+        training = self.config.training
+        minutes = (self._clock() - self._started_s) / 60
+        return not (
+            self.control.stopping
+            or self.iteration >= training.iterations
+            or (training.max_minutes is not None and minutes >= training.max_minutes)
+            or (
+                self._evaluation_success is not None
+                and self._evaluation_success >= training.target_success
+            )
+        )
+
+    def _iterate(self, writer: MetricsWriter, progress: Progress) -> None:
+        started_s = self._clock()
+        with self._stopwatch.measure("rollout"):
+            self._collect()
+        torch.set_num_threads(self.config.training.update_threads)
+        with self._stopwatch.measure("update"):
+            metrics = self.algorithm.update(self.rollout)
+        torch.set_num_threads(1)
+        ended = self.rollout.terminated | self.rollout.truncated
+        self.episodes.add(self.pool.tensors["episode"][1:], ended)
+        self.pool.roll_over()
+        self.iteration += 1
+        steps = self.rollout.horizon * self.rollout.num_envs
+        self.env_steps += steps
+        rate = steps / (self._clock() - started_s)
+        reward = self.rollout.rewards.mean().item()
+        record = {f"update/{name}": value for name, value in metrics.items()}
+        record |= {f"episode/{name}": value for name, value in self.episodes.means().items()}
+        record |= {
+            "run/env_steps": self.env_steps,
+            "run/env_steps_per_s": rate,
+            "run/reward": reward,
+            "run/minutes": (self._clock() - self._started_s) / 60,
+        }
+        self._evaluate_if_due(record, progress)
+        writer.write(self.iteration, record)
+        progress.update(rate, reward, self.episodes.success)
+        self._set_status(RunState.RUNNING, rate, reward, progress.remaining_s)
+        if self.iteration % self.config.training.checkpoint_every == 0:
+            self._save()
+        self._save_if_asked()
+
+    def _collect(self) -> None:
+        with torch.inference_mode():
+            for slot in range(self.rollout.horizon):
+                self.algorithm.act(self.rollout, slot)
+                self.pool.send(slot, policy_version=self.iteration)
+                self.pool.wait(slot, self.config.simulators.timeout_s)
+
+    def _evaluate_if_due(self, record: dict[str, float], progress: Progress) -> None:
+        training = self.config.training
+        above = training.evaluate_above
+        if above is None or self.iteration % training.evaluate_every:
+            return
+        if not self.episodes.success >= above:
+            return
+        with self._stopwatch.measure("evaluation"):
+            result = evaluate_actor(
+                self.algorithm.actor,
+                self.config.task,
+                training.evaluation_episodes,
+                seed=EVALUATION_SEED + self.config.seed,
+                threads=training.update_threads,
+            )
+        self._evaluation_success = result.success_rate
+        record["evaluation/success_rate"] = result.success_rate
+        progress.message(
+            f"iteration {self.iteration}: {result.success_rate:.3f} of "
+            f"{result.episodes} evaluation episodes succeed"
+        )
+
+    def _save(self, with_simulators: bool = True) -> Path:
+        def save_simulators(folder: Path) -> None:
+            if with_simulators:
+                self.pool.save_state(folder)
+
+        state = {
+            "env_steps": self.env_steps,
+            "episodes": self.episodes.state_dict(),
+            "schema_hash": self.schema_hash,
+            "config": to_dict(self.config),
+        }
+        results = ("terminated", "truncated")
+        training: dict[str, Any] = {
+            "algorithm": self.algorithm.state_dict(),
+            "memory": self.rollout.state_dict(),
+            "results": {name: self.pool.tensors[name][0].clone() for name in results},
+        }
+        actor = self.algorithm.actor
+        with self._stopwatch.measure("checkpoint"):
+            path = save_checkpoint(
+                self.folder / "checkpoints", self.iteration, actor, training, state, save_simulators
+            )
+        self._set_status(checkpoint=str(path))
+        self.control.saved(path)
+        return path
+
+    def _save_if_asked(self) -> None:
+        if self.control.take_save_request():
+            self._save()
+
+    def _set_status(
+        self,
+        state: RunState | None = None,
+        rate: float | None = None,
+        reward: float | None = None,
+        remaining_s: float | None = None,
+        **others: Any,
+    ) -> None:
+        total_s = max(self._clock() - self._started_s, 1e-9)
+        seconds = self._stopwatch.seconds
+        changes = {
+            "state": state,
+            "env_steps_per_s": rate,
+            "reward": reward,
+            "remaining_s": remaining_s,
+        }
+        self.control.status = replace(
+            self.control.status,
+            run_id=self.folder.name,
+            iteration=self.iteration,
+            iterations=self.config.training.iterations,
+            env_steps=self.env_steps,
+            policy_version=self.iteration,
+            episodes=self.episodes.count,
+            success=self.episodes.success,
+            rollout_fraction=seconds.get("rollout", 0.0) / total_s,
+            update_fraction=seconds.get("update", 0.0) / total_s,
+            schema_hash=self.schema_hash,
+            num_workers=self.pool.num_workers,
+            **{key: value for key, value in changes.items() if value is not None},
+            **others,
+        )
+
+    def _summary(self) -> RunSummary:
+        return RunSummary(
+            iterations=self.iteration,
+            env_steps=self.env_steps,
+            workers=self.pool.num_workers,
+            transport=self.config.simulators.transport,
+            slot_mismatches=self.pool.slot_mismatches,
+            success=self.episodes.success,
+            evaluation_success=self._evaluation_success,
+            checkpoint=self.control.status.checkpoint,
+            run_dir=str(self.folder),
+            seconds={name: round(value, 3) for name, value in self._stopwatch.seconds.items()},
+        )
+
+
+def pool_spec(config: RunConfig, folder: Path) -> PoolSpec:
+    """The simulators that a run config asks for."""
+    simulators = config.simulators
+    return PoolSpec(
+        kind="grasp",
+        config=to_dict(config.task),
+        groups=config.groups,
+        horizon=config.training.horizon,
+        num_envs=simulators.num_envs,
+        num_workers=simulators.num_workers,
+        threads_per_worker=simulators.threads_per_worker,
+        seed=config.seed,
+        transport=simulators.transport,
+        sim_python=simulators.python,
+        log_dir=folder / "logs",
+        timeout_s=simulators.timeout_s,
+        spin_us=simulators.spin_us,
+    )

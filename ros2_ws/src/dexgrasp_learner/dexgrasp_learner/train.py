@@ -1,0 +1,90 @@
+"""`dexgrasp train`: one learner, its simulator workers, a progress bar and a run folder."""
+
+import argparse
+import json
+import math
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from dexgrasp_sim.config import ConfigError
+
+INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """See `dexgrasp --help`."""
+    parser.add_argument("config", type=Path, nargs="?", help="YAML file of overrides")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="run folder to continue")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="parent of run folders")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--json", action="store_true", help="last line is one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains; 0 when done, 1 when a simulator died or the loss broke, 130 after Ctrl-C."""
+    from dexgrasp_learner.algorithms.ppo import NonFiniteLoss
+    from dexgrasp_learner.config import load_run_config
+    from dexgrasp_learner.env_pool import WorkerDied, WorkerTimeout
+    from dexgrasp_learner.run_control import RunControl
+    from dexgrasp_learner.run_folder import create_run_folder
+    from dexgrasp_learner.runner import Runner
+
+    if args.resume:
+        folder = args.resume
+        config = load_run_config(folder / "config.yaml", args.overrides)
+    elif args.config:
+        config = load_run_config(args.config, args.overrides)
+        folder = create_run_folder(args.runs, config.name, config)
+    else:
+        raise ConfigError("nothing to train: give a config file, or --resume with a run folder")
+    control = RunControl()
+    try:
+        with _stop_on_signal(control.stop):
+            runner = Runner(config, folder, control, show_progress=sys.stderr.isatty())
+            try:
+                if args.resume:
+                    runner.resume(folder)
+                summary = runner.run()
+            finally:
+                runner.close()
+    except (WorkerDied, WorkerTimeout, NonFiniteLoss) as error:
+        print(f"dexgrasp train: {error}", file=sys.stderr)
+        print(f"checkpoint: {control.status.checkpoint or 'none'}", file=sys.stderr)
+        return 1
+    if args.json:
+        print(json.dumps(_without_nan(asdict(summary))))
+    else:
+        print(f"run folder: {summary.run_dir}\ncheckpoint: {summary.checkpoint}")
+    return INTERRUPTED if control.stopping else 0
+
+
+@contextmanager
+def _stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM asks for an orderly end, the second one interrupts."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, signal.default_int_handler)
+        stop()
+        print("\nstopping after this iteration, with a checkpoint", file=sys.stderr)
+
+    previous = {name: signal.signal(name, handle) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for name, handler in previous.items():
+            signal.signal(name, handler)
+
+
+def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN."""
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in values.items()
+    }

@@ -1,0 +1,202 @@
+"""The learner's end of one simulator worker: its process, its socket, its log."""
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import dexgrasp_sim
+from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.transport.channel import Channel, ChannelClosed, Listener
+from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError, require
+from dexgrasp_sim.transport.shared_memory import socket_path
+from dexgrasp_sim.worker import THREAD_VARIABLES
+
+_TAIL_LINES = 20
+_TAIL_BYTES = 8192
+_EXIT_TIMEOUT_S = 1.5
+_FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "AMENT_PREFIX_PATH")
+"""What points one interpreter at another one's libraries, so that imports crash."""
+
+
+class WorkerDied(RuntimeError):
+    """A worker has ended, or has lost its connection, without being asked to.
+
+    Attributes:
+        index: Worker index.
+        returncode: Exit code, negative for a signal; None if unknown.
+        stderr_tail: Last lines of its log, or of the traceback it sent.
+    """
+
+    def __init__(self, index: int, returncode: int | None, stderr_tail: list[str]) -> None:
+        super().__init__(
+            f"simulator worker {index} died (exit code {returncode}); it said last:\n"
+            + "\n".join(stderr_tail or ["(nothing)"])
+        )
+        self.index = index
+        self.returncode = returncode
+        self.stderr_tail = stderr_tail
+
+
+class WorkerProcess:
+    """One worker, whether this learner has started it or a person has.
+
+    Attributes:
+        index: Worker index.
+        channel: Connection to it, None before it has connected.
+        log_path: Where its stdout and stderr go, if this learner has started it.
+    """
+
+    def __init__(self, run_id: str, index: int, log_path: Path) -> None:
+        """Listens for the worker; `spawn` starts it."""
+        self.run_id = run_id
+        self.index = index
+        self.log_path = log_path
+        self.channel: Channel | None = None
+        self._listener = Listener(socket_path(run_id, index))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def command(self) -> list[str]:
+        """Arguments of the interpreter that start this worker."""
+        return ["-m", "dexgrasp_sim.worker", "--run-id", self.run_id, "--index", str(self.index)]
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None for a worker started by hand."""
+        return self._process.pid if self._process else None
+
+    def spawn(self, python: str, threads: int) -> None:
+        """Starts the worker with an interpreter; "" is this one.
+
+        Its own session keeps a Ctrl-C in the terminal from it: the learner gets it and stops
+        the workers in order.
+
+        Raises:
+            ConfigError: The interpreter cannot be started.
+        """
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log_path, "wb") as log:
+            try:
+                self._process = subprocess.Popen(
+                    [python or sys.executable, *self.command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=worker_environment(python, threads),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot start {python!r}: {error.strerror}; give the path of a Python "
+                    "interpreter that has dexgrasp's simulator packages"
+                ) from None
+
+    def connect(self, timeout_s: float) -> bool:
+        """Takes the worker's connection; False if it has not come within `timeout_s` seconds.
+
+        Raises:
+            WorkerDied: Its process has ended.
+        """
+        if self.channel is None:
+            self.channel = self._listener.accept(timeout_s)
+        if self.channel is None and self._process and self._process.poll() is not None:
+            raise self.died()
+        return self.channel is not None
+
+    def send(self, message: Message) -> None:
+        """Sends a message.
+
+        Raises:
+            WorkerDied: The worker is gone.
+        """
+        try:
+            self.connected().send(message)
+        except ChannelClosed:
+            raise self.died() from None
+
+    def expect(self, kind: MessageType, timeout_s: float) -> Message:
+        """The worker's next message, which must be of one type.
+
+        Raises:
+            WorkerDied: The worker is gone, or sends an ERROR.
+            TimeoutError: Nothing has come in time.
+            ProtocolError: Another version or another type.
+        """
+        try:
+            message = self.connected().receive(timeout_s)
+        except ChannelClosed:
+            raise self.died() from None
+        if message.type == MessageType.ERROR:
+            raise self.died(str((message.payload or {}).get("text", "")))
+        return require(message, kind)
+
+    def died(self, text: str = "") -> WorkerDied:
+        """The error to raise about this worker; waits a moment for its exit code.
+
+        Args:
+            text: What it has sent; its log tells more if there is one.
+        """
+        returncode = self._wait(_EXIT_TIMEOUT_S)
+        lines = text.splitlines()
+        with suppress(OSError), open(self.log_path, "rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - _TAIL_BYTES))
+            lines = log.read().decode(errors="replace").splitlines() or lines
+        return WorkerDied(self.index, returncode, lines[-_TAIL_LINES:])
+
+    def ask_to_stop(self) -> None:
+        """Sends STOP if it can be sent."""
+        if self.channel is not None:
+            with suppress(ChannelClosed):
+                self.channel.send(Message(MessageType.STOP))
+
+    def end(self, deadline_s: float) -> None:
+        """Waits until `deadline_s` (monotonic) for the worker to leave, then ends it by force."""
+        if self.channel is not None:
+            with suppress(TimeoutError, ChannelClosed, ProtocolError):
+                while True:
+                    self.channel.receive(max(deadline_s - time.monotonic(), 0.0))
+            self.channel.close()
+        self._listener.close()
+        if self._process is not None:
+            if self._wait(deadline_s - time.monotonic()) is None:
+                self._process.terminate()
+            if self._wait(_EXIT_TIMEOUT_S) is None:
+                self._process.kill()
+                self._process.wait(_EXIT_TIMEOUT_S)
+
+    def _wait(self, timeout_s: float) -> int | None:
+        if self._process is None:
+            return None
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(max(timeout_s, 0.0))
+        return None
+
+    def connected(self) -> Channel:
+        """The connection; raises RuntimeError before there is one."""
+        if self.channel is None:
+            raise RuntimeError(f"worker {self.index} is not connected; call start() first")
+        return self.channel
+
+
+def worker_environment(python: str, threads: int) -> dict[str, str]:
+    """Environment variables of a worker process.
+
+    Args:
+        python: Interpreter; "" is this one, which keeps what this one was given. Another one
+            must not find this one's libraries, nor a ROS made for this one.
+        threads: For the thread pools of numerical libraries.
+    """
+    environment = dict(os.environ)
+    if python and Path(python).absolute() != Path(sys.executable):
+        ros = [name for name in environment if name.startswith(("ROS_", "RMW_"))]
+        for name in (*_FOREIGN_VARIABLES, *ros):
+            environment.pop(name, None)
+    environment.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    root = Path(str(dexgrasp_sim.__file__)).parents[1]
+    if not (root / "torch").exists():  # a source tree or workspace, no shared site-packages
+        paths = [str(root), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return environment

@@ -1,0 +1,196 @@
+"""Starts a list of nodes as processes and stops them all, where `ros2 launch` does not exist."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+
+PARENT_VARIABLE = "DEXGRASP_PARENT_PID"
+"""Environment variable that tells a node which process it must not outlive."""
+
+_POLL_S = 0.05
+_STOP_STAGES = ((signal.SIGINT, 5.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0))
+_TAIL_LINES = 20
+_DOMAINS = 101
+"""Domain numbers 0 to 101 use ports below the ephemeral range (DDS-RTPS 2.5, 9.6.2.3)."""
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node of a launch plan; launch files and `dexgrasp up` start the same list.
+
+    Attributes:
+        package: ROS package.
+        executable: Console script of the package; its module is `<package>.nodes.<executable>`.
+        name: Node name.
+        parameters: Parameter values by dotted name.
+    """
+
+    package: str
+    executable: str
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def module(self) -> str:
+        """The module that `python -m` runs."""
+        return f"{self.package}.nodes.{self.executable}"
+
+
+class NodeFailed(RuntimeError):
+    """A node ended although it should not have, ended with an error, or did not end in time."""
+
+
+class _Process:
+    """One node's process and the thread that reads what it prints."""
+
+    def __init__(self, spec: NodeSpec, environment: Mapping[str, str], folder: Path) -> None:
+        self.spec = spec
+        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self.result: dict[str, Any] | None = None
+        parameters = folder / f"{spec.name}.yaml"
+        content = {spec.name: {"ros__parameters": dict(spec.parameters)}}
+        parameters.write_text(yaml.safe_dump(content))
+        ros_arguments = ["-r", f"__node:={spec.name}", "--params-file", str(parameters)]
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", spec.module, "--ros-args", *ros_arguments],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # a terminal's Ctrl-C must reach the node once, through stop()
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def finish_reading(self) -> None:
+        self._reader.join(timeout=2.0)
+
+    def _read(self) -> None:
+        assert self.popen.stdout is not None
+        for line in self.popen.stdout:
+            self.tail.append(line.rstrip())
+            self.result = _json_object(line) or self.result
+            print(f"[{self.spec.name}] {line}", end="", file=sys.stderr, flush=True)
+
+
+class NodeGroup:
+    """The running nodes of a plan; as a context manager it leaves no process behind."""
+
+    def __init__(
+        self, specs: Sequence[NodeSpec], environment: Mapping[str, str], folder: Path
+    ) -> None:
+        """Args:
+        specs: What to start, in order.
+        environment: For every node; it must hold what rclpy needs.
+        folder: Existing folder for the parameter files.
+        """
+        self._specs = specs
+        self._folder = folder
+        self._environment = {
+            **environment,
+            PARENT_VARIABLE: str(os.getpid()),
+            "PYTHONUNBUFFERED": "1",
+        }
+        self._processes: dict[str, _Process] = {}
+
+    def __enter__(self) -> "NodeGroup":
+        try:
+            for spec in self._specs:
+                self._processes[spec.name] = _Process(spec, self._environment, self._folder)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def wait(self, name: str | None = None, timeout_s: float | None = None) -> dict[str, Any]:
+        """Waits until a node has done its work, watching all the others.
+
+        Args:
+            name: The node that ends by itself; None to watch until interrupted.
+            timeout_s: Longest wait; None for a plan that runs until interrupted.
+
+        Returns:
+            The last JSON object that the node printed on a line of its own, or {}.
+
+        Raises:
+            NodeFailed: Another node ended, the node ended with an error, or time is up.
+        """
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            for process in self._processes.values():
+                code = process.popen.poll()
+                if code is None:
+                    continue
+                process.finish_reading()
+                if code == 0 and process.spec.name == name:
+                    return process.result or {}
+                raise NodeFailed(
+                    f"{process.spec.name} ended with exit code {code}; its last lines:\n"
+                    + "\n".join(process.tail)
+                )
+            if deadline_s is not None and time.monotonic() > deadline_s:
+                raise NodeFailed(f"{name} did not finish within {timeout_s:.0f} s")
+            time.sleep(_POLL_S)
+
+    def stop(self) -> None:
+        """Ends every process: SIGINT, then SIGTERM, then SIGKILL to those that stay; idempotent."""
+        for signal_number, patience_s in _STOP_STAGES:
+            running = [p for p in self._processes.values() if p.popen.poll() is None]
+            for process in running:
+                process.popen.send_signal(signal_number)
+            deadline_s = time.monotonic() + patience_s
+            while any(p.popen.poll() is None for p in running) and time.monotonic() < deadline_s:
+                time.sleep(_POLL_S)
+        for process in self._processes.values():
+            process.finish_reading()
+
+
+def free_domain_id() -> int:
+    """A DDS domain that no participant on this host uses at the moment.
+
+    The first participant of domain d listens on UDP port 7410 + 250 d (DDS-RTPS 2.5, 9.6.2.3).
+
+    Raises:
+        NodeFailed: All are taken.
+    """
+    first = os.getpid() % _DOMAINS
+    for offset in range(_DOMAINS):
+        domain = 1 + (first + offset) % _DOMAINS
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7410 + 250 * domain))
+            except OSError:
+                continue
+            return domain
+    raise NodeFailed("all ROS domains of this host are in use; stop some ROS processes")
+
+
+def _json_object(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

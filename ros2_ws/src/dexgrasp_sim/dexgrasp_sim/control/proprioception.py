@@ -1,0 +1,78 @@
+"""The `proprio` observation group: what a robot without any camera knows of itself."""
+
+import torch
+from torch import Tensor
+
+from dexgrasp_sim.control.action_decoder import ActionConfig, ActionDecoder
+from dexgrasp_sim.robot.kinematics import Kinematics
+from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS, FINGERTIPS, HAND_JOINTS
+from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.specs import TensorSpec, Term, flat_spec
+
+
+def proprioception_spec(action: ActionConfig) -> TensorSpec:
+    """Terms of the `proprio` group in order, with units and frames."""
+    return flat_spec(
+        "proprio",
+        (
+            Term("joint_position", len(ARM_JOINTS) + len(HAND_JOINTS), "rad"),
+            Term("arm_joint_velocity", len(ARM_JOINTS), "rad/s"),
+            Term("fingertip_position", 3 * len(FINGERTIPS), "m", "base"),
+            Term("grasp_center_position", 3, "m", "base"),
+            Term("palm_target_position", 3, "m", "base"),
+            Term("hand_tracking_error", len(HAND_JOINTS), "rad"),
+            Term("palm_target_yaw", 1, "rad", "base"),
+            Term("finger_and_thumb_closure", 2, "1"),
+            Term("finger_spread", 1, "1"),
+            Term("last_action", len(action.dimensions), "1"),
+            Term("episode_time_fraction", 1, "1"),
+        ),
+    )
+
+
+class Proprioception:
+    """Computes the group from measurements; one code for N simulated robots and for a real one."""
+
+    def __init__(self, robot: RobotModel, action: ActionConfig) -> None:
+        self.spec = proprioception_spec(action)
+        names = list(robot.joint_names)
+        self._arm = [names.index(joint) for joint in ARM_JOINTS]
+        self._hand = [names.index(joint) for joint in HAND_JOINTS]
+        self._kinematics = Kinematics(robot, (*FINGERTIPS, "grasp_center"))
+
+    def observe(
+        self,
+        joint_position: Tensor,
+        joint_velocity: Tensor,
+        decoder: ActionDecoder,
+        last_action: Tensor,
+        time_fraction: Tensor,
+        out: Tensor,
+    ) -> None:
+        """Writes the group.
+
+        Args:
+            joint_position: [N, 23] rad, measured, in the robot's joint order.
+            joint_velocity: [N, 23] rad/s, measured.
+            decoder: The decoder that produced the present joint targets.
+            last_action: [N, action_dim], the action of the previous control step.
+            time_fraction: [N], 0 at the start of an episode to 1 at its time-out.
+            out: [N, P] float32, written in place.
+        """
+        frames = self._kinematics.forward(joint_position).position
+        torch.cat(
+            (
+                joint_position,
+                joint_velocity[:, self._arm],
+                frames.flatten(1),
+                decoder.palm_position,
+                decoder.target[:, self._hand] - joint_position[:, self._hand],
+                decoder.palm_yaw.unsqueeze(1),
+                decoder.closure,
+                decoder.spread.unsqueeze(1),
+                last_action,
+                time_fraction.unsqueeze(1),
+            ),
+            dim=1,
+            out=out,
+        )

@@ -1,0 +1,91 @@
+"""`dexgrasp inspect`: what the robot and the observations are, in words or as JSON."""
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dexgrasp_sim.robot.kinematics import Kinematics
+from dexgrasp_sim.robot.kuka_allegro import FABRIC_DEFAULT_POSTURE, PALM, URDF_PATH, load_robot
+from dexgrasp_sim.robot.rotation import matrix_to_zyx_euler
+from dexgrasp_sim.robot.urdf import RobotModel
+
+
+@dataclass(frozen=True)
+class Report:
+    """One answer: plain values for `--json`, lines of text without it."""
+
+    values: dict[str, Any]
+    lines: tuple[str, ...]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the arguments of `dexgrasp inspect`."""
+    parser.add_argument("subject", choices=sorted(SUBJECTS), help="what to describe")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+
+
+def run(args: Namespace) -> int:
+    """Prints the report on the chosen subject; returns the exit code."""
+    report = SUBJECTS[args.subject](args)
+    print(json.dumps(report.values) if args.json else "\n".join(report.lines))
+    return 0
+
+
+def inspect_robot(args: Namespace) -> Report:
+    """Joints, limits, masses, and the palm pose at the fabric's default posture."""
+    robot = load_robot()
+    palm = Kinematics(robot, (PALM,), dtype=torch.float64).forward(
+        torch.tensor([FABRIC_DEFAULT_POSTURE], dtype=torch.float64)
+    )
+    values = {
+        "robot": robot.name,
+        "urdf": str(URDF_PATH),
+        "joint_names": list(robot.joint_names),
+        "lower_rad": robot.lower.tolist(),
+        "upper_rad": robot.upper.tolist(),
+        "velocity_limit_rad_s": robot.velocity_limit.tolist(),
+        "effort_limit_nm": robot.effort_limit.tolist(),
+        "total_mass_kg": robot.total_mass,
+        "collision_shapes": sum(len(link.collisions) for link in robot.links.values()),
+        "frames": list(robot.frames),
+        "palm_xyz": palm.position[0, 0].tolist(),
+        "palm_zyx_euler": matrix_to_zyx_euler(palm.rotation[0, 0]).tolist(),
+    }
+    return Report(values, _robot_lines(robot, values))
+
+
+def _robot_lines(robot: RobotModel, values: dict[str, Any]) -> tuple[str, ...]:
+    joints = [robot.joints[name] for name in robot.joint_names]
+    return (
+        f"{robot.name}: {robot.num_joints} joints, {len(robot.links)} frames, "
+        f"{robot.total_mass:.2f} kg, {values['collision_shapes']} collision shapes",
+        values["urdf"],
+        f"{'joint':<16}{'lower':>10}{'upper':>10}{'velocity':>10}{'effort':>10}",
+        f"{'':<16}{'rad':>10}{'rad':>10}{'rad/s':>10}{'N m':>10}",
+        *(
+            f"{joint.name:<16}{joint.lower:>10.4f}{joint.upper:>10.4f}"
+            f"{joint.velocity:>10.4f}{joint.effort:>10.2f}"
+            for joint in joints
+        ),
+        "palm at the fabric's default posture: "
+        f"xyz {_numbers(values['palm_xyz'])} m, zyx {_numbers(values['palm_zyx_euler'])} rad",
+    )
+
+
+def _numbers(values: list[float]) -> str:
+    return " ".join(f"{value:.4f}" for value in values)
+
+
+def inspect_observations(args: Namespace) -> Report:
+    """Observation groups of a task and their terms."""
+    raise NotImplementedError("filled by the grasp task")
+
+
+SUBJECTS: dict[str, Callable[[Namespace], Report]] = {
+    "robot": inspect_robot,
+    "observations": inspect_observations,
+}

@@ -1,0 +1,254 @@
+"""Batched forward kinematics and Jacobians in torch.
+
+All joint transforms come from one batched operation; after that the tree is walked level by
+level, joints of the same depth (the four fingers) in one matrix product. A fixed joint costs
+nothing: it is folded into its neighbours beforehand.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dexgrasp_sim.robot.urdf import RobotModel
+
+
+@dataclass(frozen=True)
+class FramePoses:
+    """Poses of F frames in `base`.
+
+    Attributes:
+        position: [N, F, 3], m.
+        rotation: [N, F, 3, 3], columns are the frame's axes.
+    """
+
+    position: Tensor
+    rotation: Tensor
+
+
+@dataclass(frozen=True)
+class ChainState:
+    """Pose of one frame in `base` and its Jacobian with respect to the K joints of its chain.
+
+    Attributes:
+        position: [N, 3], m.
+        rotation: [N, 3, 3].
+        jacobian: [N, 6, K]; rows: linear velocity (m/rad), then angular, both in `base`.
+    """
+
+    position: Tensor
+    rotation: Tensor
+    jacobian: Tensor
+
+
+@dataclass(frozen=True)
+class _Level:
+    """Joints of one tree depth, which lie next to each other among the used joints.
+
+    Attributes:
+        first: Position of the first one among the used joints.
+        last: Position behind the last one.
+        parents: Rows of their parents in the previous level; None if row i's parent is row i
+            or there is but one parent, so that no gather is needed.
+    """
+
+    first: int
+    last: int
+    parents: Tensor | None
+
+
+class _JointTransforms:
+    """Transform of each of K joint frames into its parent joint's frame, by joint angle.
+
+    With Rodrigues' formula every transform is constant + cos q * even + sin q * odd.
+    """
+
+    def __init__(
+        self, robot: RobotModel, joints: Sequence[int], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        constant, even, odd, axes = [], [], [], []
+        for index in joints:
+            joint = robot.joints[robot.joint_names[index]]
+            _, offset = _anchor(robot, joint.parent)
+            origin = offset @ joint.origin.matrix
+            axis = np.array(joint.axis)
+            along = np.outer(axis, axis)
+            constant.append(origin @ _homogeneous(along, corner=1.0))
+            even.append(origin @ _homogeneous(np.eye(3) - along, corner=0.0))
+            odd.append(origin @ _homogeneous(_cross_matrix(axis), corner=0.0))
+            axes.append(axis)
+        self._constant, self._even, self._odd, self.axes = (
+            torch.tensor(np.array(values), device=device, dtype=dtype)
+            for values in (constant, even, odd, axes)
+        )
+
+    def __call__(self, q: Tensor) -> Tensor:
+        """Transforms [N, K, 4, 4] at angles [N, K] in rad."""
+        angles = q[..., None, None]
+        return torch.addcmul(
+            torch.addcmul(self._constant, angles.cos(), self._even), angles.sin(), self._odd
+        )
+
+
+class Kinematics:
+    """Forward kinematics of chosen frames; `q` is [N, J] in `robot.joint_names` order, rad."""
+
+    def __init__(
+        self,
+        robot: RobotModel,
+        frames: Sequence[str],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Prepares the tree that leads to `frames`.
+
+        Raises:
+            ValueError: A frame is not one of the robot's.
+        """
+        self.frames = tuple(frames)
+        self._robot, self._device, self._dtype = robot, torch.device(device), dtype
+        carriers, fixed, needed = [], [], set()
+        for frame in self.frames:
+            carrier, offset = _anchor(robot, frame)
+            carriers.append(carrier)
+            fixed.append(offset)
+            needed.update(_ancestors(robot, frame))
+        by_depth = [(len(_chain_of(robot, index)), index) for index in sorted(needed)]
+        self._used = [index for _, index in sorted(by_depth)]
+        self._transforms = _JointTransforms(robot, self._used, self._device, dtype)
+        self._select = torch.tensor(self._used, device=self._device)
+        self._levels = _levels(robot, self._used, self._device)
+        self._fixed = torch.tensor(np.array(fixed), device=self._device, dtype=dtype)
+        row = {joint: position for position, joint in enumerate(self._used)}
+        # row 0 of the stacked transforms is the base itself
+        rows = [0 if carrier is None else row[carrier] + 1 for carrier in carriers]
+        self._carrier_rows = torch.tensor(rows, device=self._device)
+        self._chains: dict[str, Chain] = {}
+
+    def forward(self, q: Tensor) -> FramePoses:
+        """Poses of all frames, in the order of `frames`, at joint positions `q` [N, J]."""
+        local = self._transforms(q.index_select(1, self._select))
+        identity = torch.eye(4, device=self._device, dtype=self._dtype)
+        blocks = [identity.expand(q.shape[0], 1, 4, 4)]
+        for level in self._levels:
+            parents = blocks[-1]
+            if level.parents is not None:
+                parents = parents.index_select(1, level.parents)
+            blocks.append(parents @ local[:, level.first : level.last])
+        world = torch.cat(blocks, 1).index_select(1, self._carrier_rows) @ self._fixed
+        return FramePoses(world[..., :3, 3], world[..., :3, :3])
+
+    def jacobian(self, q: Tensor, frame: str) -> Tensor:
+        """Jacobian [N, 6, J] of one frame in `base`: linear rows (m/rad), then angular.
+
+        Raises:
+            ValueError: The frame is not one of the robot's.
+        """
+        chain = self.chain(frame)
+        full = q.new_zeros(q.shape[0], 6, self._robot.num_joints)
+        full[:, :, chain.joint_indices] = chain.forward(q).jacobian
+        return full
+
+    def chain(self, frame: str) -> "Chain":
+        """Kinematics of one frame alone; any frame of the robot, built at its first use."""
+        if frame not in self._chains:
+            self._chains[frame] = Chain(self._robot, frame, self._device, self._dtype)
+        return self._chains[frame]
+
+
+class Chain:
+    """Kinematics of one frame that only walks the joints between base and frame.
+
+    Attributes:
+        joint_indices: The K joints that move the frame, base first, as positions in
+            `robot.joint_names`.
+    """
+
+    def __init__(
+        self,
+        robot: RobotModel,
+        frame: str,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Prepares the chain that leads to `frame`.
+
+        Raises:
+            ValueError: The robot has no such frame, or no joint moves it.
+        """
+        device = torch.device(device)
+        self.joint_indices = _ancestors(robot, frame)
+        if not self.joint_indices:
+            raise ValueError(f"frame {frame!r} is fixed to the base; ask for one that joints move")
+        self._transforms = _JointTransforms(robot, self.joint_indices, device, dtype)
+        self._fixed = torch.tensor(_anchor(robot, frame)[1], device=device, dtype=dtype)
+
+    def forward(self, q: Tensor) -> ChainState:
+        """Pose and Jacobian at joint positions `q` [N, J] in rad."""
+        local = self._transforms(q[:, self.joint_indices])
+        joint_frames = [local[:, 0]]
+        for index in range(1, len(self.joint_indices)):
+            joint_frames.append(joint_frames[-1] @ local[:, index])
+        frame = joint_frames[-1] @ self._fixed
+        joints = torch.stack(joint_frames, 1)
+        axes = (joints[..., :3, :3] @ self._transforms.axes[:, :, None]).squeeze(-1)
+        position = frame[:, :3, 3]
+        linear = torch.linalg.cross(axes, position[:, None] - joints[..., :3, 3])
+        jacobian = torch.cat((linear, axes), -1).transpose(1, 2)
+        return ChainState(position, frame[:, :3, :3], jacobian)
+
+
+def _anchor(robot: RobotModel, frame: str) -> tuple[int | None, NDArray[np.float64]]:
+    """The movable joint that carries a frame (None: the base), and the frame's pose in it."""
+    if frame not in robot.links:
+        raise ValueError(f"{robot.name} has no frame {frame!r}; it has {', '.join(robot.frames)}")
+    offset = np.eye(4)
+    while frame != robot.root:
+        joint = robot.parent_joint[frame]
+        if joint.kind == "revolute":
+            return robot.joint_names.index(joint.name), offset
+        offset = joint.origin.matrix @ offset
+        frame = joint.parent
+    return None, offset
+
+
+def _ancestors(robot: RobotModel, frame: str) -> list[int]:
+    """Movable joints between base and frame, base first."""
+    carrier, _ = _anchor(robot, frame)
+    return [] if carrier is None else _chain_of(robot, carrier)
+
+
+def _chain_of(robot: RobotModel, joint: int) -> list[int]:
+    """Movable joints from the base to a movable joint, that one included."""
+    parent_link = robot.joints[robot.joint_names[joint]].parent
+    return [*_ancestors(robot, parent_link), joint]
+
+
+def _levels(robot: RobotModel, used: Sequence[int], device: torch.device) -> list[_Level]:
+    """Groups joints that are sorted by depth; a level's parents all lie in the level before."""
+    depths = [len(_chain_of(robot, joint)) for joint in used]
+    levels, previous = [], []
+    for depth in sorted(set(depths)):
+        members = [joint for joint, own in zip(used, depths, strict=True) if own == depth]
+        rows = [previous.index(_chain_of(robot, joint)[-2]) for joint in members if depth > 1]
+        broadcasts = len(previous) <= 1 or rows == list(range(len(previous)))
+        first = used.index(members[0])
+        parents = None if broadcasts else torch.tensor(rows, device=device)
+        levels.append(_Level(first, first + len(members), parents))
+        previous = members
+    return levels
+
+
+def _homogeneous(rotation: NDArray[np.float64], corner: float) -> NDArray[np.float64]:
+    transform = np.zeros((4, 4))
+    transform[:3, :3] = rotation
+    transform[3, 3] = corner
+    return transform
+
+
+def _cross_matrix(axis: NDArray[np.float64]) -> NDArray[np.float64]:
+    x, y, z = axis
+    return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])

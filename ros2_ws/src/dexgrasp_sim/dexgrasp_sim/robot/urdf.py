@@ -1,0 +1,358 @@
+"""A robot read from a URDF: joints, links, primitive shapes and fixed frames, all by name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dexgrasp_sim.robot.rotation import rpy_to_matrix
+
+Vector = tuple[float, ...]
+_WHITE: Vector = (1.0, 1.0, 1.0, 1.0)
+_SIZE_ATTRIBUTES = {"box": ("size",), "cylinder": ("radius", "length"), "sphere": ("radius",)}
+
+
+class UrdfError(ValueError):
+    """The URDF lacks or misstates something; the message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Position in m and URDF roll-pitch-yaw in rad, relative to a parent frame."""
+
+    xyz: Vector = (0.0, 0.0, 0.0)
+    rpy: Vector = (0.0, 0.0, 0.0)
+
+    @cached_property
+    def matrix(self) -> NDArray[np.float64]:
+        """The homogeneous transform [4, 4] from this frame to its parent."""
+        transform = np.eye(4)
+        transform[:3, :3] = rpy_to_matrix(torch.tensor(self.rpy, dtype=torch.float64)).numpy()
+        transform[:3, 3] = self.xyz
+        return transform
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A primitive in its link's frame.
+
+    Attributes:
+        kind: "box", "cylinder" (axis z) or "sphere".
+        size: Full edge lengths of a box; radius and length of a cylinder; radius of a sphere; m.
+        origin: Pose of the shape's centre in the link frame.
+        rgba: Colour in [0, 1]; white for a collision shape.
+    """
+
+    kind: str
+    size: Vector
+    origin: Pose
+    rgba: Vector = _WHITE
+
+
+@dataclass(frozen=True)
+class Inertial:
+    """Mass in kg, centre of mass frame, and inertia about it in kg m2.
+
+    Attributes:
+        mass: kg.
+        origin: Centre of mass and axes of `inertia` in the link frame.
+        inertia: ixx, iyy, izz, ixy, ixz, iyz.
+    """
+
+    mass: float
+    origin: Pose
+    inertia: Vector
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """The inertia [3, 3] about the centre of mass, in the axes of `origin`."""
+        xx, yy, zz, xy, xz, yz = self.inertia
+        return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+
+
+@dataclass(frozen=True)
+class Link:
+    """A rigid body; one without `inertial` and shapes is only a frame."""
+
+    name: str
+    inertial: Inertial | None
+    visuals: tuple[Shape, ...]
+    collisions: tuple[Shape, ...]
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A fixed or revolute joint; limits are zero for a fixed one.
+
+    Attributes:
+        name: Joint name.
+        kind: "fixed" or "revolute".
+        parent: Parent link.
+        child: Child link, whose frame is the joint's frame.
+        origin: Joint frame in the parent link's frame at angle zero.
+        axis: Unit axis in the joint frame.
+        lower: Lowest angle, rad.
+        upper: Highest angle, rad.
+        velocity: Highest speed, rad/s.
+        effort: Highest torque, N m.
+        damping: Viscous friction, N m s/rad.
+        friction: Dry friction, N m.
+    """
+
+    name: str
+    kind: str
+    parent: str
+    child: str
+    origin: Pose
+    axis: Vector = (0.0, 0.0, 1.0)
+    lower: float = 0.0
+    upper: float = 0.0
+    velocity: float = 0.0
+    effort: float = 0.0
+    damping: float = 0.0
+    friction: float = 0.0
+
+
+@dataclass(frozen=True)
+class RobotModel:
+    """A robot tree. Every [J] quantity is in the order of `joint_names`, the caller's choice.
+
+    Attributes:
+        name: Robot name.
+        joint_names: The movable joints in the project's order.
+        joints: All joints, fixed ones too, by name.
+        links: All links by name.
+        root: The link that is no joint's child; its frame is the world.
+    """
+
+    name: str
+    joint_names: tuple[str, ...]
+    joints: Mapping[str, Joint]
+    links: Mapping[str, Link]
+    root: str
+
+    @property
+    def num_joints(self) -> int:
+        """Number of movable joints, J."""
+        return len(self.joint_names)
+
+    @property
+    def frames(self) -> tuple[str, ...]:
+        """Names of all frames (a link and its frame share the name)."""
+        return tuple(self.links)
+
+    @cached_property
+    def parent_joint(self) -> Mapping[str, Joint]:
+        """The joint that carries each link, by link name; the root has none."""
+        return {joint.child: joint for joint in self.joints.values()}
+
+    @property
+    def lower(self) -> NDArray[np.float64]:
+        """Lower position limits [J], rad."""
+        return self._gather("lower")
+
+    @property
+    def upper(self) -> NDArray[np.float64]:
+        """Upper position limits [J], rad."""
+        return self._gather("upper")
+
+    @property
+    def velocity_limit(self) -> NDArray[np.float64]:
+        """Velocity limits [J], rad/s."""
+        return self._gather("velocity")
+
+    @property
+    def effort_limit(self) -> NDArray[np.float64]:
+        """Torque limits [J], N m."""
+        return self._gather("effort")
+
+    @property
+    def total_mass(self) -> float:
+        """Mass of all links, kg."""
+        return sum(link.inertial.mass for link in self.links.values() if link.inertial)
+
+    def joint_indices(self, names: Sequence[str]) -> list[int]:
+        """Positions of the named joints in `joint_names`.
+
+        Raises:
+            UrdfError: A name is not one of this robot's movable joints.
+        """
+        unknown = [name for name in names if name not in self.joint_names]
+        if unknown:
+            raise UrdfError(
+                f"{self.name} has no movable joint {unknown[0]!r}; it has "
+                f"{', '.join(self.joint_names)}"
+            )
+        return [self.joint_names.index(name) for name in names]
+
+    def _gather(self, field: str) -> NDArray[np.float64]:
+        return np.array([getattr(self.joints[name], field) for name in self.joint_names])
+
+
+def load_urdf(path: str | Path, joint_names: Sequence[str]) -> RobotModel:
+    """Reads a URDF file; see `parse_urdf`."""
+    return parse_urdf(Path(path).read_text(encoding="utf-8"), joint_names)
+
+
+def parse_urdf(text: str, joint_names: Sequence[str]) -> RobotModel:
+    """Builds the model from URDF text.
+
+    Args:
+        text: The URDF. The order of its elements has no influence on the model.
+        joint_names: Every revolute joint exactly once, in the order of the vectors to come.
+
+    Raises:
+        UrdfError: Not a URDF, a joint of `joint_names` is missing or a movable one is not in it,
+            a limit is missing, a shape or joint is of an unsupported kind, or the links do not
+            form one tree.
+    """
+    try:
+        robot = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise UrdfError(f"not a URDF: {error}; give well-formed XML") from None
+    colours = {
+        material.attrib["name"]: _vector(material.find("color"), "rgba", _WHITE)
+        for material in robot.findall("material")
+    }
+    links = {link.attrib["name"]: _link(link, colours) for link in robot.findall("link")}
+    joints = {joint.attrib["name"]: _joint(joint) for joint in robot.findall("joint")}
+    _check_joints(joints, joint_names)
+    return RobotModel(
+        name=robot.get("name", "robot"),
+        joint_names=tuple(joint_names),
+        joints=dict(sorted(joints.items())),
+        links=dict(sorted(links.items())),
+        root=_root(links, joints),
+    )
+
+
+def _check_joints(joints: Mapping[str, Joint], joint_names: Sequence[str]) -> None:
+    movable = {name for name, joint in joints.items() if joint.kind == "revolute"}
+    for name in joint_names:
+        if name not in movable:
+            raise UrdfError(
+                f"the URDF has no revolute joint {name!r}; add it, or correct the "
+                f"joint names asked for (it has {', '.join(sorted(movable))})"
+            )
+    extra = sorted(movable - set(joint_names))
+    if extra or len(set(joint_names)) != len(joint_names):
+        raise UrdfError(
+            f"the joint order names {len(joint_names)} joints, the URDF has "
+            f"{len(movable)}; name each once (not named: {extra})"
+        )
+
+
+def _root(links: Mapping[str, Link], joints: Mapping[str, Joint]) -> str:
+    children = [joint.child for joint in joints.values()]
+    for joint in joints.values():
+        for link in (joint.parent, joint.child):
+            if link not in links:
+                raise UrdfError(
+                    f"joint {joint.name!r} names link {link!r}, which the URDF does "
+                    "not define; add the link"
+                )
+    roots = [name for name in links if name not in children]
+    if len(roots) != 1 or len(set(children)) != len(children):
+        raise UrdfError(
+            f"the links do not form one tree (roots: {roots}); give every link but "
+            "one exactly one parent joint"
+        )
+    return roots[0]
+
+
+def _link(element: Element, colours: Mapping[str, Vector]) -> Link:
+    name = element.attrib["name"]
+    return Link(
+        name=name,
+        inertial=_inertial(element.find("inertial"), name),
+        visuals=tuple(_shape(shape, name, colours) for shape in element.findall("visual")),
+        collisions=tuple(_shape(shape, name, {}) for shape in element.findall("collision")),
+    )
+
+
+def _inertial(element: Element | None, link: str) -> Inertial | None:
+    if element is None:
+        return None
+    mass, inertia = element.find("mass"), element.find("inertia")
+    if mass is None or inertia is None:
+        raise UrdfError(f"link {link!r}: <inertial> needs <mass> and <inertia>; add them")
+    moments = tuple(
+        _number(inertia, key, link) for key in ("ixx", "iyy", "izz", "ixy", "ixz", "iyz")
+    )
+    return Inertial(_number(mass, "value", link), _pose(element), moments)
+
+
+def _shape(element: Element, link: str, colours: Mapping[str, Vector]) -> Shape:
+    geometry = element.find("geometry")
+    primitive = None if geometry is None or not len(geometry) else geometry[0]
+    if primitive is None or primitive.tag not in _SIZE_ATTRIBUTES:
+        found = "no geometry" if primitive is None else f"<{primitive.tag}>"
+        raise UrdfError(f"link {link!r}: {found}; use one of {', '.join(_SIZE_ATTRIBUTES)}")
+    attributes = _SIZE_ATTRIBUTES[primitive.tag]
+    size = sum((_vector(primitive, attribute, ()) for attribute in attributes), start=())
+    if len(size) != (3 if primitive.tag == "box" else len(attributes)) or min(size) <= 0:
+        raise UrdfError(f"link {link!r}: {primitive.tag} of size {size}; give {attributes} in m")
+    material = element.find("material")
+    rgba = _WHITE if material is None else colours.get(material.get("name", ""), _WHITE)
+    return Shape(primitive.tag, size, _pose(element), rgba)
+
+
+def _joint(element: Element) -> Joint:
+    name, kind = element.attrib["name"], element.get("type", "")
+    if kind not in ("fixed", "revolute"):
+        raise UrdfError(f"joint {name!r}: type {kind!r} is not supported; use fixed or revolute")
+    parent, child = element.find("parent"), element.find("child")
+    if parent is None or child is None:
+        raise UrdfError(f"joint {name!r} needs <parent> and <child>; add them")
+    ends = parent.attrib["link"], child.attrib["link"]
+    joint = Joint(name, kind, *ends, origin=_pose(element))
+    return joint if kind == "fixed" else _with_motion(joint, element)
+
+
+def _with_motion(joint: Joint, element: Element) -> Joint:
+    """The revolute joint with its axis, limits and friction."""
+    limit, dynamics = element.find("limit"), element.find("dynamics")
+    if limit is None:
+        raise UrdfError(
+            f"joint {joint.name!r} has no <limit>; add lower, upper, effort and velocity"
+        )
+    axis = np.array(_vector(element.find("axis"), "xyz", (1.0, 0.0, 0.0)))
+    moving = replace(
+        joint,
+        axis=tuple((axis / np.linalg.norm(axis)).tolist()),
+        lower=_number(limit, "lower", joint.name),
+        upper=_number(limit, "upper", joint.name),
+        velocity=_number(limit, "velocity", joint.name),
+        effort=_number(limit, "effort", joint.name),
+        damping=0.0 if dynamics is None else float(dynamics.get("damping", "0")),
+        friction=0.0 if dynamics is None else float(dynamics.get("friction", "0")),
+    )
+    if not (moving.lower < moving.upper and moving.velocity > 0 and moving.effort > 0):
+        raise UrdfError(
+            f"joint {joint.name!r}: limits {limit.attrib} allow no motion; lower must be below "
+            "upper, velocity and effort above 0"
+        )
+    return moving
+
+
+def _pose(element: Element) -> Pose:
+    origin, zero = element.find("origin"), (0.0, 0.0, 0.0)
+    return Pose(_vector(origin, "xyz", zero), _vector(origin, "rpy", zero))
+
+
+def _vector(element: Element | None, attribute: str, default: Vector) -> Vector:
+    text = None if element is None else element.get(attribute)
+    return default if text is None else tuple(float(part) for part in text.split())
+
+
+def _number(element: Element, attribute: str, owner: str) -> float:
+    text = element.get(attribute)
+    if text is None:
+        raise UrdfError(f"{owner!r}: <{element.tag}> has no {attribute!r}; add it")
+    return float(text)

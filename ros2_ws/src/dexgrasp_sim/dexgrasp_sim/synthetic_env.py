@@ -1,0 +1,220 @@
+"""Environments without physics, whose every byte is known: for tests and transport benchmarks.
+
+After s steps, element i of an observation of environment e is `base(seed, e, i) + s % 127` in
+the arithmetic of its data type, so that a wrong slot, environment, order or seed shows.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from dexgrasp_sim.config import STRICT, ConfigError, parse_config
+from dexgrasp_sim.specs import TensorSpec
+from dexgrasp_sim.vec_env import EnvSpecs
+
+_STEP_PERIOD = 127  # a prime, so that no rollout length hides a slot mix-up; fits a byte
+
+
+@dataclass(frozen=True, config=STRICT)
+class SyntheticGroup:
+    """One observation group: shape for one environment, and data type."""
+
+    shape: tuple[PositiveInt, ...]
+    dtype: Literal["float32", "float16", "uint8", "int16", "int64", "bool"] = "float32"
+
+
+@dataclass(frozen=True, config=STRICT)
+class SyntheticConfig:
+    """A synthetic environment.
+
+    Attributes:
+        observations: Groups by name.
+        action_dim: Length of an action.
+        control_dt_s: Control period that it claims to have.
+        episode_length: Steps; environment e has e % 3 more, so that ends do not coincide.
+        step_s: Seconds that a step sleeps.
+        fault: What goes wrong, to test how learners take it: an exception, an exit without a
+            word, a kill as by the kernel, an endless step, or different observations than
+            `synthetic_specs` promises.
+        fault_step: Steps before the fault.
+        fault_env: Global index of the environment whose worker has the fault.
+    """
+
+    observations: dict[str, SyntheticGroup] = field(
+        default_factory=lambda: {"state": SyntheticGroup(shape=(8,))}
+    )
+    action_dim: PositiveInt = 4
+    control_dt_s: PositiveFloat = 0.1
+    episode_length: PositiveInt = 5
+    step_s: float = Field(default=0.0, ge=0.0)
+    fault: Literal["none", "raise", "exit", "kill", "hang", "schema"] = "none"
+    fault_step: PositiveInt = 3
+    fault_env: int = Field(default=0, ge=0)
+
+
+class FaultError(RuntimeError):
+    """The fault that a test has asked for."""
+
+
+def synthetic_specs(config: Mapping[str, Any], groups: Sequence[str]) -> EnvSpecs:
+    """The specs of a synthetic environment.
+
+    Raises:
+        ConfigError: A value of `config` is not allowed, or a group is not among its observations.
+    """
+    parsed = parse_config(SyntheticConfig, dict(config), source="synthetic environment")
+    unknown = [name for name in groups if name not in parsed.observations]
+    if unknown:
+        raise ConfigError(
+            f"observation groups {unknown} are not among {[*parsed.observations]}; "
+            "add them to the synthetic environment's `observations`"
+        )
+    chosen = {name: parsed.observations[name] for name in groups}
+    specs = tuple(TensorSpec(name, group.shape, group.dtype) for name, group in chosen.items())
+    return EnvSpecs(specs, parsed.action_dim, parsed.control_dt_s)
+
+
+def expected_observation(spec: TensorSpec, seed: int, env: int, steps: int) -> Tensor:
+    """The observation of environment `env` (global index) after `steps` steps, spec.shape."""
+    base = _base(spec, seed, env)
+    return base ^ bool(steps % 2) if spec.dtype == "bool" else base + steps % _STEP_PERIOD
+
+
+def _base(spec: TensorSpec, seed: int, env: int) -> Tensor:
+    """Small integers that differ between groups, seeds, environments and elements."""
+    first = 31 * seed + 17 * env + sum(spec.name.encode())
+    numbers = torch.arange(first, first + spec.empty().numel()) % 251
+    if spec.dtype == "bool":
+        numbers = numbers % 2
+    return numbers.view(spec.shape).to(spec.torch_dtype)
+
+
+class SyntheticEnv:
+    """N synthetic environments; implements `VecEnv`."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        num_envs: int,
+        seed: int,
+        threads: int,
+        groups: Sequence[str],
+        env_offset: int = 0,
+    ) -> None:
+        """Arguments and errors as for `vec_env.make_env`; `threads` is taken and not needed."""
+        del threads
+        specs = synthetic_specs(config, groups)
+        self._config = parse_config(SyntheticConfig, dict(config))
+        self.num_envs = num_envs
+        self.action_dim = specs.action_dim
+        self.control_dt_s = specs.control_dt_s
+        self.observation_specs = specs.observation_specs
+        self._faulty = 0 <= self._config.fault_env - env_offset < num_envs
+        if self._faulty and self._config.fault == "schema":
+            self.observation_specs += (TensorSpec("unexpected", (1,)),)
+        self._envs = torch.arange(env_offset, env_offset + num_envs)
+        self._base = {
+            spec.name: torch.stack([_base(spec, seed, env) for env in self._envs.tolist()])
+            for spec in specs.observation_specs
+        }
+        self._lengths = self._config.episode_length + self._envs % 3
+        self._step_seconds = 0.0
+        self._steps = torch.zeros((), dtype=torch.int64)
+        self._episode_steps = torch.zeros(num_envs, dtype=torch.int64)
+        self._returns = torch.zeros(num_envs)
+
+    def reset(self, out: Mapping[str, Tensor]) -> None:
+        """See `VecEnv.reset`."""
+        self._steps.zero_()
+        self._episode_steps.zero_()
+        self._returns.zero_()
+        for name in ("reward", "terminated", "truncated", "episode"):
+            out[name].zero_()
+        self._observe(out)
+
+    def step(self, actions: Tensor, out: Mapping[str, Tensor]) -> None:
+        """See `VecEnv.step`; the reward is the first element of the clamped action.
+
+        Environments with an even global index terminate, the others are truncated.
+        """
+        begin_s = time.perf_counter()
+        self._steps += 1
+        if self._faulty and self._steps == self._config.fault_step:
+            self._fail()
+        if self._config.step_s > 0:
+            time.sleep(self._config.step_s)
+        out["reward"].copy_(actions[:, 0].clamp(-1.0, 1.0))
+        self._returns += out["reward"]
+        self._episode_steps += 1
+        ended = self._episode_steps == self._lengths
+        torch.logical_and(ended, self._envs % 2 == 0, out=out["terminated"])
+        torch.logical_and(ended, self._envs % 2 == 1, out=out["truncated"])
+        self._end_episodes(ended, out["episode"])
+        self._observe(out)
+        self._step_seconds += time.perf_counter() - begin_s
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `VecEnv.state_dict`."""
+        return {
+            "steps": self._steps.clone(),
+            "episode_steps": self._episode_steps.clone(),
+            "returns": self._returns.clone(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> None:
+        """See `VecEnv.load_state_dict`."""
+        self._steps.copy_(state["steps"])
+        self._episode_steps.copy_(state["episode_steps"])
+        self._returns.copy_(state["returns"])
+        self._observe(out)
+
+    def telemetry(self, index: int) -> dict[str, Tensor]:
+        """See `VecEnv.telemetry`; every number is the environment's global index."""
+        env = float(self._envs[index])
+        sizes = {"joint_position": 23, "joint_velocity": 23, "object_pose": 7, "goal": 3}
+        return {name: torch.full((size,), env) for name, size in sizes.items()}
+
+    def timings(self) -> dict[str, float]:
+        """See `VecEnv.timings`."""
+        return {"physics": self._step_seconds, "render": 0.0}
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _observe(self, out: Mapping[str, Tensor]) -> None:
+        steps = int(self._steps)
+        for name, base in self._base.items():
+            if base.dtype == torch.bool:
+                torch.logical_xor(base, torch.tensor(steps % 2 == 1), out=out[name])
+            else:
+                torch.add(base, steps % _STEP_PERIOD, out=out[name])
+
+    def _end_episodes(self, ended: Tensor, episode: Tensor) -> None:
+        """Fills the rows of ended episodes, zeroes the others; columns as `EPISODE_FIELDS`."""
+        episode.zero_()
+        episode[:, 0] = self._returns
+        episode[:, 1] = self._episode_steps
+        episode[:, 2] = self._returns > 0
+        episode[:, 5] = self._envs
+        episode.mul_(ended.unsqueeze(1))
+        self._returns.masked_fill_(ended, 0.0)
+        self._episode_steps.masked_fill_(ended, 0)
+
+    def _fail(self) -> None:
+        fault = self._config.fault
+        if fault == "raise":
+            raise FaultError(f"fault on request at step {int(self._steps)}")
+        if fault == "exit":
+            os._exit(7)
+        if fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        while fault == "hang":
+            time.sleep(1.0)

@@ -1,0 +1,108 @@
+"""Observation groups of the grasp task and the terms they are made of."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dexgrasp_sim.config import ConfigError, parse_config
+from dexgrasp_sim.control.proprioception import proprioception_spec
+from dexgrasp_sim.physics.engine import PhysicsEngine
+from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS
+from dexgrasp_sim.specs import TensorSpec, Term, flat_spec
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.objects import SHAPES
+from dexgrasp_sim.vec_env import EnvSpecs
+
+GROUPS = ("proprio", "state", "critic", "depth", "stereo_rgb", "object")
+
+_STATE_TERMS = (
+    Term("fingertip_from_object", 3 * len(FINGERTIPS), "m", "base"),
+    Term("grasp_center_from_object", 3, "m", "base"),
+    Term("object_position", 3, "m", "base, from the spawn centre"),
+    Term("object_x_axis", 3, "1", "base"),
+    Term("object_z_axis", 3, "1", "base"),
+    Term("object_extents", 3, "m", "object"),
+    Term("object_shape", len(SHAPES), "1"),
+)
+_CRITIC_TERMS = (
+    Term("object_linear_velocity", 3, "m/s", "base"),
+    Term("object_angular_velocity", 3, "rad/s", "base"),
+    Term("joint_velocity", 23, "rad/s"),
+)
+_OBJECT_TERMS = (
+    Term("object_position", 3, "m", "base, from the spawn centre"),
+    Term("object_z_axis", 3, "1", "base"),
+)
+
+
+def observation_spec(config: GraspConfig, group: str) -> TensorSpec:
+    """The spec of one group.
+
+    `proprio`: what the robot measures of itself. `state`: the object's pose and shape, for state
+    policies and critics. `critic`: velocities that only a critic gets. `depth`: one depth image.
+    `stereo_rgb`: left and right colour image. `object`: target of the auxiliary loss.
+
+    Raises:
+        ConfigError: There is no such group.
+    """
+    height, width = config.camera.height, config.camera.width
+    if group == "proprio":
+        return proprioception_spec(config.action)
+    if group == "state":
+        return flat_spec("state", _STATE_TERMS)
+    if group == "critic":
+        return flat_spec("critic", _CRITIC_TERMS)
+    if group == "object":
+        return flat_spec("object", _OBJECT_TERMS)
+    if group == "depth":
+        return TensorSpec("depth", (height, width), "int16", "mm", "camera z")
+    if group == "stereo_rgb":
+        return TensorSpec("stereo_rgb", (2, 3, height, width), "uint8", "intensity")
+    raise ConfigError(f"observation group {group!r} is not one of {', '.join(GROUPS)}")
+
+
+def grasp_specs(config: Mapping[str, Any], groups: Sequence[str]) -> EnvSpecs:
+    """Specs of the task without building its physics."""
+    grasp = parse_config(GraspConfig, dict(config), source="task")
+    return EnvSpecs(
+        tuple(observation_spec(grasp, group) for group in groups),
+        len(grasp.action.dimensions),
+        grasp.control_dt_s,
+    )
+
+
+def write_object_state(engine: PhysicsEngine, origin: Tensor, shape: Tensor, out: Tensor) -> None:
+    """The `state` group.
+
+    Args:
+        engine: Current physics.
+        origin: [3] m, spawn centre on the table.
+        shape: [N, 3 + shapes] extents and shape one-hot of each environment's object.
+        out: [N, S] float32, written in place.
+    """
+    position = engine.object_position
+    torch.cat(
+        (
+            (engine.fingertip_position - position.unsqueeze(1)).flatten(1),
+            engine.grasp_center_position - position,
+            position - origin,
+            engine.object_rotation[:, :, 0],
+            engine.object_rotation[:, :, 2],
+            shape,
+        ),
+        dim=1,
+        out=out,
+    )
+
+
+def write_privileged(engine: PhysicsEngine, out: Tensor) -> None:
+    """The `critic` group: [N, C] float32, written in place."""
+    torch.cat((engine.object_velocity, engine.joint_velocity), dim=1, out=out)
+
+
+def write_auxiliary_target(engine: PhysicsEngine, origin: Tensor, out: Tensor) -> None:
+    """The `object` group: [N, 6] float32, written in place; `origin` as above."""
+    axis = engine.object_rotation[:, :, 2]
+    torch.cat((engine.object_position - origin, axis), dim=1, out=out)

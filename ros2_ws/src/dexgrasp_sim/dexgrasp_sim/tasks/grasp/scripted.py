@@ -1,0 +1,36 @@
+"""A scripted policy that grasps and lifts with the object's true position: the task is solvable."""
+
+import torch
+from torch import Tensor
+
+from dexgrasp_sim.tasks.grasp.env import GraspEnv
+
+_APPROACH_S = 1.4
+_CLOSE_S = 1.1
+_LIFT_HEIGHT_M = 0.24
+
+
+class ScriptedPolicy:
+    """Moves the open hand over the object, down to it, closes and lifts."""
+
+    def __init__(self, env: GraspEnv) -> None:
+        self._env = env
+
+    def act(self) -> Tensor:
+        """[N, action_dim] for the environments' present state."""
+        env, config = self._env, self._env.config
+        action = config.action
+        time_s = env.step_count.float() * config.control_dt_s
+        closing = time_s >= _APPROACH_S
+        lifting = time_s >= _APPROACH_S + _CLOSE_S
+        target = env.engine.object_position.clone()
+        target[closing] = env.decoder.palm_position[closing]
+        target[lifting, 2] = config.table.top_m + _LIFT_HEIGHT_M
+        step_m = action.palm_speed_m_s * config.control_dt_s
+        velocity = (target - env.decoder.palm_position) / step_m
+        full = torch.zeros(env.num_envs, 7)
+        full[:, 0:3] = velocity.clamp(-1.0, 1.0)
+        full[:, 4:6] = closing.float().unsqueeze(1)
+        names = ("palm_x", "palm_y", "palm_z", "palm_yaw", "finger_closure", "thumb_closure")
+        columns = {name: index for index, name in enumerate((*names, "finger_spread"))}
+        return full[:, [columns[name] for name in action.dimensions]]

@@ -1,0 +1,155 @@
+"""Unix-domain stream sockets that carry the messages of `protocol`."""
+
+import select
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from dexgrasp_sim.transport.protocol import (
+    HEADER,
+    Message,
+    MessageType,
+    decode_header,
+    decode_payload,
+    encode,
+    require,
+)
+
+TRANSFER_TIMEOUT_S = 5.0
+"""Time-out for the rest of a message whose first byte has come, and for handing one to the OS."""
+
+
+class ChannelClosed(ConnectionError):
+    """The other side has closed the connection or its process has ended."""
+
+
+class Channel:
+    """One end of a connection; messages arrive whole and in order."""
+
+    def __init__(self, connection: socket.socket, spin_us: float = 0.0) -> None:
+        """Takes over a connected stream socket.
+
+        Args:
+            connection: Closed by `close`.
+            spin_us: Microseconds to ask again and again before sleeping. Saves the wake-up
+                (about 50 us), costs a CPU core while it lasts.
+        """
+        self.spin_us = spin_us
+        self._socket = connection
+        self._socket.settimeout(TRANSFER_TIMEOUT_S)
+
+    def fileno(self) -> int:
+        """The descriptor, for poll."""
+        return self._socket.fileno()
+
+    def send(self, message: Message) -> None:
+        """Hands a message to the operating system.
+
+        Raises:
+            ChannelClosed: The other side is gone, or has not read for `TRANSFER_TIMEOUT_S`.
+        """
+        try:
+            self._socket.sendall(encode(message))
+        except OSError as error:
+            raise ChannelClosed(f"cannot send {message.type.name}: {error}") from None
+
+    def receive(self, timeout_s: float) -> Message:
+        """The next message.
+
+        Raises:
+            TimeoutError: None has begun to arrive in time.
+            ChannelClosed: The other side is gone.
+            ProtocolError: What arrived is no message of this version.
+        """
+        if not ready_channels([self], timeout_s, self.spin_us):
+            raise TimeoutError(f"no message within {timeout_s:g} s")
+        message, length = decode_header(self._read(HEADER.size))
+        if length:
+            message = message._replace(payload=decode_payload(self._read(length)))
+        return message
+
+    def expect(self, kind: MessageType, timeout_s: float) -> Message:
+        """The next message, which must be of one type; errors as for `receive` and `require`."""
+        return require(self.receive(timeout_s), kind)
+
+    def close(self) -> None:
+        """Closes this end; idempotent."""
+        self._socket.close()
+
+    def _read(self, size: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < size:
+            try:
+                part = self._socket.recv(size - len(parts))
+            except OSError as error:
+                raise ChannelClosed(f"connection lost: {error}") from None
+            if not part:
+                raise ChannelClosed("the other side has closed the connection")
+            parts += part
+        return bytes(parts)
+
+
+def ready_channels(
+    channels: Sequence[Channel], timeout_s: float, spin_us: float = 0.0
+) -> list[Channel]:
+    """The channels that have something to read, or whose other side is gone.
+
+    Args:
+        channels: Connected channels.
+        timeout_s: Seconds to wait for the first of them.
+        spin_us: Of these, microseconds without sleeping.
+
+    Returns:
+        The ready ones in the order given; empty after the time-out.
+    """
+    poller = select.poll()
+    for channel in channels:
+        poller.register(channel.fileno(), select.POLLIN)
+    events = poller.poll(0)
+    spin_until = time.perf_counter() + min(spin_us * 1e-6, timeout_s)
+    while not events and time.perf_counter() < spin_until:
+        events = poller.poll(0)
+    if not events:
+        events = poller.poll(max(timeout_s, 0.0) * 1e3)
+    ready = {descriptor for descriptor, _ in events}
+    return [channel for channel in channels if channel.fileno() in ready]
+
+
+def connect(path: Path, spin_us: float = 0.0) -> Channel:
+    """Connects to a listener.
+
+    Raises:
+        ChannelClosed: Nobody listens there.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(TRANSFER_TIMEOUT_S)
+    try:
+        connection.connect(str(path))
+    except OSError as error:
+        connection.close()
+        raise ChannelClosed(f"nobody listens at {path}: {error}") from None
+    return Channel(connection, spin_us)
+
+
+class Listener:
+    """Waits for the one peer that connects to a path."""
+
+    def __init__(self, path: Path) -> None:
+        """Creates the socket file; connections queue from now on."""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.bind(str(path))
+        self._socket.listen(1)
+
+    def accept(self, timeout_s: float, spin_us: float = 0.0) -> Channel | None:
+        """The connection that arrives within `timeout_s` seconds, else None."""
+        self._socket.settimeout(max(timeout_s, 0.0))
+        try:
+            connection, _ = self._socket.accept()
+        except (TimeoutError, BlockingIOError):
+            return None
+        return Channel(connection, spin_us)
+
+    def close(self) -> None:
+        """Stops listening; idempotent. The socket file goes with the run's folder."""
+        self._socket.close()

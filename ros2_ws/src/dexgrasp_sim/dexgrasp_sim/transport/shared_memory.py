@@ -1,0 +1,250 @@
+"""One memory-mapped file per run, which learner, workers and observers map into their memory.
+
+A run owns the folder `/dev/shm/dexgrasp_<run id>/` with the file `tensors` and one socket per
+worker. Knowing the run id is enough to attach, also from another interpreter and for a process
+started by hand. The learner holds a lock on the folder for as long as it lives, in whichever way
+it ends; so anybody can tell a live run from a dead one, also across process-id namespaces, and
+remove the dead one.
+"""
+
+import errno
+import fcntl
+import json
+import mmap
+import os
+import re
+import shutil
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.transport.layout import Block, RunLayout, round_up
+from dexgrasp_sim.transport.protocol import ProtocolError
+
+SHARED_MEMORY_ROOT = Path("/dev/shm")
+FILE_MAGIC = b"DEXGRASP"
+FILE_FORMAT = 1
+PREFIX = struct.Struct("<8sII")
+"""magic, file format version, bytes of the JSON that follows; the tensors start a page later."""
+
+_FOLDER_PREFIX = "dexgrasp_"
+_RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,48}")
+
+
+def run_folder(run_id: str) -> Path:
+    """The folder of a run.
+
+    Raises:
+        ConfigError: The id cannot be part of a file name, or would make a socket's path longer
+            than the 107 bytes that Linux allows.
+    """
+    if not _RUN_ID.fullmatch(run_id):
+        raise ConfigError(
+            f"run id {run_id!r}: 1 to 48 letters, digits, dots, underscores or dashes are needed"
+        )
+    return SHARED_MEMORY_ROOT / f"{_FOLDER_PREFIX}{run_id}"
+
+
+def socket_path(run_id: str, index: int) -> Path:
+    """Where the learner listens for worker `index`."""
+    return run_folder(run_id) / f"worker_{index}.sock"
+
+
+class Segment:
+    """The mapped file of a run and the tensors in it.
+
+    Attributes:
+        run_id: Id of the run.
+        layout: What lies where.
+        learner_pid: Process that created the run, for people to read.
+        tensors: The rollout tensors by name; see `RunLayout.rollout_blocks`.
+        telemetry: The telemetry tensors by name; see `RunLayout.telemetry_blocks`.
+    """
+
+    def __init__(self, run_id: str, lock: int | None = None) -> None:
+        """Maps an existing file; use `create` or `attach`."""
+        self.run_id = run_id
+        self._lock = lock
+        with open(run_folder(run_id) / "tensors", "r+b") as file:
+            header, data_start = _read_head(file)
+            self._map = mmap.mmap(file.fileno(), 0)
+        self.learner_pid: int = header["learner_pid"]
+        self.layout = RunLayout.from_dict(header["layout"])
+        self.tensors = self._views(self.layout.rollout_blocks, data_start)
+        self.telemetry = self._views(self.layout.telemetry_blocks, data_start)
+
+    @classmethod
+    def create(cls, run_id: str, layout: RunLayout) -> "Segment":
+        """Makes the folder and the file of a run, zeroed; called by the learner.
+
+        Raises:
+            ConfigError: Shared memory is too small, or the run id is in use.
+        """
+        remove_dead_runs()
+        folder = run_folder(run_id)
+        header = {"run_id": run_id, "learner_pid": os.getpid(), "layout": layout.to_dict()}
+        head = json.dumps(header).encode()
+        head = PREFIX.pack(FILE_MAGIC, FILE_FORMAT, len(head)) + head
+        size = _data_start(len(head)) + layout.nbytes
+        _check_space(size)
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            raise ConfigError(f"run id {run_id!r} is in use; choose another one") from None
+        lock = _try_lock(folder)
+        try:
+            if lock is None:
+                raise ConfigError(f"run {run_id!r} is being cleaned up; start it again")
+            _write_file(folder, head, size)
+            return cls(run_id, lock)
+        except BaseException:
+            _remove(folder, lock)
+            raise
+
+    @classmethod
+    def attach(cls, run_id: str) -> "Segment":
+        """Maps the file of a run that another process has created.
+
+        Raises:
+            ConfigError: There is no such run; the message names those there are.
+            ProtocolError: The file is of another format or places its tensors differently.
+        """
+        try:
+            return cls(run_id)
+        except FileNotFoundError:
+            known = ", ".join(live_runs()) or "none"
+            raise ConfigError(f"no run {run_id!r} on this host; there are: {known}") from None
+
+    def close(self) -> None:
+        """Lets go of the mapping, and removes the run if this process created it; idempotent.
+
+        The memory itself is given back when the last tensor that lies in it has gone.
+        """
+        self.tensors, self.telemetry = {}, {}
+        if self._lock is not None:
+            _remove(run_folder(self.run_id), self._lock)
+            self._lock = None
+
+    def _views(self, blocks: Iterable[Block], data_start: int) -> dict[str, Tensor]:
+        views = {}
+        for block in blocks:
+            count = block.nbytes // block.torch_dtype.itemsize
+            flat = torch.frombuffer(
+                self._map, dtype=block.torch_dtype, count=count, offset=data_start + block.offset
+            )
+            views[block.name] = flat.view(block.shape)
+        return views
+
+
+def live_runs() -> list[str]:
+    """Ids of the runs whose learner is alive."""
+    runs = []
+    for folder in _run_folders():
+        lock = _try_lock(folder)
+        if lock is None:
+            runs.append(_run_id(folder))
+        else:
+            os.close(lock)
+    return runs
+
+
+def remove_dead_runs() -> list[str]:
+    """Removes what learners that no longer live have left behind; returns the run ids."""
+    return [_run_id(folder) for folder in _run_folders() if _remove_unlocked(folder)]
+
+
+def remove_if_dead(run_id: str) -> bool:
+    """Removes one run if its learner is gone; says whether it did."""
+    return _remove_unlocked(run_folder(run_id))
+
+
+def _run_folders() -> list[Path]:
+    return sorted(SHARED_MEMORY_ROOT.glob(f"{_FOLDER_PREFIX}*"))
+
+
+def _run_id(folder: Path) -> str:
+    return folder.name.removeprefix(_FOLDER_PREFIX)
+
+
+def _remove_unlocked(folder: Path) -> bool:
+    lock = _try_lock(folder)
+    if lock is None:
+        return False
+    _remove(folder, lock)
+    return True
+
+
+def _try_lock(folder: Path) -> int | None:
+    """A descriptor that holds the folder's lock, None if another one does or it is not ours."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove(folder: Path, lock: int | None) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if lock is not None:
+        os.close(lock)
+
+
+def _check_space(needed: int) -> None:
+    free = shutil.disk_usage(SHARED_MEMORY_ROOT).free
+    if free < needed:
+        raise _too_small(needed, free)
+
+
+def _too_small(needed: int, free: int) -> ConfigError:
+    return ConfigError(
+        f"{SHARED_MEMORY_ROOT} has {free / 2**20:.1f} MiB free and this run needs "
+        f"{needed / 2**20:.1f} MiB; use fewer environments, a shorter horizon or smaller images, "
+        "or enlarge it (docker run --shm-size=..., or --ipc=host)"
+    )
+
+
+def _write_file(folder: Path, head: bytes, size: int) -> None:
+    """Writes header and zeros; the file appears under its name when it is complete."""
+    part = folder / "tensors.part"
+    with open(part, "w+b") as file:
+        try:
+            # a merely truncated file would kill whoever touches a page that is not to be had
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise _too_small(size, shutil.disk_usage(SHARED_MEMORY_ROOT).free) from None
+        file.write(head)
+    part.chmod(0o600)
+    part.rename(folder / "tensors")
+
+
+def _read_head(file: BinaryIO) -> tuple[dict[str, Any], int]:
+    """The JSON at the start of a run's file, and where its tensors start.
+
+    Raises:
+        ProtocolError: Not a run's file, or of another format.
+    """
+    magic, file_format, length = PREFIX.unpack(file.read(PREFIX.size))
+    if magic != FILE_MAGIC:
+        raise ProtocolError(f"{file.name} starts with {magic!r}, not {FILE_MAGIC!r}")
+    if file_format != FILE_FORMAT:
+        raise ProtocolError(
+            f"{file.name} is of format {file_format}, this interpreter's dexgrasp_sim reads "
+            f"format {FILE_FORMAT}; install the same version of dexgrasp on both sides"
+        )
+    return json.loads(file.read(length)), _data_start(PREFIX.size + length)
+
+
+def _data_start(head_bytes: int) -> int:
+    return round_up(head_bytes, mmap.PAGESIZE)

@@ -1,0 +1,217 @@
+"""What workers tell about themselves beside the training path, and who reads it.
+
+A worker writes its own row of the telemetry tensors after each step; nobody waits for a reader.
+A reader (the ROS node beside a worker, a viewer) attaches by run id and may choose one
+environment to look at; only then is a view of it written, at most 30 times per second.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from torch import Tensor
+
+from dexgrasp_sim.transport.layout import COUNTERS, SECONDS, VIEW_SPECS, RunLayout
+from dexgrasp_sim.transport.shared_memory import Segment
+
+VIEW_PERIOD_S = 1 / 30
+NOBODY_WATCHES = -1
+
+_COUNTER = {name: column for column, name in enumerate(COUNTERS)}
+_SECOND = {name: column for column, name in enumerate(SECONDS)}
+_READ_ATTEMPTS = 100
+
+
+class WorkerState(IntEnum):
+    """What a worker is doing."""
+
+    ABSENT = 0
+    BUILDING = 1
+    WAITING = 2
+    STEPPING = 3
+    STOPPED = 4
+
+
+class WorkerTelemetry:
+    """Writes the telemetry row of one worker."""
+
+    def __init__(
+        self,
+        telemetry: Mapping[str, Tensor],
+        index: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Binds to row `index` of the tensors of `RunLayout.telemetry_blocks`.
+
+        Args:
+            telemetry: The tensors by name.
+            index: Worker index.
+            clock: Monotonic seconds.
+        """
+        # numpy: writing one number through a torch view takes microseconds
+        self._counters = telemetry["telemetry.counters"][index].numpy()
+        self._seconds = telemetry["telemetry.seconds"][index].numpy()
+        self._watched = telemetry["telemetry.watched_env"].numpy()
+        self._view_env = telemetry["view.env"][index].numpy()
+        self._view = {spec.name: telemetry[f"view.{spec.name}"][index] for spec in VIEW_SPECS}
+        self._clock = clock
+
+    def count(self, **values: int) -> None:
+        """Sets columns of `COUNTERS`."""
+        for name, value in values.items():
+            self._counters[_COUNTER[name]] = value
+
+    def spend(self, **seconds: float) -> None:
+        """Adds to columns of `SECONDS`."""
+        for name, value in seconds.items():
+            self._seconds[_SECOND[name]] += value
+
+    def wanted_env(self, start: int, stop: int) -> int | None:
+        """The watched environment (global index) if it is in [start, stop) and a view is due."""
+        watched = int(self._watched[0])
+        if not start <= watched < stop:
+            return None
+        age_s = self._clock() - self._seconds[_SECOND["view_time_s"]]
+        same = watched == self._view_env[0]
+        return None if same and age_s < VIEW_PERIOD_S else watched
+
+    def show(self, env: int, values: Mapping[str, Tensor]) -> None:
+        """Writes the view of environment `env` (global index).
+
+        The sequence number is odd while it is written, so that a reader takes no half of it.
+
+        Args:
+            env: Global index.
+            values: `VecEnv.telemetry`; keys that `VIEW_SPECS` lacks are left out.
+        """
+        self._counters[_COUNTER["view_sequence"]] += 1
+        for name, target in self._view.items():
+            target.copy_(values[name])
+        self._view_env[0] = env
+        self._seconds[_SECOND["view_time_s"]] = self._clock()
+        self._counters[_COUNTER["view_sequence"]] += 1
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """One worker's row, read at one moment.
+
+    Attributes:
+        index: Worker index.
+        pid: Process id, 0 before it has attached.
+        state: What it is doing.
+        steps: Control steps since the run's start, each of all its environments.
+        episodes: Episodes ended since then.
+        policy_version: Of the newest actions.
+        slot: Index on the rollout's time axis that it wrote last.
+        simulating_s: Seconds in physics and all else of a step but rendering.
+        rendering_s: Seconds in rendering.
+        waiting_s: Seconds waiting for the learner.
+    """
+
+    index: int
+    pid: int
+    state: WorkerState
+    steps: int
+    episodes: int
+    policy_version: int
+    slot: int
+    simulating_s: float
+    rendering_s: float
+    waiting_s: float
+
+
+def read_statuses(telemetry: Mapping[str, Tensor]) -> list[WorkerStatus]:
+    """The rows of all workers."""
+    counters = telemetry["telemetry.counters"].tolist()
+    seconds = telemetry["telemetry.seconds"].tolist()
+    statuses = []
+    for index, (count, spent) in enumerate(zip(counters, seconds, strict=True)):
+        values: dict[str, Any] = {name: count[_COUNTER[name]] for name in COUNTERS}
+        values.pop("view_sequence")
+        values["state"] = WorkerState(values["state"])
+        times = {f"{n}_s": spent[_SECOND[n]] for n in ("simulating", "rendering", "waiting")}
+        statuses.append(WorkerStatus(index=index, **values, **times))
+    return statuses
+
+
+@dataclass(frozen=True)
+class EnvView:
+    """One environment at one moment.
+
+    Attributes:
+        env: Global index.
+        time_s: Monotonic seconds (one clock for all processes of a host) when it was taken.
+        values: Copies of the tensors of `VIEW_SPECS` by name.
+    """
+
+    env: int
+    time_s: float
+    values: dict[str, Tensor]
+
+
+class RunObserver:
+    """Looks at a run from another process without touching the training path."""
+
+    def __init__(self, run_id: str) -> None:
+        """Attaches; errors as for `Segment.attach`."""
+        self._segment = Segment.attach(run_id)
+
+    @property
+    def layout(self) -> RunLayout:
+        """Specs, sizes and slices of the run."""
+        return self._segment.layout
+
+    def statuses(self) -> list[WorkerStatus]:
+        """All workers now."""
+        return read_statuses(self._segment.telemetry)
+
+    def watch(self, env: int) -> None:
+        """Chooses the one environment of the run to look at; `NOBODY_WATCHES` ends it.
+
+        Raises:
+            ValueError: There is no such environment.
+        """
+        if not NOBODY_WATCHES <= env < self.layout.num_envs:
+            raise ValueError(f"environment {env} is not in 0..{self.layout.num_envs - 1}")
+        self._segment.telemetry["telemetry.watched_env"][0] = env
+
+    def view(self) -> EnvView | None:
+        """The watched environment, None as long as its worker has not shown it."""
+        tensors = self._segment.telemetry
+        env = int(tensors["telemetry.watched_env"])
+        row = self._worker_of(env)
+        if row is None:
+            return None
+        sequence = tensors["telemetry.counters"][row].numpy()[_COUNTER["view_sequence"] :]
+        for _ in range(_READ_ATTEMPTS):
+            before = int(sequence[0])
+            view = EnvView(
+                env=int(tensors["view.env"][row]),
+                time_s=float(tensors["telemetry.seconds"][row, _SECOND["view_time_s"]]),
+                values={s.name: tensors[f"view.{s.name}"][row].clone() for s in VIEW_SPECS},
+            )
+            if before % 2 == 0 and before == int(sequence[0]):
+                return view if before > 0 and view.env == env else None
+        return None
+
+    def observation(self, name: str) -> Tensor | None:
+        """A copy of the watched environment's newest observation in one group, `spec.shape`.
+
+        A worker may be writing it: good enough to look at, not to learn from.
+        """
+        env = int(self._segment.telemetry["telemetry.watched_env"])
+        row = self._worker_of(env)
+        if row is None:
+            return None
+        return self._segment.tensors[name][self.statuses()[row].slot, env].clone()
+
+    def close(self) -> None:
+        """Detaches; idempotent."""
+        self._segment.close()
+
+    def _worker_of(self, env: int) -> int | None:
+        slices = self.layout.slices
+        return next((k for k, (start, stop) in enumerate(slices) if start <= env < stop), None)

@@ -1,0 +1,130 @@
+"""The contract between a batched environment and whatever steps it: a worker or a test."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from dexgrasp_sim.specs import TensorSpec
+
+EPISODE_FIELDS = ("return", "length", "success", "max_lift_m", "dropped", "object")
+"""Columns of the `episode` result; a row holds an episode's figures in the step that ended it."""
+
+RESULT_SPECS = (
+    TensorSpec("reward", ()),
+    TensorSpec("terminated", (), "bool"),
+    TensorSpec("truncated", (), "bool"),
+    TensorSpec("episode", (len(EPISODE_FIELDS),)),
+)
+"""Results that every environment writes beside its observation groups."""
+
+
+@dataclass(frozen=True)
+class EnvSpecs:
+    """What must be known of an environment before one is built."""
+
+    observation_specs: tuple[TensorSpec, ...]
+    action_dim: int
+    control_dt_s: float
+
+
+class VecEnv(Protocol):
+    """N environments that step together and write in place.
+
+    `out` maps the names of `observation_specs` and `RESULT_SPECS` to tensors [N, *shape].
+    """
+
+    num_envs: int
+    action_dim: int
+    control_dt_s: float
+    observation_specs: tuple[TensorSpec, ...]
+
+    def reset(self, out: Mapping[str, Tensor]) -> None:
+        """Starts an episode everywhere; writes observations, zeroes the results."""
+        ...
+
+    def step(self, actions: Tensor, out: Mapping[str, Tensor]) -> None:
+        """Advances one control period.
+
+        Environments whose episode ends are reset inside: their reward, flags and `episode` row
+        belong to the step that ended, their observations to the new episode.
+
+        Args:
+            actions: [N, action_dim] float32; values outside [-1, 1] are clamped.
+            out: Written in place.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that is needed to continue bit-exactly."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> None:
+        """Restores `state_dict` and writes the observations that belong to it."""
+        ...
+
+    def telemetry(self, index: int) -> dict[str, Tensor]:
+        """One environment for people to look at: joint_position [23] rad, joint_velocity [23]
+        rad/s, object_pose [7] (xyz m, quaternion wxyz, base frame), goal [3] m."""
+        ...
+
+    def timings(self) -> dict[str, float]:
+        """Seconds spent since construction, by stage: at least `physics` and `render`."""
+        ...
+
+    def close(self) -> None:
+        """Frees threads and memory; idempotent."""
+        ...
+
+
+def env_specs(kind: str, config: Mapping[str, Any], groups: Sequence[str]) -> EnvSpecs:
+    """The specs of an environment without building its physics; arguments as for `make_env`."""
+    if kind == "synthetic":
+        from dexgrasp_sim.synthetic_env import synthetic_specs
+
+        return synthetic_specs(config, groups)
+    if kind == "grasp":
+        from dexgrasp_sim.tasks.grasp.observations import grasp_specs
+
+        return grasp_specs(config, groups)
+    raise _unknown_kind(kind)
+
+
+def make_env(
+    kind: str,
+    config: Mapping[str, Any],
+    num_envs: int,
+    seed: int,
+    threads: int,
+    groups: Sequence[str],
+    env_offset: int = 0,
+) -> VecEnv:
+    """Builds a batch of environments.
+
+    Args:
+        kind: "grasp" or "synthetic".
+        config: Plain values of the environment's config dataclass.
+        num_envs: Environments in this batch.
+        seed: Seed of the run. Every environment draws from its own generator, made of this seed
+            and its global index, so how a run is split over workers changes nothing.
+        threads: CPU threads for physics and images.
+        groups: Names of the observation groups to write.
+        env_offset: Global index of the first environment of this batch.
+
+    Raises:
+        ConfigError: A value of `config` or a group is not allowed.
+    """
+    if kind == "synthetic":
+        from dexgrasp_sim.synthetic_env import SyntheticEnv
+
+        return SyntheticEnv(config, num_envs, seed, threads, groups, env_offset)
+    if kind == "grasp":
+        from dexgrasp_sim.tasks.grasp.env import GraspEnv
+
+        return GraspEnv.from_dict(config, num_envs, seed, threads, groups, env_offset)
+    raise _unknown_kind(kind)
+
+
+def _unknown_kind(kind: str) -> ValueError:
+    return ValueError(f"environment kind {kind!r} is not one of 'grasp', 'synthetic'")

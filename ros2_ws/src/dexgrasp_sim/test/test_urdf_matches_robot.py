@@ -1,0 +1,138 @@
+import random
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from dexgrasp_sim.robot.kuka_allegro import (
+    ARM_JOINTS,
+    ARM_PREGRASP,
+    FABRIC_DEFAULT_POSTURE,
+    GAINS,
+    HAND_CURLED,
+    HAND_JOINTS,
+    JOINT_NAMES,
+    PREGRASP_HAND_OPEN,
+    RESET_POSTURE,
+    TASK_FRAMES,
+    URDF_PATH,
+    load_robot,
+)
+from dexgrasp_sim.robot.urdf import UrdfError, parse_urdf
+
+TEXT = URDF_PATH.read_text(encoding="utf-8")
+LINKS = sorted(load_robot().links)
+BODIES = [name for name in LINKS if load_robot().links[name].inertial]
+
+
+def without_joint(name):
+    return re.sub(rf'<joint name="{name}".*?</joint>', "", TEXT, flags=re.S)
+
+
+def test_order_is_arm_then_index_middle_ring_thumb():
+    assert JOINT_NAMES[:7] == tuple(f"iiwa7_joint_{i}" for i in range(1, 8)) == ARM_JOINTS
+    assert JOINT_NAMES[7:] == HAND_JOINTS
+    assert HAND_JOINTS[0] == "index_joint_0" and HAND_JOINTS[-1] == "thumb_joint_3"
+    assert load_robot().joint_names == JOINT_NAMES
+
+
+def test_limits_are_those_of_the_real_robot():
+    robot = load_robot()
+    arm = [2.96706, 2.0944, 2.96706, 2.0944, 2.96706, 2.0944, 3.05433]
+    assert robot.upper[:7].tolist() == arm and robot.lower[:7].tolist() == [-x for x in arm]
+    assert robot.velocity_limit[:7].tolist() == [
+        1.7104, 1.7104, 1.7453, 2.2689, 2.4435, 3.1416, 3.1416,
+    ]  # fmt: skip
+    assert robot.effort_limit[:7].tolist() == [176, 176, 110, 110, 110, 40, 40]
+    assert robot.upper[7:11].tolist() == [0.558489, 1.727825, 1.727825, 1.727825]
+    assert robot.lower[19:].tolist() == [0.279244, -0.331603, -0.279244, -0.279244]
+    assert set(robot.effort_limit[7:]) == {0.7} and set(robot.velocity_limit[7:]) == {6.283}
+
+
+@pytest.mark.parametrize(
+    "posture",
+    [
+        RESET_POSTURE,
+        FABRIC_DEFAULT_POSTURE,
+        RESET_POSTURE[:7] + HAND_CURLED,
+        ARM_PREGRASP + PREGRASP_HAND_OPEN,
+    ],
+)
+def test_postures_are_within_the_limits(posture):
+    robot = load_robot()
+    assert len(posture) == robot.num_joints
+    assert np.all(robot.lower <= posture) and np.all(np.array(posture) <= robot.upper)
+
+
+@pytest.mark.parametrize("gains", GAINS.values(), ids=GAINS)
+def test_gains_name_every_joint(gains):
+    for values in (gains.stiffness, gains.damping, gains.armature):
+        assert len(values) == len(JOINT_NAMES) and min(values) > 0
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_inertia_is_physical(name):
+    inertial = load_robot().links[name].inertial
+    assert inertial.mass > 0
+    smallest, middle, largest = np.linalg.eigvalsh(inertial.matrix)
+    assert smallest > 0
+    # no mass distribution has a principal moment above the sum of the other two
+    assert largest <= (smallest + middle) * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_every_body_shows_what_it_collides_with(name):
+    link = load_robot().links[name]
+    assert link.collisions
+    assert [(s.kind, s.size, s.origin) for s in link.visuals] == [
+        (s.kind, s.size, s.origin) for s in link.collisions
+    ]
+
+
+def test_few_primitives_and_all_task_frames():
+    robot = load_robot()
+    assert sum(len(link.collisions) for link in robot.links.values()) <= 40
+    assert set(TASK_FRAMES) | {"base", "iiwa7_link_ee", "allegro_mount"} <= set(robot.frames)
+    assert robot.root == "base"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_permuted_urdf_gives_the_same_model(seed):
+    root = ElementTree.fromstring(TEXT)
+    elements = list(root)
+    random.Random(seed).shuffle(elements)
+    root[:] = elements
+    assert parse_urdf(ElementTree.tostring(root, encoding="unicode"), JOINT_NAMES) == load_robot()
+
+
+def test_another_joint_order_permutes_the_vectors_only():
+    reverse = parse_urdf(TEXT, JOINT_NAMES[::-1])
+    assert np.array_equal(reverse.upper[::-1], load_robot().upper)
+    assert reverse.joint_indices(["iiwa7_joint_1"]) == [22]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (without_joint("ring_joint_2"), "'ring_joint_2'; add it"),
+        (without_joint("palm_joint"), "one tree"),
+        (re.sub(r"<limit[^>]*/>", "", TEXT, count=1), "'iiwa7_joint_1' has no <limit>"),
+        (TEXT.replace(' velocity="1.7104"', "", 1), "'iiwa7_joint_1': <limit> has no 'velocity'"),
+        (TEXT.replace("<sphere radius", "<capsule radius", 1), "<capsule>; use one of box"),
+        (TEXT.replace('type="revolute"', 'type="prismatic"', 1), "'prismatic' is not supported"),
+        (TEXT.replace('child link="index_tip"', 'child link="tip"'), "names link 'tip'"),
+        (TEXT.replace('lower="-2.96706"', 'lower="3"', 1), "'iiwa7_joint_1': limits"),
+        (TEXT.replace('<sphere radius="0.075"', "<sphere", 1), "sphere of size ()"),
+        ("<robot", "not a URDF"),
+    ],
+)
+def test_defects_are_named(text, message):
+    with pytest.raises(UrdfError, match=re.escape(message)):
+        parse_urdf(text, JOINT_NAMES)
+
+
+def test_a_joint_left_out_of_the_order_is_named():
+    with pytest.raises(UrdfError, match="thumb_joint_3"):
+        parse_urdf(TEXT, JOINT_NAMES[:-1])
+    with pytest.raises(UrdfError, match="no movable joint 'elbow'"):
+        load_robot().joint_indices(["elbow"])
