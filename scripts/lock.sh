@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Resolves requirements/*.in into the pinned files that setup.sh installs, for Python 3.10 to 3.13:
 #   system.txt  beside a sourced ROS 2      jazzy.txt, kilted.txt  with ROS 2 from wheels
-# Versions stay as they are unless an .in file asks for another one; UPGRADE=1 takes the newest.
+# Needs uv. Versions stay as they are unless an .in file asks for another one; UPGRADE=1 takes the newest.
 set -euo pipefail
 cd "$(dirname "$0")/requirements"
 lock() { # lock OUTPUT INPUT...

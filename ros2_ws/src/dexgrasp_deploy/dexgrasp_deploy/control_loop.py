@@ -124,6 +124,8 @@ class ControlLoop:
     ) -> None:
         """Raises ConfigError where the policy does not fit the robot."""
         task = runtime.manifest.task
+        self.task = task
+        self.bundle_id = runtime.manifest.bundle_id
         self.control_dt_s = task.control_dt_s
         self.config = config
         self._runtime = runtime
@@ -135,7 +137,7 @@ class ControlLoop:
         self._safety = SafetyFilter(robot, config.safety, task.control_dt_s)
         self._arm = robot.joint_indices(ARM_JOINTS)
         self._shadow = False
-        self._length = task.episode_steps
+        self.length = task.episode_steps
         self._approach: _Approach | None = None
         self._target: Vector = np.zeros(robot.num_joints)
         self._cut_since_s: float | None = None
@@ -169,8 +171,8 @@ class ControlLoop:
         self._approach = _Approach(position, start, speed, now_s)
         self._cut_since_s = None
         self._shadow = shadow
-        length = self._runtime.manifest.task.episode_s if duration_s is None else duration_s
-        self._length = max(1, round(length / self.control_dt_s))
+        length = self.task.episode_s if duration_s is None else duration_s
+        self.length = max(1, round(length / self.control_dt_s))
         self.progress = Progress()
 
     def cancel(self) -> None:
@@ -235,13 +237,13 @@ class ControlLoop:
 
     def _tick_running(self, now_s: float) -> None:
         # The last action had its full period before the episode ends, as in training.
-        if self.progress.steps >= self._length:
+        if self.progress.steps >= self.length:
             self._hold(Reason.TIME_UP, now_s)
             return
         joints, image = self._port.joints(), self._port.image()
         position, velocity = self._observer.joints(joints, now_s)
         progress = self.progress
-        fraction = min(1.0, progress.steps / self._runtime.manifest.task.episode_steps)
+        fraction = min(1.0, progress.steps / self.task.episode_steps)
         observation = self._observer.observe(
             position, velocity, image, self._decoder, progress.action, fraction, now_s
         )

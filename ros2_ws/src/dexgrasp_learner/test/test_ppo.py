@@ -371,7 +371,7 @@ class MemoryTask:
 
 
 def test_learns_to_remember_what_it_saw():
-    envs, horizon = 128, 16
+    envs, horizon = 64, 16
     network = NetworkConfig(
         actor_groups=("depth", "clock"),
         critic_groups=("target",),
@@ -386,7 +386,7 @@ def test_learns_to_remember_what_it_saw():
     actor = build_actor(network, task.specs, action_dim=2, seed=0)
     ppo = Ppo(actor, build_critic(network, task.specs, seed=1), PpoConfig(epochs=4), seed=0)
     rollout = Rollout(task.tensors, ppo.groups, ppo.memory_sizes)
-    for _ in range(45):
+    for _ in range(30):
         for slot in range(horizon):
             ppo.act(rollout, slot)
             task.step(slot)
@@ -405,5 +405,4 @@ def test_learns_to_remember_what_it_saw():
         test.step(0)
         rewards.append(test.tensors["reward"][1].mean().item())
         test.roll_over()
-    print("reward by step", [round(r, 3) for r in rewards])
-    assert rewards[-1] > 0.75, "what was shown seven steps ago is not remembered"
+    assert rewards[-1] > 0.85, "what was shown seven steps ago is not remembered"

@@ -36,10 +36,15 @@ def load_config(
         ConfigError: The file is missing or no mapping, a key is unknown, a value is of the wrong
             type or outside what is allowed. One line, naming every offending key.
     """
-    values = _read_with_base(Path(path), seen=())
+    values = read_values(path)
     for override in overrides or []:
         _set_key(values, override)
     return parse_config(config_class, values, source=str(path))
+
+
+def read_values(path: str | Path) -> dict[str, Any]:
+    """The values of a YAML file laid over those of its `base` files; errors as `load_config`."""
+    return _read_with_base(Path(path), seen=())
 
 
 def parse_config(

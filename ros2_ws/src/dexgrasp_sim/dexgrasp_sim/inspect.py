@@ -4,14 +4,19 @@ import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from dexgrasp_sim.config import parse_config, read_values
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.kuka_allegro import FABRIC_DEFAULT_POSTURE, PALM, URDF_PATH, load_robot
 from dexgrasp_sim.robot.rotation import matrix_to_zyx_euler
 from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.specs import schema_hash
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.observations import GROUPS, observation_spec
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Report:
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the arguments of `dexgrasp inspect`."""
     parser.add_argument("subject", choices=sorted(SUBJECTS), help="what to describe")
+    parser.add_argument("--config", type=Path, help="run config whose task to describe")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
 
 
@@ -82,7 +88,21 @@ def _numbers(values: list[float]) -> str:
 
 def inspect_observations(args: Namespace) -> Report:
     """Observation groups of a task and their terms."""
-    raise NotImplementedError("filled by the grasp task")
+    values = read_values(args.config).get("task", {}) if args.config else {}
+    config = parse_config(GraspConfig, values, source=str(args.config))
+    specs = [observation_spec(config, group) for group in GROUPS]
+    lines = [f"{'group':<12}{'term':<28}{'shape':<14}{'type':<9}{'unit':<10}frame"]
+    for spec in specs:
+        shape = "x".join(map(str, spec.shape))
+        lines.append(f"{spec.name:<40}{shape:<14}{spec.dtype:<9}{spec.unit:<10}{spec.frame}")
+        lines += [
+            f"{'':<12}{term.name:<28}{term.size:<23}{term.unit:<10}{term.frame}"
+            for term in spec.terms
+        ]
+    return Report(
+        {"groups": [spec.to_dict() for spec in specs], "schema_hash": schema_hash(specs)},
+        tuple(lines),
+    )
 
 
 SUBJECTS: dict[str, Callable[[Namespace], Report]] = {

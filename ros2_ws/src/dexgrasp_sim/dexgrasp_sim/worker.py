@@ -110,18 +110,17 @@ class EnvSlice:
         self._step_s = self._clock() - begin_s
         self._slot = slot + 1
         self._steps += 1
+        self.telemetry.count(steps=self._steps, slot=self._slot)
         self._sequence[slot + 1] = self._steps
 
     def report(self) -> None:
-        """Writes the telemetry of the last step; a worker does so when the learner has its news."""
+        """Tells what the last step took; a worker does so while the learner is already at work."""
         out = self._out[self._slot]
         self._episodes += int((out["terminated"] | out["truncated"]).sum())
         rendered_s = self.env.timings()["render"]
         rendering_s = rendered_s - self._rendered_s
         self._rendered_s = rendered_s
-        self.telemetry.count(
-            state=WorkerState.WAITING, steps=self._steps, episodes=self._episodes, slot=self._slot
-        )
+        self.telemetry.count(state=WorkerState.WAITING, episodes=self._episodes)
         self.telemetry.spend(simulating=self._step_s - rendering_s, rendering=rendering_s)
         self.show()
 

@@ -3,6 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from dexgrasp_sim.robot.kinematics import Chain, Kinematics
 from dexgrasp_sim.robot.kuka_allegro import (
     ARM_PREGRASP,
@@ -25,8 +28,6 @@ from dexgrasp_sim.robot.rotation import (
     zyx_euler_to_matrix,
 )
 from dexgrasp_sim.robot.urdf import parse_urdf
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 ROBOT = load_robot()
 FRAMES = (*TASK_FRAMES, "iiwa7_link_ee", "iiwa7_link_3", "base")

@@ -1,9 +1,10 @@
-# mujoco is compiled and ships no type stubs
-# pyright: reportAttributeAccessIssue=false
 import mujoco
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from dexgrasp_sim.physics.mjcf import (
     OBJECT_COLLISION,
     SELF_COLLISION,
@@ -23,8 +24,6 @@ from dexgrasp_sim.robot.kuka_allegro import (
     TASK_FRAMES,
     load_robot,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 ROBOT = load_robot()
 MODEL = robot_spec(ROBOT).compile()
@@ -78,6 +77,7 @@ def test_actuators(name):
 @pytest.mark.parametrize("name", BODIES)
 def test_mass_and_inertia(name):
     inertial, body = ROBOT.links[name].inertial, MODEL.body(name)
+    assert inertial is not None
     assert body.mass[0] == inertial.mass
     np.testing.assert_allclose(body.ipos, inertial.origin.xyz, atol=1e-12)
     inertia = inertia_in_link_axes(body)

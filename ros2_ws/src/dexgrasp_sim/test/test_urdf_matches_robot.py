@@ -4,11 +4,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+
 from dexgrasp_sim.robot.kuka_allegro import (
     ARM_JOINTS,
     ARM_PREGRASP,
     FABRIC_DEFAULT_POSTURE,
     GAINS,
+    GRASP_HAND_CLOSED,
     HAND_CURLED,
     HAND_JOINTS,
     JOINT_NAMES,
@@ -56,6 +58,7 @@ def test_limits_are_those_of_the_real_robot():
         FABRIC_DEFAULT_POSTURE,
         RESET_POSTURE[:7] + HAND_CURLED,
         ARM_PREGRASP + PREGRASP_HAND_OPEN,
+        ARM_PREGRASP + GRASP_HAND_CLOSED,
     ],
 )
 def test_postures_are_within_the_limits(posture):
@@ -73,7 +76,7 @@ def test_gains_name_every_joint(gains):
 @pytest.mark.parametrize("name", BODIES)
 def test_inertia_is_physical(name):
     inertial = load_robot().links[name].inertial
-    assert inertial.mass > 0
+    assert inertial is not None and inertial.mass > 0
     smallest, middle, largest = np.linalg.eigvalsh(inertial.matrix)
     assert smallest > 0
     # no mass distribution has a principal moment above the sum of the other two

@@ -87,7 +87,8 @@ class MockCamera(CameraDriver):
             return None
         self._next_s = max(self._next_s + self._period_s, now_s)
         self._count += 1
-        return CameraSample(self._stereo_image() if self._stereo else self._depth_image(), now_s)
+        pixels = self._stereo_image() if self._stereo else self._depth_image()
+        return CameraSample(pixels, now_s, self._camera.focal_px)
 
     def _depth_image(self) -> np.ndarray:
         camera = self._camera

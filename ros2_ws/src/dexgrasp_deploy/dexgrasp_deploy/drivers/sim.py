@@ -45,8 +45,8 @@ class SimWorld:
         """Raises ConfigError without a bundle."""
         manifest = context.required_manifest("driver 'sim'")
         task = manifest.task
-        self._task = replace(task, control_hz=1.0 / task.physics.timestep_s, stagger_starts=False)
-        self._seed = context.seed
+        self.task = replace(task, control_hz=1.0 / task.physics.timestep_s, stagger_starts=False)
+        self.seed = context.seed
         self._clock = context.clock
         self._joint_names = context.robot.joint_names
         self._columns = {name: index for index, name in enumerate(self._joint_names)}
@@ -57,7 +57,7 @@ class SimWorld:
     @property
     def object_name(self) -> str:
         """Which object lies on the table."""
-        return self._task.objects[int(self._env.object_index[0])].name
+        return self.task.objects[int(self._env.object_index[0])].name
 
     @property
     def start_height_m(self) -> float:
@@ -75,19 +75,19 @@ class SimWorld:
         Args:
             seed: Begins the sequence of episodes of this seed; None goes on with the present one.
         """
-        if seed is not None and seed != self._seed:
-            self._seed, self.episode = seed, -1
+        if seed is not None and seed != self.seed:
+            self.seed, self.episode = seed, -1
         self.episode += 1
         if self.episode:
             self._env.close()
-        self._env = GraspEnv(self._task, 1, self._seed, 1, (), env_offset=self.episode)
+        self._env = GraspEnv(self.task, 1, self.seed, 1, (), env_offset=self.episode)
         self._env.reset({spec.name: spec.empty(1) for spec in RESULT_SPECS})
         self._targets = self._env.engine.joint_position.clone()
         self._time_s = self._clock()
 
     def advance(self) -> None:
         """Steps the physics to the present."""
-        now_s, step_s = self._clock(), self._task.physics.timestep_s
+        now_s, step_s = self._clock(), self.task.physics.timestep_s
         if now_s - self._time_s > _CATCH_UP_S:
             self.dropped_s += now_s - self._time_s - _CATCH_UP_S
             self._time_s = now_s - _CATCH_UP_S
@@ -205,7 +205,7 @@ class SimCamera(SceneCamera):
         """The image of the newest scene, once."""
         if self._stamp_s is None:
             return None
-        sample = CameraSample(self._draw(), self._stamp_s)
+        sample = CameraSample(self._draw(), self._stamp_s, self._task.camera.focal_px)
         self._last_s, self._stamp_s = self._stamp_s, None
         return sample
 

@@ -14,7 +14,6 @@ from rclpy.time import Time as RosTime
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from dexgrasp_deploy.drivers.base import JointSample
-from dexgrasp_sim.vision.camera import CameraConfig
 
 BASE_FRAME = "base"
 _ENCODINGS = {"16UC1": (np.uint16, ()), "rgb8": (np.uint8, (3,))}
@@ -56,7 +55,7 @@ def to_image(pixels: NDArray[Any], frame: str, stamp: Time) -> Image:
     """Depth [H, W] uint16 mm as 16UC1, colour [H, W, 3] uint8 as rgb8."""
     message = Image(height=pixels.shape[0], width=pixels.shape[1], is_bigendian=0)
     message.encoding = "16UC1" if pixels.ndim == 2 else "rgb8"
-    message.step = pixels.strides[0]
+    message.step = pixels[0].nbytes
     # an array is taken over as it is; a numpy array would be converted element by element
     message.data = array("B", np.ascontiguousarray(pixels).tobytes())
     message.header.stamp = stamp
@@ -79,16 +78,23 @@ def from_image(message: Image) -> NDArray[Any] | None:
     return pixels.reshape(message.height, message.width, *channels)
 
 
-def to_camera_info(camera: CameraConfig, frame: str, baseline_m: float = 0.0) -> CameraInfo:
-    """Intrinsics of an ideal camera; the right one of a pair has its baseline in P[3] (REP 104)."""
-    matrix = camera.intrinsics
-    projection = np.hstack((matrix, [[-camera.focal_px * baseline_m], [0.0], [0.0]]))
-    message = CameraInfo(height=camera.height, width=camera.width, distortion_model="plumb_bob")
+def to_camera_info(image: Image, focal_px: float, baseline_m: float = 0.0) -> CameraInfo:
+    """Intrinsics of an ideal camera with the principal point at the image centre.
+
+    Args:
+        image: Its image: size, frame and stamp.
+        focal_px: Focal length, the same in both directions.
+        baseline_m: Distance from the left camera; P[3] of the right one of a pair is
+            -focal_px * baseline_m (REP 104).
+    """
+    center_u, center_v = (image.width - 1) / 2, (image.height - 1) / 2
+    message = CameraInfo(height=image.height, width=image.width, distortion_model="plumb_bob")
+    message.header = image.header
     message.d = [0.0] * 5
-    message.k = matrix.ravel().tolist()
-    message.r = np.eye(3).ravel().tolist()
-    message.p = projection.ravel().tolist()
-    message.header.frame_id = frame
+    message.k = [focal_px, 0.0, center_u, 0.0, focal_px, center_v, 0.0, 0.0, 1.0]
+    message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    rows = ([focal_px, 0.0, center_u, -focal_px * baseline_m], [0.0, focal_px, center_v, 0.0])
+    message.p = [*rows[0], *rows[1], 0.0, 0.0, 1.0, 0.0]
     return message
 
 

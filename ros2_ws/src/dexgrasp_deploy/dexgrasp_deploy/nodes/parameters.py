@@ -1,16 +1,18 @@
-"""ROS parameters from config dataclasses, so that no YAML key is without effect."""
+"""ROS parameters from defaults and config dataclasses, so that no YAML key is without effect."""
 
 from typing import Any, TypeVar
 
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from dexgrasp_sim.config import parse_config, to_dict
+from dexgrasp_sim.config import ConfigError, parse_config, to_dict
 
 ConfigClass = TypeVar("ConfigClass")
+Value = TypeVar("Value", bool, int, float, str)
 
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-"""For measurements: the newest counts, and it matches every publisher."""
+"""For measurements: only the newest counts; a best-effort reader matches every publisher."""
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 """For commands."""
 LATCHED = QoSProfile(
@@ -20,35 +22,67 @@ LATCHED = QoSProfile(
 )
 """For what a late subscriber must still get."""
 
-
-def declare_config(node: Node, config_class: type[ConfigClass]) -> ConfigClass:
-    """Declares a parameter for each field, nested ones with dots, and reads them.
-
-    Raises:
-        ConfigError: A value is not allowed.
-    """
-    values = _declare(node, "", to_dict(config_class()))
-    return parse_config(config_class, values, source=f"parameters of {node.get_name()}")
+_OF_EVERY_NODE = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 
 
-def declare(node: Node, name: str, default: Any) -> Any:
-    """Declares a parameter of the default's type and reads it."""
-    return node.declare_parameter(name, default).value
+class Parameters:
+    """The parameters of a node built with `automatically_declare_parameters_from_overrides`."""
 
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._known: list[str] = []
 
-def parameters_under(node: Node, prefix: str) -> dict[str, Any]:
-    """All parameters given under a prefix, without it; for drivers, which know their own.
+    def get(self, name: str, default: Value) -> Value:
+        """Declares a parameter where it was not given, and reads it.
 
-    The node must be built with `automatically_declare_parameters_from_overrides`.
-    """
-    found = node.get_parameters_by_prefix(prefix)
-    return {name: parameter.value for name, parameter in found.items()}
+        Raises:
+            ConfigError: It is of another type than the default (a whole number passes as float).
+        """
+        value = self._read(name, default)
+        if isinstance(default, float) and type(value) is int:
+            value = float(value)
+        if type(value) is not type(default):
+            raise ConfigError(f"parameter {name} = {value!r}: not a {type(default).__name__}")
+        return value
 
+    def config(self, config_class: type[ConfigClass]) -> ConfigClass:
+        """A config dataclass whose fields are parameters, nested ones with dots.
 
-def _declare(node: Node, prefix: str, defaults: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: _declare(node, f"{prefix}{key}.", value)
-        if isinstance(value, dict)
-        else declare(node, prefix + key, value)
-        for key, value in defaults.items()
-    }
+        Raises:
+            ConfigError: A value is not allowed.
+        """
+        values = self._nested("", to_dict(config_class()))
+        return parse_config(config_class, values, source=f"parameters of {self._node.get_name()}")
+
+    def under(self, prefix: str) -> dict[str, Any]:
+        """All that was given under a prefix, without it: a driver knows its own parameters."""
+        self._known.append(f"{prefix}.")
+        found = self._node.get_parameters_by_prefix(prefix)
+        return {name: parameter.value for name, parameter in found.items()}
+
+    def reject_unknown(self) -> None:
+        """Call when all were read.
+
+        Raises:
+            ConfigError: A parameter was given that the node does not have.
+        """
+        known = (*_OF_EVERY_NODE, *self._known)
+        given = sorted(self._node.get_parameters_by_prefix(""))
+        for name in given:
+            if not any(name == key or (key[-1] == "." and name.startswith(key)) for key in known):
+                own = ", ".join(sorted(self._known))
+                raise ConfigError(f"unknown parameter {name}; {self._node.get_name()} has {own}")
+
+    def _read(self, name: str, default: Any) -> Any:
+        self._known.append(name)
+        if not self._node.has_parameter(name):
+            self._node.declare_parameter(name, default, ParameterDescriptor(dynamic_typing=True))
+        return self._node.get_parameter(name).value
+
+    def _nested(self, prefix: str, defaults: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: self._nested(f"{prefix}{key}.", value)
+            if isinstance(value, dict)
+            else self._read(prefix + key, value)
+            for key, value in defaults.items()
+        }

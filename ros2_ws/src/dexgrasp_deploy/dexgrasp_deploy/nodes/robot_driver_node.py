@@ -1,62 +1,133 @@
-"""Arm and hand drivers on topics: publishes measured joints, sends commanded ones."""
+"""Arm and hand drivers on topics: publishes the measured joints, sends the commanded ones."""
 
-import json
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
-from std_srvs.srv import Trigger
-from visualization_msgs.msg import MarkerArray
 
-from dexgrasp_deploy.drivers.base import DriverContext, JointDriver, JointSample, make_driver
-from dexgrasp_deploy.drivers.sim import SimWorld
-from dexgrasp_deploy.nodes.conversions import BASE_FRAME, to_joint_state, to_pose, to_stamp
-from dexgrasp_deploy.nodes.markers import scene_markers
-from dexgrasp_deploy.nodes.parameters import (
-    COMMAND,
-    LATCHED,
-    NEWEST,
-    declare,
-    parameters_under,
-)
+from dexgrasp_deploy.drivers.base import Driver, DriverContext, JointDriver, make_driver
+from dexgrasp_deploy.nodes.conversions import to_joint_state, to_stamp
+from dexgrasp_deploy.nodes.parameters import COMMAND, LATCHED, Parameters
+from dexgrasp_deploy.nodes.world_topics import WorldTopics
 from dexgrasp_learner.bundle import read_manifest
+from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.nodes.node_main import run_node
 from dexgrasp_sim.robot.kuka_allegro import URDF_PATH, load_robot
 
 _HEALTH_PERIOD_S = 1.0
-_MARKER_PERIOD_S = 0.1
 
 
 class RobotDriverNode(Node):
-    """Parameters: `bundle`, `seed`, `state_rate_hz`, `arm.driver`, `hand.driver` and what the
-    chosen drivers know under `arm.` and `hand.`."""
+    """Parameters: `bundle`, `seed`, `state_rate_hz`, `arm.driver`, `hand.driver`, and under `arm.`
+    and `hand.` whatever the chosen drivers know."""
 
     def __init__(self) -> None:
         super().__init__("robot_driver_node", automatically_declare_parameters_from_overrides=True)
-        self.declare_parameter
-        bundle = self._parameter("bundle", "")
-        self._context = DriverContext(
-            load_robot(),
-            time.monotonic,
-            read_manifest(Path(bundle)) if bundle else None,
-            self._parameter("seed", 0),
+        parameters = Parameters(self)
+        bundle = parameters.get("bundle", "")
+        context = DriverContext(
+            robot=load_robot(),
+            clock=time.monotonic,
+            manifest=read_manifest(Path(bundle)) if bundle else None,
+            seed=parameters.get("seed", 0),
         )
-        self._drivers = [self._make(kind) for kind in ("arm", "hand")]
-        self._states = self.create_publisher(JointState, "joint_states", COMMAND)
-        self._description = self.create_publisher(String, "robot_description", LATCHED)
-        self._description.publish(String(data=URDF_PATH.read_text()))
-        self._health = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._world = self._find_world()
-        if self._world is not None:
-            self._offer_world()
-        self.create_subscription(JointState, "joint_command", self._on_command, COMMAND)
-        self.create_timer(1.0 / self._parameter("state_rate_hz", 60.0), self._publish)
-        self.create_timer(_HEALTH_PERIOD_S, self._publish_health)
+        rate_hz = parameters.get("state_rate_hz", 60.0)
+        names = {kind: parameters.get(f"{kind}.driver", "mock") for kind in ("arm", "hand")}
+        self._drivers: list[JointDriver] = []
+        for kind, name in names.items():
+            driver = make_driver(kind, name)
+            assert isinstance(driver, JointDriver)
+            driver.configure(context, parameters.under(kind))
+            self._drivers.append(driver)
+        parameters.reject_unknown()
+        _check_joints(self._drivers, context.robot.joint_names)
+        self._joints = set(context.robot.joint_names)
+        self._refused = 0
+        self._create_interfaces(rate_hz)
+        self._world_topics = WorldTopics.of(self, context, self._drivers)
         for driver in self._drivers:
             driver.activate()
+
+    def _create_interfaces(self, rate_hz: float) -> None:
+        self._states = self.create_publisher(JointState, "joint_states", COMMAND)
+        self._health = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        description = self.create_publisher(String, "robot_description", LATCHED)
+        description.publish(String(data=URDF_PATH.read_text()))
+        self.create_subscription(JointState, "joint_command", self._on_command, COMMAND)
+        self.create_timer(1.0 / rate_hz, self._publish)
+        self.create_timer(_HEALTH_PERIOD_S, self._publish_health)
+
+    def _publish(self) -> None:
+        """Publishes all joints in one message, stamped with the older of the two measurements."""
+        samples = [driver.read() for driver in self._drivers]
+        stamp = to_stamp(self.get_clock(), min(sample.stamp_s for sample in samples))
+        names = [name for sample in samples for name in sample.names]
+        position = np.concatenate([sample.position for sample in samples])
+        message = to_joint_state(names, position.tolist(), stamp)
+        message.velocity = np.concatenate([sample.velocity for sample in samples]).tolist()
+        self._states.publish(message)
+        if self._world_topics is not None:
+            self._world_topics.publish(stamp)
+
+    def _on_command(self, message: JointState) -> None:
+        positions = dict(zip(message.name, message.position))
+        complete = len(message.name) == len(message.position)
+        if not complete or not set(positions) <= self._joints or not _finite(positions):
+            self._refused += 1
+            self.get_logger().error(
+                "joint_command refused: unknown joints, lengths that differ or values that are "
+                "not finite",
+                throttle_duration_sec=1.0,
+            )
+            return
+        for driver in self._drivers:
+            own = {name: positions[name] for name in driver.joint_names if name in positions}
+            if own:
+                driver.write(own)
+
+    def _publish_health(self) -> None:
+        message = DiagnosticArray()
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.status = [_status(self.get_name(), driver) for driver in self._drivers]
+        self._health.publish(message)
+
+    def destroy_node(self) -> None:
+        """Stops the drivers first."""
+        for driver in self._drivers:
+            driver.deactivate()
+        super().destroy_node()
+
+
+def _status(node_name: str, driver: Driver) -> DiagnosticStatus:
+    health = driver.health()
+    name = f"{node_name}: {type(driver).__name__}"
+    return DiagnosticStatus(level=bytes([health.level]), name=name, message=health.message)
+
+
+def _finite(positions: dict[str, float]) -> bool:
+    return bool(np.isfinite(list(positions.values())).all())
+
+
+def _check_joints(drivers: list[JointDriver], wanted: tuple[str, ...]) -> None:
+    found = [name for driver in drivers for name in driver.joint_names]
+    if sorted(found) != sorted(wanted):
+        raise ConfigError(
+            f"the drivers have the joints {sorted(found)}, the robot has {sorted(wanted)}; "
+            "map the drivers' names to those of the URDF"
+        )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point."""
+    torch.set_num_threads(1)
+    return run_node(RobotDriverNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,7 +8,13 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from dexgrasp_learner.algorithms.ppo import Count, NonNegative, Positive, check_finite
+from dexgrasp_learner.algorithms.ppo import (
+    Count,
+    NonNegative,
+    Positive,
+    check_finite,
+    check_rollout,
+)
 from dexgrasp_learner.networks.policy import Actor
 from dexgrasp_learner.rollout import Batch, Rollout
 from dexgrasp_sim.config import STRICT
@@ -128,9 +134,10 @@ class Distillation:
             `teacher_share` and `learning_rate`.
 
         Raises:
-            NonFiniteLoss: A loss or gradient is NaN or infinite.
+            NonFiniteLoss: The labels, a loss or a gradient are not finite.
         """
         rollout.receive(rollout.horizon)
+        check_rollout(rollout, ("mean",))
         config = self.config
         steps: list[dict[str, float]] = []
         for epoch in range(config.epochs):

@@ -1,7 +1,7 @@
 """Proximal policy optimisation with an asymmetric critic, memory and image observations."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -240,7 +240,7 @@ class Ppo:
         one, where the memory advances over it.
         """
         rollout.values[-1], _ = self._value(rollout, rollout.horizon)
-        _check_rollout(rollout)
+        check_rollout(rollout, ("rewards", "values", "mean"))
         advantages, returns = estimate_advantages(
             rollout.rewards,
             rollout.values,
@@ -344,9 +344,13 @@ def check_finite(terms: Mapping[str, Tensor], where: str) -> dict[str, float]:
     return values
 
 
-def _check_rollout(rollout: Rollout) -> None:
-    """Raises NonFiniteLoss, naming the first place, if what a rollout teaches is not finite."""
-    for name in ("rewards", "values", "mean"):
+def check_rollout(rollout: Rollout, names: Sequence[str]) -> None:
+    """Looks through tensors [T, N, ...] of a rollout, by attribute name.
+
+    Raises:
+        NonFiniteLoss: One holds NaN or infinity; the message names the first place.
+    """
+    for name in names:
         tensor: Tensor = getattr(rollout, name)
         bad = (~tensor.isfinite()).nonzero()
         if len(bad) > 0:

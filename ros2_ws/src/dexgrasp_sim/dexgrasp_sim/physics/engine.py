@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from dexgrasp_sim.config import STRICT
+from dexgrasp_sim.vision.camera import CameraConfig
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -81,6 +82,10 @@ class PhysicsEngine(Protocol):
 
     def render_stereo_rgb(self, out: Tensor) -> None:
         """Writes [N, 2, 3, H, W] uint8: left and right image."""
+        ...
+
+    def render_rgb(self, camera: CameraConfig, out: Tensor) -> None:
+        """Writes [N, 3, H, W] uint8 as any camera sees it."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -1,8 +1,5 @@
 """MJCF generated from the robot's URDF model through `mujoco.MjSpec`."""
 
-# mujoco is compiled and ships no type stubs
-# pyright: reportAttributeAccessIssue=false
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -13,6 +13,7 @@ from dexgrasp_sim.physics.renderer import BatchRenderer
 from dexgrasp_sim.physics.scene import OBJECT, build_models
 from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS, load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.vision.camera import CameraConfig
 
 _VELOCITY_STAGE = int(mujoco.mjtStage.mjSTAGE_VEL)
 _NO_STAGE = int(mujoco.mjtStage.mjSTAGE_NONE)
@@ -39,7 +40,7 @@ class MujocoBatch:
         self._index_model(self._models[0], robot.joint_names)
         self._bind_views()
         self._allocate(len(robot.joint_names))
-        self._renderers: dict[str, BatchRenderer] = {}
+        self._renderers: dict[CameraConfig, BatchRenderer] = {}
         self._seconds = {"physics": 0.0, "render": 0.0}
         self._read()
 
@@ -97,15 +98,20 @@ class MujocoBatch:
     def render_depth(self, out: Tensor) -> None:
         """See `PhysicsEngine.render_depth`."""
         started = time.perf_counter()
-        self._renderer("depth").depth(self._geom_xpos, self._geom_xmat, out.numpy())
+        renderer = self._renderer(self._config.camera)
+        renderer.depth(self._geom_xpos, self._geom_xmat, out.numpy())
         self._seconds["render"] += time.perf_counter() - started
 
     def render_stereo_rgb(self, out: Tensor) -> None:
         """See `PhysicsEngine.render_stereo_rgb`."""
+        pair = self._config.camera.stereo_pair(self._config.stereo_baseline_m)
+        for side, camera in enumerate(pair):
+            self.render_rgb(camera, out[:, side])
+
+    def render_rgb(self, camera: CameraConfig, out: Tensor) -> None:
+        """See `PhysicsEngine.render_rgb`."""
         started = time.perf_counter()
-        images = out.numpy()
-        for side, name in enumerate(("left", "right")):
-            self._renderer(name).rgb(self._geom_xpos, self._geom_xmat, images[:, side])
+        self._renderer(camera).rgb(self._geom_xpos, self._geom_xmat, out.numpy())
         self._seconds["render"] += time.perf_counter() - started
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -146,12 +152,10 @@ class MujocoBatch:
         self.fingertip_position.numpy()[:] = self._site_xpos[:, self._tip_sites]
         self.grasp_center_position.numpy()[:] = self._site_xpos[:, self._grasp_site]
 
-    def _renderer(self, name: str) -> BatchRenderer:
-        """Built on first use: compiling the image kernels takes seconds."""
-        if name not in self._renderers:
-            left, right = self._config.camera.stereo_pair(self._config.stereo_baseline_m)
-            camera = right if name == "right" else left
-            self._renderers[name] = BatchRenderer(
+    def _renderer(self, camera: CameraConfig) -> BatchRenderer:
+        """Built on first use: a state policy needs none."""
+        if camera not in self._renderers:
+            self._renderers[camera] = BatchRenderer(
                 self._models, self._object_of_env, camera, self._threads
             )
-        return self._renderers[name]
+        return self._renderers[camera]

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import mujoco
 import numpy as np
 
+from dexgrasp_sim.vision.camera import CameraConfig
+
 PLANE = int(mujoco.mjtGeom.mjGEOM_PLANE)
 SPHERE = int(mujoco.mjtGeom.mjGEOM_SPHERE)
 CAPSULE = int(mujoco.mjtGeom.mjGEOM_CAPSULE)
@@ -18,8 +20,8 @@ HIDDEN = -1
 PLAIN, CHECKER, NOISE = 0, 1, 2
 """Values of `Look.pattern`."""
 
-NO_HIT = 1e30
-"""Depth of a pixel where no geom is seen."""
+NO_HIT = 2.0**100
+"""Depth of a pixel where no geom is seen; the same number in float32 and float64."""
 
 _DRAWABLE = (PLANE, SPHERE, CAPSULE, ELLIPSOID, CYLINDER, BOX, MESH)
 _FIRST_HIDDEN_GROUP = 3
@@ -162,17 +164,24 @@ def collect_geometry(models: Sequence[mujoco.MjModel]) -> Geometry:
     )
 
 
-def default_look(models: Sequence[mujoco.MjModel], model_of_env: np.ndarray) -> Look:
-    """Colours of the models; the surroundings and free objects textured, the robot plain."""
+def default_look(
+    models: Sequence[mujoco.MjModel], model_of_env: np.ndarray, camera: CameraConfig
+) -> Look:
+    """Colours of the models; the surroundings and free objects textured, the robot plain.
+
+    The light comes from above, over the left shoulder of who looks through the camera.
+    """
     count = len(model_of_env)
     color = np.array([_rgba(model)[:, :3] for model in models])[model_of_env]
     pattern = np.array([_pattern(model) for model in models])[model_of_env]
-    light = np.array([-0.35, 0.25, -0.9])
+    cell_m = np.array([_cell_m(model) for model in models])[model_of_env]
+    right, _, backward = camera.rotation.T
+    light = 0.3 * right - 0.5 * backward - np.array([0.0, 0.0, 0.9])
     return Look(
         color=color,
         accent=0.72 * color,
         pattern=pattern,
-        cell_m=np.where(pattern == NOISE, 0.03, 0.025).astype(np.float32),
+        cell_m=cell_m,
         light_direction=np.tile((light / np.linalg.norm(light)).astype(np.float32), (count, 1)),
         ambient=np.full(count, 0.45, np.float32),
         background=np.tile(np.array([0.75, 0.82, 0.88], np.float32), (count, 1)),
@@ -227,3 +236,8 @@ def _pattern(model: mujoco.MjModel) -> np.ndarray:
     pattern[model.geom_bodyid == 0] = NOISE
     pattern[model.geom_type == PLANE] = CHECKER
     return pattern.astype(np.int8)
+
+
+def _cell_m(model: mujoco.MjModel) -> np.ndarray:
+    """[G] float32: cells of 25 mm, those of floors of 0.25 m."""
+    return np.where(model.geom_type == PLANE, 0.25, 0.025).astype(np.float32)

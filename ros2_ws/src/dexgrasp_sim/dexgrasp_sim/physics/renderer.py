@@ -67,7 +67,7 @@ class BatchRenderer:
         self._camera = camera
         self._geometry = collect_geometry(models)
         self._lens = Lens(camera.focal_px, (camera.width - 1) / 2, (camera.height - 1) / 2)
-        self.look = default_look(models, self._model_of_env)
+        self.look = default_look(models, self._model_of_env, camera)
         self._threads = min(threads, self.num_envs)
         self._scratch = [_Scratch(self._num_geoms, camera) for _ in range(self._threads)]
         self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None

@@ -31,7 +31,7 @@ from dexgrasp_sim.physics.vector_kernels import (
     vector,
 )
 
-_HEADLIGHT = 0.15  # share of full brightness that comes from the camera's own lamp
+_HEADLIGHT = 0.25  # share of full brightness that comes from the camera's own lamp
 _SINK = 0.02  # cells; textures are read a little below the surface, off the cells' boundaries
 _TINY = 1e-12
 
@@ -66,32 +66,32 @@ def shade(
             for column in range(out.shape[3]):
                 geom = frames.geom[env, row, column]
                 color = vector(look.background[env])
+                brightness = 1.0
                 if geom >= 0:
-                    camera = frames.camera[env, geom]
+                    camera, depth = frames.camera[env, geom], frames.depth[env, row, column]
                     ray = _to_geom(camera, ((column - lens.center_u) / lens.focal, y, 1.0))
-                    point = along(vector(camera[3]), frames.depth[env, row, column], ray)
+                    point = along(vector(camera[3]), depth, ray)
                     kind = geometry.kind[model, geom]
                     if kind == MESH:
                         normal = vector(geometry.normals[frames.face[env, row, column]])
                     else:
                         normal = _normal(kind, vector(geometry.size[model, geom]), point)
-                    brightness = _brightness(
-                        look.ambient[env],
-                        normal,
-                        ray,
-                        _to_geom(camera, light),
-                        _to_geom(camera, up),
+                    facing = max(0.0, -dot(normal, ray)) / np.sqrt(dot(ray, ray))
+                    lit, high = (
+                        dot(normal, _to_geom(camera, light)),
+                        dot(normal, _to_geom(camera, up)),
                     )
-                    pattern, cell_m = look.pattern[env, geom], look.cell_m[env, geom]
-                    share = _accent_share(pattern, cell_m, point, normal)
-                    color = combine(
-                        (brightness * (1 - share), brightness * share, 0.0),
+                    brightness = _brightness(look.ambient[env], -lit, high, facing)
+                    cells_per_m = 1 / look.cell_m[env, geom]
+                    contrast = _contrast(cells_per_m * depth / lens.focal, facing)
+                    pattern = look.pattern[env, geom]
+                    color = _mix(
                         vector(look.color[env, geom]),
                         vector(look.accent[env, geom]),
-                        normal,
+                        _accent_share(pattern, cells_per_m, point, normal, contrast),
                     )
                 for channel in range(3):
-                    level = min(255.0, 255.0 * color[channel] + 0.5)
+                    level = min(255.0, 255.0 * brightness * color[channel] + 0.5)
                     out[env, channel, row, column] = np.uint8(level)
 
 
@@ -145,22 +145,38 @@ def _unit(a: Vector) -> Vector:
 
 
 @inline
-def _brightness(ambient: float, normal: Vector, ray: Vector, light: Vector, up: Vector) -> float:
-    """Light that a surface sends to the camera, about 0 to 1; all directions in its frame."""
-    sky = ambient * (0.75 + 0.25 * dot(normal, up))
-    lamp = (1 - ambient) * (1 - _HEADLIGHT) * max(0.0, -dot(normal, light))
-    headlight = _HEADLIGHT * max(0.0, -dot(normal, ray)) / np.sqrt(dot(ray, ray))
-    return sky + lamp + headlight
+def _brightness(ambient: float, lit: float, high: float, facing: float) -> float:
+    """Light that a surface sends to the camera, about 0 to 1.
+
+    The arguments after `ambient` are cosines between its normal and the directions to the lamp,
+    to the sky and to the camera.
+    """
+    sky = ambient * (0.75 + 0.25 * high)
+    lamp = (1 - ambient) * (1 - _HEADLIGHT) * max(0.0, lit)
+    return sky + lamp + _HEADLIGHT * facing
 
 
 @inline
-def _accent_share(pattern: int, cell_m: float, point: Vector, normal: Vector) -> float:
+def _accent_share(
+    pattern: int, cells_per_m: float, point: Vector, normal: Vector, contrast: float
+) -> float:
     """Share of the second colour at a point of the geom's surface, 0 to 1."""
     if pattern == PLAIN:
         return 0.0
-    per_cell = 1.0 / cell_m
-    cell = along(times(point, (per_cell, per_cell, per_cell)), -_SINK, normal)
-    return _checker(cell) if pattern == CHECKER else _noise(cell)
+    cell = along(times(point, (cells_per_m, cells_per_m, cells_per_m)), -_SINK, normal)
+    share = _checker(cell) if pattern == CHECKER else _noise(cell)
+    return 0.5 + contrast * (share - 0.5)
+
+
+@inline
+def _contrast(cells_per_pixel: float, facing: float) -> float:
+    """What is left of a pattern's contrast: one too fine for the pixels fades to its mean."""
+    return min(1.0, 0.5 * facing / cells_per_pixel)
+
+
+@inline
+def _mix(a: Vector, b: Vector, share: float) -> Vector:
+    return along(a, share, along(b, -1.0, a))
 
 
 @inline

@@ -1,0 +1,149 @@
+"""A camera driver on topics: depth as 16UC1 millimetres or a stereo pair as rgb8, and CameraInfo."""
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseStamped
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import String
+
+from dexgrasp_deploy.drivers.base import (
+    CameraDriver,
+    CameraSample,
+    DriverContext,
+    SceneCamera,
+    make_driver,
+)
+from dexgrasp_deploy.nodes.conversions import (
+    from_joint_state,
+    from_pose,
+    to_camera_info,
+    to_image,
+    to_stamp,
+)
+from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST, Parameters
+from dexgrasp_learner.bundle import read_manifest
+from dexgrasp_sim.nodes.node_main import run_node
+from dexgrasp_sim.robot.kuka_allegro import load_robot
+
+_POLL_PERIOD_S = 0.005
+
+
+class CameraNode(Node):
+    """Parameters: `bundle`, `camera.driver` and what the driver knows under `camera.`.
+
+    Topics: `camera/<stream>/image_raw` and `camera/<stream>/camera_info` with the streams `depth`,
+    or `left` and `right`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("camera_node", automatically_declare_parameters_from_overrides=True)
+        parameters = Parameters(self)
+        bundle = parameters.get("bundle", "")
+        manifest = read_manifest(Path(bundle)) if bundle else None
+        driver = make_driver("camera", parameters.get("camera.driver", "mock"))
+        assert isinstance(driver, CameraDriver)
+        self._driver = driver
+        context = DriverContext(load_robot(), time.monotonic, manifest)
+        driver.configure(context, parameters.under("camera"))
+        parameters.reject_unknown()
+        self._baseline_m = manifest.task.stereo_baseline_m if manifest else 0.0
+        self._streams: dict[str, _Stream] = {}
+        if isinstance(driver, SceneCamera):
+            self._scene = _Scene(self, driver)
+        else:
+            self.create_timer(_POLL_PERIOD_S, self._poll)
+        driver.activate()
+
+    def publish(self, sample: CameraSample, stamp: Time) -> None:
+        """Publishes one exposure on the stream or streams of its kind."""
+        if sample.image.ndim == 2:
+            self._stream("depth").publish(sample.image, sample.focal_px, stamp)
+            return
+        self._stream("left").publish(sample.image[0], sample.focal_px, stamp)
+        self._stream("right").publish(sample.image[1], sample.focal_px, stamp)
+
+    def _poll(self) -> None:
+        sample = self._driver.read()
+        if sample is not None:
+            self.publish(sample, to_stamp(self.get_clock(), sample.stamp_s))
+
+    def _stream(self, name: str) -> "_Stream":
+        if name not in self._streams:
+            baseline_m = self._baseline_m if name == "right" else 0.0
+            self._streams[name] = _Stream(self, name, baseline_m)
+        return self._streams[name]
+
+    def destroy_node(self) -> None:
+        """Stops the camera first."""
+        self._driver.deactivate()
+        super().destroy_node()
+
+
+class _Stream:
+    """Image and intrinsics of one camera."""
+
+    def __init__(self, node: Node, name: str, baseline_m: float) -> None:
+        self._frame = f"camera_{name}_optical_frame"
+        self._baseline_m = baseline_m
+        self._images = node.create_publisher(Image, f"camera/{name}/image_raw", NEWEST)
+        self._infos = node.create_publisher(CameraInfo, f"camera/{name}/camera_info", NEWEST)
+
+    def publish(self, pixels: object, focal_px: float | None, stamp: Time) -> None:
+        image = to_image(pixels, self._frame, stamp)
+        if focal_px is not None:
+            self._infos.publish(to_camera_info(image, focal_px, self._baseline_m))
+        self._images.publish(image)
+
+
+class _Scene:
+    """Feeds a camera that draws: joints and object of the same stamp make a scene."""
+
+    def __init__(self, node: CameraNode, camera: SceneCamera) -> None:
+        self._node = node
+        self._camera = camera
+        self._joints: JointState | None = None
+        self._pose: PoseStamped | None = None
+        self._object_name: str | None = None
+        node.create_subscription(JointState, "joint_states", self._on_joints, NEWEST)
+        node.create_subscription(PoseStamped, "sim/object_pose", self._on_pose, NEWEST)
+        node.create_subscription(String, "sim/object_name", self._on_name, LATCHED)
+
+    def _on_joints(self, message: JointState) -> None:
+        self._joints = message
+        self._draw_when_complete()
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        self._pose = message
+        self._draw_when_complete()
+
+    def _on_name(self, message: String) -> None:
+        self._object_name = message.data
+
+    def _draw_when_complete(self) -> None:
+        joints, pose, name = self._joints, self._pose, self._object_name
+        if joints is None or pose is None or name is None:
+            return
+        if joints.header.stamp != pose.header.stamp:
+            return
+        sample = from_joint_state(self._node.get_clock(), joints)
+        if sample is None:
+            return
+        self._camera.observe(sample, from_pose(pose), name)
+        image = self._camera.read()
+        if image is not None:
+            self._node.publish(image, joints.header.stamp)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point."""
+    torch.set_num_threads(1)
+    return run_node(CameraNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

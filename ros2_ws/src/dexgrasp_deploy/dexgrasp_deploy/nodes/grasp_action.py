@@ -1,0 +1,153 @@
+"""The Grasp action on a control loop: one goal at a time, without a thread of its own.
+
+An accepted goal is executed in the callback sense only when its episode has ended; until then the
+control loop works on it and feedback is published from the status timer.
+"""
+
+from collections.abc import Callable
+
+from dexgrasp_msgs.action import Grasp
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.node import Node
+
+from dexgrasp_deploy.control_loop import ControlLoop
+from dexgrasp_deploy.episode import Reason, State
+from dexgrasp_deploy.observation import UnfitInput
+
+_MAX_TIMEOUT_S = 600.0
+_LIFTING_M = 0.02
+_CODES = {
+    Reason.CANCELLED: Grasp.Result.CANCELLED,
+    Reason.STALE_JOINTS: Grasp.Result.STALE_OBSERVATION,
+    Reason.STALE_IMAGE: Grasp.Result.STALE_OBSERVATION,
+    Reason.TIME_UP: Grasp.Result.TIMEOUT,
+}
+
+
+class GraspAction:
+    """Action server `grasp`."""
+
+    def __init__(self, node: Node, loop: Callable[[], ControlLoop | None]) -> None:
+        """Args:
+        node: Owner.
+        loop: The active control loop; None while no policy is active.
+        """
+        self._loop = loop
+        self._goal: ServerGoalHandle | None = None
+        self._server = ActionServer(
+            node,
+            Grasp,
+            "grasp",
+            execute_callback=self._finish,
+            handle_accepted_callback=self._begin,
+            cancel_callback=self._cancel,
+        )
+
+    def update(self) -> None:
+        """Publishes feedback; ends the goal when its episode has ended. Called by a timer."""
+        goal, loop = self._goal, self._loop()
+        if goal is None:
+            return
+        if loop is None or not loop.episode.active:
+            self._goal = None
+            goal.execute()
+        else:
+            goal.publish_feedback(_feedback(loop, _lift_height_m(goal, loop)))
+
+    def destroy(self) -> None:
+        """Takes the server down."""
+        self._server.destroy()
+
+    def _begin(self, goal: ServerGoalHandle) -> None:
+        code, message = self._try_to_start(goal.request)
+        if code == Grasp.Result.SUCCESS:
+            self._goal = goal
+            return
+
+        def refuse(goal: ServerGoalHandle) -> Grasp.Result:
+            goal.abort()
+            return Grasp.Result(success=False, error_code=code, error_msg=message)
+
+        goal.execute(refuse)
+
+    def _try_to_start(self, request: Grasp.Goal) -> tuple[int, str]:
+        loop = self._loop()
+        if loop is None:
+            return Grasp.Result.NO_POLICY, "no policy is active; load a bundle"
+        if self._goal is not None or loop.episode.active:
+            return Grasp.Result.BUSY, "another episode is running"
+        if request.mode not in (Grasp.Goal.EXECUTE, Grasp.Goal.SHADOW):
+            return Grasp.Result.INVALID_GOAL, f"mode {request.mode} is neither EXECUTE nor SHADOW"
+        if not 0 <= request.timeout_s <= _MAX_TIMEOUT_S:
+            message = f"timeout_s {request.timeout_s}: allowed are 0 to {_MAX_TIMEOUT_S}"
+            return Grasp.Result.INVALID_GOAL, message
+        try:
+            loop.start(request.timeout_s or None, shadow=request.mode == Grasp.Goal.SHADOW)
+        except UnfitInput as unfit:
+            return _CODES.get(unfit.reason, Grasp.Result.FAULT), str(unfit)
+        except ValueError as error:
+            return Grasp.Result.FAULT, str(error)
+        return Grasp.Result.SUCCESS, ""
+
+    def _cancel(self, goal: ServerGoalHandle) -> CancelResponse:
+        loop = self._loop()
+        if loop is not None and goal is self._goal:
+            loop.cancel()
+        return CancelResponse.ACCEPT
+
+    def _finish(self, goal: ServerGoalHandle) -> Grasp.Result:
+        loop = self._loop()
+        if loop is None:
+            goal.abort()
+            message = "the policy was deactivated"
+            return Grasp.Result(error_code=Grasp.Result.FAULT, error_msg=message)
+        result = _result(loop, _lift_height_m(goal, loop))
+        if result.success:
+            goal.succeed()
+        elif goal.is_cancel_requested:
+            goal.canceled()
+        else:
+            goal.abort()
+        return result
+
+
+def _lift_height_m(goal: ServerGoalHandle, loop: ControlLoop) -> float:
+    return goal.request.lift_height_m or loop.task.success.height_m
+
+
+def _result(loop: ControlLoop, lift_height_m: float) -> Grasp.Result:
+    """What an ended episode came to; success as far as the policy itself can tell."""
+    progress, reason = loop.progress, loop.episode.reason
+    lift_m = progress.predicted_lift_m
+    success = reason is Reason.TIME_UP and lift_m is not None and lift_m >= lift_height_m
+    code = Grasp.Result.SUCCESS if success else _CODES.get(reason, Grasp.Result.FAULT)
+    message = "" if success else reason.value
+    if reason is Reason.TIME_UP and lift_m is None:
+        message += "; this policy does not predict where the object is: lift not judged"
+    return Grasp.Result(
+        success=success,
+        error_code=code,
+        error_msg=message,
+        duration_s=progress.last_s - progress.first_s,
+        steps=progress.steps,
+        deadline_misses=progress.deadline_misses,
+        clamped_commands=progress.clamped_commands,
+    )
+
+
+def _feedback(loop: ControlLoop, lift_height_m: float) -> Grasp.Feedback:
+    progress = loop.progress
+    feedback = Grasp.Feedback(phase=Grasp.Feedback.STARTING)
+    if loop.episode.state is State.RUNNING:
+        lift_m = progress.predicted_lift_m or 0.0
+        feedback.phase = (
+            Grasp.Feedback.HOLDING
+            if lift_m >= lift_height_m
+            else Grasp.Feedback.LIFTING
+            if lift_m > _LIFTING_M
+            else Grasp.Feedback.REACHING
+        )
+        feedback.elapsed_s = progress.last_s - progress.first_s
+        feedback.progress = min(1.0, progress.steps / loop.length)
+    return feedback

@@ -1,0 +1,49 @@
+"""The control loop's state as a PolicyStatus message."""
+
+from array import array
+
+from builtin_interfaces.msg import Time
+from dexgrasp_msgs.msg import PolicyStatus
+from geometry_msgs.msg import Point
+
+from dexgrasp_deploy.control_loop import ControlLoop
+from dexgrasp_deploy.episode import State
+from dexgrasp_deploy.nodes.conversions import BASE_FRAME
+
+_STATES = {
+    State.IDLE: PolicyStatus.IDLE,
+    State.APPROACH: PolicyStatus.RUNNING,
+    State.RUNNING: PolicyStatus.RUNNING,
+    State.HOLD: PolicyStatus.HOLD,
+    State.FAULT: PolicyStatus.FAULT,
+}
+
+
+def policy_status(loop: ControlLoop | None, message: str, stamp: Time) -> PolicyStatus:
+    """Args:
+    loop: None while no bundle is loaded.
+    message: For people, where there is no loop to speak.
+    stamp: Now.
+    """
+    status = PolicyStatus(message=message)
+    status.header.stamp = stamp
+    status.header.frame_id = BASE_FRAME
+    nan = float("nan")
+    status.predicted_object_position = Point(x=nan, y=nan, z=nan)
+    if loop is None:
+        return status
+    progress = loop.progress
+    status.bundle_id = loop.bundle_id
+    status.state = _STATES[loop.episode.state]
+    status.message = f"{loop.episode.state.name}: {loop.episode.reason.value}"
+    status.control_hz = 1.0 / loop.control_dt_s
+    status.step = progress.steps
+    status.deadline_misses = progress.deadline_misses
+    status.clamped_commands = progress.clamped_commands
+    status.inference_latency_s = progress.inference_s
+    status.observation_age_s = progress.observation_age_s
+    status.action = array("f", progress.action)
+    if progress.object_m is not None:
+        x, y, z = progress.object_m.tolist()
+        status.predicted_object_position = Point(x=x, y=y, z=z)
+    return status

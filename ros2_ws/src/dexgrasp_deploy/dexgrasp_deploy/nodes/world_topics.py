@@ -1,0 +1,67 @@
+"""What a simulated world offers beside the robot: its reset, its object and its markers."""
+
+import json
+from collections.abc import Sequence
+
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseStamped
+from rclpy.node import Node
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
+
+from dexgrasp_deploy.drivers.base import Driver, DriverContext
+from dexgrasp_deploy.drivers.sim import SimArm, SimHand, SimWorld
+from dexgrasp_deploy.nodes.conversions import to_pose
+from dexgrasp_deploy.nodes.markers import scene_markers
+from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST
+
+_MARKER_EVERY = 6
+"""Joint state messages per marker message: markers are for people."""
+
+
+class WorldTopics:
+    """Service `sim/reset`, topics `sim/object_pose`, `sim/object_name` and `sim/markers`.
+
+    `sim/reset` begins the next episode of the parameter `seed`; its answer's message is JSON:
+    `seed`, `episode`, `object`, `start_height_m`.
+    """
+
+    def __init__(self, node: Node, world: SimWorld) -> None:
+        self._node = node
+        self._world = world
+        self._count = 0
+        self._pose = node.create_publisher(PoseStamped, "sim/object_pose", NEWEST)
+        self._name = node.create_publisher(String, "sim/object_name", LATCHED)
+        self._markers = node.create_publisher(MarkerArray, "sim/markers", 1)
+        node.create_service(Trigger, "sim/reset", self._on_reset)
+        self._name.publish(String(data=world.object_name))
+
+    @staticmethod
+    def of(node: Node, context: DriverContext, drivers: Sequence[Driver]) -> "WorldTopics | None":
+        """The topics of the world that the drivers live in; None for real or mock ones."""
+        if any(isinstance(driver, SimArm | SimHand) for driver in drivers):
+            return WorldTopics(node, context.shared(SimWorld))
+        return None
+
+    def publish(self, stamp: Time) -> None:
+        """Publishes the object as it is, with the stamp of the joint states of the same step."""
+        self._pose.publish(to_pose(self._world.object_pose, stamp))
+        if self._count % _MARKER_EVERY == 0:
+            world = self._world
+            markers = scene_markers(world.task, world.object_name, world.object_pose, stamp)
+            self._markers.publish(markers)
+        self._count += 1
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        world = self._world
+        world.reset(self._node.get_parameter("seed").value)
+        self._name.publish(String(data=world.object_name))
+        episode = {
+            "seed": world.seed,
+            "episode": world.episode,
+            "object": world.object_name,
+            "start_height_m": world.start_height_m,
+        }
+        response.success, response.message = True, json.dumps(episode)
+        return response
