@@ -223,10 +223,15 @@ class ControlLoop:
         if not self.episode.active:
             return
         error = np.abs(position - self._approach.goal).max()
-        if self._approach.done(now_s) and error <= self.config.approach_tolerance_rad:
+        arrived = self._approach.done(now_s) and error <= self.config.approach_tolerance_rad
+        sees = self._observer.image_is_fresh(self._port.image(), now_s)
+        if arrived and sees:
             self._begin(now_s)
         elif now_s > self._approach.end_s + self.config.approach_timeout_s:
-            self.episode.fault(Reason.APPROACH_TIMEOUT, now_s)
+            if arrived:
+                self._hold(Reason.STALE_IMAGE, now_s)
+            else:
+                self.episode.fault(Reason.APPROACH_TIMEOUT, now_s)
 
     def _begin(self, now_s: float) -> None:
         self._runtime.reset()

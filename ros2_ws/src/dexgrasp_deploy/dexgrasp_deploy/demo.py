@@ -58,12 +58,12 @@ def run(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> dict[str, Any]:
     from dexgrasp_learner.config import load_run_config
     from dexgrasp_learner.run_folder import create_run_folder
-    from dexgrasp_learner.runner import Runner
+    from dexgrasp_learner.runner import Runner, build_ppo
 
     limit = f"training.max_minutes={args.minutes}"
     config = load_run_config(args.config, [limit, *args.overrides])
     folder = create_run_folder(args.out / "runs", config.name, config)
-    runner = Runner(config, folder, show_progress=True)
+    runner = Runner(config, folder, build_ppo(config), show_progress=True)
     started_s = time.monotonic()
     summary = asdict(runner.run())
     return {**summary, "minutes": round((time.monotonic() - started_s) / 60, 2)}

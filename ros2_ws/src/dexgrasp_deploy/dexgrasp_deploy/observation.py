@@ -58,7 +58,8 @@ class PolicyObserver:
         self, manifest: BundleManifest, robot: RobotModel, freshness: FreshnessConfig
     ) -> None:
         """Raises ConfigError when the policy was trained on another robot or needs a group that
-        no sensor measures."""
+        no sensor measures.
+        """
         if tuple(manifest.robot.joint_names) != robot.joint_names:
             raise ConfigError(
                 f"bundle {manifest.bundle_id} is for {manifest.robot.name} with joints "
@@ -81,6 +82,12 @@ class PolicyObserver:
     def needs_image(self) -> bool:
         """Whether the policy reads images."""
         return self._manifest.image is not None
+
+    def image_is_fresh(self, image: CameraSample | None, now_s: float) -> bool:
+        """Whether the policy could see now; True for a policy that reads no images."""
+        if not self.needs_image:
+            return True
+        return image is not None and now_s - image.stamp_s <= self._freshness.max_image_age_s
 
     def joints(
         self, sample: JointSample | None, now_s: float
@@ -145,10 +152,10 @@ class PolicyObserver:
         return observation
 
     def _fresh_pixels(self, image: CameraSample | None, now_s: float) -> NDArray[Any]:
-        limit_s = self._freshness.max_image_age_s
-        if image is None or now_s - image.stamp_s > limit_s:
+        if image is None or not self.image_is_fresh(image, now_s):
             age = "none arrived" if image is None else f"{now_s - image.stamp_s:.3f} s old"
-            raise UnfitInput(Reason.STALE_IMAGE, f"image: {age}, allowed {limit_s} s")
+            allowed_s = self._freshness.max_image_age_s
+            raise UnfitInput(Reason.STALE_IMAGE, f"image: {age}, allowed {allowed_s} s")
         return image.image
 
 

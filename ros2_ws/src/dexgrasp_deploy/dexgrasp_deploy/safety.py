@@ -4,12 +4,13 @@ from dataclasses import dataclass as plain_dataclass
 from typing import Annotated
 
 import numpy as np
-from dexgrasp_sim.config import STRICT
-from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS
-from dexgrasp_sim.robot.urdf import RobotModel
 from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+
+from dexgrasp_sim.config import STRICT
+from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS
+from dexgrasp_sim.robot.urdf import RobotModel
 
 Positive = Annotated[float, Field(gt=0)]
 Vector = NDArray[np.float64]

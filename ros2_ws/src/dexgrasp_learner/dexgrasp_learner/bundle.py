@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
+
 from dexgrasp_sim.config import STRICT, ConfigError, parse_config, to_dict
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from numpy.typing import NDArray
-from pydantic.dataclasses import dataclass
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -223,7 +224,9 @@ def worst_difference(bundle: Bundle, vectors: Mapping[str, NDArray[Any]]) -> flo
         raise BundleError(f"test vectors lack {', '.join(missing)}; export again")
     steps = len(vectors[ACTION])
     if steps < MIN_TEST_STEPS:
-        raise BundleError(f"{steps} test steps, at least {MIN_TEST_STEPS} are needed; export again")
+        raise BundleError(
+            f"{steps} test steps, at least {MIN_TEST_STEPS} are needed; export again"
+        )
     memory, worst = vectors[MEMORY_IN], 0.0
     for step in range(steps):
         observations = {spec.name: vectors[spec.name][step] for spec in bundle.manifest.groups}

@@ -4,7 +4,7 @@
       iteration_000120/
         state.json             iteration, steps, episode statistics, schema hash, config
         actor.safetensors      the policy: all that evaluation and export need
-        training.pt            critic, optimizers, generators, memories (tensors and numbers only)
+        training.pt            all nets, optimizers, generators, memories (tensors and numbers only)
         simulators/            one file per worker, written by the worker itself
       latest -> iteration_000120
 """
@@ -21,9 +21,10 @@ from safetensors.torch import load_file, save_file
 
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor
-from dexgrasp_sim.config import ConfigError, parse_config, to_dict
+from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.specs import TensorSpec, schema_hash
-from dexgrasp_sim.tasks.grasp.observations import grasp_specs
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.observations import all_specs
 
 LATEST = "latest"
 _KEEP = 3
@@ -90,13 +91,8 @@ def load_training(checkpoint: Path) -> dict[str, Any]:
     return torch.load(checkpoint / "training.pt", weights_only=True)
 
 
-def load_actor_weights(checkpoint: Path, actor: Actor) -> None:
-    """Fills an actor of the checkpoint's shape."""
-    actor.load_state_dict(load_file(checkpoint / "actor.safetensors"))
-
-
 def load_actor(path: Path) -> tuple[Actor, RunConfig, dict[str, TensorSpec]]:
-    """The policy of a checkpoint, with the run's config and the specs of the groups it reads.
+    """The policy of a checkpoint, with the run's config and the specs of all groups.
 
     Raises:
         ConfigError: No checkpoint there, or it was made for other observations than this code's.
@@ -104,18 +100,23 @@ def load_actor(path: Path) -> tuple[Actor, RunConfig, dict[str, TensorSpec]]:
     checkpoint = find_checkpoint(path)
     state = load_state(checkpoint)
     config = parse_config(RunConfig, state["config"], source=str(checkpoint))
-    specs = grasp_specs(to_dict(config.task), config.groups)
-    found = schema_hash(specs.observation_specs)
+    specs = all_specs(config.task)
+    actor = build_actor(config.network, specs, len(config.task.action.dimensions))
+    found = policy_schema(actor, config.task)
     if found != state["schema_hash"]:
         raise ConfigError(
             f"{checkpoint}: made for observations {state['schema_hash']}, this version has {found}; "
             "use the commit in run.json or train again"
         )
-    by_name = {spec.name: spec for spec in specs.observation_specs}
-    actor = build_actor(config.network, by_name, specs.action_dim)
-    load_actor_weights(checkpoint, actor)
+    actor.load_state_dict(load_file(checkpoint / "actor.safetensors"))
     actor.eval()
-    return actor, config, by_name
+    return actor, config, specs
+
+
+def policy_schema(actor: Actor, task: GraspConfig) -> str:
+    """Hash of the observation groups that an actor reads, as the task defines them today."""
+    specs = all_specs(task)
+    return schema_hash([specs[group] for group in actor.groups])
 
 
 def _flush(folder: Path) -> None:

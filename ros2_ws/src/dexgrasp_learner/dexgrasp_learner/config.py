@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from dexgrasp_learner.algorithms.distillation import DistillationConfig
 from dexgrasp_learner.algorithms.ppo import PpoConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_sim.config import STRICT, load_config
@@ -90,6 +91,7 @@ class RunConfig:
     simulators: SimulatorsConfig = SimulatorsConfig()
     network: NetworkConfig = NetworkConfig()
     ppo: PpoConfig = PpoConfig()
+    distillation: DistillationConfig = DistillationConfig()
     training: TrainingConfig = TrainingConfig()
 
     @property

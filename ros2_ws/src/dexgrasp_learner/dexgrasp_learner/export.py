@@ -11,12 +11,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from dexgrasp_sim.config import ConfigError, replace, to_dict
-from dexgrasp_sim.control.action_decoder import ActionDecoder
-from dexgrasp_sim.robot.kuka_allegro import URDF_PATH, load_robot
-from dexgrasp_sim.specs import TensorSpec
-from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.vec_env import RESULT_SPECS, make_env
 from torch import Tensor, nn
 
 from dexgrasp_learner.bundle import (
@@ -34,6 +28,12 @@ from dexgrasp_learner.bundle import (
 from dexgrasp_learner.checkpoint import find_checkpoint, load_actor
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.policy import Actor
+from dexgrasp_sim.config import ConfigError, replace, to_dict
+from dexgrasp_sim.control.action_decoder import ActionDecoder
+from dexgrasp_sim.robot.kuka_allegro import URDF_PATH, load_robot
+from dexgrasp_sim.specs import TensorSpec
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.vec_env import RESULT_SPECS, make_env
 
 _TEST_STEPS = 24
 _ONNX_OPSET = 18

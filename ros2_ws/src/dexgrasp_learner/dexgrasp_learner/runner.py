@@ -1,31 +1,32 @@
-"""One run of PPO: collect, update, log, save, until enough."""
+"""One training run: collect, update, log, save, until enough."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
+from dexgrasp_learner.algorithms.distillation import Distillation
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.checkpoint import (
     find_checkpoint,
-    load_actor_weights,
     load_state,
     load_training,
+    policy_schema,
     save_checkpoint,
 )
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.env_pool import EnvPool, PoolSpec, WorkerDied, make_pool
 from dexgrasp_learner.evaluate import evaluate_actor
 from dexgrasp_learner.metrics import EpisodeStatistics, MetricsWriter, Progress
-from dexgrasp_learner.networks.policy import build_actor, build_critic
+from dexgrasp_learner.networks.policy import Actor, build_actor, build_critic
 from dexgrasp_learner.rollout import Rollout
 from dexgrasp_learner.run_control import RunControl, RunState
 from dexgrasp_learner.run_folder import Stopwatch
 from dexgrasp_sim.config import to_dict
-from dexgrasp_sim.specs import schema_hash
+from dexgrasp_sim.tasks.grasp.observations import all_specs
 
 _PAUSE_POLL_S = 0.2
 EVALUATION_SEED = 1_000_003
@@ -48,25 +49,68 @@ class RunSummary:
     seconds: dict[str, float]
 
 
+class Algorithm(Protocol):
+    """What the runner drives: PPO or distillation."""
+
+    actor: Actor
+    groups: tuple[str, ...]
+    memory_sizes: dict[str, int]
+
+    def act(self, rollout: Rollout, slot: int) -> None:
+        """Draws the actions for one slot whose observations are in place."""
+        ...
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Learns from a complete rollout; returns figures by name."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that later updates depend on; tensors and plain values only."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`."""
+        ...
+
+
+def build_ppo(config: RunConfig) -> Ppo:
+    """Fresh networks and PPO for a run; ConfigError where the config contradicts itself."""
+    specs, action_dim = all_specs(config.task), len(config.task.action.dimensions)
+    actor = build_actor(config.network, specs, action_dim, seed=config.seed)
+    critic = build_critic(config.network, specs, seed=config.seed + 1)
+    return Ppo(actor, critic, config.ppo, config.seed)
+
+
+def build_distillation(config: RunConfig, teacher: Actor) -> Distillation:
+    """A fresh student and distillation for a run; ConfigError as for `build_ppo`."""
+    specs, action_dim = all_specs(config.task), len(config.task.action.dimensions)
+    student = build_actor(config.network, specs, action_dim, seed=config.seed)
+    return Distillation(student, teacher, config.distillation, config.seed)
+
+
 class Runner:
-    """Owns the simulators, the networks and the run folder; `run` does the rest."""
+    """Owns the simulators and the run folder; `run` does the rest."""
 
     def __init__(
         self,
         config: RunConfig,
         folder: Path,
+        algorithm: Algorithm,
         control: RunControl | None = None,
         show_progress: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        run_id: str = "",
     ) -> None:
         """Starts the simulators.
 
         Args:
             config: The run.
+            algorithm: What learns; see `build_ppo` and `build_distillation`.
             folder: The run folder; made by `create_run_folder`.
             control: How others steer the run.
             show_progress: Whether a progress bar goes to stderr.
             clock: Seconds, monotonic.
+            run_id: Id under which observers find the run's shared memory; "" draws one.
 
         Raises:
             ConfigError: The config does not fit the machine or itself.
@@ -79,28 +123,15 @@ class Runner:
         self._clock = clock
         self._started_s = clock()
         self._stopwatch = Stopwatch()
-        self.pool: EnvPool = make_pool(pool_spec(config, folder))
-        try:
-            self._build_learner()
-        except BaseException:
-            self.pool.close()
-            raise
+        self.algorithm = algorithm
+        self.schema_hash = policy_schema(algorithm.actor, config.task)
+        self.pool: EnvPool = make_pool(pool_spec(config, folder, algorithm.groups, run_id))
+        self.rollout = Rollout(self.pool.tensors, algorithm.groups, algorithm.memory_sizes)
         self.iteration = 0
         self.env_steps = 0
         self.episodes = EpisodeStatistics()
         self._evaluation_success: float | None = None
         self._resumed = False
-
-    def _build_learner(self) -> None:
-        config = self.config
-        specs = {spec.name: spec for spec in self.pool.observation_specs}
-        actor = build_actor(config.network, specs, self.pool.action_dim, seed=config.seed)
-        critic = build_critic(config.network, specs, seed=config.seed + 1)
-        self.algorithm = Ppo(actor, critic, config.ppo, config.seed)
-        self.rollout = Rollout(
-            self.pool.tensors, self.algorithm.groups, self.algorithm.memory_sizes
-        )
-        self.schema_hash = schema_hash(self.pool.observation_specs)
 
     def resume(self, path: Path) -> None:
         """Continues from a checkpoint exactly: weights, optimizers, generators, simulators.
@@ -111,7 +142,6 @@ class Runner:
         checkpoint = find_checkpoint(path)
         state = load_state(checkpoint)
         training = load_training(checkpoint)
-        load_actor_weights(checkpoint, self.algorithm.actor)
         self.algorithm.load_state_dict(training["algorithm"])
         self.rollout.load_state_dict(training["memory"])
         self.iteration = state["iteration"]
@@ -120,8 +150,6 @@ class Runner:
         if any((checkpoint / "simulators").iterdir()):
             self.pool.start()
             self.pool.load_state(checkpoint / "simulators")
-            for name, value in training["results"].items():
-                self.pool.tensors[name][0].copy_(value)
             self._resumed = True
 
     def run(self) -> RunSummary:
@@ -245,11 +273,9 @@ class Runner:
             "schema_hash": self.schema_hash,
             "config": to_dict(self.config),
         }
-        results = ("terminated", "truncated")
-        training: dict[str, Any] = {
+        training = {
             "algorithm": self.algorithm.state_dict(),
             "memory": self.rollout.state_dict(),
-            "results": {name: self.pool.tensors[name][0].clone() for name in results},
         }
         actor = self.algorithm.actor
         with self._stopwatch.measure("checkpoint"):
@@ -312,13 +338,15 @@ class Runner:
         )
 
 
-def pool_spec(config: RunConfig, folder: Path) -> PoolSpec:
-    """The simulators that a run config asks for."""
+def pool_spec(
+    config: RunConfig, folder: Path, groups: tuple[str, ...], run_id: str = ""
+) -> PoolSpec:
+    """The simulators that a run config asks for, writing the given observation groups."""
     simulators = config.simulators
     return PoolSpec(
         kind="grasp",
         config=to_dict(config.task),
-        groups=config.groups,
+        groups=groups,
         horizon=config.training.horizon,
         num_envs=simulators.num_envs,
         num_workers=simulators.num_workers,
@@ -329,4 +357,5 @@ def pool_spec(config: RunConfig, folder: Path) -> PoolSpec:
         log_dir=folder / "logs",
         timeout_s=simulators.timeout_s,
         spin_us=simulators.spin_us,
+        run_id=run_id,
     )

@@ -10,9 +10,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dexgrasp_sim.config import ConfigError
+
+if TYPE_CHECKING:
+    from dexgrasp_learner.config import RunConfig
+    from dexgrasp_learner.runner import Algorithm
 
 INTERRUPTED = 130
 
@@ -28,25 +32,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains; 0 when done, 1 when a simulator died or the loss broke, 130 after Ctrl-C."""
-    from dexgrasp_learner.algorithms.ppo import NonFiniteLoss
+    from dexgrasp_learner.runner import build_ppo
+
+    config = read_config(args)
+    return supervise(args, config, build_ppo(config))
+
+
+def read_config(args: argparse.Namespace) -> "RunConfig":
+    """The config named on the command line, or that of the run to resume.
+
+    Raises:
+        ConfigError: Neither is given, or a value is not allowed.
+    """
     from dexgrasp_learner.config import load_run_config
+
+    if args.resume:
+        return load_run_config(args.resume / "config.yaml", args.overrides)
+    if args.config:
+        return load_run_config(args.config, args.overrides)
+    raise ConfigError("nothing to train: give a config file, or --resume with a run folder")
+
+
+def supervise(args: argparse.Namespace, config: "RunConfig", algorithm: "Algorithm") -> int:
+    """Runs an algorithm under signals and prints how it ended; returns the exit code."""
+    from dexgrasp_learner.algorithms.ppo import NonFiniteLoss
     from dexgrasp_learner.env_pool import WorkerDied, WorkerTimeout
     from dexgrasp_learner.run_control import RunControl
     from dexgrasp_learner.run_folder import create_run_folder
     from dexgrasp_learner.runner import Runner
 
-    if args.resume:
-        folder = args.resume
-        config = load_run_config(folder / "config.yaml", args.overrides)
-    elif args.config:
-        config = load_run_config(args.config, args.overrides)
-        folder = create_run_folder(args.runs, config.name, config)
-    else:
-        raise ConfigError("nothing to train: give a config file, or --resume with a run folder")
+    folder = args.resume or create_run_folder(args.runs, config.name, config)
     control = RunControl()
     try:
         with _stop_on_signal(control.stop):
-            runner = Runner(config, folder, control, show_progress=sys.stderr.isatty())
+            runner = Runner(config, folder, algorithm, control, sys.stderr.isatty())
             try:
                 if args.resume:
                     runner.resume(folder)
@@ -54,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             finally:
                 runner.close()
     except (WorkerDied, WorkerTimeout, NonFiniteLoss) as error:
-        print(f"dexgrasp train: {error}", file=sys.stderr)
+        print(f"dexgrasp: {error}", file=sys.stderr)
         print(f"checkpoint: {control.status.checkpoint or 'none'}", file=sys.stderr)
         return 1
     if args.json:

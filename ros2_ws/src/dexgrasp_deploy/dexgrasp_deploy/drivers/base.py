@@ -187,7 +187,9 @@ class SceneCamera(CameraDriver):
     """A camera that draws what others tell it about; `camera_node` feeds it from topics."""
 
     @abstractmethod
-    def observe(self, joints: JointSample, object_pose: NDArray[np.float64], object_name: str) -> None:
+    def observe(
+        self, joints: JointSample, object_pose: NDArray[np.float64], object_name: str
+    ) -> None:
         """Sets the scene of the next image.
 
         Args:

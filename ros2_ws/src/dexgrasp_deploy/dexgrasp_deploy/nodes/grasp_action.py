@@ -6,7 +6,6 @@ control loop works on it and feedback is published from the status timer.
 
 from collections.abc import Callable
 
-from dexgrasp_msgs.action import Grasp
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
@@ -14,6 +13,7 @@ from rclpy.node import Node
 from dexgrasp_deploy.control_loop import ControlLoop
 from dexgrasp_deploy.episode import Reason, State
 from dexgrasp_deploy.observation import UnfitInput
+from dexgrasp_msgs.action import Grasp
 
 _MAX_TIMEOUT_S = 600.0
 _LIFTING_M = 0.02

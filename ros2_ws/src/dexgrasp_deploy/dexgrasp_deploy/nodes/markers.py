@@ -1,13 +1,13 @@
 """The simulated scene as rviz markers."""
 
+import numpy as np
 from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
 from dexgrasp_deploy.nodes.conversions import BASE_FRAME, to_pose
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from numpy.typing import NDArray
-import numpy as np
 
 _TABLE_RGB = (0.62, 0.47, 0.33)
 _GOAL_RGB = (0.2, 0.8, 0.3)

@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 
 import torch
-from dexgrasp_msgs.msg import PolicyStatus
-from dexgrasp_msgs.srv import LoadPolicy
 from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import Trigger
@@ -19,6 +17,8 @@ from dexgrasp_deploy.nodes.status import policy_status
 from dexgrasp_deploy.nodes.topic_port import TopicPort
 from dexgrasp_deploy.policy_runtime import PolicyRuntime
 from dexgrasp_learner.bundle import BundleError, load_bundle
+from dexgrasp_msgs.msg import PolicyStatus
+from dexgrasp_msgs.srv import LoadPolicy
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.nodes.node_main import run_node
 from dexgrasp_sim.robot.kuka_allegro import load_robot

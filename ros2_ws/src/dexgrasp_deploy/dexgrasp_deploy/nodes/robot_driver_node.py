@@ -25,7 +25,8 @@ _HEALTH_PERIOD_S = 1.0
 
 class RobotDriverNode(Node):
     """Parameters: `bundle`, `seed`, `state_rate_hz`, `arm.driver`, `hand.driver`, and under `arm.`
-    and `hand.` whatever the chosen drivers know."""
+    and `hand.` whatever the chosen drivers know.
+    """
 
     def __init__(self) -> None:
         super().__init__("robot_driver_node", automatically_declare_parameters_from_overrides=True)

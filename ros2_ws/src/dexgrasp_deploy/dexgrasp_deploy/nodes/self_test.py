@@ -7,8 +7,9 @@ import json
 import sys
 import time
 
-import dexgrasp_msgs
 import rclpy
+
+import dexgrasp_msgs
 from dexgrasp_msgs.msg import LearnerStatus
 
 _TOPIC = "dexgrasp_doctor"

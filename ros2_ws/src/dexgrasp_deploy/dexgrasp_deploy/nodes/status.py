@@ -3,12 +3,12 @@
 from array import array
 
 from builtin_interfaces.msg import Time
-from dexgrasp_msgs.msg import PolicyStatus
 from geometry_msgs.msg import Point
 
 from dexgrasp_deploy.control_loop import ControlLoop
 from dexgrasp_deploy.episode import State
 from dexgrasp_deploy.nodes.conversions import BASE_FRAME
+from dexgrasp_msgs.msg import PolicyStatus
 
 _STATES = {
     State.IDLE: PolicyStatus.IDLE,

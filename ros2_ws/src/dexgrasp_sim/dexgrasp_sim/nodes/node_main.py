@@ -54,7 +54,9 @@ def run_node(
     try:
         node = factory()
         executor = (
-            SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(num_threads=threads)
+            SingleThreadedExecutor()
+            if threads == 1
+            else MultiThreadedExecutor(num_threads=threads)
         )
         executor.add_node(node)
         _end_with_parent(node)

@@ -29,6 +29,7 @@ from dexgrasp_sim.physics.render_arrays import (
     Poses,
 )
 from dexgrasp_sim.physics.vector_kernels import (
+    SOURCES,
     Vector,
     along,
     combine,
@@ -50,7 +51,12 @@ _SLACK_PX = 1e-3  # against rounding at the edges of search windows
 
 @kernel
 def draw(
-    geometry: Geometry, model_of_env: np.ndarray, poses: Poses, lens: Lens, frames: Frames
+    geometry: Geometry,
+    model_of_env: np.ndarray,
+    poses: Poses,
+    lens: Lens,
+    frames: Frames,
+    sources: int = SOURCES,
 ) -> None:
     """Draws all visible geoms of n environments into `frames`.
 
@@ -60,6 +66,7 @@ def draw(
         poses: Poses of geoms and cameras; a geom whose pose is not finite is left out.
         lens: The camera's intrinsics.
         frames: Overwritten; may have room for more than n environments.
+        sources: See `SOURCES`.
     """
     for env in range(len(model_of_env)):
         frames.depth[env] = NO_HIT
@@ -69,23 +76,10 @@ def draw(
         for geom in range(geometry.kind.shape[1]):
             if geometry.kind[model, geom] != HIDDEN:
                 camera = _camera_in_geom(poses, env, geom)
-                for k in range(4):
-                    x, y, z = camera[k]
-                    frames.camera[env, geom, k, 0] = x
-                    frames.camera[env, geom, k, 1] = y
-                    frames.camera[env, geom, k, 2] = z
+                for row in range(4):
+                    for column in range(3):
+                        frames.camera[env, geom, row, column] = camera[row][column]
                 _draw_geom(geometry, model, geom, camera, lens, canvas)
-
-
-@kernel
-def to_millimetres(depth: np.ndarray, near_m: float, far_m: float, out: np.ndarray) -> None:
-    """Rounds depths [n, H, W] in m to int16 millimetres; 0 where not between near and far."""
-    for env in range(depth.shape[0]):
-        for row in range(depth.shape[1]):
-            for column in range(depth.shape[2]):
-                t = depth[env, row, column]
-                valid = near_m <= t <= far_m
-                out[env, row, column] = np.int16(t * 1000 + 0.5 if valid else 0.0)
 
 
 @inline

@@ -14,8 +14,8 @@ from dexgrasp_sim.physics.render_arrays import (
     collect_geometry,
     default_look,
 )
-from dexgrasp_sim.physics.render_kernels import draw, to_millimetres
-from dexgrasp_sim.physics.shade_kernels import shade
+from dexgrasp_sim.physics.render_kernels import draw
+from dexgrasp_sim.physics.shade_kernels import shade, to_millimetres
 from dexgrasp_sim.vision.camera import CameraConfig
 
 _CHUNK = 16

@@ -1,8 +1,9 @@
-"""Colour images from what `render_kernels.draw` has drawn.
+"""Finished images from what `render_kernels.draw` has drawn.
 
-Light: one distant lamp (Lambert's law), a dim lamp at the camera so that no side facing it is
-black, and ambient light that is brighter from above than from below. No shadows. Textures are
-functions of the point in the geom's frame, so that no shape needs texture coordinates.
+Light in colour images: one distant lamp (Lambert's law), a dim lamp at the camera so that no side
+facing it is black, and ambient light that is brighter from above than from below. No shadows.
+Textures are functions of the point in the geom's frame, so that no shape needs texture
+coordinates.
 """
 
 import numpy as np
@@ -21,6 +22,7 @@ from dexgrasp_sim.physics.render_arrays import (
     Look,
 )
 from dexgrasp_sim.physics.vector_kernels import (
+    SOURCES,
     Vector,
     along,
     combine,
@@ -37,6 +39,19 @@ _TINY = 1e-12
 
 
 @kernel
+def to_millimetres(
+    depth: np.ndarray, near_m: float, far_m: float, out: np.ndarray, sources: int = SOURCES
+) -> None:
+    """Rounds depths [n, H, W] in m to int16 millimetres; 0 where not between near and far."""
+    for env in range(depth.shape[0]):
+        for row in range(depth.shape[1]):
+            for column in range(depth.shape[2]):
+                t = depth[env, row, column]
+                valid = near_m <= t <= far_m
+                out[env, row, column] = np.int16(t * 1000 + 0.5 if valid else 0.0)
+
+
+@kernel
 def shade(
     geometry: Geometry,
     model_of_env: np.ndarray,
@@ -45,6 +60,7 @@ def shade(
     frames: Frames,
     look: Look,
     out: np.ndarray,
+    sources: int = SOURCES,
 ) -> None:
     """Colours n environments.
 
@@ -56,6 +72,7 @@ def shade(
         frames: As drawn.
         look: Colours and light.
         out: [n, 3, H, W] uint8, overwritten.
+        sources: See `SOURCES`.
     """
     for env in range(len(model_of_env)):
         model = model_of_env[env]

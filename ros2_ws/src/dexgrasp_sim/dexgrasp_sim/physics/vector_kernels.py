@@ -1,6 +1,8 @@
-"""Compiled functions of 3-vectors held as tuples, and how the renderer's kernels are compiled."""
+"""How the renderer's kernels are compiled, and compiled functions of 3-vectors held as tuples."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -8,7 +10,22 @@ import numpy as np
 
 Vector = tuple[float, float, float]
 
+_FILES = ("render_arrays.py", "render_kernels.py", "shade_kernels.py", "vector_kernels.py")
 _FASTMATH = {"nsz", "arcp", "contract", "reassoc"}  # not nnan, ninf: such poses are left out
+
+
+def source_hash(files: Sequence[Path]) -> int:
+    """A number that differs when the content of any of the files differs."""
+    content = b"".join(file.read_bytes() for file in files)
+    return int.from_bytes(hashlib.sha256(content).digest()[:7], "big")
+
+
+SOURCES = source_hash([Path(__file__).parent / name for name in _FILES])
+"""Default of every kernel's last parameter.
+
+It makes the sources part of the kernel's signature, so that machine code on disk is not used
+after any of these files has changed; numba itself watches a kernel's own file only.
+"""
 
 inline = numba.njit(error_model="numpy", fastmath=_FASTMATH)
 """Compiles a function that kernels call."""
@@ -20,7 +37,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     The machine code is kept beside the source or in the user's cache folder. Where neither can
     be written, each process compiles for itself.
     """
-    options = {"nogil": True, "error_model": "numpy", "fastmath": _FASTMATH}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _FASTMATH}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # numba found no folder for the cache

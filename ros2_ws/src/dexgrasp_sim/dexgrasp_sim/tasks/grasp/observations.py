@@ -63,6 +63,11 @@ def observation_spec(config: GraspConfig, group: str) -> TensorSpec:
     raise ConfigError(f"observation group {group!r} is not one of {', '.join(GROUPS)}")
 
 
+def all_specs(config: GraspConfig) -> dict[str, TensorSpec]:
+    """The specs of all groups by name."""
+    return {group: observation_spec(config, group) for group in GROUPS}
+
+
 def grasp_specs(config: Mapping[str, Any], groups: Sequence[str]) -> EnvSpecs:
     """Specs of the task without building its physics."""
     grasp = parse_config(GraspConfig, dict(config), source="task")

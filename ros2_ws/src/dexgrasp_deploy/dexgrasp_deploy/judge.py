@@ -1,0 +1,62 @@
+"""Judges a grasp by what happened to the object, by the rule of the training metric."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dexgrasp_deploy.drivers.base import JointSample
+from dexgrasp_sim.robot.kinematics import Kinematics
+from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS, GRASP_CENTER
+from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.tasks.grasp.config import SuccessConfig
+
+
+class GraspJudge:
+    """A success: lifted, held so until the end, and the hand still at the object.
+
+    That is the `success` of a training episode, from topics instead of the simulator's memory.
+    """
+
+    def __init__(self, robot: RobotModel, rule: SuccessConfig, start_height_m: float) -> None:
+        """Args:
+        robot: The robot.
+        rule: The training task's rule.
+        start_height_m: Height of the object's centre at rest, base frame.
+        """
+        self._rule = rule
+        self._names = robot.joint_names
+        self._kinematics = Kinematics(robot, (*FINGERTIPS, GRASP_CENTER))
+        self._start_height_m = start_height_m
+        self._lifted_since_s: float | None = None
+        self._position: NDArray[np.float64] | None = None
+        self._stamp_s = 0.0
+        self.max_lift_m = 0.0
+
+    def observe(self, object_position: NDArray[np.float64], stamp_s: float) -> None:
+        """Takes a pose of the object: [3] m, base frame, at a monotonic time."""
+        lift_m = float(object_position[2]) - self._start_height_m
+        self.max_lift_m = max(self.max_lift_m, lift_m)
+        self._position, self._stamp_s = object_position, stamp_s
+        if lift_m <= self._rule.height_m:
+            self._lifted_since_s = None
+        elif self._lifted_since_s is None:
+            self._lifted_since_s = stamp_s
+
+    def success(self, joints: JointSample) -> bool:
+        """The verdict at the end of the episode.
+
+        Args:
+            joints: The robot at that time.
+        """
+        if self._lifted_since_s is None or self._position is None:
+            return False
+        held = self._stamp_s - self._lifted_since_s >= self._rule.hold_s
+        return held and self._farthest_m(joints, self._position) < self._rule.reach_m
+
+    def _farthest_m(self, joints: JointSample, object_position: NDArray[np.float64]) -> float:
+        """Largest distance of a fingertip or the grasp centre from the object."""
+        place = {name: index for index, name in enumerate(joints.names)}
+        position = joints.position[[place[name] for name in self._names]]
+        frames = self._kinematics.forward(torch.from_numpy(position).float().unsqueeze(0))
+        offsets = frames.position[0].double().numpy() - object_position
+        return float(np.linalg.norm(offsets, axis=1).max())

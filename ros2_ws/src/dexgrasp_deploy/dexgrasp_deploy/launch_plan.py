@@ -1,0 +1,85 @@
+"""The nodes of a deployment; the launch files and `dexgrasp up` start this one list."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from dexgrasp_sim.bringup import NodeSpec
+from dexgrasp_sim.config import ConfigError
+
+MODES = ("mock", "sim", "hardware")
+PACKAGE = "dexgrasp_deploy"
+
+
+def deploy_nodes(
+    mode: str,
+    bundle: str | Path,
+    drivers: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> list[NodeSpec]:
+    """Robot driver, camera and policy; the modes differ in the drivers alone.
+
+    Args:
+        mode: "mock", "sim" or "hardware".
+        bundle: Policy bundle folder.
+        drivers: Driver by kind (`arm`, `hand`, `camera`) for the mode "hardware".
+        seed: Seed of the simulated world.
+
+    Raises:
+        ConfigError: The mode does not exist, or a driver of the hardware is not named.
+    """
+    if mode not in MODES:
+        raise ConfigError(f"mode {mode!r} is not one of {', '.join(MODES)}")
+    chosen = dict.fromkeys(("arm", "hand", "camera"), mode)
+    if mode == "hardware":
+        chosen = dict(drivers or {})
+        if missing := [kind for kind in ("arm", "hand", "camera") if not chosen.get(kind)]:
+            names = ", ".join(f"{kind}.driver" for kind in missing)
+            raise ConfigError(f"hardware needs {names}; give `module:Class` of your drivers")
+    folder = str(Path(bundle).resolve())
+    robot = {"bundle": folder, "seed": seed}
+    robot |= {f"{kind}.driver": chosen[kind] for kind in ("arm", "hand")}
+    camera = {"bundle": folder, "camera.driver": chosen["camera"]}
+    policy = {"bundle": folder, "autostart": mode != "hardware"}
+    return [
+        NodeSpec(PACKAGE, "robot_driver_node", "robot_driver_node", robot),
+        NodeSpec(PACKAGE, "camera_node", "camera_node", camera),
+        NodeSpec(PACKAGE, "policy_node", "policy_node", policy),
+    ]
+
+
+def episode_node(mode: str, bundle: str | Path, episodes: int) -> NodeSpec:
+    """The node that runs episodes and ends; in the simulation it judges them, too."""
+    parameters = {
+        "bundle": str(Path(bundle).resolve()),
+        "episodes": episodes,
+        "simulated": mode == "sim",
+    }
+    return NodeSpec(PACKAGE, "episode_node", "episode_node", parameters)
+
+
+def with_parameter_file(nodes: Sequence[NodeSpec], path: Path) -> list[NodeSpec]:
+    """The nodes with the values of a ROS parameter file (`<node>: ros__parameters: ...`) on top.
+
+    Raises:
+        ConfigError: The file cannot be read, or names a node that is not in the list.
+    """
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"--params {path}: {error}") from None
+    names = [node.name for node in nodes]
+    for name, values in content.items():
+        if name not in names or not isinstance(values, dict) or set(values) != {"ros__parameters"}:
+            raise ConfigError(
+                f"--params {path}: `{name}` must be one of {', '.join(names)} and hold "
+                "`ros__parameters` only"
+            )
+    return [
+        replace(node, parameters={**node.parameters, **values["ros__parameters"]})
+        if (values := content.get(node.name))
+        else node
+        for node in nodes
+    ]

@@ -1,0 +1,177 @@
+"""Runs grasp episodes one after the other, prints one JSON line about them, and ends."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from geometry_msgs.msg import PoseStamped
+from rclpy.action import ActionClient
+from rclpy.client import Client
+from rclpy.executors import Executor
+from rclpy.node import Node
+from rclpy.task import Future
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
+from dexgrasp_deploy.drivers.base import JointSample
+from dexgrasp_deploy.judge import GraspJudge
+from dexgrasp_deploy.nodes.conversions import from_joint_state, from_pose, from_stamp
+from dexgrasp_deploy.nodes.parameters import NEWEST, Parameters
+from dexgrasp_learner.bundle import read_manifest
+from dexgrasp_msgs.action import Grasp
+from dexgrasp_msgs.msg import PolicyStatus
+from dexgrasp_sim.nodes.node_main import run_node
+from dexgrasp_sim.robot.kuka_allegro import load_robot
+
+_START_TIMEOUT_S = 60.0
+_CALL_TIMEOUT_S = 10.0
+_MARGIN_S = 15.0
+_RETRY_S = 0.2
+
+
+class EpisodeNode(Node):
+    """Parameters: `bundle`, `episodes`, and `simulated`: there is a `sim/reset` before and a
+    `sim/object_pose` to judge by.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("episode_node", automatically_declare_parameters_from_overrides=True)
+        parameters = Parameters(self)
+        self._task = read_manifest(Path(parameters.get("bundle", ""))).task
+        self._episodes = parameters.get("episodes", 1)
+        self._simulated = parameters.get("simulated", True)
+        parameters.reject_unknown()
+        self._robot = load_robot()
+        self._joints: JointSample | None = None
+        self._policy_ready = False
+        self._judge: GraspJudge | None = None
+        self._grasp = ActionClient(self, Grasp, "grasp")
+        self._release = self.create_client(Trigger, "policy/release")
+        self._reset = self.create_client(Trigger, "sim/reset")
+        self.create_subscription(JointState, "joint_states", self._on_joints, NEWEST)
+        self.create_subscription(PoseStamped, "sim/object_pose", self._on_pose, NEWEST)
+        self.create_subscription(PolicyStatus, "policy/status", self._on_status, NEWEST)
+
+    def run(self, executor: Executor) -> dict[str, Any]:
+        """All episodes.
+
+        Returns:
+            What is printed: `episodes`, `success_rate` (None where nothing can judge),
+            `control_hz`, `deadline_misses`, `clamped_commands`, `outcomes` of each episode.
+
+        Raises:
+            SystemExit: Something did not answer in time; logged.
+        """
+        self._executor = executor
+        self._wait(self._all_there, _START_TIMEOUT_S, "policy, joint states or services")
+        outcomes = [self._run_episode() for _ in range(self._episodes)]
+        judged = [item["success"] for item in outcomes if item["success"] is not None]
+        periods = sum(max(0, item["steps"] - 1) for item in outcomes)
+        duration_s = sum(item["duration_s"] for item in outcomes)
+        return {
+            "episodes": len(outcomes),
+            "success_rate": sum(judged) / len(judged) if judged else None,
+            "control_hz": round(periods / duration_s, 2) if duration_s else 0.0,
+            "deadline_misses": sum(item["deadline_misses"] for item in outcomes),
+            "clamped_commands": sum(item["clamped_commands"] for item in outcomes),
+            "outcomes": outcomes,
+        }
+
+    def _all_there(self) -> bool:
+        servers = [self._release, *([self._reset] if self._simulated else [])]
+        return (
+            self._policy_ready
+            and self._joints is not None
+            and self._grasp.server_is_ready()
+            and all(server.service_is_ready() for server in servers)
+        )
+
+    def _run_episode(self) -> dict[str, Any]:
+        self._call(self._release)
+        start: dict[str, Any] = {"object": None}
+        if self._simulated:
+            start = json.loads(self._call(self._reset).message)
+            rule = self._task.success
+            self._judge = GraspJudge(self._robot, rule, start["start_height_m"])
+        result = self._send_goal()
+        success = lift_m = None
+        if self._judge is not None and self._joints is not None:
+            success, lift_m = self._judge.success(self._joints), round(self._judge.max_lift_m, 4)
+        if result.error_msg:
+            self.get_logger().info(f"episode ended: {result.error_msg}")
+        return {
+            "object": start["object"],
+            "success": success,
+            "max_lift_m": lift_m,
+            "ended": result.error_msg or "success",
+            "steps": result.steps,
+            "duration_s": result.duration_s,
+            "deadline_misses": result.deadline_misses,
+            "clamped_commands": result.clamped_commands,
+        }
+
+    def _send_goal(self) -> Grasp.Result:
+        """One goal; again while the policy node has not yet received its first measurements."""
+        deadline_s = time.monotonic() + _CALL_TIMEOUT_S
+        while True:
+            handle = self._result(self._grasp.send_goal_async(Grasp.Goal()), _CALL_TIMEOUT_S)
+            if not handle.accepted:
+                self._fail("the goal was rejected")
+            future = handle.get_result_async()
+            result = self._result(future, self._task.episode_s + _MARGIN_S).result
+            stale = result.error_code == Grasp.Result.STALE_OBSERVATION and result.steps == 0
+            if not stale or time.monotonic() > deadline_s:
+                return result
+            retry_s = time.monotonic() + _RETRY_S
+            self._wait(lambda: time.monotonic() > retry_s, _CALL_TIMEOUT_S, "time to pass")
+
+    def _call(self, client: Client) -> Trigger.Response:
+        response = self._result(client.call_async(Trigger.Request()), _CALL_TIMEOUT_S)
+        if not response.success:
+            self._fail(f"{client.srv_name}: {response.message}")
+        return response
+
+    def _result(self, future: Future, timeout_s: float) -> Any:
+        self._wait(future.done, timeout_s, "an answer")
+        return future.result()
+
+    def _wait(self, done: Callable[[], bool], timeout_s: float, what: str) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not done():
+            if time.monotonic() > deadline_s:
+                self._fail(f"waited {timeout_s:.0f} s for {what}")
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def _fail(self, message: str) -> None:
+        self.get_logger().error(message)
+        raise SystemExit(1)
+
+    def _on_joints(self, message: JointState) -> None:
+        self._joints = from_joint_state(self.get_clock(), message)
+
+    def _on_status(self, message: PolicyStatus) -> None:
+        self._policy_ready = bool(message.bundle_id)
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        if self._judge is not None:
+            stamp_s = from_stamp(self.get_clock(), message.header.stamp)
+            self._judge.observe(from_pose(message)[:3], stamp_s)
+
+
+def run_and_print(node: EpisodeNode, executor: Executor) -> None:
+    """The body of the process."""
+    print(json.dumps(node.run(executor)), flush=True)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point."""
+    torch.set_num_threads(1)
+    return run_node(EpisodeNode, args, body=run_and_print)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The launch plan for `ros2 launch`; imported by the launch files only."""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode, Node
+
+from dexgrasp_deploy.launch_plan import PACKAGE, deploy_nodes, episode_node, with_parameter_file
+from dexgrasp_sim.robot.kuka_allegro import URDF_PATH
+
+_DRIVERS = ("arm", "hand", "camera")
+
+
+def deployment(mode: str) -> LaunchDescription:
+    """The nodes of `launch_plan.deploy_nodes` with rviz and episodes as options.
+
+    Args:
+        mode: "mock", "sim" or "hardware".
+    """
+    share = Path(get_package_share_directory(PACKAGE))
+    arguments = [
+        DeclareLaunchArgument("bundle", description="policy bundle folder"),
+        DeclareLaunchArgument(
+            "params",
+            default_value=str(share / "config" / f"{mode}.yaml"),
+            description="ROS parameter file on top of the defaults",
+        ),
+        DeclareLaunchArgument("seed", default_value="0", description="seed of a simulated world"),
+        DeclareLaunchArgument("episodes", default_value="0", description="run so many episodes"),
+        DeclareLaunchArgument("rviz", default_value="false", description="show the robot"),
+    ]
+    if mode == "hardware":
+        arguments += [
+            DeclareLaunchArgument(f"{kind}_driver", description="`module:Class`")
+            for kind in _DRIVERS
+        ]
+    nodes = OpaqueFunction(function=_plan, args=[mode])
+    return LaunchDescription([*arguments, nodes, *_viewers(share)])
+
+
+def _plan(context: LaunchContext, mode: str) -> list[Node]:
+    def value(name: str) -> str:
+        return LaunchConfiguration(name).perform(context)
+
+    drivers = {kind: value(f"{kind}_driver") for kind in _DRIVERS} if mode == "hardware" else {}
+    nodes = deploy_nodes(mode, value("bundle"), drivers, int(value("seed")))
+    nodes = with_parameter_file(nodes, Path(value("params")))
+    if int(value("episodes")):
+        nodes.append(episode_node(mode, value("bundle"), int(value("episodes"))))
+    return [
+        (LifecycleNode if node.name == "policy_node" else Node)(
+            package=node.package,
+            executable=node.executable,
+            name=node.name,
+            namespace="",
+            parameters=[dict(node.parameters)],
+            output="screen",
+        )
+        for node in nodes
+    ]
+
+
+def _viewers(share: Path) -> list[Node]:
+    """rviz, and the transforms that its robot display needs."""
+    condition = IfCondition(LaunchConfiguration("rviz"))
+    return [
+        Node(
+            package="robot_state_publisher",
+            executable="robot_state_publisher",
+            parameters=[{"robot_description": URDF_PATH.read_text()}],
+            condition=condition,
+        ),
+        Node(
+            package="rviz2",
+            executable="rviz2",
+            arguments=["-d", str(share / "rviz" / "deploy.rviz")],
+            condition=condition,
+        ),
+    ]

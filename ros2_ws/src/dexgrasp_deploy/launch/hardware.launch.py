@@ -1,0 +1,12 @@
+"""A policy bundle on your robot: name your drivers as `arm_driver:=module:Class` and so on.
+
+The policy starts unconfigured: `ros2 lifecycle set /policy_node configure`, then `activate`.
+"""
+
+from launch import LaunchDescription
+
+from dexgrasp_deploy.nodes.launching import deployment
+
+
+def generate_launch_description() -> LaunchDescription:
+    return deployment("hardware")
