@@ -9,6 +9,7 @@ import sys
 import tempfile
 
 import pytest
+
 from dexgrasp_sim.ros_environment import WorkspaceError, ros_environment
 
 _MARK = "DEXGRASP_TEST_PID"

@@ -1,4 +1,4 @@
-"""Who may import what; the rules hold for the code as written, also for imports inside functions."""
+"""Who may import what; the rules hold for imports inside functions too."""
 
 import ast
 from pathlib import Path

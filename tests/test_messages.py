@@ -4,10 +4,11 @@ import math
 from pathlib import Path
 
 import pytest
+from rclpy.serialization import deserialize_message, serialize_message
+
 from dexgrasp_msgs.action import Grasp
 from dexgrasp_msgs.msg import LearnerStatus, PolicyStatus, SimWorkerStatus
 from dexgrasp_msgs.srv import LoadPolicy, SetRunState
-from rclpy.serialization import deserialize_message, serialize_message
 
 INTERFACES = sorted(
     file
@@ -18,7 +19,7 @@ SELF_EXPLAINING = {"run_id", "success", "message", "error_msg", "workers_alive"}
 
 
 def constants(message: type) -> dict[str, int]:
-    return {name: getattr(message, name) for name in dir(type(message)) if name.isupper()}
+    return {name: getattr(message, name) for name in dir(type(message)) if name[0].isupper()}
 
 
 @pytest.mark.parametrize("file", INTERFACES, ids=lambda path: path.name)
@@ -38,7 +39,7 @@ def test_every_field_is_explained(file):
         (LearnerStatus, {"STARTING", "RUNNING", "PAUSED", "STOPPING", "FINISHED", "FAILED"}),
         (PolicyStatus, {"IDLE", "RUNNING", "HOLD", "FAULT"}),
         (SetRunState.Request, {"PAUSE", "RESUME", "STOP"}),
-        (LoadPolicy.Request, {"SUCCESS", "NOT_FOUND", "INVALID", "INCOMPATIBLE", "BUSY"}),
+        (LoadPolicy.Response, {"SUCCESS", "NOT_FOUND", "INVALID", "INCOMPATIBLE", "BUSY"}),
         (Grasp.Goal, {"EXECUTE", "SHADOW"}),
         (Grasp.Feedback, {"STARTING", "REACHING", "LIFTING", "HOLDING", "STOPPING"}),
     ],
@@ -51,7 +52,7 @@ def test_enums_are_numbered_from_zero(message, names):
 
 def test_success_is_error_code_zero():
     assert Grasp.Result.SUCCESS == 0
-    assert LoadPolicy.Request.SUCCESS == 0
+    assert LoadPolicy.Response.SUCCESS == 0
     assert len(set(constants(Grasp.Result).values())) == len(constants(Grasp.Result)) == 8
 
 

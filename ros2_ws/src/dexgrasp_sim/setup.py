@@ -19,7 +19,6 @@ setup(
         (f"share/{NAME}/launch", sorted(glob("launch/*.launch.py"))),
         (f"share/{NAME}/config", sorted(glob("config/*.yaml"))),
         (f"share/{NAME}/rviz", sorted(glob("rviz/*.rviz"))),
-        (f"share/{NAME}/urdf", sorted(glob("urdf/*.urdf"))),
     ],
     install_requires=["setuptools"],
     extras_require={"test": ["pytest"]},

@@ -298,7 +298,7 @@ class ControlLoop:
             self.episode.fault(Reason.TRACKING, now_s)
 
     def _send(self, position: Vector) -> None:
-        self._port.send(dict(zip(self._robot.joint_names, position.tolist())))
+        self._port.send(dict(zip(self._robot.joint_names, position.tolist(), strict=True)))
 
     def _hold(self, reason: Reason, now_s: float) -> None:
         self.episode.enter(State.HOLD, reason, now_s)

@@ -45,6 +45,7 @@ def examine() -> dict[str, Any]:
         of runs whose learner is gone).
     """
     import torch
+
     from dexgrasp_sim.transport.shared_memory import SHARED_MEMORY_ROOT
 
     ros, messages, problems = _check_ros()

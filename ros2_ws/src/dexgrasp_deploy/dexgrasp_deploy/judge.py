@@ -18,10 +18,12 @@ class GraspJudge:
     """
 
     def __init__(self, robot: RobotModel, rule: SuccessConfig, start_height_m: float) -> None:
-        """Args:
-        robot: The robot.
-        rule: The training task's rule.
-        start_height_m: Height of the object's centre at rest, base frame.
+        """Begins an episode.
+
+        Args:
+            robot: The robot.
+            rule: The training task's rule.
+            start_height_m: Height of the object's centre at rest, base frame.
         """
         self._rule = rule
         self._names = robot.joint_names

@@ -57,8 +57,11 @@ class PolicyObserver:
     def __init__(
         self, manifest: BundleManifest, robot: RobotModel, freshness: FreshnessConfig
     ) -> None:
-        """Raises ConfigError when the policy was trained on another robot or needs a group that
-        no sensor measures.
+        """Checks that policy and robot fit.
+
+        Raises:
+            ConfigError: The policy was trained on another robot or reads a group that no sensor
+                measures.
         """
         if tuple(manifest.robot.joint_names) != robot.joint_names:
             raise ConfigError(
@@ -142,7 +145,7 @@ class PolicyObserver:
             torch.tensor([time_fraction]),
             self._proprio,
         )
-        observation: dict[str, NDArray[Any]] = {"proprio": self._proprio[0].numpy()}
+        observation: dict[str, NDArray[Any]] = {"proprio": self._proprio[0].numpy().copy()}
         spec = self._manifest.image
         if spec is not None:
             pixels = self._fresh_pixels(image, now_s)
@@ -164,8 +167,8 @@ def policy_image(
 ) -> NDArray[Any]:
     """A camera's image as the simulated camera of the training would have given it.
 
-    The image is cropped around its centre to the training camera's field of view and resized; depth
-    outside the training camera's range becomes 0.
+    The image is cropped around its centre to the training camera's field of view and resized;
+    depth outside the training camera's range becomes 0.
 
     Args:
         pixels: Depth [H, W] uint16 mm, or stereo [2, H, W, 3] uint8 RGB.

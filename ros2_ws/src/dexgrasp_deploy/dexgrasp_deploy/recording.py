@@ -7,19 +7,20 @@ import cv2
 import imageio.v2 as imageio
 import numpy as np
 import torch
+from torch import Tensor
+
 from dexgrasp_learner.evaluate import PolicyFactory, allocate
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.vision.camera import CameraConfig
-from torch import Tensor
 
 _VIEW = CameraConfig(
     width=400,
     height=300,
-    fovy_deg=42.0,
-    position_m=(-1.28, 0.62, 0.78),
-    look_at_m=(-0.50, 0.10, 0.40),
+    fovy_deg=38.0,
+    position_m=(-1.16, 0.52, 0.72),
+    look_at_m=(-0.50, 0.08, 0.44),
     far_m=10.0,
 )
 """From beyond the table, so that arm, hand and object are in the picture."""

@@ -12,8 +12,9 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-from dexgrasp_learner.run_folder import provenance
 from jinja2 import Environment, PackageLoader, select_autoescape
+
+from dexgrasp_learner.run_folder import provenance
 
 
 def write_report(folder: Path, figures: Mapping[str, Any]) -> Path:

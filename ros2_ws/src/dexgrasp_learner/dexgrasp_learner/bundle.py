@@ -40,7 +40,7 @@ _TOLERANCE = 1e-4
 
 
 class BundleError(ConfigError):
-    """A folder is no usable bundle: incomplete, changed, of another version or not reproducible."""
+    """A folder is no usable bundle: incomplete, changed, outdated or not reproducible."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -194,14 +194,17 @@ def run_step(
     if memory.size:
         feed[MEMORY_IN] = memory
     names = [output.name for output in bundle.session.get_outputs()]
-    values = dict(zip(names, bundle.session.run(names, feed)))
+    values = dict(zip(names, bundle.session.run(names, feed), strict=True))
     result = {name: value[0] for name, value in values.items() if name != MEMORY_OUT}
     return {**result, MEMORY_OUT: values.get(MEMORY_OUT, memory)}
 
 
 def read_vectors(path: Path) -> dict[str, NDArray[Any]]:
-    """The recorded steps: observation groups [T, *shape], `memory` [2, 1, H] of the first step,
-    and the learner's `action` [T, A] and `auxiliary` [T, K].
+    """Reads the recorded steps.
+
+    Returns:
+        Observation groups [T, *shape], `memory` [2, 1, H] before the first step, and the
+        learner's `action` [T, A] and `auxiliary` [T, K].
 
     Raises:
         BundleError: The file is damaged.
@@ -263,7 +266,8 @@ def _check_signature(
     actions = {node.name: list(node.shape) for node in session.get_outputs()}.get(ACTION)
     if actions != [1, len(manifest.action_names)]:
         raise BundleError(
-            f"{folder}: action output {actions}, not [1, {len(manifest.action_names)}]; export again"
+            f"{folder}: action output {actions} is not [1, {len(manifest.action_names)}]; "
+            "export again"
         )
 
 

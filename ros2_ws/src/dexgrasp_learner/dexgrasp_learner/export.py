@@ -145,7 +145,8 @@ class _SingleStep(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         actor = self.actor
-        observations = {name: value.unsqueeze(0) for name, value in zip(actor.groups, inputs)}
+        pairs = zip(actor.groups, inputs, strict=False)
+        observations = {name: value.unsqueeze(0) for name, value in pairs}
         has_memory = len(inputs) > len(actor.groups)
         memory = inputs[-1] if has_memory else actor.initial_memory(1)
         output = actor(observations, torch.zeros(1, 1, dtype=torch.bool), memory)

@@ -17,18 +17,30 @@ import yaml
 from dexgrasp_sim.config import ConfigError, to_dict
 
 
-def create_run_folder(parent: Path, name: str, config: Any) -> Path:
-    """Makes `parent/<name>_<time>` with `config.yaml` (resolved) and `run.json` (provenance).
+def new_run_id(name: str) -> str:
+    """A name for a run and its folder: `<name>_<time>`."""
+    return f"{name}_{datetime.now():%Y%m%d_%H%M%S}"
+
+
+def create_run_folder(parent: Path, name: str, config: Any, run_id: str = "") -> Path:
+    """Makes `parent/<run id>` with `config.yaml` (resolved) and `run.json` (provenance).
+
+    Args:
+        parent: Made if it is not there.
+        name: Of the config.
+        config: A config dataclass.
+        run_id: See `new_run_id`; "" draws one. A folder that exists is left alone, the new one
+            gets a number behind its name.
 
     Raises:
         ConfigError: The folder cannot be written.
     """
-    stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
-    folder = parent / f"{name}_{stamp}"
+    run_id = run_id or new_run_id(name)
+    folder = parent / run_id
     attempt = 1
     while folder.exists():
         attempt += 1
-        folder = parent / f"{name}_{stamp}_{attempt}"
+        folder = parent / f"{run_id}_{attempt}"
     try:
         (folder / "logs").mkdir(parents=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False))

@@ -29,6 +29,7 @@ from dexgrasp_sim.config import to_dict
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 
 _PAUSE_POLL_S = 0.2
+_ENDED = (RunState.FINISHED, RunState.FAILED)
 EVALUATION_SEED = 1_000_003
 """Evaluations draw from seeds that no training run uses."""
 
@@ -319,6 +320,8 @@ class Runner:
             update_fraction=seconds.get("update", 0.0) / total_s,
             schema_hash=self.schema_hash,
             num_workers=self.pool.num_workers,
+            # a run fails as soon as one is lost, and none is left when it has ended
+            workers_alive=0 if state in _ENDED else self.pool.num_workers,
             **{key: value for key, value in changes.items() if value is not None},
             **others,
         )

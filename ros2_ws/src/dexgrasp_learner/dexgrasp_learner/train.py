@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dexgrasp_sim.config import ConfigError
 
 if TYPE_CHECKING:
     from dexgrasp_learner.config import RunConfig
-    from dexgrasp_learner.runner import Algorithm
+    from dexgrasp_learner.runner import Algorithm, RunSummary
 
 INTERRUPTED = 130
 
@@ -77,7 +77,7 @@ def supervise(args: argparse.Namespace, config: "RunConfig", algorithm: "Algorit
         print(f"checkpoint: {control.status.checkpoint or 'none'}", file=sys.stderr)
         return 1
     if args.json:
-        print(json.dumps(_without_nan(asdict(summary))))
+        print(summary_json(summary))
     else:
         print(f"run folder: {summary.run_dir}\ncheckpoint: {summary.checkpoint}")
     return INTERRUPTED if control.stopping else 0
@@ -101,9 +101,11 @@ def _stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(name, handler)
 
 
-def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN."""
-    return {
-        key: None if isinstance(value, float) and math.isnan(value) else value
-        for key, value in values.items()
-    }
+def summary_json(summary: "RunSummary") -> str:
+    """One JSON object; it says null for NaN, which JSON does not have."""
+    return json.dumps(
+        {
+            key: None if isinstance(value, float) and math.isnan(value) else value
+            for key, value in asdict(summary).items()
+        }
+    )

@@ -2,6 +2,7 @@
 
 import io
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -54,11 +55,11 @@ def make_teacher() -> Actor:
     teacher = build_actor(NetworkConfig(actor_groups=("state",), hidden=()), SPECS, ACTIONS)
     teacher.trunk.normalizer.count.fill_(1.0)
     with torch.no_grad():
-        teacher.head[-1].weight.copy_(torch.tensor([[2.0, 0.0], [0.0, -2.0]]))
+        teacher.head.get_parameter("0.weight").copy_(torch.tensor([[2.0, 0.0], [0.0, -2.0]]))
     return teacher
 
 
-def make_student(memory: str = "lstm", seed: int = 0) -> Actor:
+def make_student(memory: Literal["none", "lstm"] = "lstm", seed: int = 0) -> Actor:
     config = NetworkConfig(
         actor_groups=("cue",),
         memory=memory,
@@ -69,7 +70,9 @@ def make_student(memory: str = "lstm", seed: int = 0) -> Actor:
     return build_actor(config, SPECS, ACTIONS, seed=seed)
 
 
-def make(config: DistillationConfig, memory: str = "lstm", seed: int = 0) -> Distillation:
+def make(
+    config: DistillationConfig, memory: Literal["none", "lstm"] = "lstm", seed: int = 0
+) -> Distillation:
     return Distillation(make_student(memory, seed), make_teacher(), config, seed)
 
 

@@ -146,7 +146,7 @@ def test_distribution_agrees_with_torch():
     generator = torch.Generator().manual_seed(3)
     distribution = DiagonalGaussian(3, initial_std=0.7)
     with torch.no_grad():
-        distribution.log_std += torch.tensor([0.1, -0.2, 0.3])
+        distribution.log_std.add_(torch.tensor([0.1, -0.2, 0.3]))
     mean, old_mean, actions = torch.randn(3, 4, 5, 3, generator=generator)
     old_log_std = torch.tensor([-0.3, 0.0, 0.2])
     oracle = Independent(Normal(mean, distribution.std), 1)

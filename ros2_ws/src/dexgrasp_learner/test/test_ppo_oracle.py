@@ -1,6 +1,6 @@
 """Our PPO against rsl_rl's: same weights and rollout, same values, losses and updated weights."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def pool_tensors(seed: int) -> dict[str, Tensor]:
     }
 
 
-def make_ours(config: PpoConfig, memory: str) -> Ppo:
+def make_ours(config: PpoConfig, memory: Literal["none", "lstm"]) -> Ppo:
     network = NetworkConfig(
         actor_groups=("proprio",),
         critic_groups=("critic",),
@@ -50,7 +50,10 @@ def make_ours(config: PpoConfig, memory: str) -> Ppo:
     )
     actor, critic = build_actor(network, SPECS, ACTIONS), build_critic(network, SPECS)
     with torch.no_grad():
-        actor.head[-1].weight.mul_(50)  # means of order one, as in the middle of a training run
+        last_layer = f"{2 * len(HIDDEN)}.weight"
+        actor.head.get_parameter(last_layer).mul_(
+            50
+        )  # means of order one, as in the middle of a training run
     for net in (actor, critic):
         _make_normalisation_the_identity(net)
         if memory == "lstm":
@@ -67,7 +70,7 @@ def _make_normalisation_the_identity(net: Actor | Critic) -> None:
 def _cut_direct_view(net: Actor | Critic) -> None:
     """rsl_rl's heads see the memory only."""
     with torch.no_grad():
-        net.head[0].weight[:, : -net.memory_size] = 0
+        net.head.get_parameter("0.weight")[:, : -net.memory_size] = 0
 
 
 def make_theirs(ours: Ppo, config: PpoConfig, memory: str) -> PPO:
@@ -103,11 +106,12 @@ def make_theirs(ours: Ppo, config: PpoConfig, memory: str) -> PPO:
 
 
 def _copy_weights(ours: Actor | Critic, theirs: nn.Module) -> None:
-    head = {name: t for name, t in ours.head.state_dict().items()}
+    head = dict(ours.head.state_dict())
     if ours.memory_size:
         head["0.weight"] = head["0.weight"][:, -ours.memory_size :]
-        theirs.rnn.rnn.load_state_dict(ours.trunk.memory.lstm.state_dict())
-    theirs.mlp.load_state_dict(head)
+        lstm = ours.trunk.memory.get_submodule("lstm")
+        theirs.get_submodule("rnn.rnn").load_state_dict(lstm.state_dict())
+    theirs.get_submodule("mlp").load_state_dict(head)
 
 
 def collect(ours: Ppo, theirs: PPO, tensors: dict[str, Tensor], rollout: Rollout) -> None:
@@ -141,6 +145,7 @@ def compare_rollouts(rollout: Rollout, theirs: PPO) -> None:
     storage = theirs.storage
     close(rollout.values[:HORIZON], storage.values.squeeze(-1))
     close(rollout.log_prob, storage.actions_log_prob.squeeze(-1))
+    assert storage.distribution_params is not None
     close(rollout.mean, storage.distribution_params[0])
     close(rollout.returns, storage.returns.squeeze(-1))
     close(rollout.advantages, storage.advantages.squeeze(-1))
@@ -178,7 +183,10 @@ def test_reactive_update_ends_at_the_same_weights(config):
     for mine, other in ((ours.actor, theirs.actor), (ours.critic, theirs.critic)):
         for name, weight in mine.head.state_dict().items():
             close(weight, other.mlp.state_dict()[name])
-    close(ours.actor.distribution.log_std, theirs.actor.distribution.log_std_param)
+    close(
+        ours.actor.distribution.log_std,
+        theirs.actor.get_parameter("distribution.log_std_param"),
+    )
 
 
 def test_divergence_is_theirs():

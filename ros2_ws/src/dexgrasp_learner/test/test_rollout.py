@@ -121,7 +121,8 @@ def test_order_depends_on_the_generator_only():
 
     def deal(seed: int) -> list[int]:
         generator = torch.Generator().manual_seed(seed)
-        return torch.cat(sum(rollout.minibatches(4, 2, generator), [])).tolist()
+        minibatches = rollout.minibatches(4, 2, generator)
+        return [int(env) for minibatch in minibatches for micro in minibatch for env in micro]
 
     assert deal(1) == deal(1)
     assert deal(1) != deal(2)

@@ -94,10 +94,12 @@ class NodeGroup:
     def __init__(
         self, specs: Sequence[NodeSpec], environment: Mapping[str, str], folder: Path
     ) -> None:
-        """Args:
-        specs: What to start, in order.
-        environment: For every node; it must hold what rclpy needs.
-        folder: Existing folder for the parameter files.
+        """Starts nothing yet.
+
+        Args:
+            specs: What to start, in order.
+            environment: For every node; it must hold what rclpy needs.
+            folder: Existing folder for the parameter files.
         """
         self._specs = specs
         self._folder = folder
@@ -156,7 +158,7 @@ class NodeGroup:
             time.sleep(_POLL_S)
 
     def stop(self) -> None:
-        """Ends every process: SIGINT, then SIGTERM, then SIGKILL to those that stay; idempotent."""
+        """Ends every process: SIGINT, then SIGTERM, then SIGKILL; idempotent."""
         for signal_number, patience_s in _STOP_STAGES:
             running = [p for p in self._processes.values() if p.popen.poll() is None]
             for process in running:

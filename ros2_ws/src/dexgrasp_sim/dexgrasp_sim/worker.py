@@ -25,8 +25,13 @@ from torch import Tensor
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.transport.channel import Channel, ChannelClosed, connect
 from dexgrasp_sim.transport.layout import RESULT_NAMES, RunLayout, rollout_schema_hash
-from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError
-from dexgrasp_sim.transport.shared_memory import Segment, remove_if_dead, socket_path
+from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError, require
+from dexgrasp_sim.transport.shared_memory import (
+    Segment,
+    remove_if_dead,
+    run_folder,
+    socket_path,
+)
 from dexgrasp_sim.transport.telemetry import WorkerState, WorkerTelemetry
 from dexgrasp_sim.vec_env import VecEnv, make_env
 
@@ -38,7 +43,6 @@ THREAD_VARIABLES = (
 )
 """What numerical libraries read, when they are imported, to size their thread pools."""
 
-WELCOME_TIMEOUT_S = 60.0
 _POLL_S = 1.0
 _LOCK_RELEASE_S = 2.0
 
@@ -229,7 +233,7 @@ def _build(channel: Channel, segment: Segment, index: int) -> EnvSlice:
     """Builds the environments that the learner's WELCOME names and reports their schema."""
     telemetry = WorkerTelemetry(segment.telemetry, index)
     telemetry.count(pid=os.getpid(), state=WorkerState.BUILDING)
-    orders = channel.expect(MessageType.WELCOME, WELCOME_TIMEOUT_S).payload or {}
+    orders = require(_next_message(channel), MessageType.WELCOME).payload or {}
     channel.spin_us = orders["spin_us"]
     _limit_threads(orders["threads"])
     start, stop = segment.layout.slices[index]
@@ -258,12 +262,8 @@ def _obey(channel: Channel, env_slice: EnvSlice) -> None:
     env_slice.telemetry.count(state=WorkerState.WAITING)
     while True:
         begin_s = time.perf_counter()
-        try:
-            message = channel.receive(_POLL_S)
-        except TimeoutError:
-            continue  # the learner is updating its weights; should it die, the channel tells
-        finally:
-            env_slice.telemetry.spend(waiting=time.perf_counter() - begin_s)
+        message = _next_message(channel)
+        env_slice.telemetry.spend(waiting=time.perf_counter() - begin_s)
         if message.type == MessageType.STOP:
             return
         if message.type == MessageType.STEP:
@@ -282,6 +282,13 @@ def _obey(channel: Channel, env_slice: EnvSlice) -> None:
             env_slice.report()
 
 
+def _next_message(channel: Channel) -> Message:
+    """Waits for as long as the learner lives: it may be updating its weights, or be paused."""
+    while True:
+        with suppress(TimeoutError):
+            return channel.receive(_POLL_S)
+
+
 def _exit_with_learner(channel: Channel, run_id: str) -> None:
     """Ends the process when the learner's end of the channel closes, whatever it is doing."""
     poller = select.poll()
@@ -296,7 +303,7 @@ def _leave_dead_run(run_id: str) -> None:
     """Removes the run if its learner is dead; the lock goes a moment after the socket does."""
     print(f"dexgrasp worker: the learner of run {run_id} is gone", file=sys.stderr, flush=True)
     for _ in range(20):
-        if remove_if_dead(run_id):
+        if remove_if_dead(run_id) or not run_folder(run_id).exists():
             return
         time.sleep(_LOCK_RELEASE_S / 20)
 

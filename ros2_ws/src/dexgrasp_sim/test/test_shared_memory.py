@@ -3,7 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import namedtuple
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,7 +23,11 @@ from dexgrasp_sim.transport.shared_memory import (
 )
 
 LAYOUT = RunLayout(
-    (TensorSpec("depth", (3, 5), "int16"), TensorSpec("state", (4,)), TensorSpec("on", (), "bool")),
+    (
+        TensorSpec("depth", (3, 5), "int16"),
+        TensorSpec("state", (4,)),
+        TensorSpec("contact", (), "bool"),
+    ),
     action_dim=2,
     control_dt_s=0.1,
     horizon=3,
@@ -115,8 +119,7 @@ def test_attaching_to_no_run_names_those_there_are(segment):
 
 
 def test_too_little_shared_memory_is_said_before_anything_starts(run_id, monkeypatch):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(64 * 2**20, 0, 2**19))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**19))
     layout = RunLayout((TensorSpec("image", (1000, 1000), "uint8"),), 1, 0.1, 1, ((0, 1),))
     with pytest.raises(ConfigError, match=r"0\.5 MiB free and this run needs 1\.9 MiB"):
         Segment.create(run_id, layout)

@@ -135,6 +135,7 @@ def test_an_observer_sees_status_view_and_images_without_the_learner_s_help(lear
     learner.order(MessageType.START)
     observer = RunObserver(learner.run_id)
     assert observer.view() is None
+    assert observer.observation("depth") is None
     observer.watch(4)
     assert observer.view() is None, "the worker has not stepped since"
     for slot in range(3):
@@ -161,6 +162,8 @@ def test_an_observer_sees_status_view_and_images_without_the_learner_s_help(lear
     assert observer.statuses()[0].state == WorkerState.ABSENT
     with pytest.raises(ValueError, match=r"not in 0\.\.4"):
         observer.watch(5)
+    observer.watch(None)
+    assert observer.view() is None
     observer.close()
 
 
@@ -278,7 +281,7 @@ def test_a_view_is_written_at_most_thirty_times_per_second():
     now_s = [100.0]
     env_slice, tensors = make_slice(clock=lambda: now_s[0])
     env_slice.reset()
-    tensors["telemetry.watched_env"][0] = 1
+    tensors["telemetry.watched"][0] = 1 + 1
     times = []
     for _ in range(100):
         env_slice.step(0, 0)
@@ -286,7 +289,7 @@ def test_a_view_is_written_at_most_thirty_times_per_second():
         times.append(tensors["telemetry.seconds"][0, -1].item())
         now_s[0] += 0.01
     assert len(set(times)) == 25, "every fourth of steps that are 10 ms apart"
-    tensors["telemetry.watched_env"][0] = 2
+    tensors["telemetry.watched"][0] = 1 + 2
     env_slice.show()
     assert tensors["view.env"][0].item() == 2, "another environment is shown at once"
     assert tensors["view.goal"][0].tolist() == [2.0, 2.0, 2.0]

@@ -31,11 +31,11 @@ class _MockJoints(JointDriver):
         self._clock = context.clock
         if context.manifest is not None:
             robot = context.manifest.robot
-            start = dict(zip(robot.joint_names, robot.start_position_rad))
+            start = dict(zip(robot.joint_names, robot.start_position_rad, strict=True))
         else:
             robot_model = context.robot
             zeros = np.clip(0.0, robot_model.lower, robot_model.upper)
-            start = dict(zip(robot_model.joint_names, zeros.tolist()))
+            start = dict(zip(robot_model.joint_names, zeros.tolist(), strict=True))
         self._position = {name: start[name] for name in self.joint_names}
 
     def read(self) -> JointSample:

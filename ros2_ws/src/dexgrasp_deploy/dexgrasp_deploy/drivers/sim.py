@@ -52,7 +52,7 @@ class SimWorld:
         self._columns = {name: index for index, name in enumerate(self._joint_names)}
         self.episode = -1
         self.dropped_s = 0.0
-        self.reset()
+        self._begin(0)
 
     @property
     def object_name(self) -> str:
@@ -78,9 +78,11 @@ class SimWorld:
         if seed is not None and seed != self.seed:
             self.seed, self.episode = seed, -1
         self.episode += 1
-        if self.episode:
-            self._env.close()
-        self._env = GraspEnv(self.task, 1, self.seed, 1, (), env_offset=self.episode)
+        self._env.close()
+        self._begin(self.episode)
+
+    def _begin(self, episode: int) -> None:
+        self._env = GraspEnv(self.task, 1, self.seed, 1, (), env_offset=episode)
         self._env.reset({spec.name: spec.empty(1) for spec in RESULT_SPECS})
         self._targets = self._env.engine.joint_position.clone()
         self._time_s = self._clock()

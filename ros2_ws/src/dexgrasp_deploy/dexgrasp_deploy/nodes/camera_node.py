@@ -1,4 +1,4 @@
-"""A camera driver on topics: depth as 16UC1 millimetres or a stereo pair as rgb8, and CameraInfo."""
+"""A camera driver on topics: depth as 16UC1 millimetres or a stereo pair as rgb8."""
 
 import sys
 import time

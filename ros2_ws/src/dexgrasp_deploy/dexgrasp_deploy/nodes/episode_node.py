@@ -34,8 +34,9 @@ _RETRY_S = 0.2
 
 
 class EpisodeNode(Node):
-    """Parameters: `bundle`, `episodes`, and `simulated`: there is a `sim/reset` before and a
-    `sim/object_pose` to judge by.
+    """Parameters: `bundle`, `episodes` and `simulated`.
+
+    Simulated means that there is a `sim/reset` and a `sim/object_pose` to judge by.
     """
 
     def __init__(self) -> None:
@@ -126,8 +127,7 @@ class EpisodeNode(Node):
             stale = result.error_code == Grasp.Result.STALE_OBSERVATION and result.steps == 0
             if not stale or time.monotonic() > deadline_s:
                 return result
-            retry_s = time.monotonic() + _RETRY_S
-            self._wait(lambda: time.monotonic() > retry_s, _CALL_TIMEOUT_S, "time to pass")
+            self._pause(_RETRY_S)
 
     def _call(self, client: Client) -> Trigger.Response:
         response = self._result(client.call_async(Trigger.Request()), _CALL_TIMEOUT_S)
@@ -145,6 +145,10 @@ class EpisodeNode(Node):
             if time.monotonic() > deadline_s:
                 self._fail(f"waited {timeout_s:.0f} s for {what}")
             self._executor.spin_once(timeout_sec=0.05)
+
+    def _pause(self, duration_s: float) -> None:
+        end_s = time.monotonic() + duration_s
+        self._wait(lambda: time.monotonic() > end_s, duration_s + _CALL_TIMEOUT_S, "time to pass")
 
     def _fail(self, message: str) -> None:
         self.get_logger().error(message)

@@ -29,9 +29,11 @@ class GraspAction:
     """Action server `grasp`."""
 
     def __init__(self, node: Node, loop: Callable[[], ControlLoop | None]) -> None:
-        """Args:
-        node: Owner.
-        loop: The active control loop; None while no policy is active.
+        """Starts the server.
+
+        Args:
+            node: Owner.
+            loop: Gives the active control loop; None while no policy is active.
         """
         self._loop = loop
         self._goal: ServerGoalHandle | None = None

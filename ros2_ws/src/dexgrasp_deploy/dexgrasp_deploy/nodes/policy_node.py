@@ -3,6 +3,7 @@
 import gc
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,10 +30,9 @@ _DONE, _REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAI
 
 
 class PolicyNode(LifecycleNode):
-    """Parameters: `bundle`, `autostart` (configure and activate at once), and those of
-    ControlConfig.
+    """Inactive, it commands nothing and refuses goals; configuring loads the bundle.
 
-    Inactive, it commands nothing and refuses goals. Configuring loads the bundle.
+    Parameters: `bundle`, `autostart` (configure and activate at once), and those of ControlConfig.
     """
 
     def __init__(self) -> None:
@@ -135,6 +135,10 @@ class PolicyNode(LifecycleNode):
         super().destroy_node()
 
 
+def _is_over(node: PolicyNode, loop: ControlLoop) -> bool:
+    return node.active_loop is not loop
+
+
 def control(node: PolicyNode, executor: Executor) -> None:
     """Runs control periods at their deadlines and callbacks in between, in one thread."""
     node.port.attach(executor)
@@ -147,7 +151,7 @@ def control(node: PolicyNode, executor: Executor) -> None:
         if loop is None:
             executor.spin_once(timeout_sec=_IDLE_SPIN_S)
         else:
-            loop.run(stop=lambda: node.active_loop is not loop)
+            loop.run(stop=partial(_is_over, node, loop))
 
 
 def main(args: list[str] | None = None) -> int:

@@ -24,7 +24,9 @@ _HEALTH_PERIOD_S = 1.0
 
 
 class RobotDriverNode(Node):
-    """Parameters: `bundle`, `seed`, `state_rate_hz`, `arm.driver`, `hand.driver`, and under `arm.`
+    """Drives arm and hand.
+
+    Parameters: `bundle`, `seed`, `state_rate_hz`, `arm.driver`, `hand.driver`, and under `arm.`
     and `hand.` whatever the chosen drivers know.
     """
 
@@ -77,7 +79,7 @@ class RobotDriverNode(Node):
             self._world_topics.publish(stamp)
 
     def _on_command(self, message: JointState) -> None:
-        positions = dict(zip(message.name, message.position))
+        positions = dict(zip(message.name, message.position, strict=False))
         complete = len(message.name) == len(message.position)
         if not complete or not set(positions) <= self._joints or not _finite(positions):
             self._refused += 1

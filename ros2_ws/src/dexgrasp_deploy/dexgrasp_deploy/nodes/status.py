@@ -20,10 +20,12 @@ _STATES = {
 
 
 def policy_status(loop: ControlLoop | None, message: str, stamp: Time) -> PolicyStatus:
-    """Args:
-    loop: None while no bundle is loaded.
-    message: For people, where there is no loop to speak.
-    stamp: Now.
+    """Fills the message.
+
+    Args:
+        loop: None while no bundle is loaded.
+        message: For people, where there is no loop to speak.
+        stamp: Now.
     """
     status = PolicyStatus(message=message)
     status.header.stamp = stamp

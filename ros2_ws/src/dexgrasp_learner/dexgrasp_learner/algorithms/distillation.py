@@ -1,4 +1,4 @@
-"""Online distillation: the student acts, the teacher says at every step what it would have done."""
+"""Online distillation: the student acts, the teacher says at every step what it would do."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any

@@ -163,7 +163,12 @@ class Ppo:
             for minibatch in rollout.minibatches(
                 self.config.minibatches, self.config.micro_batches, self.shuffle
             ):
-                steps.append(self._optimize(rollout, minibatch, old_log_std, epoch))
+                where = f"epoch {epoch}, learning rate {self.learning_rate:.3g}"
+                terms = self._accumulate(rollout, minibatch, old_log_std)
+                steps.append(check_finite(terms, where))
+                if len(steps) > 1:  # before the first step the policy is the one that acted
+                    self._adapt_learning_rate(steps[-1]["kl"])
+                self._step()
         self._update_statistics(rollout, range(rollout.horizon))
         metrics = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
         return {
@@ -254,14 +259,10 @@ class Ppo:
         if self.config.normalize_values:
             self.value_normalizer.update(returns.unsqueeze(-1))
 
-    def _optimize(
-        self, rollout: Rollout, minibatch: list[Tensor], old_log_std: Tensor, epoch: int
-    ) -> dict[str, float]:
-        """One optimizer step of both nets; returns its terms.
-
-        Raises:
-            NonFiniteLoss: Before the weights change.
-        """
+    def _accumulate(
+        self, rollout: Rollout, minibatch: list[Tensor], old_log_std: Tensor
+    ) -> dict[str, Tensor]:
+        """Leaves the clipped gradients of a minibatch in the nets; returns its terms, scalars."""
         self.actor_optimizer.zero_grad()
         self.critic_optimizer.zero_grad()
         envs = sum(len(micro_batch) for micro_batch in minibatch)
@@ -275,12 +276,12 @@ class Ppo:
         limit = self.config.max_grad_norm
         terms["actor_grad_norm"] = nn.utils.clip_grad_norm_(self.actor.parameters(), limit)
         terms["critic_grad_norm"] = nn.utils.clip_grad_norm_(self.critic.parameters(), limit)
-        values = check_finite(terms, f"epoch {epoch}, learning rate {self.learning_rate:.3g}")
-        self._adapt_learning_rate(values["kl"])
+        return terms
+
+    def _step(self) -> None:
         self.actor_optimizer.step()
         self.critic_optimizer.step()
         self.actor.distribution.clamp_std()
-        return values
 
     def _total(self, losses: Mapping[str, Tensor]) -> Tensor:
         config = self.config
@@ -304,17 +305,14 @@ class Ppo:
         return error.mean()
 
     def _adapt_learning_rate(self, kl: float) -> None:
-        """Moves the learning rate against the KL divergence of the minibatch.
-
-        A divergence of exactly zero is the first minibatch of an update and says nothing.
-        """
+        """Moves the learning rate against the KL divergence of a minibatch."""
         config = self.config
         if config.schedule == "fixed":
             return
         rate = self.learning_rate
         if kl > 2 * config.desired_kl:
             rate = max(config.min_learning_rate, rate / _LEARNING_RATE_STEP)
-        elif 0 < kl < config.desired_kl / 2:
+        elif kl < config.desired_kl / 2:
             rate = min(config.max_learning_rate, rate * _LEARNING_RATE_STEP)
         _set_learning_rate(self.actor_optimizer, rate)
         if config.critic_learning_rate is None:

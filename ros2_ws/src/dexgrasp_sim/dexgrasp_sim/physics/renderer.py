@@ -54,15 +54,16 @@ class BatchRenderer:
 
         Raises:
             ValueError: The models' geoms differ, a visible geom is of a type that cannot be
-                drawn, or an index into `models` or `threads` is out of range.
+                drawn, there is no environment, or an index into `models` or `threads` is out of
+                range.
         """
         self._model_of_env = np.array(model_of_env, dtype=np.int64)
-        if threads < 1 or not np.isin(self._model_of_env, range(len(models))).all():
-            raise ValueError(
-                f"threads {threads} must be at least 1 and model_of_env {model_of_env} within "
-                f"0 to {len(models) - 1}; correct the one that is not"
-            )
         self.num_envs = len(self._model_of_env)
+        if not (threads > 0 < self.num_envs and np.isin(model_of_env, range(len(models))).all()):
+            raise ValueError(
+                f"threads {threads} must be at least 1 and model_of_env {model_of_env} must hold "
+                f"numbers from 0 to {len(models) - 1}; correct the one that is not"
+            )
         self._num_geoms = models[0].ngeom
         self._camera = camera
         self._geometry = collect_geometry(models)

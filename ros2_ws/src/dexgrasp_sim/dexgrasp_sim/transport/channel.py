@@ -33,7 +33,7 @@ class Channel:
         Args:
             connection: Closed by `close`.
             spin_us: Microseconds to ask again and again before sleeping. Saves the wake-up
-                (about 50 us), costs a CPU core while it lasts.
+                (some 50 us), costs a CPU core while it lasts.
         """
         self.spin_us = spin_us
         self._socket = connection
@@ -116,7 +116,7 @@ def ready_channels(
     return [channel for channel in channels if channel.fileno() in ready]
 
 
-def connect(path: Path, spin_us: float = 0.0) -> Channel:
+def connect(path: Path) -> Channel:
     """Connects to a listener.
 
     Raises:
@@ -129,7 +129,7 @@ def connect(path: Path, spin_us: float = 0.0) -> Channel:
     except OSError as error:
         connection.close()
         raise ChannelClosed(f"nobody listens at {path}: {error}") from None
-    return Channel(connection, spin_us)
+    return Channel(connection)
 
 
 class Listener:
@@ -141,14 +141,14 @@ class Listener:
         self._socket.bind(str(path))
         self._socket.listen(1)
 
-    def accept(self, timeout_s: float, spin_us: float = 0.0) -> Channel | None:
+    def accept(self, timeout_s: float) -> Channel | None:
         """The connection that arrives within `timeout_s` seconds, else None."""
         self._socket.settimeout(max(timeout_s, 0.0))
         try:
             connection, _ = self._socket.accept()
         except (TimeoutError, BlockingIOError):
             return None
-        return Channel(connection, spin_us)
+        return Channel(connection)
 
     def close(self) -> None:
         """Stops listening; idempotent. The socket file goes with the run's folder."""

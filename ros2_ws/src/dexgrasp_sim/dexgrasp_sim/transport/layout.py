@@ -143,13 +143,16 @@ class RunLayout:
 
     @cached_property
     def telemetry_blocks(self) -> tuple[Block, ...]:
-        """A row per worker, so that nobody writes where another writes."""
+        """A row per worker, so that nobody writes where another writes, but for `watched`.
+
+        That is 1 + the index of the environment to look at; 0, as in fresh memory, for none.
+        """
         workers = self.num_workers
         blocks = place(
             [
                 ("telemetry.counters", "int64", (workers, len(COUNTERS))),
                 ("telemetry.seconds", "float64", (workers, len(SECONDS))),
-                ("telemetry.watched_env", "int64", (1,)),
+                ("telemetry.watched", "int64", (1,)),
                 ("view.env", "int64", (workers, 1)),
                 *((f"view.{s.name}", s.dtype, (workers, *s.shape)) for s in VIEW_SPECS),
             ]

@@ -17,7 +17,6 @@ from dexgrasp_sim.transport.layout import COUNTERS, SECONDS, VIEW_SPECS, RunLayo
 from dexgrasp_sim.transport.shared_memory import Segment
 
 VIEW_PERIOD_S = 1 / 30
-NOBODY_WATCHES = -1
 
 _COUNTER = {name: column for column, name in enumerate(COUNTERS)}
 _SECOND = {name: column for column, name in enumerate(SECONDS)}
@@ -53,7 +52,7 @@ class WorkerTelemetry:
         # numpy: writing one number through a torch view takes microseconds
         self._counters = telemetry["telemetry.counters"][index].numpy()
         self._seconds = telemetry["telemetry.seconds"][index].numpy()
-        self._watched = telemetry["telemetry.watched_env"].numpy()
+        self._watched = telemetry["telemetry.watched"].numpy()
         self._view_env = telemetry["view.env"][index].numpy()
         self._view = {spec.name: telemetry[f"view.{spec.name}"][index] for spec in VIEW_SPECS}
         self._clock = clock
@@ -70,7 +69,7 @@ class WorkerTelemetry:
 
     def wanted_env(self, start: int, stop: int) -> int | None:
         """The watched environment (global index) if it is in [start, stop) and a view is due."""
-        watched = int(self._watched[0])
+        watched = int(self._watched[0]) - 1
         if not start <= watched < stop:
             return None
         age_s = self._clock() - self._seconds[_SECOND["view_time_s"]]
@@ -168,21 +167,20 @@ class RunObserver:
         """All workers now."""
         return read_statuses(self._segment.telemetry)
 
-    def watch(self, env: int) -> None:
-        """Chooses the one environment of the run to look at; `NOBODY_WATCHES` ends it.
+    def watch(self, env: int | None) -> None:
+        """Chooses the one environment of the run that all observers look at; None: none.
 
         Raises:
             ValueError: There is no such environment.
         """
-        if not NOBODY_WATCHES <= env < self.layout.num_envs:
+        if env is not None and not 0 <= env < self.layout.num_envs:
             raise ValueError(f"environment {env} is not in 0..{self.layout.num_envs - 1}")
-        self._segment.telemetry["telemetry.watched_env"][0] = env
+        self._segment.telemetry["telemetry.watched"][0] = 0 if env is None else env + 1
 
     def view(self) -> EnvView | None:
         """The watched environment, None as long as its worker has not shown it."""
         tensors = self._segment.telemetry
-        env = int(tensors["telemetry.watched_env"])
-        row = self._worker_of(env)
+        env, row = self._watched()
         if row is None:
             return None
         sequence = tensors["telemetry.counters"][row].numpy()[_COUNTER["view_sequence"] :]
@@ -202,8 +200,7 @@ class RunObserver:
 
         A worker may be writing it: good enough to look at, not to learn from.
         """
-        env = int(self._segment.telemetry["telemetry.watched_env"])
-        row = self._worker_of(env)
+        env, row = self._watched()
         if row is None:
             return None
         return self._segment.tensors[name][self.statuses()[row].slot, env].clone()
@@ -212,6 +209,8 @@ class RunObserver:
         """Detaches; idempotent."""
         self._segment.close()
 
-    def _worker_of(self, env: int) -> int | None:
-        slices = self.layout.slices
-        return next((k for k, (start, stop) in enumerate(slices) if start <= env < stop), None)
+    def _watched(self) -> tuple[int, int | None]:
+        """The watched environment and its worker."""
+        env = int(self._segment.telemetry["telemetry.watched"]) - 1
+        slices = enumerate(self.layout.slices)
+        return env, next((k for k, (start, stop) in slices if start <= env < stop), None)

@@ -135,8 +135,9 @@ class CameraConfig:
             position = torch.as_tensor(position, dtype=points.dtype, device=points.device)
         in_camera = (points - position) @ axes  # type: ignore[operator]
         depth = in_camera[..., 2]
-        u = in_camera[..., 0] / depth * self.focal_px + (self.width - 1) / 2
-        v = in_camera[..., 1] / depth * self.focal_px + (self.height - 1) / 2
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            u = in_camera[..., 0] / depth * self.focal_px + (self.width - 1) / 2
+            v = in_camera[..., 1] / depth * self.focal_px + (self.height - 1) / 2
         stack = torch.stack if isinstance(points, Tensor) else np.stack
         return stack([u, v], -1), depth  # type: ignore[call-overload]
 

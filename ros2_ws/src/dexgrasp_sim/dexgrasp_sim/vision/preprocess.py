@@ -27,7 +27,8 @@ def metres_to_millimetres(depth_m: Tensor) -> Tensor:
     depths become 0 (invalid), and so does what rounds to 0.
     """
     valid = torch.isfinite(depth_m) & (depth_m > 0)
-    millimetres = torch.floor(torch.where(valid, depth_m, 0.0) * 1000 + 0.5)
+    # in float64 like the simulated camera, so that the same depth is the same millimetre in both
+    millimetres = torch.floor(torch.where(valid, depth_m, 0.0).to(torch.float64) * 1000 + 0.5)
     return millimetres.clamp(max=_MAX_MM).to(torch.int16)
 
 

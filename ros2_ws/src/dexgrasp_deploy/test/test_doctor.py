@@ -1,0 +1,62 @@
+import fcntl
+import json
+import os
+
+import pytest
+
+from dexgrasp_deploy import doctor
+from dexgrasp_deploy.cli import main
+from dexgrasp_sim.transport import shared_memory
+
+
+@pytest.fixture
+def shm(tmp_path, monkeypatch):
+    """A shared-memory folder of this test's own."""
+    monkeypatch.setattr(shared_memory, "SHARED_MEMORY_ROOT", tmp_path)
+    return tmp_path
+
+
+def test_this_machine_is_ready(capsys):
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["ok"] is True and report["problems"] == []
+    assert report["messages"] is True
+    assert report["ros"]["source"] in ("wheels", "system")
+    assert report["ros"]["distro"] in ("jazzy", "kilted")
+    assert "fastrtps" in report["ros"]["middleware"]
+    assert report["backends"]["mujoco"]["available"] is True
+    assert report["shm_free_mb"] > 0
+    assert set(report) >= {"python", "torch", "gpu", "dead_runs"}
+
+
+def test_a_backend_that_is_not_there_has_a_reason():
+    for module in ("dexgrasp_sim.physics.nothing", "dexgrasp_sim.physics.engine"):
+        state = doctor._check_backend(module, "no_such_package")
+        assert state["available"] is False and state["reason"]
+
+
+def test_a_missing_workspace_is_a_problem(shm, monkeypatch, capsys):
+    monkeypatch.setenv("DEXGRASP_ROOT", str(shm))
+    assert main(["doctor"]) == 1
+    shown = capsys.readouterr().out
+    assert "PROBLEM: no ros2_ws/src/dexgrasp_msgs/package.xml" in shown
+    assert shown.endswith("not ready\n")
+
+
+def test_dead_runs_are_told_from_live_ones(shm):
+    (shm / "dexgrasp_dead").mkdir()
+    (shm / "dexgrasp_live").mkdir()
+    (shm / "fastrtps_port7411").touch()
+    live = os.open(shm / "dexgrasp_live", os.O_RDONLY)
+    fcntl.flock(live, fcntl.LOCK_EX)
+    try:
+        assert doctor._dead_runs() == [str(shm / "dexgrasp_dead")]
+    finally:
+        os.close(live)
+
+
+def test_too_little_shared_memory_is_a_problem(monkeypatch):
+    monkeypatch.setattr(doctor, "_SHM_NEEDED_MB", 1e12)
+    report = doctor.examine()
+    assert report["ok"] is False
+    assert any("--shm-size" in problem for problem in report["problems"])

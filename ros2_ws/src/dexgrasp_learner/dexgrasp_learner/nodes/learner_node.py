@@ -1,0 +1,148 @@
+"""A training run under ROS: its status as a topic; pause, resume, stop and save as services.
+
+The run has a thread of its own and waits for nothing on a topic.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.executors import Executor
+from rclpy.node import Node
+
+from dexgrasp_learner.config import load_run_config
+from dexgrasp_learner.nodes.learner_report import learner_status
+from dexgrasp_learner.run_folder import create_run_folder
+from dexgrasp_learner.run_thread import RunThread
+from dexgrasp_learner.train import summary_json
+from dexgrasp_msgs.msg import LearnerStatus
+from dexgrasp_msgs.srv import SaveCheckpoint, SetRunState
+from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.nodes.node_main import run_node
+
+_STATUS_PERIOD_S = 1.0
+_POLL_S = 0.2
+_FAILED_EXIT = 1
+
+
+class LearnerNode(Node):
+    """Topic `~/status` (LearnerStatus, 1 Hz); services `~/set_run_state`, `~/save_checkpoint`.
+
+    Parameters:
+        config: YAML file of the run.
+        resume: Run folder to continue, instead of `config`.
+        runs: Parent of the run folder.
+        run_id: Name of the run; "": made of the config's name and the time.
+        overrides: `a.b=value` strings that win over the file.
+        save_timeout_s: How long a checkpoint that was asked for may take.
+        stop_timeout_s: How long the run may take to end in order.
+
+    Attributes:
+        training: The run.
+        stop_timeout_s: The parameter.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("learner_node")
+        self._save_timeout_s: float = self._parameter("save_timeout_s", 120.0)
+        self.stop_timeout_s: float = self._parameter("stop_timeout_s", 300.0)
+        self.training = self._make_run()
+        self._control = self.training.control
+        self._status = self.create_publisher(LearnerStatus, "~/status", 1)
+        self.create_timer(_STATUS_PERIOD_S, self.publish_status)
+        self.create_service(SetRunState, "~/set_run_state", self._on_set_run_state)
+        self.create_service(
+            SaveCheckpoint,
+            "~/save_checkpoint",
+            self._on_save_checkpoint,
+            callback_group=MutuallyExclusiveCallbackGroup(),  # the status goes on while it waits
+        )
+
+    def publish_status(self) -> None:
+        """Publishes where the run stands."""
+        stamp = self.get_clock().now().to_msg()
+        self._status.publish(learner_status(self._control, self._run_id, stamp))
+
+    def _make_run(self) -> RunThread:
+        config_path, resume = self._parameter("config", ""), self._parameter("resume", "")
+        runs, self._run_id = self._parameter("runs", "runs"), self._parameter("run_id", "")
+        overrides = self._parameter("overrides", [""])  # an empty list would have no type in ROS
+        if not (config_path or resume):
+            raise ConfigError("parameter config: name a run configuration, or resume a run folder")
+        path = Path(resume) / "config.yaml" if resume else Path(config_path)
+        config = load_run_config(path, [text for text in overrides if text])
+        if resume:
+            folder = Path(resume).resolve()
+        else:
+            folder = create_run_folder(Path(runs), config.name, config, self._run_id)
+        self._run_id = self._run_id or folder.name
+        return RunThread(config, folder, self._run_id, resume=bool(resume))
+
+    def _on_set_run_state(
+        self, request: SetRunState.Request, response: SetRunState.Response
+    ) -> SetRunState.Response:
+        commands = {
+            request.PAUSE: (self._control.pause, "pauses"),
+            request.RESUME: (self._control.resume, "goes on"),
+            request.STOP: (self._control.stop, "stops, with a checkpoint,"),
+        }
+        if request.command not in commands:
+            response.message = f"command {request.command} is none of {sorted(commands)}"
+            return response
+        command, effect = commands[request.command]
+        command()
+        response.success = True
+        response.message = f"the run {effect} after the present iteration"
+        return response
+
+    def _on_save_checkpoint(
+        self, request: SaveCheckpoint.Request, response: SaveCheckpoint.Response
+    ) -> SaveCheckpoint.Response:
+        response.path = self._control.save(self._save_timeout_s)
+        response.success = bool(response.path)
+        if not response.success:
+            response.message = f"no checkpoint within {self._save_timeout_s:g} s"
+        return response
+
+    def _parameter(self, name: str, default: Any) -> Any:
+        return self.declare_parameter(name, default).value
+
+
+def train(node: LearnerNode, executor: Executor) -> None:
+    """Runs the run; it ends with a checkpoint also where the node is told to stop.
+
+    Raises:
+        SystemExit: The run failed, did not end in time, or was interrupted twice.
+    """
+    training = node.training
+    training.start()
+    try:
+        while training.is_alive() and node.context.ok():
+            executor.spin_once(timeout_sec=_POLL_S)
+        if node.context.ok():
+            node.publish_status()
+    finally:
+        error = _end_in_order(node)
+        if error is not None:
+            node.get_logger().error(f"the run failed: {error}")
+            raise SystemExit(_FAILED_EXIT)
+    if training.summary is not None:
+        print(summary_json(training.summary), flush=True)
+
+
+def _end_in_order(node: LearnerNode) -> BaseException | None:
+    try:
+        node.training.stop(node.stop_timeout_s)
+    except (TimeoutError, KeyboardInterrupt) as error:
+        return error
+    return node.training.error
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point."""
+    return run_node(LearnerNode, args, body=train, threads=2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The ROS face of one simulator worker: its status, and the environment that somebody looks at.
+
+The worker itself is another process, which imports no ROS; this node reads what the worker writes
+into the run's shared memory and ends when the run does.
+
+==============================  ============================  =====================================
+topic                           type                          what
+==============================  ============================  =====================================
+``~/status``                    dexgrasp_msgs/SimWorkerStatus 1 Hz
+``joint_states``                sensor_msgs/JointState        all 23 joints
+``markers``                     visualization_msgs/           namespaces ``table``, ``object`` and
+                                MarkerArray                   ``goal``; frame ``base``
+``camera/depth/image_raw``      sensor_msgs/Image             16UC1, mm, 0: none; best effort
+``camera/depth/camera_info``    sensor_msgs/CameraInfo        best effort
+``robot_description``           std_msgs/String               the URDF; once, transient local
+==============================  ============================  =====================================
+
+One environment of the run is watched at a time. All topics but the status are about it; the node
+whose worker simulates it publishes them, at most `scene_rate_hz` times per second and only when
+it has moved. Setting `env_index` on any worker's node moves the view of the whole run.
+"""
+
+import json
+import sys
+import time
+
+import torch
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from dexgrasp_msgs.msg import SimWorkerStatus
+from dexgrasp_sim.config import ConfigError, parse_config
+from dexgrasp_sim.nodes.node_main import run_node
+from dexgrasp_sim.nodes.scene_topics import SceneTopics
+from dexgrasp_sim.nodes.worker_report import WorkerReporter
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.transport.shared_memory import Segment, remove_if_dead, run_folder
+from dexgrasp_sim.transport.telemetry import NOBODY_WATCHES, RunObserver, WorkerState
+
+_STATUS_PERIOD_S = 1.0
+_FAILED_EXIT = 1
+
+
+class SimWorkerNode(Node):
+    """See the module's text.
+
+    Parameters:
+        run_id: Id of the run.
+        worker: Index of the worker, from 0.
+        env_index: Environment of the run to look at; -1: leave that to other nodes.
+        task: The run's task config as JSON, for colours and sizes; "": the defaults.
+        wait_s: How long the run may take to appear.
+        scene_rate_hz: Upper limit for what shows the watched environment.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("sim_worker_node")
+        self._run_id: str = self.declare_parameter("run_id", "").value
+        self._worker: int = self.declare_parameter("worker", 0).value
+        task = json.loads(self.declare_parameter("task", "").value or "{}")
+        self._scene = SceneTopics(self, parse_config(GraspConfig, task, source="parameter task"))
+        self._scene_rate_hz: float = self.declare_parameter("scene_rate_hz", 10.0).value
+        self._wait_until_s = time.monotonic() + self.declare_parameter("wait_s", 120.0).value
+        self.declare_parameter("env_index", NOBODY_WATCHES)
+        self._status = self.create_publisher(SimWorkerStatus, "~/status", 1)
+        self._tensors = run_folder(self._run_id) / "tensors"
+        self._shown_s = 0.0
+        self._wait_timer = self.create_timer(0.1, self._attach_when_there)
+
+    def _attach_when_there(self) -> None:
+        # looks before it attaches: attaching to what is not there asks after all runs' locks
+        if not self._tensors.exists() and time.monotonic() < self._wait_until_s:
+            return
+        segment = Segment.attach(self._run_id)
+        self._observer = RunObserver(self._run_id)
+        layout = self._observer.layout
+        if not 0 <= self._worker < layout.num_workers:
+            raise ConfigError(
+                f"parameter worker = {self._worker}: the run has 0 to {layout.num_workers - 1}"
+            )
+        self._envs = range(*layout.slices[self._worker])
+        self._has_depth = "depth" in segment.tensors
+        self._reporter = WorkerReporter(self._run_id, self._worker, layout, segment.tensors)
+        self._watch(self.get_parameter("env_index").value)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._wait_timer.cancel()
+        self.create_timer(_STATUS_PERIOD_S, self._publish_status)
+        self.create_timer(1.0 / self._scene_rate_hz, self._publish_scene)
+
+    def _watch(self, env: int) -> None:
+        if env == NOBODY_WATCHES:
+            return
+        try:
+            self._observer.watch(env)
+        except ValueError as error:
+            raise ConfigError(f"parameter env_index: {error}") from None
+
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name != "env_index":
+                reason = f"{parameter.name} is read at start only"
+                return SetParametersResult(successful=False, reason=reason)
+            try:
+                self._watch(parameter.value)
+            except ConfigError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _publish_status(self) -> None:
+        ended = not self._tensors.exists() or remove_if_dead(self._run_id)
+        statuses = self._observer.statuses()
+        message = self._reporter.report(statuses, time.monotonic())
+        message.header.stamp = self.get_clock().now().to_msg()
+        in_order = statuses[self._worker].state == WorkerState.STOPPED
+        if ended and not in_order:
+            message.state = SimWorkerStatus.FAILED
+            self.get_logger().error(f"run {self._run_id} is gone; worker {self._worker} was lost")
+        self._status.publish(message)
+        if ended:
+            raise SystemExit(0 if in_order else _FAILED_EXIT)
+
+    def _publish_scene(self) -> None:
+        view = self._observer.view()
+        if view is None or view.env not in self._envs or view.time_s == self._shown_s:
+            return
+        self._shown_s = view.time_s
+        depth = self._observer.observation("depth") if self._has_depth else None
+        self._scene.publish(view, depth)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point."""
+    torch.set_num_threads(1)
+    return run_node(SimWorkerNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
