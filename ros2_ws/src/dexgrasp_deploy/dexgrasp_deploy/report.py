@@ -35,7 +35,7 @@ def write_report(folder: Path, figures: Mapping[str, Any]) -> Path:
         provenance=provenance(),
     )
     path = folder / "report.html"
-    path.write_text(page)
+    path.write_text(page, encoding="utf-8")
     return path
 
 

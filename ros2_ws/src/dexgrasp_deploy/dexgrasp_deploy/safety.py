@@ -27,14 +27,14 @@ class SafetyConfig:
         limit_margin_rad: Distance kept from the URDF position limits.
         velocity_scale: Share of the URDF velocity limits that may be commanded.
         full_speed_time_s: Time from rest to the URDF velocity limit; it sets the acceleration
-            limit (0.15 s gives the KUKA arm 11 to 21 rad/s^2 and the hand 42 rad/s^2).
+            limit (0.1 s gives the KUKA arm 17 to 31 rad/s^2 and the hand 63 rad/s^2).
         max_arm_tracking_rad: How far an arm command may lie ahead of the measured position.
         max_hand_tracking_rad: The same for the hand, where the distance is the grip force.
     """
 
     limit_margin_rad: Annotated[float, Field(ge=0)] = 0.0
     velocity_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
-    full_speed_time_s: Positive = 0.15
+    full_speed_time_s: Positive = 0.1
     max_arm_tracking_rad: Positive = 0.35
     max_hand_tracking_rad: Positive = 1.6
 

@@ -1,33 +1,36 @@
 """Checkpoints: what resumes a run exactly. They never leave the training machine; bundles do.
 
-    checkpoints/
-      iteration_000120/
-        state.json             iteration, steps, episode statistics, schema hash, config
-        actor.safetensors      the policy: all that evaluation and export need
-        training.pt            all nets, optimizers, generators, memories (tensors and numbers only)
-        simulators/            one file per worker, written by the worker itself
-      latest -> iteration_000120
+A checkpoint is a folder:
+
+- `state.json`: iteration, steps, episode statistics, schema hash, config
+- `actor.safetensors`: the policy, all that evaluation and export need
+- `training.pt`: all nets, optimizers, generators, memories (tensors and numbers only)
+- `simulators/`: one file per worker, written by the worker itself
+
+It stands in the run's `checkpoints` folder as `iteration_000120`; `latest` points to the newest.
 """
 
+import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor
-from dexgrasp_sim.config import ConfigError, parse_config
+from dexgrasp_sim.config import ConfigError, parse_config, to_dict
 from dexgrasp_sim.specs import TensorSpec, schema_hash
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 
 LATEST = "latest"
 _KEEP = 3
+_PARTIAL = ".partial_"
 
 
 def save_checkpoint(
@@ -50,22 +53,33 @@ def save_checkpoint(
         training: Nested dicts of tensors and plain values.
         state: Plain values for `state.json`.
         save_simulators: Called with an existing folder to write the simulators' state into.
+
+    Raises:
+        OSError: It cannot be written, as on a full disk; nothing of it is left then.
     """
     parent.mkdir(exist_ok=True)
+    _remove_partial(parent)
     final = parent / f"iteration_{iteration:06d}"
-    partial = parent / f".partial_{iteration:06d}"
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "simulators").mkdir(parents=True)
-    weights = {key: value.contiguous() for key, value in actor.state_dict().items()}
-    save_file(weights, partial / "actor.safetensors")
-    torch.save(training, partial / "training.pt")
-    (partial / "state.json").write_text(json.dumps({**state, "iteration": iteration}, indent=1))
-    save_simulators(partial / "simulators")
-    _flush(partial)
-    shutil.rmtree(final, ignore_errors=True)
+    partial = parent / f"{_PARTIAL}{iteration:06d}"
+    try:
+        (partial / "simulators").mkdir(parents=True)
+        weights = {key: value.contiguous() for key, value in actor.state_dict().items()}
+        # serialised in memory: the libraries' own writers do not raise OSError on a full disk
+        (partial / "actor.safetensors").write_bytes(save(weights))
+        (partial / "training.pt").write_bytes(_serialized(training))
+        state = {**state, "iteration": iteration}
+        (partial / "state.json").write_text(json.dumps(state, indent=1))
+        save_simulators(partial / "simulators")
+        _flush(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if final.exists():
+        final.rename(parent / f"{_PARTIAL}replaced")
     partial.rename(final)
     _point_latest(parent, final.name)
-    _remove_old(parent)
+    _remove_partial(parent)
+    _remove_old(parent, final)
     return final
 
 
@@ -86,9 +100,23 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     return json.loads((checkpoint / "state.json").read_text())
 
 
-def load_training(checkpoint: Path) -> dict[str, Any]:
-    """The training state that `save_checkpoint` got."""
-    return torch.load(checkpoint / "training.pt", weights_only=True)
+def load_training(checkpoint: Path, algorithm_keys: Collection[str]) -> dict[str, Any]:
+    """The training state that `save_checkpoint` got.
+
+    Args:
+        checkpoint: A checkpoint folder.
+        algorithm_keys: Of the state of the algorithm that is to go on with it.
+
+    Raises:
+        ConfigError: Another algorithm made it.
+    """
+    training = torch.load(checkpoint / "training.pt", weights_only=True)
+    if set(training["algorithm"]) != set(algorithm_keys):
+        raise ConfigError(
+            f"{checkpoint}: has {sorted(training['algorithm'])}, needed are "
+            f"{sorted(algorithm_keys)}; continue with the command that began the run"
+        )
+    return training
 
 
 def load_actor(path: Path) -> tuple[Actor, RunConfig, dict[str, TensorSpec]]:
@@ -105,18 +133,54 @@ def load_actor(path: Path) -> tuple[Actor, RunConfig, dict[str, TensorSpec]]:
     found = policy_schema(actor, config.task)
     if found != state["schema_hash"]:
         raise ConfigError(
-            f"{checkpoint}: made for observations {state['schema_hash']}, this version has {found}; "
-            "use the commit in run.json or train again"
+            f"{checkpoint}: made for observations {state['schema_hash']}, this version has "
+            f"{found}; use the commit in run.json or train again"
         )
     actor.load_state_dict(load_file(checkpoint / "actor.safetensors"))
     actor.eval()
     return actor, config, specs
 
 
+def check_resumable(checkpoint: Path, config: RunConfig) -> None:
+    """Makes sure that a run of this config can take over the nets and memories of a checkpoint.
+
+    Raises:
+        ConfigError: A value on which their sizes depend has changed.
+    """
+    saved, own = load_state(checkpoint)["config"], to_dict(config)
+    changes = [
+        *_changes(saved["network"], own["network"], "network"),
+        *_changes(saved["task"]["action"], own["task"]["action"], "task.action"),
+        *_changes(saved["task"]["camera"], own["task"]["camera"], "task.camera"),
+        *_changes(saved["simulators"], own["simulators"], "simulators", ("num_envs",)),
+    ]
+    if changes:
+        raise ConfigError(
+            f"{checkpoint}: cannot go on with {'; '.join(changes)}; leave it or start a new run"
+        )
+
+
 def policy_schema(actor: Actor, task: GraspConfig) -> str:
     """Hash of the observation groups that an actor reads, as the task defines them today."""
     specs = all_specs(task)
     return schema_hash([specs[group] for group in actor.groups])
+
+
+def _changes(
+    old: dict[str, Any], new: dict[str, Any], group: str, keys: Sequence[str] = ()
+) -> list[str]:
+    """What differs between two groups of plain values, in all keys or the given ones."""
+    return [
+        f"`{group}.{key}` = {new.get(key)!r}, which was {old.get(key)!r}"
+        for key in keys or sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _serialized(values: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    return buffer.getvalue()
 
 
 def _flush(folder: Path) -> None:
@@ -135,6 +199,12 @@ def _point_latest(parent: Path, name: str) -> None:
     link.replace(parent / LATEST)
 
 
-def _remove_old(parent: Path) -> None:
-    for old in sorted(parent.glob("iteration_*"))[:-_KEEP]:
+def _remove_partial(parent: Path) -> None:
+    for leftover in parent.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _remove_old(parent: Path, newest: Path) -> None:
+    others = sorted(path for path in parent.glob("iteration_*") if path != newest)
+    for old in others[: 1 - _KEEP]:
         shutil.rmtree(old, ignore_errors=True)

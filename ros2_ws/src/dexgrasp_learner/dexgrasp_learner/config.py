@@ -81,11 +81,11 @@ class RunConfig:
     """A training run. Every key has a default here; a YAML file holds what differs.
 
     Attributes:
-        name: Run folders start with it.
+        name: Run folders start with it; short and without slashes.
         seed: All random draws of the run come from generators that this seeds.
     """
 
-    name: str = "run"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")] = "run"
     seed: Annotated[int, Field(ge=0)] = 0
     task: GraspConfig = GraspConfig()
     simulators: SimulatorsConfig = SimulatorsConfig()
@@ -93,6 +93,24 @@ class RunConfig:
     ppo: PpoConfig = PpoConfig()
     distillation: DistillationConfig = DistillationConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> "RunConfig":
+        camera, network = self.task.camera, self.network
+        if (network.depth_near_m, network.depth_far_m) != (camera.near_m, camera.far_m):
+            raise ValueError(
+                f"network.depth_near_m and depth_far_m {network.depth_near_m}, "
+                f"{network.depth_far_m} must be those of task.camera {camera.near_m}, "
+                f"{camera.far_m}; change one pair"
+            )
+        for name, algorithm in (("ppo", self.ppo), ("distillation", self.distillation)):
+            pieces = algorithm.minibatches * algorithm.micro_batches
+            if pieces > self.simulators.num_envs:
+                raise ValueError(
+                    f"{name}.minibatches * micro_batches = {pieces} is more than "
+                    f"simulators.num_envs {self.simulators.num_envs}; lower them"
+                )
+        return self
 
     @property
     def groups(self) -> tuple[str, ...]:

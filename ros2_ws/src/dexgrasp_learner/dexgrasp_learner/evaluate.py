@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -65,16 +67,18 @@ def evaluate(
         make_policy: See `PolicyFactory`.
         config: The task; starts are not staggered.
         groups: Observation groups that the policy reads.
-        episodes: How many; environments beyond a batch of 128 run afterwards.
+        episodes: How many; more than 128 run in several batches of nearly the same size.
         seed: Of the episodes' starts.
         threads: CPU threads.
         show_progress: Whether a bar goes to stderr.
     """
     config = replace(config, stagger_starts=False)
     rows = []
+    batches = math.ceil(episodes / _BATCH)
+    limits = [episodes * batch // batches for batch in range(batches + 1)]
     with tqdm(total=episodes, desc=name, unit="episode", disable=not show_progress) as bar:
-        for offset in range(0, episodes, _BATCH):
-            count = min(_BATCH, episodes - offset)
+        for offset, stop in pairwise(limits):
+            count = stop - offset
             env = GraspEnv(config, count, seed, threads, groups, env_offset=offset)
             try:
                 rows.append(_run_batch(env, make_policy))
@@ -96,9 +100,7 @@ def evaluate_actor(
 ) -> Evaluation:
     """Evaluates the mean action of an actor; see `evaluate` and `actor_policy`."""
     factory = actor_policy(actor, swap_images)
-    return evaluate(
-        name, factory, config, actor.groups, episodes, seed, threads, show_progress
-    )
+    return evaluate(name, factory, config, actor.groups, episodes, seed, threads, show_progress)
 
 
 def actor_policy(actor: Actor, swap_images: bool = False) -> PolicyFactory:
@@ -188,16 +190,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=2_000_003)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
-        "--swap-images", action="store_true", help="control: each environment sees another's images"
+        "--swap-images", action="store_true", help="each environment sees another's images"
     )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
+    )
     parser.add_argument("--json", action="store_true", help="last line is one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates and prints the figures."""
-    if args.episodes < 1:
-        raise ConfigError(f"--episodes {args.episodes}: must be at least 1")
+    for name, least in (("episodes", 1), ("threads", 1), ("seed", 0)):
+        if getattr(args, name) < least:
+            raise ConfigError(f"--{name} {getattr(args, name)}: must be at least {least}")
+    if args.swap_images and args.episodes < 2:
+        raise ConfigError("--swap-images needs at least --episodes 2, to swap between")
+    if args.overrides and not args.config:
+        raise ConfigError(f"--set {args.overrides[0]}: changes a value of --config; give one")
     result = _evaluate_named(args)
     if args.json:
         print(json.dumps(asdict(result)))
@@ -210,7 +219,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate_named(args: argparse.Namespace) -> Evaluation:
-    from dexgrasp_learner.checkpoint import load_actor
+    from dexgrasp_learner.checkpoint import load_actor, policy_schema
     from dexgrasp_learner.config import RunConfig, load_run_config
     from dexgrasp_sim.config import to_dict
     from dexgrasp_sim.tasks.grasp.observations import grasp_specs
@@ -220,7 +229,13 @@ def _evaluate_named(args: argparse.Namespace) -> Evaluation:
     if args.policy not in ("scripted", "untrained"):
         actor, config, _ = load_actor(Path(args.policy))
         if args.config:
+            schema = policy_schema(actor, config.task)
             config = load_run_config(args.config, args.overrides)
+            if policy_schema(actor, config.task) != schema:
+                raise ConfigError(
+                    f"--config {args.config}: {args.policy} was trained for other observations; "
+                    "give the camera and the action of the run's config.yaml"
+                )
         return evaluate_actor(
             actor,
             config.task,

@@ -2,7 +2,9 @@
 
 import json
 import math
+import sys
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,6 +16,10 @@ from tqdm import tqdm
 
 from dexgrasp_sim.vec_env import EPISODE_FIELDS
 
+
+def warn(text: str) -> None:
+    """A line on stderr, above the progress bar if there is one."""
+    tqdm.write(f"dexgrasp: {text}", file=sys.stderr)
 
 
 class EpisodeStatistics:
@@ -62,22 +68,39 @@ class EpisodeStatistics:
 class MetricsWriter:
     """Appends one record per iteration to `metrics.jsonl` and to TensorBoard."""
 
-    def __init__(self, folder: Path) -> None:
-        self._file = (folder / "metrics.jsonl").open("a", buffering=1)
-        self._board = SummaryWriter(str(folder / "tensorboard"))
+    def __init__(self, folder: Path, iterations: int = 0) -> None:
+        """Opens both.
+
+        Args:
+            folder: The run folder.
+            iterations: How many are done. A run that was killed may have left records of later
+                ones, which come again, or half a line: these are dropped.
+        """
+        path = folder / "metrics.jsonl"
+        _drop_records(path, iterations)
+        self._file = path.open("a", buffering=1)
+        board = str(folder / "tensorboard")
+        self._board = SummaryWriter(board, purge_step=iterations + 1 if iterations else None)
 
     def write(self, iteration: int, record: dict[str, float]) -> None:
-        """One iteration's figures; names with a slash are grouped in TensorBoard."""
+        """One iteration's figures; names with a slash are grouped in TensorBoard.
+
+        A full disk costs figures, not the run.
+        """
         line = {"iteration": iteration, **{key: _plain(value) for key, value in record.items()}}
-        self._file.write(json.dumps(line) + "\n")
-        for key, value in record.items():
-            if math.isfinite(value):
-                self._board.add_scalar(key, value, iteration)
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            for key, value in record.items():
+                if math.isfinite(value):
+                    self._board.add_scalar(key, value, iteration)
+        except OSError as error:
+            warn(f"the figures of iteration {iteration} are lost: {error}")
 
     def close(self) -> None:
         """Flushes both; idempotent."""
-        self._file.close()
-        self._board.close()
+        for end in (self._file.close, self._board.close):
+            with suppress(OSError):
+                end()
 
 
 class Progress:
@@ -123,6 +146,17 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self._bar.close()
+
+
+def _drop_records(path: Path, iterations: int) -> None:
+    """Leaves the complete records of the first iterations in a file, if there is one."""
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("}\n")]
+    kept = [line for line in kept if json.loads(line)["iteration"] <= iterations]
+    if kept != lines:
+        path.write_text("".join(kept))
 
 
 def _plain(value: float) -> float | None:

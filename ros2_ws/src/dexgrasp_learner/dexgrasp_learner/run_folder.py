@@ -1,11 +1,12 @@
 """The folder of one training run: what was run, with what, and what it measured."""
 
+import itertools
 import json
 import platform
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,10 @@ def create_run_folder(parent: Path, name: str, config: Any, run_id: str = "") ->
     """
     run_id = run_id or new_run_id(name)
     folder = parent / run_id
-    attempt = 1
-    while folder.exists():
-        attempt += 1
-        folder = parent / f"{run_id}_{attempt}"
     try:
-        (folder / "logs").mkdir(parents=True)
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = _make_folder(parent, run_id)
+        (folder / "logs").mkdir()
         (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
         (folder / "run.json").write_text(json.dumps(provenance(), indent=2) + "\n")
     except OSError as error:
@@ -50,6 +49,15 @@ def create_run_folder(parent: Path, name: str, config: Any, run_id: str = "") ->
             f"run folder {folder}: {error.strerror}; give a writable --runs folder"
         ) from None
     return folder
+
+
+def _make_folder(parent: Path, name: str) -> Path:
+    for attempt in itertools.count(1):
+        folder = parent / (name if attempt == 1 else f"{name}_{attempt}")
+        with suppress(FileExistsError):  # two runs may start in the same second
+            folder.mkdir()
+            return folder
+    raise AssertionError("unreachable")
 
 
 def provenance() -> dict[str, Any]:
@@ -75,7 +83,7 @@ def hardware() -> dict[str, Any]:
         platform.processor(),
     )
     memory_kb = next(
-        (int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0
+        (int(line.split()[1]) for line in _lines("/proc/meminfo") if "MemTotal" in line), 0
     )
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     cores = torch.multiprocessing.cpu_count()

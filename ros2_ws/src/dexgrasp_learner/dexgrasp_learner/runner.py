@@ -11,6 +11,7 @@ import torch
 from dexgrasp_learner.algorithms.distillation import Distillation
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.checkpoint import (
+    check_resumable,
     find_checkpoint,
     load_state,
     load_training,
@@ -18,9 +19,9 @@ from dexgrasp_learner.checkpoint import (
     save_checkpoint,
 )
 from dexgrasp_learner.config import RunConfig
-from dexgrasp_learner.env_pool import EnvPool, PoolSpec, WorkerDied, make_pool
+from dexgrasp_learner.env_pool import EnvPool, PoolSpec, WorkerTimeout, make_pool
 from dexgrasp_learner.evaluate import evaluate_actor
-from dexgrasp_learner.metrics import EpisodeStatistics, MetricsWriter, Progress
+from dexgrasp_learner.metrics import EpisodeStatistics, MetricsWriter, Progress, warn
 from dexgrasp_learner.networks.policy import Actor, build_actor, build_critic
 from dexgrasp_learner.rollout import Rollout
 from dexgrasp_learner.run_control import RunControl, RunState
@@ -133,34 +134,50 @@ class Runner:
         self.episodes = EpisodeStatistics()
         self._evaluation_success: float | None = None
         self._resumed = False
+        self._saved_iteration: int | None = None
 
     def resume(self, path: Path) -> None:
         """Continues from a checkpoint exactly: weights, optimizers, generators, simulators.
 
+        The checkpoint of a failure has no simulators: all environments start new episodes.
+
         Args:
             path: Run folder or checkpoint.
+
+        Raises:
+            ConfigError: There is no checkpoint, or it does not fit this run's config.
         """
         checkpoint = find_checkpoint(path)
+        check_resumable(checkpoint, self.config)
         state = load_state(checkpoint)
-        training = load_training(checkpoint)
+        training = load_training(checkpoint, self.algorithm.state_dict().keys())
         self.algorithm.load_state_dict(training["algorithm"])
-        self.rollout.load_state_dict(training["memory"])
         self.iteration = state["iteration"]
         self.env_steps = state["env_steps"]
         self.episodes.load_state_dict(state["episodes"])
+        if checkpoint.parent == (self.folder / "checkpoints").resolve():
+            self._saved_iteration = self.iteration
+        self._set_status(checkpoint=str(checkpoint))
         if any((checkpoint / "simulators").iterdir()):
             self.pool.start()
             self.pool.load_state(checkpoint / "simulators")
+            self.rollout.load_state_dict(training["memory"])
             self._resumed = True
 
     def run(self) -> RunSummary:
         """Runs until the iterations, the time or the target are reached, or a stop is asked for.
 
         A checkpoint stands at the end, also when a simulator dies or the update fails.
+
+        Raises:
+            WorkerDied: As do all errors, this one comes after the checkpoint.
+            WorkerTimeout: See `EnvPool.wait`.
+            NonFiniteLoss: See `Ppo.update`.
+            OSError: The last checkpoint cannot be written; on earlier ones the run warns only.
         """
         training = self.config.training
         torch.set_num_threads(1)
-        writer = MetricsWriter(self.folder)
+        writer = MetricsWriter(self.folder, self.iteration)
         progress = Progress(
             training.iterations, self.iteration, self.config.name, self._show_progress
         )
@@ -173,8 +190,9 @@ class Runner:
             self._save()
             self._set_status(state=RunState.FINISHED)
         except Exception as error:
+            # what the simulators hold may be what made the run fail, and one may be lost
+            self._save_or_warn(with_simulators=False)
             self._set_status(state=RunState.FAILED, message=str(error))
-            self._save(with_simulators=not isinstance(error, WorkerDied))
             raise
         finally:
             writer.close()
@@ -216,7 +234,7 @@ class Runner:
         self.iteration += 1
         steps = self.rollout.horizon * self.rollout.num_envs
         self.env_steps += steps
-        rate = steps / (self._clock() - started_s)
+        rate = steps / max(self._clock() - started_s, 1e-9)
         reward = self.rollout.rewards.mean().item()
         record = {f"update/{name}": value for name, value in metrics.items()}
         record |= {f"episode/{name}": value for name, value in self.episodes.means().items()}
@@ -231,7 +249,7 @@ class Runner:
         progress.update(rate, reward, self.episodes.success)
         self._set_status(RunState.RUNNING, rate, reward, progress.remaining_s)
         if self.iteration % self.config.training.checkpoint_every == 0:
-            self._save()
+            self._save_or_warn()
         self._save_if_asked()
 
     def _collect(self) -> None:
@@ -263,7 +281,12 @@ class Runner:
             f"{result.episodes} evaluation episodes succeed"
         )
 
-    def _save(self, with_simulators: bool = True) -> Path:
+    def _save(self, with_simulators: bool = True) -> None:
+        """Writes a checkpoint unless this iteration has one, which then is the exact one."""
+        if self._saved_iteration == self.iteration:
+            self.control.saved(Path(self.control.status.checkpoint))
+            return
+
         def save_simulators(folder: Path) -> None:
             if with_simulators:
                 self.pool.save_state(folder)
@@ -281,15 +304,31 @@ class Runner:
         actor = self.algorithm.actor
         with self._stopwatch.measure("checkpoint"):
             path = save_checkpoint(
-                self.folder / "checkpoints", self.iteration, actor, training, state, save_simulators
+                self.folder / "checkpoints",
+                self.iteration,
+                actor,
+                training,
+                state,
+                save_simulators,
             )
-        self._set_status(checkpoint=str(path))
+        self._saved_iteration = self.iteration
+        self._set_status(checkpoint=str(path), message="")
         self.control.saved(path)
-        return path
 
     def _save_if_asked(self) -> None:
         if self.control.take_save_request():
-            self._save()
+            self._save_or_warn()
+
+    def _save_or_warn(self, with_simulators: bool = True) -> None:
+        """A full disk costs a checkpoint, not the run."""
+        try:
+            self._save(with_simulators)
+        except WorkerTimeout:  # an OSError by descent
+            raise
+        except OSError as error:
+            text = f"no checkpoint at iteration {self.iteration}: {error}; free some space"
+            self._set_status(message=text)
+            warn(text)
 
     def _set_status(
         self,

@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, nargs="?", help="YAML file of overrides")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="run folder to continue")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="parent of run folders")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
+    )
     parser.add_argument("--json", action="store_true", help="last line is one JSON object")
 
 
@@ -46,6 +48,11 @@ def read_config(args: argparse.Namespace) -> "RunConfig":
     """
     from dexgrasp_learner.config import load_run_config
 
+    if args.resume and args.config:
+        raise ConfigError(
+            f"{args.config} and --resume {args.resume}: a resumed run has its own config; leave "
+            "the file out and change single values with --set"
+        )
     if args.resume:
         return load_run_config(args.resume / "config.yaml", args.overrides)
     if args.config:
@@ -72,7 +79,7 @@ def supervise(args: argparse.Namespace, config: "RunConfig", algorithm: "Algorit
                 summary = runner.run()
             finally:
                 runner.close()
-    except (WorkerDied, WorkerTimeout, NonFiniteLoss) as error:
+    except (WorkerDied, WorkerTimeout, NonFiniteLoss, OSError) as error:
         print(f"dexgrasp: {error}", file=sys.stderr)
         print(f"checkpoint: {control.status.checkpoint or 'none'}", file=sys.stderr)
         return 1

@@ -26,8 +26,8 @@ class WorkerDied(RuntimeError):
 
     Attributes:
         index: Worker index.
-        returncode: Exit code, negative for a signal; None if unknown.
-        stderr_tail: Last lines of its log, or of the traceback it sent.
+        returncode: Exit code, negative for a signal; None if it is not known or still ending.
+        stderr_tail: Last lines of the traceback it has sent, else of its log.
     """
 
     def __init__(self, index: int, returncode: int | None, stderr_tail: list[str]) -> None:
@@ -137,13 +137,10 @@ class WorkerProcess:
         """The error to raise about this worker; waits a moment for its exit code.
 
         Args:
-            text: What it has sent; its log tells more if there is one.
+            text: The traceback that it has sent, "" to read its log.
         """
         returncode = self._wait(_EXIT_TIMEOUT_S)
-        lines = text.splitlines()
-        with suppress(OSError), open(self.log_path, "rb") as log:
-            log.seek(max(0, os.fstat(log.fileno()).st_size - _TAIL_BYTES))
-            lines = log.read().decode(errors="replace").splitlines() or lines
+        lines = text.splitlines() or self._log_tail()
         return WorkerDied(self.index, returncode, lines[-_TAIL_LINES:])
 
     def ask_to_stop(self) -> None:
@@ -166,6 +163,14 @@ class WorkerProcess:
             if self._wait(_EXIT_TIMEOUT_S) is None:
                 self._process.kill()
                 self._process.wait(_EXIT_TIMEOUT_S)
+
+    def _log_tail(self) -> list[str]:
+        try:
+            with open(self.log_path, "rb") as log:
+                log.seek(max(0, os.fstat(log.fileno()).st_size - _TAIL_BYTES))
+                return log.read().decode(errors="replace").splitlines()
+        except OSError:
+            return []
 
     def _wait(self, timeout_s: float) -> int | None:
         if self._process is None:

@@ -6,13 +6,14 @@ from typing import Literal
 
 import pytest
 import torch
+from torch import Tensor
+
 from dexgrasp_learner.algorithms.distillation import Distillation, DistillationConfig
 from dexgrasp_learner.algorithms.ppo import NonFiniteLoss
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor
 from dexgrasp_learner.rollout import Rollout
 from dexgrasp_sim.specs import TensorSpec
-from torch import Tensor
 
 torch.set_num_threads(1)
 

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from dexgrasp_learner.algorithms.gae import estimate_advantages, normalize_advantages
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from dexgrasp_learner.algorithms.gae import estimate_advantages, normalize_advantages
 
 torch.set_num_threads(1)
 

@@ -4,6 +4,11 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.distributions import Independent, Normal, kl_divergence
+
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.distribution import DiagonalGaussian
 from dexgrasp_learner.networks.encoders import build_encoder
@@ -12,10 +17,6 @@ from dexgrasp_learner.networks.normalizer import RunningNormalizer
 from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.specs import TensorSpec
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
-from torch.distributions import Independent, Normal, kl_divergence
 
 torch.set_num_threads(1)
 

@@ -5,13 +5,14 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from dexgrasp_learner.algorithms.ppo import NonFiniteLoss, Ppo, PpoConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.rollout import Rollout
 from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.specs import TensorSpec
-from torch import Tensor
 
 torch.set_num_threads(1)
 

@@ -1,6 +1,7 @@
 """PPO learns a task that takes images, memory, resets and gradients through time."""
 
 import torch
+
 from dexgrasp_learner.algorithms.ppo import Ppo, PpoConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor, build_critic

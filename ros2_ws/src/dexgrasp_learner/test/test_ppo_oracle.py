@@ -4,16 +4,17 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from dexgrasp_learner.algorithms.ppo import Ppo, PpoConfig
-from dexgrasp_learner.networks.config import NetworkConfig
-from dexgrasp_learner.networks.policy import Actor, Critic, build_actor, build_critic
-from dexgrasp_learner.rollout import Rollout
-from dexgrasp_sim.specs import TensorSpec
 from rsl_rl.algorithms import PPO
 from rsl_rl.models import MLPModel, RNNModel
 from rsl_rl.storage import RolloutStorage
 from tensordict import TensorDict
 from torch import Tensor, nn
+
+from dexgrasp_learner.algorithms.ppo import Ppo, PpoConfig
+from dexgrasp_learner.networks.config import NetworkConfig
+from dexgrasp_learner.networks.policy import Actor, Critic, build_actor, build_critic
+from dexgrasp_learner.rollout import Rollout
+from dexgrasp_sim.specs import TensorSpec
 
 torch.set_num_threads(1)
 

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from dexgrasp_learner.rollout import Rollout
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from dexgrasp_learner.rollout import Rollout
 
 torch.set_num_threads(1)
 

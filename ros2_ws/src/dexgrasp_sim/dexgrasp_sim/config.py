@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-STRICT = ConfigDict(extra="forbid", validate_default=True)
-"""Configuration of every config dataclass: a key that the dataclass does not have is an error."""
+STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+"""Of every config dataclass: unknown keys are errors, and so are numbers that are not finite."""
 
 ConfigClass = TypeVar("ConfigClass")
 
@@ -71,16 +71,18 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
         raise ConfigError(f"{path}: `base` files form a loop; remove one of the `base` keys")
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({_one_line(error)})") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds a {type(values).__name__}; a mapping is needed")
     base = values.pop("base", None)
     if base is None:
         return values
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: `base` = {base!r}; give the name of one YAML file")
     return _merge(_read_with_base(path.parent / base, (*seen, path.resolve())), values)
 
 
@@ -101,7 +103,14 @@ def _set_key(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise ConfigError(f"--set {override}: `{parent}` is a value, not a group of keys")
-    values[last] = yaml.safe_load(text)
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: not valid YAML ({_one_line(error)})") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _describe(error: Any) -> str:

@@ -93,6 +93,6 @@ def flat_spec(name: str, terms: Sequence[Term]) -> TensorSpec:
 
 
 def schema_hash(specs: Sequence[TensorSpec]) -> str:
-    """16 hexadecimal characters that differ whenever a name, shape, type, unit or order differs."""
+    """16 hexadecimal digits that differ whenever a name, shape, type, unit or order differs."""
     canonical = json.dumps([spec.to_dict() for spec in specs], sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -65,8 +65,12 @@ class VecEnv(Protocol):
         ...
 
     def telemetry(self, index: int) -> dict[str, Tensor]:
-        """One environment for people to look at: joint_position [23] rad, joint_velocity [23]
-        rad/s, object_pose [7] (xyz m, quaternion wxyz, base frame), goal [3] m."""
+        """One environment for people to look at.
+
+        Returns:
+            joint_position [23] rad, joint_velocity [23] rad/s, object_pose [7] (xyz m, quaternion
+            wxyz, base frame), goal [3] m.
+        """
         ...
 
     def timings(self) -> dict[str, float]:

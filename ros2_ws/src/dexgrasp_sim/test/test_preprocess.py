@@ -3,6 +3,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
 from dexgrasp_sim.vision.preprocess import (
     INVALID_DEPTH,
     metres_to_millimetres,
@@ -12,9 +16,6 @@ from dexgrasp_sim.vision.preprocess import (
     resize_depth,
     resize_rgb,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import nn
 
 NEAR_M, FAR_M = 0.2, 0.95
 
@@ -87,7 +88,7 @@ def test_onnx_runtime_gives_the_same_policy_images(tmp_path):
     for actual, expected in zip(
         session.run(None, given), Preprocess()(depth_mm, image), strict=True
     ):
-        np.testing.assert_allclose(actual, expected.numpy(), atol=1e-6)
+        np.testing.assert_allclose(np.asarray(actual), expected.numpy(), atol=1e-6)
 
 
 def test_policy_rgb_by_hand():

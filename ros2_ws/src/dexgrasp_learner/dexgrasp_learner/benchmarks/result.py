@@ -7,8 +7,10 @@ from typing import Any
 from dexgrasp_learner.run_folder import provenance
 
 
-def write_result(folder: Path, name: str, settings: dict[str, Any], figures: dict[str, Any]) -> Path:
-    """Writes `<name>.json` into `folder`; figures at the top level, so that they are easy to read."""
+def write_result(
+    folder: Path, name: str, settings: dict[str, Any], figures: dict[str, Any]
+) -> Path:
+    """Writes `<name>.json` into `folder`, the figures at its top level."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     content = {**figures, "settings": settings, "provenance": provenance()}

@@ -72,7 +72,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
         "depth_steps_per_s": round(median["depth"]["two_workers"]),
         "state_steps_per_s": round(median["state"]["two_workers"]),
         "steps_per_s": {
-            observation: {name: [round(rate) for rate in values] for name, values in sides.items()}
+            observation: {name: [*map(round, values)] for name, values in sides.items()}
             for observation, sides in rates.items()
         },
     }

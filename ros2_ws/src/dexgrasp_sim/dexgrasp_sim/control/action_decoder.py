@@ -79,7 +79,8 @@ class ActionDecoder:
     """Integrates actions into a palm target and hand closure and solves for joint targets.
 
     The same object drives N simulated robots in training and one real robot in deployment.
-    The joint targets start at `start_position` and always lie inside the joint limits.
+    The joint targets start at `start_position`, always lie inside the joint limits and move the
+    arm no faster than its velocity limits.
 
     Attributes:
         palm_position: [N, 3] m, target of the grasp centre, base frame.
@@ -87,7 +88,7 @@ class ActionDecoder:
         closure: [N, 2], of the fingers and of the thumb, 0 open to 1 shut.
         spread: [N], -1 to 1.
         target: [N, 23] rad, the present joint targets.
-        """
+    """
 
     def __init__(
         self, config: ActionConfig, robot: RobotModel, num_envs: int, control_dt_s: float
@@ -100,8 +101,7 @@ class ActionDecoder:
         names = list(robot.joint_names)
         self._arm = [names.index(joint) for joint in ARM_JOINTS]
         self._fingers = {
-            finger: [names.index(f"{finger}_joint_{i}") for i in range(4)]
-            for finger in FINGERS
+            finger: [names.index(f"{finger}_joint_{i}") for i in range(4)] for finger in FINGERS
         }
         self._lower = torch.tensor([robot.joints[name].lower for name in names])
         self._upper = torch.tensor([robot.joints[name].upper for name in names])
@@ -109,7 +109,10 @@ class ActionDecoder:
         self._start = self._start_position()
         chain = Chain(robot, GRASP_CENTER)
         arm = chain.joint_indices
-        self._ik = DifferentialIk(chain, self._start[arm], self._lower[arm], self._upper[arm])
+        max_step = torch.from_numpy(robot.velocity_limit[arm]).float() * control_dt_s
+        self._ik = DifferentialIk(
+            chain, self._start[arm], self._lower[arm], self._upper[arm], max_step
+        )
         home = chain.forward(self._start.unsqueeze(0))
         self._home_position, self._home_rotation = home.position[0], home.rotation[0]
         self.palm_position = torch.zeros(num_envs, 3)

@@ -5,8 +5,9 @@ from torch import Tensor
 
 from dexgrasp_sim.robot.kinematics import Chain
 
-_MAX_JOINT_STEP_RAD = 0.2
-"""Largest change of a joint in one iteration; keeps a far target from folding the arm."""
+_LIMIT_PASSES = 3
+"""Solutions per iteration, each with the joints held that the one before put over a limit. Fewer
+than three leave a target out of reach with a joint that swings between two branches."""
 
 
 class DifferentialIk:
@@ -14,7 +15,8 @@ class DifferentialIk:
 
     Damped least squares (Nakamura and Hanafusa 1986, Wampler 1986):
     dq = J' (J J' + lambda I)^-1 (e - J dq0) + dq0, where dq0 pulls toward a rest posture inside
-    the null space of the task.
+    the null space of the task. A joint that dq would move over its limit is held at the limit and
+    the others are solved again (Baerlocher and Boulic 2004).
     """
 
     def __init__(
@@ -23,6 +25,7 @@ class DifferentialIk:
         rest_position: Tensor,
         lower: Tensor,
         upper: Tensor,
+        max_step: Tensor,
         damping: float = 1e-3,
         rest_gain: float = 0.05,
         iterations: int = 2,
@@ -32,6 +35,7 @@ class DifferentialIk:
         rest_position: [K] rad, the posture that redundancy is resolved toward.
         lower: [K] rad joint limits, in chain order like all [K].
         upper: [K] rad joint limits.
+        max_step: [K] rad, largest change per call of `solve`.
         damping: lambda, m^2 (rad^2 for the rotational rows).
         rest_gain: Fraction of the way to the rest posture per iteration.
         iterations: Iterations per call of `solve`.
@@ -40,6 +44,7 @@ class DifferentialIk:
         self._rest = rest_position
         self._lower = lower
         self._upper = upper
+        self._max_step = max_step / iterations
         self._regularizer = damping * torch.eye(6, dtype=rest_position.dtype)
         self._rest_gain = rest_gain
         self._iterations = iterations
@@ -59,22 +64,33 @@ class DifferentialIk:
         columns = self._chain.joint_indices
         for _ in range(self._iterations):
             frame = self._chain.forward(position)
-            error = torch.cat(
-                (
-                    target_position - frame.position,
-                    rotation_error(frame.rotation, target_rotation),
-                ),
-                dim=1,
-            )
+            turn = rotation_error(frame.rotation, target_rotation)
+            error = torch.cat((target_position - frame.position, turn), dim=1)
             joints = position[:, columns]
-            rest_step = self._rest_gain * (self._rest - joints)
-            residual = error.unsqueeze(2) - frame.jacobian @ rest_step.unsqueeze(2)
-            transposed = frame.jacobian.transpose(1, 2)
-            factor = torch.linalg.cholesky(frame.jacobian @ transposed + self._regularizer)
-            step = (transposed @ torch.cholesky_solve(residual, factor)).squeeze(2) + rest_step
-            joints = joints + step.clamp(-_MAX_JOINT_STEP_RAD, _MAX_JOINT_STEP_RAD)
-            position[:, columns] = torch.minimum(torch.maximum(joints, self._lower), self._upper)
+            step = self._step(frame.jacobian, error, joints)
+            # all joints slow down alike, so that the frame stays on its way
+            slowdown = (self._max_step / step.abs()).amin(dim=1, keepdim=True).clamp(max=1.0)
+            position[:, columns] = self._clamp(joints + slowdown * step)
         return position
+
+    def _step(self, jacobian: Tensor, error: Tensor, joints: Tensor) -> Tensor:
+        """[N, K] rad for an error [N, 6], not over the limits but of any length."""
+        rest_step = self._rest_gain * (self._rest - joints)
+        held = torch.zeros_like(joints, dtype=torch.bool)
+        step = rest_step
+        for _ in range(_LIMIT_PASSES):
+            given = torch.where(held, step, rest_step)
+            residual = error.unsqueeze(2) - jacobian @ given.unsqueeze(2)
+            free = jacobian.masked_fill(held.unsqueeze(1), 0.0)
+            factor = torch.linalg.cholesky(free @ free.transpose(1, 2) + self._regularizer)
+            solved = free.transpose(1, 2) @ torch.cholesky_solve(residual, factor)
+            wanted = joints + solved.squeeze(2) + given
+            step = self._clamp(wanted) - joints
+            held |= (wanted < self._lower) | (wanted > self._upper)
+        return step
+
+    def _clamp(self, joints: Tensor) -> Tensor:
+        return torch.minimum(torch.maximum(joints, self._lower), self._upper)
 
 
 def rotation_error(rotation: Tensor, target: Tensor) -> Tensor:

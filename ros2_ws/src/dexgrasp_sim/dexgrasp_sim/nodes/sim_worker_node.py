@@ -36,10 +36,11 @@ from dexgrasp_sim.nodes.scene_topics import SceneTopics
 from dexgrasp_sim.nodes.worker_report import WorkerReporter
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.transport.shared_memory import Segment, remove_if_dead, run_folder
-from dexgrasp_sim.transport.telemetry import NOBODY_WATCHES, RunObserver, WorkerState
+from dexgrasp_sim.transport.telemetry import RunObserver, WorkerState
 
 _STATUS_PERIOD_S = 1.0
 _FAILED_EXIT = 1
+_LEAVE = -1
 
 
 class SimWorkerNode(Node):
@@ -62,7 +63,7 @@ class SimWorkerNode(Node):
         self._scene = SceneTopics(self, parse_config(GraspConfig, task, source="parameter task"))
         self._scene_rate_hz: float = self.declare_parameter("scene_rate_hz", 10.0).value
         self._wait_until_s = time.monotonic() + self.declare_parameter("wait_s", 120.0).value
-        self.declare_parameter("env_index", NOBODY_WATCHES)
+        self.declare_parameter("env_index", _LEAVE)
         self._status = self.create_publisher(SimWorkerStatus, "~/status", 1)
         self._tensors = run_folder(self._run_id) / "tensors"
         self._shown_s = 0.0
@@ -89,7 +90,7 @@ class SimWorkerNode(Node):
         self.create_timer(1.0 / self._scene_rate_hz, self._publish_scene)
 
     def _watch(self, env: int) -> None:
-        if env == NOBODY_WATCHES:
+        if env == _LEAVE:
             return
         try:
             self._observer.watch(env)

@@ -39,7 +39,7 @@ class BatchRenderer:
     def __init__(
         self,
         models: Sequence[mujoco.MjModel],
-        model_of_env: np.ndarray,
+        model_of_env: Sequence[int] | np.ndarray,
         camera: CameraConfig,
         threads: int = 1,
     ) -> None:

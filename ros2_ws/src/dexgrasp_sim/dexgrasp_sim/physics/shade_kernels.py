@@ -88,7 +88,7 @@ def shade(
                     camera, depth = frames.camera[env, geom], frames.depth[env, row, column]
                     ray = _to_geom(camera, ((column - lens.center_u) / lens.focal, y, 1.0))
                     point = along(vector(camera[3]), depth, ray)
-                    kind = geometry.kind[model, geom]
+                    kind = int(geometry.kind[model, geom])
                     if kind == MESH:
                         normal = vector(geometry.normals[frames.face[env, row, column]])
                     else:

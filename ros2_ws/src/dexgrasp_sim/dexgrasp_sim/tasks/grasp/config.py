@@ -1,12 +1,12 @@
 """Configuration of the grasp-and-lift task."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from dexgrasp_sim.config import STRICT
+from dexgrasp_sim.config import STRICT, to_dict
 from dexgrasp_sim.control.action_decoder import ActionConfig
 from dexgrasp_sim.physics.engine import PhysicsConfig
 from dexgrasp_sim.tasks.grasp.objects import LAPTOP_OBJECTS, ObjectConfig
@@ -22,7 +22,7 @@ class TableConfig:
     """The table as a box, base frame (DextrAH scene: top at z = 0.25 m)."""
 
     center_m: Vector3 = (-0.5725, 0.088, 0.235)
-    size_m: Vector3 = (0.725, 1.16, 0.03)
+    size_m: tuple[Positive, Positive, Positive] = (0.725, 1.16, 0.03)
 
     @property
     def top_m(self) -> float:
@@ -69,6 +69,10 @@ class SuccessConfig:
     hold_s: Positive = 0.5
     reach_m: Positive = 0.20
 
+    def hold_steps(self, control_dt_s: float) -> int:
+        """`hold_s` in control steps, at least one: a success was lifted at its end."""
+        return max(1, round(self.hold_s / control_dt_s))
+
 
 def _side_camera() -> CameraConfig:
     """Beside the table on the ring-finger side, where the hand does not hide the object."""
@@ -95,7 +99,7 @@ class GraspConfig:
             in x or y, or falls below the table top.
         stagger_starts: First episodes start at random times of their episode, so that
             environments do not end in step.
-        camera: Depth camera, base frame.
+        camera: Depth camera, base frame; a mapping overrides the default one key by key.
         stereo_baseline_m: Distance of the right camera from the left one (`camera`).
     """
 
@@ -114,6 +118,11 @@ class GraspConfig:
     camera: CameraConfig = Field(default_factory=_side_camera)
     stereo_baseline_m: Positive = 0.06
 
+    @field_validator("camera", mode="before")
+    @classmethod
+    def _lay_over_default_camera(cls, value: Any) -> Any:
+        return {**to_dict(_side_camera()), **value} if isinstance(value, dict) else value
+
     @model_validator(mode="after")
     def _check(self) -> "GraspConfig":
         steps = 1.0 / (self.control_hz * self.physics.timestep_s)
@@ -124,6 +133,11 @@ class GraspConfig:
             )
         if not self.objects or len({item.name for item in self.objects}) != len(self.objects):
             raise ValueError("`objects` must hold at least one object, names must be unique")
+        if self.success.hold_steps(self.control_dt_s) > self.episode_steps:
+            raise ValueError(
+                f"episode_s {self.episode_s} is shorter than success.hold_s "
+                f"{self.success.hold_s} or a step; raise `episode_s`"
+            )
         return self
 
     @property

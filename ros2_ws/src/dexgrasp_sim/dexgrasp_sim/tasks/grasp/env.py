@@ -185,10 +185,8 @@ class GraspEnv:
     ) -> None:
         """Fills the `episode` rows of the environments that ended; see EPISODE_FIELDS."""
         success = self.config.success
-        hold_steps = round(success.hold_s * self.config.control_hz)
-        succeeded = (
-            truncated & (self.held_steps >= hold_steps) & (farthest < success.reach_m)
-        )
+        hold_steps = success.hold_steps(self.control_dt_s)
+        succeeded = truncated & (self.held_steps >= hold_steps) & (farthest < success.reach_m)
         dropped = (self.max_height > success.height_m) & (height < success.height_m / 2)
         columns = (
             self.episode_return,

@@ -10,6 +10,8 @@ from dexgrasp_sim.config import STRICT
 Shape = Literal["box", "cylinder", "sphere"]
 SHAPES: tuple[Shape, ...] = Shape.__args__  # type: ignore[attr-defined]
 
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
 _EXTENTS_NEEDED = {"box": 3, "cylinder": 2, "sphere": 1}
 
 
@@ -29,7 +31,7 @@ class ObjectConfig:
     shape: Shape
     size_m: tuple[Annotated[float, Field(gt=0.0, le=0.5)], ...]
     mass_kg: Annotated[float, Field(gt=0.0, le=5.0)] = 0.1
-    rgb: tuple[float, float, float] = (0.80, 0.22, 0.18)
+    rgb: tuple[Fraction, Fraction, Fraction] = (0.80, 0.22, 0.18)
 
     @model_validator(mode="after")
     def _check(self) -> "ObjectConfig":

@@ -1,4 +1,4 @@
-"""A scripted policy that grasps and lifts with the object's true position: the task is solvable."""
+"""A scripted policy that knows where the object is: the proof that the task is solvable."""
 
 import torch
 from torch import Tensor
