@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings and figures; `ratio` is two workers over one process for depth, wall clock."""
     config = _config(args)
-    rates: dict[str, dict[str, list[float]]] = {
+    rates: dict[str, dict[str, list[int]]] = {
         observation: {side.name: [] for side in SIDES} for observation in OBSERVATIONS
     }
     rounds = args.repeats * len(OBSERVATIONS) * len(SIDES)
@@ -60,7 +60,8 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
         for _ in range(args.repeats):
             for observation, groups in OBSERVATIONS.items():
                 for side in SIDES:
-                    rates[observation][side.name].append(_steps_per_s(config, groups, side))
+                    rate = round(_steps_per_s(config, groups, side))
+                    rates[observation][side.name].append(rate)
                     bar.update()
     median = {
         observation: {name: statistics.median(values) for name, values in sides.items()}
@@ -71,10 +72,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
         "state_ratio": round(median["state"]["two_workers"] / median["state"]["one_process"], 3),
         "depth_steps_per_s": round(median["depth"]["two_workers"]),
         "state_steps_per_s": round(median["state"]["two_workers"]),
-        "steps_per_s": {
-            observation: {name: [*map(round, values)] for name, values in sides.items()}
-            for observation, sides in rates.items()
-        },
+        "steps_per_s": rates,
     }
     settings = {
         "envs": args.envs,
