@@ -86,7 +86,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _config(args: argparse.Namespace) -> RunConfig:
-    """The laptop task at the asked rate on the reference physics, objects where the tape grasps."""
+    """The task at the asked rate on the reference physics, objects where the tape grasps."""
     config = load_run_config(
         args.config,
         [
