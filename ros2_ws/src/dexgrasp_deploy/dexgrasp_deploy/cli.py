@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -41,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: the subcommand's own, 2 for a wrong argument or config, 130 after Ctrl-C.
     """
+    # read when torch starts its threads: busy waiting between parallel regions makes an update ten
+    # times slower as soon as another process wants a core
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview(), file=sys.stdout if arguments else sys.stderr)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field, replace
+from math import ceil
 from typing import Annotated, Protocol
 
 import numpy as np
@@ -186,7 +187,12 @@ class ControlLoop:
             self.episode.enter(State.IDLE, Reason.RELEASED, self._clock())
 
     def run(self, stop: Callable[[], bool]) -> None:
-        """Ticks at absolute deadlines until `stop()`; a late tick skips the slots it missed."""
+        """Ticks at absolute deadlines until `stop()`.
+
+        After a tick that ended too late, the next one begins at once when it is less than half a
+        period late; slots that are missed by more are skipped, so that two actions never follow
+        each other closely.
+        """
         deadline_s = self._clock()
         while True:
             self._port.wait_until(deadline_s)
@@ -194,11 +200,10 @@ class ControlLoop:
                 return
             self.tick()
             deadline_s += self.control_dt_s
-            late_s = self._clock() - deadline_s
-            if late_s > 0:
-                skipped = int(late_s / self.control_dt_s)
-                deadline_s += skipped * self.control_dt_s
-                self._count_misses(1 + skipped)
+            late = (self._clock() - deadline_s) / self.control_dt_s
+            if late > 0:
+                deadline_s += int(late + 0.5) * self.control_dt_s
+                self._count_misses(ceil(late))
 
     def tick(self) -> None:
         """One control period in the present state."""

@@ -113,7 +113,7 @@ def _run_on_robot(args: argparse.Namespace, bundle: str) -> dict[str, Any] | Non
     episodes = str(args.robot_episodes)
     try:
         return _command("up", "sim", "--bundle", bundle, "--episodes", episodes, "--json")
-    except subprocess.SubprocessError as error:  # it failed or took too long
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         print(f"the simulated robot failed: {error}\n{error.stderr}", file=sys.stderr)
         return None
 

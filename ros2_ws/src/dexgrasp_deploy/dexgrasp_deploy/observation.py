@@ -35,8 +35,8 @@ class FreshnessConfig:
         max_image_age_s: For images.
     """
 
-    max_joint_age_s: Positive = 0.1
-    max_image_age_s: Positive = 0.2
+    max_joint_age_s: Positive = 0.2
+    max_image_age_s: Positive = 0.3
 
 
 class UnfitInput(RuntimeError):

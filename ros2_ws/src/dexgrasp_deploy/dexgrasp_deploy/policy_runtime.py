@@ -70,7 +70,7 @@ def predicted_object_position(
         if term.name == "object_position":
             task = manifest.task
             origin = np.array([*task.spawn.center_m, task.table.top_m])
-            return origin + prediction[first : first + term.size]
+            return origin + prediction[first : first + term.size].astype(np.float64)
         first += term.size
     return None
 

@@ -40,35 +40,36 @@ def write_report(folder: Path, figures: Mapping[str, Any]) -> Path:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a run's `metrics.jsonl`."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """The records of a run's `metrics.jsonl`; half a line at its end, of a killed run, is none."""
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def learning_curve(records: list[dict[str, Any]]) -> plt.Figure:
     """Success of exploring episodes and of evaluations, and reward, over training time."""
     figure, success_axis = plt.subplots(figsize=(8.0, 3.6), dpi=120)
     reward_axis = success_axis.twinx()
-    minutes = [record["run/minutes"] for record in records]
-    reward_axis.plot(
-        minutes, [record["run/reward"] for record in records], color="#b8c4d6", linewidth=1.2
-    )
+    _plot(reward_axis, records, "run/reward", color="#b8c4d6", linewidth=1.2)
     reward_axis.set_ylabel("reward per step", color="#7d8ba1")
-    key = "episode/success"
-    exploring = [(record["run/minutes"], record[key]) for record in records if key in record]
-    success_axis.plot(*zip(*exploring, strict=True), color="#1f6fb2", label="exploring episodes")
-    key = "evaluation/success_rate"
-    evaluated = [(record["run/minutes"], record[key]) for record in records if key in record]
-    if evaluated:
-        success_axis.plot(
-            *zip(*evaluated, strict=True), "o", color="#d1495b", label="evaluation, mean action"
-        )
+    labels = {"color": "#1f6fb2", "label": "exploring episodes"}
+    _plot(success_axis, records, "episode/success", **labels)
+    labels = {"color": "#d1495b", "label": "evaluation, mean action"}
+    _plot(success_axis, records, "evaluation/success_rate", marker="o", linestyle="", **labels)
     success_axis.set(xlabel="minutes of training", ylabel="episode success", ylim=(0.0, 1.02))
     success_axis.set_zorder(reward_axis.get_zorder() + 1)
     success_axis.patch.set_visible(False)
-    success_axis.legend(loc="upper left", frameon=False)
+    if success_axis.get_lines():
+        success_axis.legend(loc="upper left", frameon=False)
     success_axis.grid(alpha=0.25)
     figure.tight_layout()
     return figure
+
+
+def _plot(axis: plt.Axes, records: list[dict[str, Any]], key: str, **style: Any) -> None:
+    """A figure over training time, if any record has it."""
+    points = [(record["run/minutes"], record[key]) for record in records if key in record]
+    if points:
+        axis.plot(*zip(*points, strict=True), **style)
 
 
 def _as_data_url(figure: plt.Figure) -> str:

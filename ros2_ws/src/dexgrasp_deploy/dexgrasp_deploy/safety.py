@@ -139,7 +139,8 @@ class SafetyFilter:
         slowest, fastest = self._velocity - change, self._velocity + change
         distance = wanted - self._position
         direct = distance / self._dt_s
-        # A wish that is out of reach within one period is approached so that it is not overshot.
+        # A wish within reach is taken as it is, since a moving target goes on; one that is out of
+        # reach is approached at a speed from which the command could stop there.
         braking = np.sign(distance) * self._stoppable(np.abs(distance))
         reachable = (slowest <= direct) & (direct <= fastest)
         velocity = np.clip(np.where(reachable, direct, braking), slowest, fastest)

@@ -194,7 +194,8 @@ def run_step(
     if memory.size:
         feed[MEMORY_IN] = memory
     names = [output.name for output in bundle.session.get_outputs()]
-    values = dict(zip(names, bundle.session.run(names, feed), strict=True))
+    arrays: list[Any] = list(bundle.session.run(names, feed))
+    values = dict(zip(names, arrays, strict=True))
     result = {name: value[0] for name, value in values.items() if name != MEMORY_OUT}
     return {**result, MEMORY_OUT: values.get(MEMORY_OUT, memory)}
 

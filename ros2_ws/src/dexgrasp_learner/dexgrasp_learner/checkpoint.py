@@ -145,7 +145,7 @@ def check_resumable(checkpoint: Path, config: RunConfig) -> None:
     """Makes sure that a run of this config can take over the nets and memories of a checkpoint.
 
     Raises:
-        ConfigError: A value on which their sizes depend has changed.
+        ConfigError: A value has changed that comes with these.
     """
     saved, own = load_state(checkpoint)["config"], to_dict(config)
     changes = [
@@ -153,6 +153,9 @@ def check_resumable(checkpoint: Path, config: RunConfig) -> None:
         *_changes(saved["task"]["action"], own["task"]["action"], "task.action"),
         *_changes(saved["task"]["camera"], own["task"]["camera"], "task.camera"),
         *_changes(saved["simulators"], own["simulators"], "simulators", ("num_envs",)),
+        # the optimizers' state brings these along, so that a new value would do nothing
+        *_changes(saved["ppo"], own["ppo"], "ppo", ("learning_rate", "critic_learning_rate")),
+        *_changes(saved["distillation"], own["distillation"], "distillation", ("learning_rate",)),
     ]
     if changes:
         raise ConfigError(

@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exports, loads the result back and checks it against the learner."""
     actor, config, specs = load_actor(args.checkpoint)
-    recorded = record_episode(actor, config.task, config.groups, config.seed, _TEST_STEPS)
+    recorded = record_episode(actor, config.task, config.seed, _TEST_STEPS)
     write_bundle(args.out, actor, specs, config, recorded, _training_commit(args.checkpoint))
     manifest = load_bundle(args.out).manifest
     if args.json:
@@ -109,16 +110,14 @@ def write_bundle(
 
 
 @torch.no_grad()
-def record_episode(
-    actor: Actor, task: GraspConfig, groups: Sequence[str], seed: int, steps: int
-) -> dict[str, Tensor]:
+def record_episode(actor: Actor, task: GraspConfig, seed: int, steps: int) -> dict[str, Tensor]:
     """Lets the policy act in one environment from the start of an episode.
 
     Returns:
         Group to [steps, *shape] for the groups that the policy reads.
     """
     values = to_dict(replace(task, stagger_starts=False))
-    env = make_env("grasp", values, num_envs=1, seed=seed, threads=1, groups=groups)
+    env = make_env("grasp", values, num_envs=1, seed=seed, threads=1, groups=actor.groups)
     out = {spec.name: spec.empty(1) for spec in (*env.observation_specs, *RESULT_SPECS)}
     recorded: dict[str, list[Tensor]] = {name: [] for name in actor.groups}
     memory = actor.initial_memory(1)
@@ -165,7 +164,8 @@ def _write_graph(path: Path, actor: Actor, groups: Sequence[TensorSpec]) -> None
         input_names.append(MEMORY_IN)
         output_names.append(MEMORY_OUT)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports what is not installed
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about torch's own internals
         program = torch.onnx.export(
             _SingleStep(actor).eval(),
             tuple(inputs),

@@ -13,10 +13,10 @@ LEARNER = "learner_node"
 
 
 def train_nodes(
-    config: str | Path = "",
+    config: str | Path | None = None,
     run_id: str = "",
     runs: str | Path = "runs",
-    resume: str | Path = "",
+    resume: str | Path | None = None,
     overrides: Sequence[str] = (),
     env_index: int = 0,
 ) -> list[NodeSpec]:
@@ -37,7 +37,7 @@ def train_nodes(
     """
     if not (config or resume):
         raise ConfigError("nothing to train: give a config file or a run folder to resume")
-    path = Path(resume) / "config.yaml" if resume else Path(config)
+    path = Path(resume) / "config.yaml" if resume else Path(config or "")
     run = load_run_config(path, list(overrides))
     run_id = run_id or (Path(resume).resolve().name if resume else new_run_id(run.name))
     learner: dict[str, str | list[str]] = {"run_id": run_id, "runs": str(Path(runs).resolve())}

@@ -107,9 +107,10 @@ class RunControl:
 
     def take_save_request(self) -> bool:
         """Called by the run: whether a checkpoint was asked for; `saved` answers it."""
-        requested = self._save.is_set()
+        if not self._save.is_set():
+            return False  # clearing here could lose a request that comes just now
         self._save.clear()
-        return requested
+        return True
 
     def saved(self, path: Path) -> None:
         """Called by the run when a checkpoint is complete; `status` already names it."""

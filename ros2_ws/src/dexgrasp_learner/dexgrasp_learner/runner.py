@@ -340,6 +340,7 @@ class Runner:
     ) -> None:
         total_s = max(self._clock() - self._started_s, 1e-9)
         seconds = self._stopwatch.seconds
+        ended = (state or self.control.status.state) in _ENDED
         changes = {
             "state": state,
             "env_steps_per_s": rate,
@@ -360,7 +361,7 @@ class Runner:
             schema_hash=self.schema_hash,
             num_workers=self.pool.num_workers,
             # a run fails as soon as one is lost, and none is left when it has ended
-            workers_alive=0 if state in _ENDED else self.pool.num_workers,
+            workers_alive=0 if ended else self.pool.num_workers,
             **{key: value for key, value in changes.items() if value is not None},
             **others,
         )

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +17,7 @@ from dexgrasp_sim.transport import shared_memory
 from dexgrasp_sim.transport.channel import connect
 from dexgrasp_sim.transport.protocol import HEADER, Message, MessageType, ProtocolError
 from dexgrasp_sim.transport.shared_memory import live_runs, run_folder, socket_path
-from dexgrasp_sim.transport.telemetry import RunObserver
+from dexgrasp_sim.transport.telemetry import RunObserver, read_statuses
 
 CONFIG = {
     "observations": {
@@ -36,33 +35,11 @@ HORIZON = 4
 TIMEOUT_S = 120.0
 
 
-def processes_of(run_id):
-    """Ids of live processes that have the run id in their command line."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if run_id.encode() in command and b"dexgrasp_sim.worker" in command:
-            found.append(int(folder.name))
-    return found
-
-
-def nothing_is_left(run_id, within_s=0.0):
-    deadline_s = time.monotonic() + within_s
-    while run_folder(run_id).exists() or processes_of(run_id):
-        if time.monotonic() >= deadline_s:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 @pytest.fixture
 def run_id():
     name = f"test-{os.getpid()}-{os.urandom(4).hex()}"
     yield name
-    assert nothing_is_left(name)
+    assert not [*run_folder(name).parent.glob(f"*{name}*")]
 
 
 @pytest.fixture
@@ -89,6 +66,17 @@ def build(run_id, tmp_path):
     yield build
     for pool in pools:
         pool.close()
+        assert not any(map(is_alive, pids(pool)))
+
+
+def pids(pool):
+    """Of the pool's workers that have attached."""
+    own = {0, os.getpid()}
+    return [status.pid for status in read_statuses(pool.telemetry) if status.pid not in own]
+
+
+def is_alive(pid):
+    return Path(f"/proc/{pid}").exists()
 
 
 def step(pool, slot, actions=None, timeout_s=TIMEOUT_S):
@@ -225,7 +213,8 @@ def test_a_killed_worker_is_reported_while_the_other_still_works(build):
 def test_sending_to_a_worker_that_has_been_killed_fails(build):
     pool = build()
     pool.start()
-    for pid in processes_of(pool.run_id):
+    assert len(pids(pool)) == 2
+    for pid in pids(pool):
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(WorkerDied) as caught:
         step(pool, 0)
@@ -262,8 +251,7 @@ def test_a_hung_worker_is_reported_and_ended(build):
         pool.wait(1)
     with pytest.raises(RuntimeError, match="busy"):
         pool.save_state(Path("unused"))
-    pool.close()
-    assert nothing_is_left(pool.run_id)
+    assert all(map(is_alive, pids(pool)))
 
 
 def test_workers_that_build_other_environments_are_refused(build):
@@ -359,7 +347,7 @@ def test_too_little_shared_memory_is_said_before_anything_starts(build, run_id, 
     monkeypatch.setattr(shared_memory.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(ConfigError, match=r"0\.0 MiB free"):
         build()
-    assert nothing_is_left(run_id)
+    assert run_id not in "".join(live_runs())
 
 
 def test_a_wrong_config_is_refused_before_anything_starts(build):
@@ -375,7 +363,7 @@ def test_closing_twice_leaves_the_tensors_that_are_held(build):
     depth = pool.tensors["depth"]
     pool.close()
     pool.close()
-    assert nothing_is_left(pool.run_id)
+    assert not run_folder(pool.run_id).exists()
     assert torch.equal(depth[0, 4], expected_observation(pool.observation_specs[0], SEED, 4, 0))
     with pytest.raises(RuntimeError, match="closed"):
         pool.start()
@@ -390,56 +378,6 @@ def test_using_a_pool_out_of_turn_is_refused(build):
     with pytest.raises(RuntimeError, match="busy"):
         pool.send(0, 0)
     pool.wait(0)
-
-
-LEARNER = """
-import os, sys, time
-from dexgrasp_learner.env_pool import PoolSpec, make_pool
-pool = make_pool(PoolSpec(kind="synthetic", config={config}, groups=("state",), horizon=2,
-                          num_envs=4, num_workers=2, run_id=sys.argv[1]))
-pool.start()
-pool.send(0, 0)
-print("ready", flush=True)
-{then}
-"""
-
-
-def start_learner(run_id, then, config=None):
-    """A learner with two workers in a process and a session of its own."""
-    learner = subprocess.Popen(
-        [sys.executable, "-c", LEARNER.format(then=then, config=config or {}), run_id],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    assert learner.stdout is not None
-    assert learner.stdout.readline() == "ready\n"
-    assert len(processes_of(run_id)) == 2
-    assert run_id in live_runs()
-    return learner
-
-
-@pytest.mark.parametrize("config", [None, {"fault": "hang", "fault_step": 1}])
-def test_a_killed_learner_takes_its_workers_and_its_memory_along(run_id, config):
-    learner = start_learner(run_id, "time.sleep(600)", config)
-    learner.kill()
-    learner.communicate()
-    assert nothing_is_left(run_id, within_s=5.0)
-
-
-def test_ctrl_c_reaches_the_learner_alone_which_closes_in_order(run_id):
-    learner = start_learner(run_id, "time.sleep(600)")
-    os.killpg(learner.pid, signal.SIGINT)
-    learner.communicate(timeout=TIMEOUT_S)
-    assert nothing_is_left(run_id)
-
-
-def test_a_learner_that_forgets_to_close_leaves_nothing(run_id):
-    learner = start_learner(run_id, "sys.exit(0)")
-    learner.communicate(timeout=TIMEOUT_S)
-    assert learner.returncode == 0
-    assert nothing_is_left(run_id)
 
 
 def test_an_observer_watches_a_running_pool(build):

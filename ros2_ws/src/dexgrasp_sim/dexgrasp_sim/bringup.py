@@ -21,7 +21,8 @@ PARENT_VARIABLE = "DEXGRASP_PARENT_PID"
 """Environment variable that tells a node which process it must not outlive."""
 
 _POLL_S = 0.05
-_STOP_STAGES = ((signal.SIGINT, 5.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0))
+_TERMINATE_S = 3.0
+_KILL_S = 5.0
 _TAIL_LINES = 20
 _DOMAINS = 101
 """Domain numbers 0 to 101 use ports below the ephemeral range (DDS-RTPS 2.5, 9.6.2.3)."""
@@ -36,12 +37,14 @@ class NodeSpec:
         executable: Console script of the package; its module is `<package>.nodes.<executable>`.
         name: Node name.
         parameters: Parameter values by dotted name.
+        stop_s: How long the node may take to end after SIGINT.
     """
 
     package: str
     executable: str
     name: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    stop_s: float = 5.0
 
     @property
     def module(self) -> str:
@@ -127,12 +130,18 @@ class NodeGroup:
     ) -> None:
         self.stop()
 
-    def wait(self, name: str | None = None, timeout_s: float | None = None) -> dict[str, Any]:
+    def wait(
+        self,
+        name: str | None = None,
+        timeout_s: float | None = None,
+        others_may_end: bool = False,
+    ) -> dict[str, Any]:
         """Waits until a node has done its work, watching all the others.
 
         Args:
             name: The node that ends by itself; None to watch until interrupted.
             timeout_s: Longest wait; None for a plan that runs until interrupted.
+            others_may_end: The other nodes may end before it, without an error.
 
         Returns:
             The last JSON object that the node printed on a line of its own, or {}.
@@ -149,6 +158,8 @@ class NodeGroup:
                 process.finish_reading()
                 if code == 0 and process.spec.name == name:
                     return process.result or {}
+                if code == 0 and others_may_end:
+                    continue
                 raise NodeFailed(
                     f"{process.spec.name} ended with exit code {code}; its last lines:\n"
                     + "\n".join(process.tail)
@@ -159,15 +170,28 @@ class NodeGroup:
 
     def stop(self) -> None:
         """Ends every process: SIGINT, then SIGTERM, then SIGKILL; idempotent."""
-        for signal_number, patience_s in _STOP_STAGES:
+        patience_s = max((process.spec.stop_s for process in self._processes.values()), default=0)
+        for number, wait_s in (
+            (signal.SIGINT, patience_s),
+            (signal.SIGTERM, _TERMINATE_S),
+            (signal.SIGKILL, _KILL_S),
+        ):
             running = [p for p in self._processes.values() if p.popen.poll() is None]
             for process in running:
-                process.popen.send_signal(signal_number)
-            deadline_s = time.monotonic() + patience_s
-            while any(p.popen.poll() is None for p in running) and time.monotonic() < deadline_s:
-                time.sleep(_POLL_S)
+                process.popen.send_signal(number)
+            _wait_for_end(running, wait_s)
         for process in self._processes.values():
             process.finish_reading()
+
+
+def _wait_for_end(processes: Sequence[_Process], patience_s: float) -> None:
+    """Returns when all have ended, time is up, or Ctrl-C asks for more haste."""
+    deadline_s = time.monotonic() + patience_s
+    try:
+        while any(p.popen.poll() is None for p in processes) and time.monotonic() < deadline_s:
+            time.sleep(_POLL_S)
+    except KeyboardInterrupt:
+        return
 
 
 def free_domain_id() -> int:

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dexgrasp_sim.control.action_decoder import ActionConfig
 from dexgrasp_sim.robot.kinematics import Chain, Kinematics
 from dexgrasp_sim.robot.kuka_allegro import (
     ARM_PREGRASP,
@@ -13,7 +14,6 @@ from dexgrasp_sim.robot.kuka_allegro import (
     GRASP_CENTER,
     JOINT_NAMES,
     PALM,
-    PREGRASP_HAND_OPEN,
     RESET_POSTURE,
     TASK_FRAMES,
     URDF_PATH,
@@ -30,6 +30,7 @@ from dexgrasp_sim.robot.rotation import (
 from dexgrasp_sim.robot.urdf import parse_urdf
 
 ROBOT = load_robot()
+HAND_OPEN = ActionConfig().finger_open_rad * 3 + ActionConfig().thumb_open_rad
 FRAMES = (*TASK_FRAMES, "iiwa7_link_ee", "iiwa7_link_3", "base")
 KINEMATICS = Kinematics(ROBOT, FRAMES, dtype=torch.float64)
 angle = st.floats(-math.pi, math.pi)
@@ -62,14 +63,14 @@ def test_palm_at_reset_and_at_zero():
 
 
 def test_pregrasp_puts_the_grasp_center_over_the_table_palm_down():
-    position, rotation = pose(ARM_PREGRASP + PREGRASP_HAND_OPEN, GRASP_CENTER)
+    position, rotation = pose(ARM_PREGRASP + HAND_OPEN, GRASP_CENTER)
     assert position.tolist() == pytest.approx([-0.55, 0.10, 0.42], abs=1e-4)
     wanted = zyx_euler_to_matrix(torch.tensor([-2 * math.pi / 3, 0, math.pi]).double())
     assert torch.allclose(rotation, wanted, atol=1e-4)
     assert rotation[:, 2].tolist() == pytest.approx([0, 0, -1], abs=1e-4)
     jacobian = (
         KINEMATICS.chain(GRASP_CENTER)
-        .forward(torch.tensor([ARM_PREGRASP + PREGRASP_HAND_OPEN], dtype=torch.float64))
+        .forward(torch.tensor([ARM_PREGRASP + HAND_OPEN], dtype=torch.float64))
         .jacobian[0]
     )
     assert torch.linalg.det(jacobian @ jacobian.T).sqrt() > 0.1
@@ -89,7 +90,7 @@ def test_thumb_and_fingers_close_on_the_grasp_center():
 
 
 def test_open_hand_keeps_its_tips_clear_of_what_lies_below():
-    q = ARM_PREGRASP + PREGRASP_HAND_OPEN
+    q = ARM_PREGRASP + HAND_OPEN
     center = pose(q, GRASP_CENTER)[0]
     for frame in TASK_FRAMES[2:]:
         assert pose(q, frame)[0][2] > center[2] - 0.03

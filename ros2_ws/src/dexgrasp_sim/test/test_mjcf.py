@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dexgrasp_sim.control.action_decoder import ActionConfig
 from dexgrasp_sim.physics.mjcf import (
     OBJECT_COLLISION,
     SELF_COLLISION,
@@ -19,13 +20,13 @@ from dexgrasp_sim.robot.kuka_allegro import (
     FABRIC_DEFAULT_POSTURE,
     GAINS,
     JOINT_NAMES,
-    PREGRASP_HAND_OPEN,
     RESET_POSTURE,
     TASK_FRAMES,
     load_robot,
 )
 
 ROBOT = load_robot()
+HAND_OPEN = ActionConfig().finger_open_rad * 3 + ActionConfig().thumb_open_rad
 MODEL = robot_spec(ROBOT).compile()
 BODIES = tuple(name for name in ROBOT.links if ROBOT.links[name].inertial)
 KINEMATICS = Kinematics(ROBOT, (*BODIES, *TASK_FRAMES), dtype=torch.float64)
@@ -173,7 +174,7 @@ def test_robot_touches_table_and_object_and_by_choice_itself():
 
 @pytest.mark.parametrize(
     "posture",
-    [RESET_POSTURE, FABRIC_DEFAULT_POSTURE, ARM_PREGRASP + PREGRASP_HAND_OPEN, (0.0,) * 23],
+    [RESET_POSTURE, FABRIC_DEFAULT_POSTURE, ARM_PREGRASP + HAND_OPEN, (0.0,) * 23],
 )
 def test_postures_do_not_touch_themselves(posture):
     model = model_with(RobotOptions(collision=SELF_COLLISION))
@@ -199,7 +200,7 @@ def test_a_closed_fist_touches_itself_only_if_asked():
 def test_servos_hold_and_reach_a_posture_without_gravity_sag(name):
     model = model_with(RobotOptions(gains=GAINS[name]))
     data = mujoco.MjData(model)
-    start = np.array(ARM_PREGRASP + PREGRASP_HAND_OPEN)
+    start = np.array(ARM_PREGRASP + HAND_OPEN)
     data.qpos[:] = data.ctrl[:] = start
     step(model, data, 1.0)
     np.testing.assert_allclose(data.qpos, start, atol=1e-9)

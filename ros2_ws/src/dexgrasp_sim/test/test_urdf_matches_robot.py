@@ -5,16 +5,15 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from dexgrasp_sim.control.action_decoder import ActionConfig
 from dexgrasp_sim.robot.kuka_allegro import (
     ARM_JOINTS,
     ARM_PREGRASP,
     FABRIC_DEFAULT_POSTURE,
     GAINS,
-    GRASP_HAND_CLOSED,
     HAND_CURLED,
     HAND_JOINTS,
     JOINT_NAMES,
-    PREGRASP_HAND_OPEN,
     RESET_POSTURE,
     TASK_FRAMES,
     URDF_PATH,
@@ -22,6 +21,7 @@ from dexgrasp_sim.robot.kuka_allegro import (
 )
 from dexgrasp_sim.robot.urdf import UrdfError, parse_urdf
 
+ACTION = ActionConfig()
 TEXT = URDF_PATH.read_text(encoding="utf-8")
 LINKS = sorted(load_robot().links)
 BODIES = [name for name in LINKS if load_robot().links[name].inertial]
@@ -57,8 +57,8 @@ def test_limits_are_those_of_the_real_robot():
         RESET_POSTURE,
         FABRIC_DEFAULT_POSTURE,
         RESET_POSTURE[:7] + HAND_CURLED,
-        ARM_PREGRASP + PREGRASP_HAND_OPEN,
-        ARM_PREGRASP + GRASP_HAND_CLOSED,
+        ARM_PREGRASP + ACTION.finger_open_rad * 3 + ACTION.thumb_open_rad,
+        ARM_PREGRASP + ACTION.finger_shut_rad * 3 + ACTION.thumb_shut_rad,
     ],
 )
 def test_postures_are_within_the_limits(posture):

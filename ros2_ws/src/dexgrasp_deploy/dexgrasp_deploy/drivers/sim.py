@@ -27,6 +27,7 @@ from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.physics.mujoco_batch import MujocoBatch
 from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS, HAND_JOINTS
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.tasks.grasp.objects import ObjectConfig
 from dexgrasp_sim.vec_env import RESULT_SPECS
 
 _CATCH_UP_S = 0.25
@@ -55,9 +56,14 @@ class SimWorld:
         self._begin(0)
 
     @property
-    def object_name(self) -> str:
+    def object(self) -> ObjectConfig:
         """Which object lies on the table."""
-        return self.task.objects[int(self._env.object_index[0])].name
+        return self.task.objects[int(self._env.object_index[0])]
+
+    @property
+    def goal_m(self) -> NDArray[np.float64]:
+        """[3] where the object's centre shall go, base frame."""
+        return self._env.telemetry(0)["goal"].double().numpy()
 
     @property
     def start_height_m(self) -> float:

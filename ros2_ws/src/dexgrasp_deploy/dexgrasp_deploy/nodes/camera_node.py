@@ -3,10 +3,12 @@
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
+from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
@@ -18,15 +20,10 @@ from dexgrasp_deploy.drivers.base import (
     SceneCamera,
     make_driver,
 )
-from dexgrasp_deploy.nodes.conversions import (
-    from_joint_state,
-    from_pose,
-    to_camera_info,
-    to_image,
-    to_stamp,
-)
+from dexgrasp_deploy.nodes.conversions import from_joint_state, from_pose
 from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST, Parameters
 from dexgrasp_learner.bundle import read_manifest
+from dexgrasp_sim.nodes.conversions import to_camera_info, to_image, to_stamp
 from dexgrasp_sim.nodes.node_main import run_node
 from dexgrasp_sim.robot.kuka_allegro import load_robot
 
@@ -93,10 +90,12 @@ class _Stream:
         self._images = node.create_publisher(Image, f"camera/{name}/image_raw", NEWEST)
         self._infos = node.create_publisher(CameraInfo, f"camera/{name}/camera_info", NEWEST)
 
-    def publish(self, pixels: object, focal_px: float | None, stamp: Time) -> None:
+    def publish(self, pixels: NDArray[Any], focal_px: float | None, stamp: Time) -> None:
         image = to_image(pixels, self._frame, stamp)
         if focal_px is not None:
-            self._infos.publish(to_camera_info(image, focal_px, self._baseline_m))
+            info = to_camera_info(image, focal_px)
+            info.p[3] = -focal_px * self._baseline_m  # the right camera of a pair (REP 104)
+            self._infos.publish(info)
         self._images.publish(image)
 
 
@@ -133,7 +132,7 @@ class _Scene:
         sample = from_joint_state(self._node.get_clock(), joints)
         if sample is None:
             return
-        self._camera.observe(sample, from_pose(pose), name)
+        self._camera.observe(sample, from_pose(pose.pose), name)
         image = self._camera.read()
         if image is not None:
             self._node.publish(image, joints.header.stamp)

@@ -1,42 +1,28 @@
-"""ROS messages to the cores' types and back: stamps, joints, images, poses."""
+"""ROS messages as plain values; the other direction is dexgrasp_sim.nodes.conversions."""
 
 import time
-from array import array
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import Pose
 from numpy.typing import NDArray
 from rclpy.clock import Clock
 from rclpy.time import Time as RosTime
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from sensor_msgs.msg import Image, JointState
 
 from dexgrasp_deploy.drivers.base import JointSample
 
-BASE_FRAME = "base"
-_ENCODINGS = {"16UC1": (np.uint16, ()), "rgb8": (np.uint8, (3,))}
-
-
-def to_stamp(clock: Clock, monotonic_s: float) -> Time:
-    """The ROS stamp of a monotonic time: ROS time now less the age."""
-    age_ns = round((time.monotonic() - monotonic_s) * 1e9)
-    return RosTime(nanoseconds=clock.now().nanoseconds - age_ns).to_msg()
+_ENCODINGS: dict[str, tuple[type, tuple[int, ...]]] = {
+    "16UC1": (np.uint16, ()),
+    "rgb8": (np.uint8, (3,)),
+}
 
 
 def from_stamp(clock: Clock, stamp: Time) -> float:
-    """The inverse of `to_stamp`, s."""
+    """The monotonic time, s, of a ROS stamp: now less the stamp's age."""
     age_ns = clock.now().nanoseconds - RosTime.from_msg(stamp).nanoseconds
     return time.monotonic() - age_ns * 1e-9
-
-
-def to_joint_state(names: Sequence[str], position: Sequence[float], stamp: Time) -> JointState:
-    """A JointState without velocity or effort: a command, or part of a measurement."""
-    message = JointState(name=list(names), position=array("d", position))
-    message.header.stamp = stamp
-    message.header.frame_id = BASE_FRAME
-    return message
 
 
 def from_joint_state(clock: Clock, message: JointState) -> JointSample | None:
@@ -44,27 +30,19 @@ def from_joint_state(clock: Clock, message: JointState) -> JointSample | None:
     count = len(message.name)
     if len(message.position) != count or len(message.velocity) not in (0, count):
         return None
-    position = np.frombuffer(message.position, np.float64).copy()
-    velocity = np.frombuffer(message.velocity, np.float64).copy()
+    position = np.array(message.position, dtype=np.float64)
+    velocity = np.array(message.velocity, dtype=np.float64)
     velocity = velocity if len(velocity) else np.zeros(count)
     stamp_s = from_stamp(clock, message.header.stamp)
     return JointSample(tuple(message.name), position, velocity, stamp_s)
 
 
-def to_image(pixels: NDArray[Any], frame: str, stamp: Time) -> Image:
-    """Depth [H, W] uint16 mm as 16UC1, colour [H, W, 3] uint8 as rgb8."""
-    message = Image(height=pixels.shape[0], width=pixels.shape[1], is_bigendian=0)
-    message.encoding = "16UC1" if pixels.ndim == 2 else "rgb8"
-    message.step = pixels[0].nbytes
-    # an array is taken over as it is; a numpy array would be converted element by element
-    message.data = array("B", np.ascontiguousarray(pixels).tobytes())
-    message.header.stamp = stamp
-    message.header.frame_id = frame
-    return message
-
-
 def from_image(message: Image) -> NDArray[Any] | None:
-    """The inverse of `to_image`; None for another encoding or a short message."""
+    """Depth [H, W] uint16 mm of 16UC1, colour [H, W, 3] uint8 of rgb8.
+
+    Returns:
+        None for another encoding or a message shorter than its size says.
+    """
     if message.encoding not in _ENCODINGS:
         return None
     kind, channels = _ENCODINGS[message.encoding]
@@ -78,37 +56,7 @@ def from_image(message: Image) -> NDArray[Any] | None:
     return pixels.reshape(message.height, message.width, *channels)
 
 
-def to_camera_info(image: Image, focal_px: float, baseline_m: float = 0.0) -> CameraInfo:
-    """Intrinsics of an ideal camera with the principal point at the image centre.
-
-    Args:
-        image: Its image: size, frame and stamp.
-        focal_px: Focal length, the same in both directions.
-        baseline_m: Distance from the left camera; P[3] of the right one of a pair is
-            -focal_px * baseline_m (REP 104).
-    """
-    center_u, center_v = (image.width - 1) / 2, (image.height - 1) / 2
-    message = CameraInfo(height=image.height, width=image.width, distortion_model="plumb_bob")
-    message.header = image.header
-    message.d = [0.0] * 5
-    message.k = [focal_px, 0.0, center_u, 0.0, focal_px, center_v, 0.0, 0.0, 1.0]
-    message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-    rows = ([focal_px, 0.0, center_u, -focal_px * baseline_m], [0.0, focal_px, center_v, 0.0])
-    message.p = [*rows[0], *rows[1], 0.0, 0.0, 1.0, 0.0]
-    return message
-
-
-def to_pose(pose: NDArray[np.float64], stamp: Time) -> PoseStamped:
-    """[7] xyz m and quaternion wxyz, base frame, as a message (whose quaternion is xyzw)."""
-    message = PoseStamped()
-    message.header.stamp = stamp
-    message.header.frame_id = BASE_FRAME
-    place, turn = message.pose.position, message.pose.orientation
-    place.x, place.y, place.z, turn.w, turn.x, turn.y, turn.z = pose.tolist()
-    return message
-
-
-def from_pose(message: PoseStamped) -> NDArray[np.float64]:
-    """The inverse of `to_pose`."""
-    place, turn = message.pose.position, message.pose.orientation
+def from_pose(pose: Pose) -> NDArray[np.float64]:
+    """[7] xyz m and quaternion wxyz."""
+    place, turn = pose.position, pose.orientation
     return np.array([place.x, place.y, place.z, turn.w, turn.x, turn.y, turn.z])

@@ -3,22 +3,20 @@
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from geometry_msgs.msg import PoseStamped
 from rclpy.action import ActionClient
-from rclpy.client import Client
 from rclpy.executors import Executor
 from rclpy.node import Node
-from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from dexgrasp_deploy.drivers.base import JointSample
 from dexgrasp_deploy.judge import GraspJudge
+from dexgrasp_deploy.nodes.calls import Caller
 from dexgrasp_deploy.nodes.conversions import from_joint_state, from_pose, from_stamp
 from dexgrasp_deploy.nodes.parameters import NEWEST, Parameters
 from dexgrasp_learner.bundle import read_manifest
@@ -28,7 +26,7 @@ from dexgrasp_sim.nodes.node_main import run_node
 from dexgrasp_sim.robot.kuka_allegro import load_robot
 
 _START_TIMEOUT_S = 60.0
-_CALL_TIMEOUT_S = 10.0
+_FIRST_SAMPLES_S = 10.0
 _MARGIN_S = 15.0
 _RETRY_S = 0.2
 
@@ -67,9 +65,9 @@ class EpisodeNode(Node):
         Raises:
             SystemExit: Something did not answer in time; logged.
         """
-        self._executor = executor
-        self._wait(self._all_there, _START_TIMEOUT_S, "policy, joint states or services")
-        outcomes = [self._run_episode() for _ in range(self._episodes)]
+        call = Caller(self, executor)
+        call.until(self._all_there, _START_TIMEOUT_S, "policy, joint states and services")
+        outcomes = [self._run_episode(call) for _ in range(self._episodes)]
         judged = [item["success"] for item in outcomes if item["success"] is not None]
         periods = sum(max(0, item["steps"] - 1) for item in outcomes)
         duration_s = sum(item["duration_s"] for item in outcomes)
@@ -91,14 +89,14 @@ class EpisodeNode(Node):
             and all(server.service_is_ready() for server in servers)
         )
 
-    def _run_episode(self) -> dict[str, Any]:
-        self._call(self._release)
+    def _run_episode(self, call: Caller) -> dict[str, Any]:
+        call.trigger(self._release)
         start: dict[str, Any] = {"object": None}
         if self._simulated:
-            start = json.loads(self._call(self._reset).message)
+            start = json.loads(call.trigger(self._reset))
             rule = self._task.success
             self._judge = GraspJudge(self._robot, rule, start["start_height_m"])
-        result = self._send_goal()
+        result = self._send_goal(call)
         success = lift_m = None
         if self._judge is not None and self._joints is not None:
             success, lift_m = self._judge.success(self._joints), round(self._judge.max_lift_m, 4)
@@ -115,44 +113,19 @@ class EpisodeNode(Node):
             "clamped_commands": result.clamped_commands,
         }
 
-    def _send_goal(self) -> Grasp.Result:
+    def _send_goal(self, call: Caller) -> Grasp.Result:
         """One goal; again while the policy node has not yet received its first measurements."""
-        deadline_s = time.monotonic() + _CALL_TIMEOUT_S
+        deadline_s = time.monotonic() + _FIRST_SAMPLES_S
         while True:
-            handle = self._result(self._grasp.send_goal_async(Grasp.Goal()), _CALL_TIMEOUT_S)
+            handle = call.result(self._grasp.send_goal_async(Grasp.Goal()))
             if not handle.accepted:
-                self._fail("the goal was rejected")
+                call.fail("the goal was rejected")
             future = handle.get_result_async()
-            result = self._result(future, self._task.episode_s + _MARGIN_S).result
+            result = call.result(future, self._task.episode_s + _MARGIN_S).result
             stale = result.error_code == Grasp.Result.STALE_OBSERVATION and result.steps == 0
             if not stale or time.monotonic() > deadline_s:
                 return result
-            self._pause(_RETRY_S)
-
-    def _call(self, client: Client) -> Trigger.Response:
-        response = self._result(client.call_async(Trigger.Request()), _CALL_TIMEOUT_S)
-        if not response.success:
-            self._fail(f"{client.srv_name}: {response.message}")
-        return response
-
-    def _result(self, future: Future, timeout_s: float) -> Any:
-        self._wait(future.done, timeout_s, "an answer")
-        return future.result()
-
-    def _wait(self, done: Callable[[], bool], timeout_s: float, what: str) -> None:
-        deadline_s = time.monotonic() + timeout_s
-        while not done():
-            if time.monotonic() > deadline_s:
-                self._fail(f"waited {timeout_s:.0f} s for {what}")
-            self._executor.spin_once(timeout_sec=0.05)
-
-    def _pause(self, duration_s: float) -> None:
-        end_s = time.monotonic() + duration_s
-        self._wait(lambda: time.monotonic() > end_s, duration_s + _CALL_TIMEOUT_S, "time to pass")
-
-    def _fail(self, message: str) -> None:
-        self.get_logger().error(message)
-        raise SystemExit(1)
+            call.pause(_RETRY_S)
 
     def _on_joints(self, message: JointState) -> None:
         self._joints = from_joint_state(self.get_clock(), message)
@@ -163,7 +136,7 @@ class EpisodeNode(Node):
     def _on_pose(self, message: PoseStamped) -> None:
         if self._judge is not None:
             stamp_s = from_stamp(self.get_clock(), message.header.stamp)
-            self._judge.observe(from_pose(message)[:3], stamp_s)
+            self._judge.observe(from_pose(message.pose)[:3], stamp_s)
 
 
 def run_and_print(node: EpisodeNode, executor: Executor) -> None:

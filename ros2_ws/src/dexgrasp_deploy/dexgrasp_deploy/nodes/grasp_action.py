@@ -1,10 +1,11 @@
 """The Grasp action on a control loop: one goal at a time, without a thread of its own.
 
 An accepted goal is executed in the callback sense only when its episode has ended; until then the
-control loop works on it and feedback is published from the status timer.
+control loop works on it and timers report and end it.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
@@ -46,15 +47,17 @@ class GraspAction:
             cancel_callback=self._cancel,
         )
 
-    def update(self) -> None:
-        """Publishes feedback; ends the goal when its episode has ended. Called by a timer."""
+    def end_when_over(self) -> None:
+        """Ends the goal when its episode has ended; called by a timer."""
         goal, loop = self._goal, self._loop()
-        if goal is None:
-            return
-        if loop is None or not loop.episode.active:
+        if goal is not None and (loop is None or not loop.episode.active):
             self._goal = None
             goal.execute()
-        else:
+
+    def report(self) -> None:
+        """Publishes feedback; called by a timer."""
+        goal, loop = self._goal, self._loop()
+        if goal is not None and loop is not None:
             goal.publish_feedback(_feedback(loop, _lift_height_m(goal, loop)))
 
     def destroy(self) -> None:
@@ -67,11 +70,7 @@ class GraspAction:
             self._goal = goal
             return
 
-        def refuse(goal: ServerGoalHandle) -> Grasp.Result:
-            goal.abort()
-            return Grasp.Result(success=False, error_code=code, error_msg=message)
-
-        goal.execute(refuse)
+        goal.execute(partial(_refuse, code=code, message=message))
 
     def _try_to_start(self, request: Grasp.Goal) -> tuple[int, str]:
         loop = self._loop()
@@ -101,9 +100,7 @@ class GraspAction:
     def _finish(self, goal: ServerGoalHandle) -> Grasp.Result:
         loop = self._loop()
         if loop is None:
-            goal.abort()
-            message = "the policy was deactivated"
-            return Grasp.Result(error_code=Grasp.Result.FAULT, error_msg=message)
+            return _refuse(goal, Grasp.Result.FAULT, "the policy was deactivated")
         result = _result(loop, _lift_height_m(goal, loop))
         if result.success:
             goal.succeed()
@@ -112,6 +109,11 @@ class GraspAction:
         else:
             goal.abort()
         return result
+
+
+def _refuse(goal: ServerGoalHandle, code: int, message: str) -> Grasp.Result:
+    goal.abort()
+    return Grasp.Result(success=False, error_code=code, error_msg=message)
 
 
 def _lift_height_m(goal: ServerGoalHandle, loop: ControlLoop) -> float:
@@ -143,13 +145,11 @@ def _feedback(loop: ControlLoop, lift_height_m: float) -> Grasp.Feedback:
     feedback = Grasp.Feedback(phase=Grasp.Feedback.STARTING)
     if loop.episode.state is State.RUNNING:
         lift_m = progress.predicted_lift_m or 0.0
-        feedback.phase = (
-            Grasp.Feedback.HOLDING
-            if lift_m >= lift_height_m
-            else Grasp.Feedback.LIFTING
-            if lift_m > _LIFTING_M
-            else Grasp.Feedback.REACHING
-        )
+        feedback.phase = Grasp.Feedback.REACHING
+        if lift_m > _LIFTING_M:
+            feedback.phase = Grasp.Feedback.LIFTING
+        if lift_m >= lift_height_m:
+            feedback.phase = Grasp.Feedback.HOLDING
         feedback.elapsed_s = progress.last_s - progress.first_s
         feedback.progress = min(1.0, progress.steps / loop.length)
     return feedback

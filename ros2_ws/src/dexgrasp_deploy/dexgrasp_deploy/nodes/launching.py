@@ -1,4 +1,6 @@
 """The launch plan for `ros2 launch`; imported by the launch files only."""
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# `launch` comes with a full ROS 2 only
 
 from pathlib import Path
 

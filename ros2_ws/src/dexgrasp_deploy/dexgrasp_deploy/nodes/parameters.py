@@ -38,7 +38,7 @@ class Parameters:
         Raises:
             ConfigError: It is of another type than the default (a whole number passes as float).
         """
-        value = self._read(name, default)
+        value: Any = self._read(name, default)
         if isinstance(default, float) and type(value) is int:
             value = float(value)
         if type(value) is not type(default):
@@ -57,7 +57,7 @@ class Parameters:
     def under(self, prefix: str) -> dict[str, Any]:
         """All that was given under a prefix, without it: a driver knows its own parameters."""
         self._known.append(f"{prefix}.")
-        found = self._node.get_parameters_by_prefix(prefix)
+        found: dict[str, Any] = self._node.get_parameters_by_prefix(prefix)
         return {name: parameter.value for name, parameter in found.items()}
 
     def reject_unknown(self) -> None:

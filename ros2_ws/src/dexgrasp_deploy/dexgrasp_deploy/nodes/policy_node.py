@@ -9,22 +9,22 @@ from pathlib import Path
 import torch
 from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from std_srvs.srv import Trigger
 
 from dexgrasp_deploy.control_loop import ControlConfig, ControlLoop
 from dexgrasp_deploy.nodes.grasp_action import GraspAction
 from dexgrasp_deploy.nodes.parameters import Parameters
+from dexgrasp_deploy.nodes.policy_services import PolicyServices
 from dexgrasp_deploy.nodes.status import policy_status
 from dexgrasp_deploy.nodes.topic_port import TopicPort
 from dexgrasp_deploy.policy_runtime import PolicyRuntime
-from dexgrasp_learner.bundle import BundleError, load_bundle
+from dexgrasp_learner.bundle import load_bundle
 from dexgrasp_msgs.msg import PolicyStatus
-from dexgrasp_msgs.srv import LoadPolicy
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.nodes.node_main import run_node
 from dexgrasp_sim.robot.kuka_allegro import load_robot
 
 _STATUS_PERIOD_S = 0.2
+_END_CHECK_PERIOD_S = 0.05
 _IDLE_SPIN_S = 0.1
 _DONE, _REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -43,25 +43,24 @@ class PolicyNode(LifecycleNode):
         self._config = parameters.config(ControlConfig)
         parameters.reject_unknown()
         self.port = TopicPort(self)
-        self._loop: ControlLoop | None = None
+        self.loop: ControlLoop | None = None
         self._active = False
-        self._message = ""
         self._action = GraspAction(self, lambda: self.active_loop)
         self._status = self.create_publisher(PolicyStatus, "policy/status", 1)
-        self.create_service(LoadPolicy, "policy/load", self._on_load)
-        self.create_service(Trigger, "policy/release", self._on_release)
+        self._interfaces = PolicyServices(self, lambda: self.loop, self.load)
+        self.create_timer(_END_CHECK_PERIOD_S, self._action.end_when_over)
         self.create_timer(_STATUS_PERIOD_S, self._publish_status)
 
     @property
     def active_loop(self) -> ControlLoop | None:
         """The loop that may command the robot."""
-        return self._loop if self._active else None
+        return self.loop if self._active else None
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads the bundle of the parameter; an empty one leaves that to `policy/load`."""
         try:
             if self._bundle:
-                self._load(self._bundle)
+                self.load(self._bundle)
         except ConfigError as error:
             self.get_logger().error(str(error))
             return _REFUSED
@@ -74,60 +73,36 @@ class PolicyNode(LifecycleNode):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Ends a running episode; the robot holds its last command."""
-        if self._loop is not None:
-            self._loop.cancel()
-            self._loop.release()
-        self._action.update()
+        if self.loop is not None:
+            self.loop.cancel()
+            self.loop.release()
+        self._action.end_when_over()
         self._active = False
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Forgets the policy."""
-        self._loop = None
+        self.loop = None
         return _DONE
 
-    def _load(self, folder: str) -> None:
+    def load(self, folder: str) -> None:
+        """Replaces the policy.
+
+        Raises:
+            ConfigError: The folder holds no bundle that works on this robot.
+        """
         runtime = PolicyRuntime(load_bundle(Path(folder)))
-        self._loop = ControlLoop(runtime, load_robot(), self.port, time.monotonic, self._config)
+        self.loop = ControlLoop(runtime, load_robot(), self.port, time.monotonic, self._config)
         image = runtime.manifest.image
         self.port.listen(image.name if image else None)
-        self._message = f"loaded {folder}"
         self.get_logger().info(f"policy {runtime.manifest.bundle_id} from {folder}")
         gc.collect()
         gc.freeze()  # what stays for good is not searched again in the control loop
 
-    def _on_load(
-        self, request: LoadPolicy.Request, response: LoadPolicy.Response
-    ) -> LoadPolicy.Response:
-        if self._loop is not None and self._loop.episode.active:
-            response.error_code, response.message = response.BUSY, "an episode is running"
-            return response
-        try:
-            self._load(request.bundle)
-            response.success, response.message = True, self._message
-        except BundleError as error:
-            missing = not (Path(request.bundle) / "manifest.json").is_file()
-            response.error_code = response.NOT_FOUND if missing else response.INVALID
-            response.message = str(error)
-        except ConfigError as error:
-            response.error_code, response.message = response.INCOMPATIBLE, str(error)
-        return response
-
-    def _on_release(
-        self, request: Trigger.Request, response: Trigger.Response
-    ) -> Trigger.Response:
-        """Stops commanding after an episode, and clears a fault."""
-        loop = self._loop
-        response.success = loop is not None and not loop.episode.active
-        if loop is not None and response.success:
-            loop.release()
-        response.message = "" if response.success else "an episode is running or no policy loaded"
-        return response
-
     def _publish_status(self) -> None:
-        self._action.update()
+        self._action.report()
         stamp = self.get_clock().now().to_msg()
-        self._status.publish(policy_status(self._loop, self._message, stamp))
+        self._status.publish(policy_status(self.loop, stamp))
 
     def destroy_node(self) -> None:
         """Takes the action server down first."""

@@ -12,11 +12,11 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from dexgrasp_deploy.drivers.base import Driver, DriverContext, JointDriver, make_driver
-from dexgrasp_deploy.nodes.conversions import to_joint_state, to_stamp
 from dexgrasp_deploy.nodes.parameters import COMMAND, LATCHED, Parameters
 from dexgrasp_deploy.nodes.world_topics import WorldTopics
 from dexgrasp_learner.bundle import read_manifest
 from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.nodes.conversions import to_joint_state, to_stamp
 from dexgrasp_sim.nodes.node_main import run_node
 from dexgrasp_sim.robot.kuka_allegro import URDF_PATH, load_robot
 
@@ -72,9 +72,8 @@ class RobotDriverNode(Node):
         stamp = to_stamp(self.get_clock(), min(sample.stamp_s for sample in samples))
         names = [name for sample in samples for name in sample.names]
         position = np.concatenate([sample.position for sample in samples])
-        message = to_joint_state(names, position.tolist(), stamp)
-        message.velocity = np.concatenate([sample.velocity for sample in samples]).tolist()
-        self._states.publish(message)
+        velocity = np.concatenate([sample.velocity for sample in samples])
+        self._states.publish(to_joint_state(names, position.tolist(), velocity.tolist(), stamp))
         if self._world_topics is not None:
             self._world_topics.publish(stamp)
 

@@ -7,8 +7,8 @@ from geometry_msgs.msg import Point
 
 from dexgrasp_deploy.control_loop import ControlLoop
 from dexgrasp_deploy.episode import State
-from dexgrasp_deploy.nodes.conversions import BASE_FRAME
 from dexgrasp_msgs.msg import PolicyStatus
+from dexgrasp_sim.nodes.conversions import BASE_FRAME
 
 _STATES = {
     State.IDLE: PolicyStatus.IDLE,
@@ -19,15 +19,14 @@ _STATES = {
 }
 
 
-def policy_status(loop: ControlLoop | None, message: str, stamp: Time) -> PolicyStatus:
+def policy_status(loop: ControlLoop | None, stamp: Time) -> PolicyStatus:
     """Fills the message.
 
     Args:
         loop: None while no bundle is loaded.
-        message: For people, where there is no loop to speak.
         stamp: Now.
     """
-    status = PolicyStatus(message=message)
+    status = PolicyStatus(message="no bundle is loaded")
     status.header.stamp = stamp
     status.header.frame_id = BASE_FRAME
     nan = float("nan")

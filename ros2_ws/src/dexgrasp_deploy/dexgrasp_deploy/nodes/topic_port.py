@@ -1,6 +1,7 @@
 """The control loop's port on topics: newest measurements in, joint commands out."""
 
 import time
+from functools import partial
 
 import numpy as np
 from rclpy.executors import Executor
@@ -8,13 +9,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from dexgrasp_deploy.drivers.base import CameraSample, JointSample
-from dexgrasp_deploy.nodes.conversions import (
-    from_image,
-    from_joint_state,
-    from_stamp,
-    to_joint_state,
-)
+from dexgrasp_deploy.nodes.conversions import from_image, from_joint_state, from_stamp
 from dexgrasp_deploy.nodes.parameters import COMMAND, NEWEST
+from dexgrasp_sim.nodes.conversions import to_joint_state
 
 MAX_PAIR_SKEW_S = 0.005
 """Left and right image belong together when their stamps differ by less: an eighth of the period
@@ -47,7 +44,7 @@ class TopicPort:
             if topic in listening:
                 continue
             self._node.create_subscription(
-                Image, topic, lambda message, side=stream: self._on_image(message, side), NEWEST
+                Image, topic, partial(self._on_image, side=stream), NEWEST
             )
             self._node.create_subscription(
                 CameraInfo, f"camera/{stream}/camera_info", self._on_info, NEWEST
@@ -64,7 +61,7 @@ class TopicPort:
     def send(self, positions: dict[str, float]) -> None:
         """See `RobotPort.send`."""
         stamp = self._node.get_clock().now().to_msg()
-        self._commands.publish(to_joint_state([*positions], [*positions.values()], stamp))
+        self._commands.publish(to_joint_state([*positions], [*positions.values()], [], stamp))
 
     def wait_until(self, time_s: float) -> None:
         """See `RobotPort.wait_until`; runs callbacks until then, and those that are due."""

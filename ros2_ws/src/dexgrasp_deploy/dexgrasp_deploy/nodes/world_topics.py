@@ -12,16 +12,16 @@ from visualization_msgs.msg import MarkerArray
 
 from dexgrasp_deploy.drivers.base import Driver, DriverContext
 from dexgrasp_deploy.drivers.sim import SimArm, SimHand, SimWorld
-from dexgrasp_deploy.nodes.conversions import to_pose
-from dexgrasp_deploy.nodes.markers import scene_markers
 from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST
+from dexgrasp_sim.nodes.conversions import BASE_FRAME, to_pose
+from dexgrasp_sim.nodes.markers import scene_markers
 
 _MARKER_EVERY = 6
 """Joint state messages per marker message: markers are for people."""
 
 
 class WorldTopics:
-    """Service `sim/reset`, topics `sim/object_pose`, `sim/object_name` and `sim/markers`.
+    """Service `sim/reset`, topics `sim/object_pose`, `sim/object_name` and `markers`.
 
     `sim/reset` begins the next episode of the parameter `seed`; its answer's message is JSON:
     `seed`, `episode`, `object`, `start_height_m`.
@@ -33,9 +33,9 @@ class WorldTopics:
         self._count = 0
         self._pose = node.create_publisher(PoseStamped, "sim/object_pose", NEWEST)
         self._name = node.create_publisher(String, "sim/object_name", LATCHED)
-        self._markers = node.create_publisher(MarkerArray, "sim/markers", 1)
+        self._markers = node.create_publisher(MarkerArray, "markers", 1)
         node.create_service(Trigger, "sim/reset", self._on_reset)
-        self._name.publish(String(data=world.object_name))
+        self._name.publish(String(data=world.object.name))
 
     @staticmethod
     def of(node: Node, context: DriverContext, drivers: Sequence[Driver]) -> "WorldTopics | None":
@@ -46,21 +46,24 @@ class WorldTopics:
 
     def publish(self, stamp: Time) -> None:
         """Publishes the object as it is, with the stamp of the joint states of the same step."""
-        self._pose.publish(to_pose(self._world.object_pose, stamp))
+        world, pose = self._world, self._world.object_pose.tolist()
+        message = PoseStamped(pose=to_pose(pose))
+        message.header.stamp, message.header.frame_id = stamp, BASE_FRAME
+        self._pose.publish(message)
         if self._count % _MARKER_EVERY == 0:
-            world = self._world
-            markers = scene_markers(world.task, world.object_name, world.object_pose, stamp)
+            goal_m = world.goal_m.tolist()
+            markers = scene_markers(world.task.table, world.object, pose, goal_m, stamp)
             self._markers.publish(markers)
         self._count += 1
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         world = self._world
         world.reset(self._node.get_parameter("seed").value)
-        self._name.publish(String(data=world.object_name))
+        self._name.publish(String(data=world.object.name))
         episode = {
             "seed": world.seed,
             "episode": world.episode,
-            "object": world.object_name,
+            "object": world.object.name,
             "start_height_m": world.start_height_m,
         }
         response.success, response.message = True, json.dumps(episode)

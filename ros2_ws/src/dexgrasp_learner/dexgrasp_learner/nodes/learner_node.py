@@ -83,9 +83,9 @@ class LearnerNode(Node):
         self, request: SetRunState.Request, response: SetRunState.Response
     ) -> SetRunState.Response:
         commands = {
-            request.PAUSE: (self._control.pause, "pauses"),
-            request.RESUME: (self._control.resume, "goes on"),
-            request.STOP: (self._control.stop, "stops, with a checkpoint,"),
+            SetRunState.Request.PAUSE: (self._control.pause, "pauses"),
+            SetRunState.Request.RESUME: (self._control.resume, "goes on"),
+            SetRunState.Request.STOP: (self._control.stop, "stops, with a checkpoint,"),
         }
         if request.command not in commands:
             response.message = f"command {request.command} is none of {sorted(commands)}"

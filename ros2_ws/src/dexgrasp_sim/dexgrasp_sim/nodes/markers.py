@@ -33,7 +33,7 @@ def scene_markers(
         goal_m: [3] where the object's centre shall go, base frame.
         stamp: When it was so.
     """
-    ball = (_GOAL_DIAMETER_M,) * 3
+    ball = (_GOAL_DIAMETER_M, _GOAL_DIAMETER_M, _GOAL_DIAMETER_M)
     markers = [
         _marker("table", Marker.CUBE, (*table.center_m, *_UPRIGHT), table.size_m, _TABLE_RGB),
         _marker("object", _TYPES[item.shape], object_pose, item.extents_m, item.rgb),

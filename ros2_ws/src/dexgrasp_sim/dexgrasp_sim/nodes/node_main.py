@@ -13,6 +13,7 @@ from rclpy.executors import (
     SingleThreadedExecutor,
 )
 from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.logging import get_logger
 from rclpy.node import Node
 
 from dexgrasp_sim.bringup import PARENT_VARIABLE
@@ -64,7 +65,7 @@ def run_node(
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except ConfigError as error:
-        rclpy.logging.get_logger("dexgrasp").error(str(error))
+        get_logger("dexgrasp").error(str(error))
         return _CONFIG_ERROR_EXIT
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
@@ -90,6 +91,7 @@ def _end_with_parent(node: Node) -> None:
     def check() -> None:
         if os.getppid() != int(parent):
             node.get_logger().error("the process that started this node is gone: stopping")
-            raise SystemExit(1)
+            # an executor with several threads would swallow a SystemExit
+            os.kill(os.getpid(), signal.SIGTERM)
 
     node.create_timer(_PARENT_CHECK_S, check)

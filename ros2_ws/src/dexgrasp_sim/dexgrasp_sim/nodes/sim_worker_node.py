@@ -23,6 +23,7 @@ it has moved. Setting `env_index` on any worker's node moves the view of the who
 import json
 import sys
 import time
+from typing import Any
 
 import torch
 from rcl_interfaces.msg import SetParametersResult
@@ -57,13 +58,13 @@ class SimWorkerNode(Node):
 
     def __init__(self) -> None:
         super().__init__("sim_worker_node")
-        self._run_id: str = self.declare_parameter("run_id", "").value
-        self._worker: int = self.declare_parameter("worker", 0).value
-        task = json.loads(self.declare_parameter("task", "").value or "{}")
+        self._run_id: str = self._parameter("run_id", "")
+        self._worker: int = self._parameter("worker", 0)
+        task = json.loads(self._parameter("task", "") or "{}")
         self._scene = SceneTopics(self, parse_config(GraspConfig, task, source="parameter task"))
-        self._scene_rate_hz: float = self.declare_parameter("scene_rate_hz", 10.0).value
-        self._wait_until_s = time.monotonic() + self.declare_parameter("wait_s", 120.0).value
-        self.declare_parameter("env_index", _LEAVE)
+        self._scene_rate_hz: float = self._parameter("scene_rate_hz", 10.0)
+        self._wait_until_s = time.monotonic() + self._parameter("wait_s", 120.0)
+        self._env_index: int = self._parameter("env_index", _LEAVE)
         self._status = self.create_publisher(SimWorkerStatus, "~/status", 1)
         self._tensors = run_folder(self._run_id) / "tensors"
         self._shown_s = 0.0
@@ -83,13 +84,13 @@ class SimWorkerNode(Node):
         self._envs = range(*layout.slices[self._worker])
         self._has_depth = "depth" in segment.tensors
         self._reporter = WorkerReporter(self._run_id, self._worker, layout, segment.tensors)
-        self._watch(self.get_parameter("env_index").value)
+        self._watch(self._env_index)
         self.add_on_set_parameters_callback(self._on_parameters)
         self._wait_timer.cancel()
         self.create_timer(_STATUS_PERIOD_S, self._publish_status)
         self.create_timer(1.0 / self._scene_rate_hz, self._publish_scene)
 
-    def _watch(self, env: int) -> None:
+    def _watch(self, env: Any) -> None:
         if env == _LEAVE:
             return
         try:
@@ -128,6 +129,9 @@ class SimWorkerNode(Node):
         self._shown_s = view.time_s
         depth = self._observer.observation("depth") if self._has_depth else None
         self._scene.publish(view, depth)
+
+    def _parameter(self, name: str, default: Any) -> Any:
+        return self.declare_parameter(name, default).value
 
 
 def main(args: list[str] | None = None) -> int:

@@ -70,7 +70,7 @@ class PhysicsEngine(Protocol):
         """Puts K environments at rest in a state.
 
         Args:
-            env_ids: [K] int64.
+            env_ids: [K] int64, rising.
             joint_position: [K, 23] rad; also the joint targets.
             object_pose: [K, 7] xyz m and quaternion wxyz.
         """

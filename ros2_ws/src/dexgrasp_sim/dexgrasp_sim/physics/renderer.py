@@ -16,11 +16,10 @@ from dexgrasp_sim.physics.render_arrays import (
 )
 from dexgrasp_sim.physics.render_kernels import draw
 from dexgrasp_sim.physics.shade_kernels import shade, to_millimetres
-from dexgrasp_sim.vision.camera import CameraConfig
+from dexgrasp_sim.vision.camera import MUJOCO_TO_ROS, CameraConfig
 
 _CHUNK = 16
 """Environments per kernel call: few enough for the second-level cache."""
-_MUJOCO_TO_ROS = np.array([1.0, -1.0, -1.0])
 
 
 class BatchRenderer:
@@ -213,7 +212,7 @@ class BatchRenderer:
             geom_xpos,
             geom_xmat.reshape(count, geoms, 3, 3),
             np.broadcast_to(camera_position, (count, 3)),
-            np.broadcast_to(np.swapaxes(camera_rotation * _MUJOCO_TO_ROS, -1, -2), (count, 3, 3)),
+            np.broadcast_to(np.swapaxes(camera_rotation * MUJOCO_TO_ROS, -1, -2), (count, 3, 3)),
         )
 
     def _check_image(

@@ -94,11 +94,9 @@ def shade(
                     else:
                         normal = _normal(kind, vector(geometry.size[model, geom]), point)
                     facing = max(0.0, -dot(normal, ray)) / np.sqrt(dot(ray, ray))
-                    lit, high = (
-                        dot(normal, _to_geom(camera, light)),
-                        dot(normal, _to_geom(camera, up)),
-                    )
-                    brightness = _brightness(look.ambient[env], -lit, high, facing)
+                    lit = -dot(normal, _to_geom(camera, light))
+                    high = dot(normal, _to_geom(camera, up))
+                    brightness = _brightness(look.ambient[env], lit, high, facing)
                     cells_per_m = 1 / look.cell_m[env, geom]
                     contrast = _contrast(cells_per_m * depth / lens.focal, facing)
                     pattern = look.pattern[env, geom]

@@ -26,12 +26,6 @@ HAND_FABRIC_DEFAULT = (0.0, 0.75, 0.75, 0.75) * 3 + (1.57, 0.5, 0.5, 0.5)
 """Hand the fabric falls back to, rad (DEXTRAH)."""
 HAND_CURLED = (0.0, 0.0, 0.0, 0.0) * 3 + HAND_REST[12:]
 """Hand that the finger-curl reward pulls to, rad (DEXTRAH calls it curled; it is nearly flat)."""
-PREGRASP_HAND_OPEN = (0.0, 0.2, 0.45, 0.45) * 3 + (1.5, 0.3, -0.2, 1.0)
-"""Hand open around `grasp_center`, rad: thumb opposite the middle finger and bent, so that with
-the palm down no tip hangs more than 3 cm below the centre. Own choice."""
-GRASP_HAND_CLOSED = (0.0, 1.25, 0.9, 0.85) * 3 + (1.5, 0.3, 0.75, 0.95)
-"""Servo target that squeezes what lies between, rad: 6 to 8 cm wide objects stop the fingers on
-the way here. From `PREGRASP_HAND_OPEN` it grasps open loop in simulation. Own choice."""
 
 ARM_RESET = (-0.85, 0.0, 0.76, 1.25, -1.76, 0.90, 0.64)
 """Arm at reset, rad (DEXTRAH)."""

@@ -18,7 +18,8 @@ Points = TypeVar("Points", np.ndarray, Tensor)
 MAX_DEPTH_M = 32.767
 """The largest depth that an int16 image of millimetres holds."""
 
-_MUJOCO_TO_ROS = np.array([1.0, -1.0, -1.0])
+MUJOCO_TO_ROS = np.array([1.0, -1.0, -1.0])
+"""Signs that turn MuJoCo's camera axes into ROS' optical axes."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -117,7 +118,7 @@ class CameraConfig:
     @property
     def rotation_ros(self) -> np.ndarray:
         """[3, 3] float64: the camera's ROS optical axes in the base frame, as columns."""
-        return self.rotation * _MUJOCO_TO_ROS
+        return self.rotation * MUJOCO_TO_ROS
 
     def project(self, points: Points) -> tuple[Points, Points]:
         """Projects points of the base frame into the image.

@@ -1,0 +1,62 @@
+"""The judge follows the rule of the training metric."""
+
+import numpy as np
+import pytest
+import torch
+
+from dexgrasp_deploy.drivers.base import JointSample
+from dexgrasp_deploy.judge import GraspJudge
+from dexgrasp_sim.robot.kinematics import Kinematics
+from dexgrasp_sim.robot.kuka_allegro import GRASP_CENTER, RESET_POSTURE
+from dexgrasp_sim.tasks.grasp.config import SuccessConfig
+
+RULE = SuccessConfig(height_m=0.10, hold_s=0.5, reach_m=0.20)
+START_M = 0.30
+
+
+@pytest.fixture
+def joints(robot):
+    return JointSample(robot.joint_names, np.array(RESET_POSTURE), np.zeros(23), 0.0)
+
+
+@pytest.fixture
+def in_hand(robot):
+    """[3] m: where an object in the hand is."""
+    frames = Kinematics(robot, (GRASP_CENTER,)).forward(torch.tensor([RESET_POSTURE]))
+    return frames.position[0, 0].double().numpy()
+
+
+def judged(robot, joints, poses):
+    judge = GraspJudge(robot, RULE, START_M)
+    for stamp_s, position in poses:
+        judge.observe(np.asarray(position), stamp_s)
+    return judge.success(joints), judge.max_lift_m
+
+
+def test_held_to_the_end_is_a_success(robot, joints, in_hand):
+    poses = [(0.1 * i, in_hand) for i in range(7)]
+    success, lift_m = judged(robot, joints, poses)
+    assert success
+    assert lift_m == pytest.approx(in_hand[2] - START_M)
+
+
+def test_held_too_short_or_dropped_is_none(robot, joints, in_hand):
+    table = np.array([in_hand[0], in_hand[1], START_M])
+    assert not judged(robot, joints, [(0.0, table), (0.1, in_hand), (0.5, in_hand)])[0]
+    assert not judged(robot, joints, [(0.0, in_hand), (0.6, in_hand), (0.7, table)])[0]
+    interrupted = [(0.0, in_hand), (0.3, table), (0.4, in_hand), (0.7, in_hand)]
+    assert not judged(robot, joints, interrupted)[0]
+
+
+def test_just_the_height_is_not_enough(robot, joints, in_hand):
+    at_rule = np.array([in_hand[0], in_hand[1], START_M + RULE.height_m])
+    assert not judged(robot, joints, [(0.0, at_rule), (1.0, at_rule)])[0]
+
+
+def test_lifted_but_not_in_the_hand_is_none(robot, joints, in_hand):
+    away = in_hand + np.array([0.25, 0.0, 0.0])
+    assert not judged(robot, joints, [(0.0, away), (1.0, away)])[0]
+
+
+def test_no_pose_is_no_success(robot, joints):
+    assert not judged(robot, joints, [])[0]

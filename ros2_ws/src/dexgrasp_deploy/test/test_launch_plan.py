@@ -1,0 +1,77 @@
+"""One list of nodes for all modes; they differ in their drivers."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dexgrasp_deploy.control_loop import ControlConfig
+from dexgrasp_deploy.launch_plan import MODES, deploy_nodes, episode_node, with_parameter_file
+from dexgrasp_sim.config import ConfigError, parse_config
+
+HARDWARE = {"arm": "lab:Arm", "hand": "lab:Hand", "camera": "lab:Camera"}
+PACKAGE = Path(__file__).parents[1]
+
+
+def driver_free(node):
+    values = {key: v for key, v in node.parameters.items() if not key.endswith(".driver")}
+    return replace(node, parameters={**values, "autostart": None})
+
+
+def test_modes_differ_in_driver_lines_and_autostart_only():
+    plans = [deploy_nodes(mode, "bundle", HARDWARE) for mode in MODES]
+    names = [[node.name for node in plan] for plan in plans]
+    assert names[0] == ["robot_driver_node", "camera_node", "policy_node"]
+    assert names[0] == names[1] == names[2]
+    bare = [[driver_free(node) for node in plan] for plan in plans]
+    assert bare[0] == bare[1] == bare[2]
+    drivers = [plan[0].parameters["arm.driver"] for plan in plans]
+    assert drivers == ["mock", "sim", "lab:Arm"]
+    assert [plan[2].parameters["autostart"] for plan in plans] == [True, True, False]
+
+
+def test_every_node_is_a_module_and_a_console_script():
+    scripts = (PACKAGE / "setup.py").read_text()
+    for node in (*deploy_nodes("sim", "bundle"), episode_node("sim", "bundle", 1)):
+        assert importlib.util.find_spec(node.module) is not None
+        assert f'"{node.executable} = {node.module}:main"' in scripts
+
+
+def test_wrong_plans_are_refused():
+    with pytest.raises(ConfigError, match="'gazebo' is not one of mock, sim, hardware"):
+        deploy_nodes("gazebo", "bundle")
+    with pytest.raises(ConfigError, match=r"hardware needs hand\.driver, camera\.driver"):
+        deploy_nodes("hardware", "bundle", {"arm": "lab:Arm"})
+
+
+def test_parameter_file_lies_on_top(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"policy_node": {"ros__parameters": {"approach_speed": 0.1}}}))
+    nodes = with_parameter_file(deploy_nodes("mock", "bundle"), path)
+    assert nodes[2].parameters["approach_speed"] == 0.1
+    assert nodes[2].parameters["autostart"] is True
+    assert "approach_speed" not in nodes[0].parameters
+
+
+@pytest.mark.parametrize(
+    "content", [{"other_node": {"ros__parameters": {}}}, {"policy_node": {"speed": 1}}]
+)
+def test_parameter_file_of_other_nodes_is_refused(tmp_path, content):
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match="must be one of robot_driver_node, camera_node"):
+        with_parameter_file(deploy_nodes("mock", "bundle"), path)
+    with pytest.raises(ConfigError, match=r"missing\.yaml"):
+        with_parameter_file(deploy_nodes("mock", "bundle"), tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_parameter_files_of_the_package_fit(mode):
+    plan = deploy_nodes(mode, "bundle", HARDWARE)
+    nodes = with_parameter_file(plan, PACKAGE / "config" / f"{mode}.yaml")
+    own = {"bundle", "autostart"}
+    policy = {key: v for key, v in nodes[2].parameters.items() if key not in own}
+    parse_config(ControlConfig, policy)
+    assert (PACKAGE / "launch" / f"{mode}.launch.py").is_file()

@@ -1,0 +1,217 @@
+"""The simulated twin behind the drivers is the training environment, up to sensor timing."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from dexgrasp_deploy.control_loop import ControlConfig, ControlLoop
+from dexgrasp_deploy.drivers.base import DriverContext, JointSample, Level
+from dexgrasp_deploy.drivers.sim import SimArm, SimCamera, SimHand, SimWorld
+from dexgrasp_deploy.episode import Reason
+from dexgrasp_deploy.judge import GraspJudge
+from dexgrasp_sim.config import ConfigError, replace
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
+from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
+
+GROUPS = ("proprio", "depth")
+
+
+@pytest.fixture(scope="session")
+def manifest(bundle):
+    """The tiny bundle's manifest with episodes long enough to grasp."""
+    return replace(bundle.manifest, task=replace(GraspConfig(), stagger_starts=False))
+
+
+class TwinPort:
+    """A robot port on the drivers of the twin, without latency."""
+
+    def __init__(self, manifest, robot, clock):
+        self.clock = clock
+        context = DriverContext(robot, clock, manifest)
+        self.arm, self.hand, self.camera = SimArm(), SimHand(), SimCamera()
+        for driver in (self.arm, self.hand, self.camera):
+            driver.configure(context, {})
+        self.world = context.shared(SimWorld)
+        self.judge = self.exposure = None
+
+    def joints(self):
+        arm, hand = self.arm.read(), self.hand.read()
+        return JointSample(
+            arm.names + hand.names,
+            np.concatenate((arm.position, hand.position)),
+            np.concatenate((arm.velocity, hand.velocity)),
+            arm.stamp_s,
+        )
+
+    def image(self):
+        self.camera.observe(self.joints(), self.world.object_pose, self.world.object.name)
+        self.exposure = self.camera.read() or self.exposure
+        return self.exposure
+
+    def send(self, positions):
+        self.arm.write(positions)
+        self.hand.write(positions)
+
+    def wait_until(self, time_s):
+        while self.clock.now_s < time_s:
+            self.clock.now_s = min(time_s, self.clock.now_s + 1 / 120)
+            self.world.advance()
+            if self.judge is not None:
+                self.judge.observe(self.world.object_pose[:3], self.clock.now_s)
+
+
+class Replay:
+    """Stands where a policy runtime does: gives recorded actions, keeps what it is shown."""
+
+    def __init__(self, manifest, actions):
+        self.manifest, self.actions, self.seen = manifest, actions, []
+
+    def reset(self):
+        self.seen.clear()
+
+    def act(self, observations):
+        self.seen.append(observations)
+        return self.actions[len(self.seen) - 1], None
+
+
+def has_ended(loop):
+    return not loop.episode.active
+
+
+def scripted_episode(task, number):
+    """Actions, observations and success of an episode of the training environment."""
+    env = GraspEnv(task, 1, 0, 1, GROUPS, env_offset=number)
+    out = {spec.name: spec.empty(1) for spec in (*env.observation_specs, *RESULT_SPECS)}
+    env.reset(out)
+    policy = ScriptedPolicy(env)
+    actions, seen = [], []
+    for _ in range(task.episode_steps):
+        seen.append({name: out[name][0].numpy().copy() for name in GROUPS})
+        action = policy.act()
+        actions.append(action[0].numpy().copy())
+        env.step(action, out)
+    success = bool(out["episode"][0, EPISODE_FIELDS.index("success")])
+    env.close()
+    return actions, seen, success
+
+
+def test_same_actions_give_the_same_episode_as_in_training(manifest, robot, clock):
+    # the filter must not touch the scripted policy's hard starts, which training does not limit
+    config = ControlConfig(safety={"full_speed_time_s": 0.02})
+    port = TwinPort(manifest, robot, clock)
+    for number in range(3):
+        actions, expected, success = scripted_episode(manifest.task, number)
+        port.world.reset()
+        port.judge = GraspJudge(robot, manifest.task.success, port.world.start_height_m)
+        policy = Replay(manifest, actions)
+        loop = ControlLoop(policy, robot, port, clock, config)
+        loop.start()
+        loop.run(stop=partial(has_ended, loop))
+        assert loop.episode.reason is Reason.TIME_UP
+        assert loop.progress.clamped_commands == 0
+        assert success, "the script must grasp, else the test says nothing"
+        assert port.judge.success(port.joints())
+        # until the fingers touch: contact is chaotic
+        for step in range(20):
+            seen, trained = policy.seen[step], expected[step]
+            np.testing.assert_allclose(seen["proprio"], trained["proprio"], atol=1e-4)
+            off = np.abs(seen["depth"].astype(int) - trained["depth"]) > 5
+            assert off.sum() <= 5, "only pixels on an edge may differ"
+
+
+def test_episodes_follow_the_seed(manifest, robot, clock):
+    def episodes(seed):
+        world = SimWorld(DriverContext(robot, clock, manifest, seed=seed))
+        poses = []
+        for _ in range(4):
+            world.reset()
+            poses.append((world.object.name, world.object_pose.round(6).tolist()))
+        return poses
+
+    first = episodes(0)
+    assert [name for name, _ in first] == ["box", "cylinder", "sphere", "box"]
+    assert episodes(0) == first
+    assert episodes(1) != first
+    assert first[0] != first[3]
+
+
+def test_new_seed_begins_its_sequence(manifest, robot, clock):
+    world = SimWorld(DriverContext(robot, clock, manifest, seed=0))
+    world.reset()
+    world.reset()
+    assert world.episode == 1
+    world.reset(seed=7)
+    assert (world.seed, world.episode) == (7, 0)
+    world.reset(seed=7)
+    assert world.episode == 1
+
+
+def test_world_follows_the_clock_and_reports_lost_time(manifest, robot, clock):
+    context = DriverContext(robot, clock, manifest)
+    arm = SimArm()
+    arm.configure(context, {})
+    begun_s = arm.read().stamp_s
+    clock.now_s += 0.1
+    assert arm.read().stamp_s - begun_s == pytest.approx(0.1, abs=1 / 120)
+    assert arm.health().level is Level.OK
+    clock.now_s += 2.0
+    assert arm.read().stamp_s == pytest.approx(clock.now_s, abs=1 / 120)
+    assert arm.health().level is Level.WARN
+    assert "lost 1.7" in arm.health().message
+
+
+def test_command_moves_the_named_joint(manifest, robot, clock):
+    port = TwinPort(manifest, robot, clock)
+    before = port.joints()
+    place = before.names.index("iiwa7_joint_2")
+    target = float(before.position[place] + 0.1)
+    port.send({"iiwa7_joint_2": target})
+    port.wait_until(clock.now_s + 1.0)
+    moved = port.joints().position - before.position
+    assert moved[place] == pytest.approx(0.1, abs=0.01)
+    assert np.abs(np.delete(moved, place)).max() < 0.01
+
+
+def test_camera_sees_the_object_it_is_told_about(manifest, robot, clock):
+    port = TwinPort(manifest, robot, clock)
+    port.world.reset()
+    first = port.image()
+    assert first.image.shape == (24, 32)
+    assert first.image.dtype == np.uint16
+    assert first.stamp_s == port.joints().stamp_s
+    assert port.camera.read() is None, "an exposure is given once"
+    clock.now_s += 0.001
+    port.camera.observe(port.joints(), port.world.object_pose, "box")
+    assert port.camera.read() is None, "not faster than the rate"
+    clock.now_s += 1.0
+    away = port.world.object_pose + np.array([0.0, 0.0, 5.0, 0, 0, 0, 0])
+    port.camera.observe(port.joints(), away, "box")
+    assert (port.camera.read().image != first.image).any()
+    with pytest.raises(ValueError, match="no object 'teapot'"):
+        clock.now_s += 1.0
+        port.camera.observe(port.joints(), away, "teapot")
+    port.camera.deactivate()
+
+
+def test_stereo_camera(manifest, robot, clock):
+    camera = SimCamera()
+    camera.configure(DriverContext(robot, clock, manifest), {"kind": "stereo_rgb"})
+    world = SimWorld(DriverContext(robot, clock, manifest))
+    camera.observe(world.read(robot.joint_names), world.object_pose, world.object.name)
+    image = camera.read().image
+    assert image.shape == (2, 24, 32, 3)
+    assert image.dtype == np.uint8
+    assert (image[0] != image[1]).any()
+
+
+def test_wrong_camera_parameters_are_named(manifest, robot, clock):
+    context = DriverContext(robot, clock, manifest)
+    with pytest.raises(ConfigError, match=r"camera\.kind = 'rgb'"):
+        SimCamera().configure(context, {"kind": "rgb"})
+    with pytest.raises(ConfigError, match="must be positive"):
+        SimCamera().configure(context, {"rate_hz": -1.0})
+    with pytest.raises(ConfigError, match="needs a policy bundle"):
+        SimArm().configure(DriverContext(robot, clock), {})

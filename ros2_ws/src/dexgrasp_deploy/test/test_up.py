@@ -1,0 +1,146 @@
+"""The launch plans as real processes over real DDS, from the command line to the JSON line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+TIMEOUT_S = 110
+RELAXED = {"freshness": {"max_joint_age_s": 5.0, "max_image_age_s": 5.0}}
+"""Nothing here measures time, and a busy computer may stall for long."""
+
+
+@pytest.fixture
+def params(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"policy_node": {"ros__parameters": RELAXED}}))
+    return path
+
+
+def start_up(*arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", "dexgrasp_deploy.cli", "up", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def finish(process):
+    try:
+        out, err = process.communicate(timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        pytest.fail(f"dexgrasp up did not end:\n{out}\n{err}")
+    return process.returncode, out, err
+
+
+def children_of(pid):
+    """Processes that a process started, by pid."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def is_alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def wait_until(condition, what, timeout_s=60):
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, f"waited for {what}"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("mode", ["mock", "sim"])
+def test_episodes_end_to_end(mode, bundle_folder, params):
+    process = start_up(
+        mode, "--bundle", bundle_folder, "--episodes", 2, "--params", params, "--json"
+    )
+    code, out, err = finish(process)
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert result["episodes"] == 2
+    assert result["success_rate"] == (0.0 if mode == "sim" else None)
+    assert [item["steps"] for item in result["outcomes"]] == [18, 18]
+    assert [item["ended"] for item in result["outcomes"]] == ["episode time is up"] * 2
+    objects = [item["object"] for item in result["outcomes"]]
+    assert objects == (["box", "cylinder"] if mode == "sim" else [None, None])
+    assert result["control_hz"] > 0
+
+
+def test_lab_drivers_and_joint_order(bundle_folder, tmp_path, params):
+    (tmp_path / "lab.py").write_text(
+        "from dexgrasp_deploy.drivers.mock import MockArm, MockHand\n"
+        "class Backwards:\n"
+        "    def configure(self, context, parameters):\n"
+        "        super().configure(context, parameters)\n"
+        "        assert parameters['address'] == '10.0.0.1', parameters\n"
+        "        self.joint_names = self.joint_names[::-1]\n"
+        "class Arm(Backwards, MockArm): pass\n"
+        "class Hand(Backwards, MockHand): pass\n"
+    )
+    drivers = {f"{kind}.driver": f"lab:{kind.title()}" for kind in ("arm", "hand")}
+    drivers |= {"arm.address": "10.0.0.1", "hand.address": "10.0.0.1"}
+    content = yaml.safe_load(params.read_text())
+    content["robot_driver_node"] = {"ros__parameters": drivers}
+    params.write_text(yaml.safe_dump(content))
+    process = start_up(
+        "mock",
+        *("--bundle", bundle_folder, "--episodes", 1, "--params", params, "--json"),
+        PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}",
+    )
+    code, out, err = finish(process)
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["outcomes"][0]["steps"] == 18
+
+
+def test_node_that_cannot_start_ends_everything(bundle_folder, tmp_path):
+    path = tmp_path / "params.yaml"
+    wrong = {"robot_driver_node": {"ros__parameters": {"arm.driver": "kuka"}}}
+    path.write_text(yaml.safe_dump(wrong))
+    code, out, err = finish(start_up("mock", "--bundle", bundle_folder, "--params", path))
+    assert code == 1
+    assert out == ""
+    assert "arm.driver = 'kuka': not one of mock, sim" in err
+    assert "robot_driver_node ended with exit code 2" in err
+
+
+def test_unknown_parameter_is_refused(bundle_folder, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"policy_node": {"ros__parameters": {"aproach_speed": 0.1}}}))
+    code, _, err = finish(start_up("mock", "--bundle", bundle_folder, "--params", path))
+    assert code == 1
+    assert "unknown parameter aproach_speed" in err
+
+
+def test_wrong_bundle_is_a_usage_error(tmp_path):
+    code, _, err = finish(start_up("mock", "--bundle", tmp_path))
+    assert code == 2
+    assert "no bundle here" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_node_outlives_the_command(bundle_folder, number):
+    process = start_up("mock", "--bundle", bundle_folder)
+    wait_until(lambda: len(children_of(process.pid)) == 3, "three nodes")
+    nodes = children_of(process.pid)
+    for line in process.stderr:
+        if "policy" in line and str(bundle_folder) in line:
+            break
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 0)
+    wait_until(lambda: not any(map(is_alive, nodes)), "the nodes to end")

@@ -1,0 +1,228 @@
+"""How success is measured."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from dexgrasp_deploy.cli import main
+from dexgrasp_learner import evaluate as module
+from dexgrasp_learner.checkpoint import policy_schema, save_checkpoint
+from dexgrasp_learner.config import load_run_config
+from dexgrasp_learner.evaluate import actor_policy, allocate, evaluate, evaluate_actor
+from dexgrasp_learner.networks.policy import build_actor
+from dexgrasp_sim.config import replace, to_dict
+from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.tasks.grasp.observations import all_specs
+from dexgrasp_sim.vec_env import EPISODE_FIELDS
+
+CONFIGS = Path(__file__).parents[4] / "config"
+RUN = load_run_config(
+    CONFIGS / "smoke.yaml",
+    ["task.episode_s=0.8", "network.actor_groups=[proprio, depth]", "network.memory=lstm"],
+)
+TASK = RUN.task
+SHORT_WAY = replace(TASK, workspace_m=0.05)
+"""Objects that start further from the centre end their episode at once, and the next one begins."""
+ROWS = {name: column for column, name in enumerate(EPISODE_FIELDS)}
+
+
+def make_actor(run=RUN, gain=100.0):
+    """An untrained actor that acts strongly on all it sees."""
+    actions = len(run.task.action.dimensions)
+    actor = build_actor(run.network, all_specs(run.task), actions, seed=3)
+    with torch.no_grad():
+        list(actor.head.parameters())[-2].mul_(gain)
+    return actor.eval()
+
+
+def seeing_only(*groups):
+    return make_actor(replace(RUN, network=replace(RUN.network, actor_groups=groups)))
+
+
+def still_policy(env):
+    return lambda observations, start: torch.zeros(env.num_envs, env.action_dim)
+
+
+@torch.inference_mode()
+def one_by_one(make_policy, config, groups, episodes, seed):
+    """The `episode` rows of environments that run alone, each until its first episode ends."""
+    rows = []
+    for index in range(episodes):
+        env = GraspEnv(replace(config, stagger_starts=False), 1, seed, 1, groups, env_offset=index)
+        out = allocate(env)
+        env.reset(out)
+        act, start = make_policy(env), torch.ones(1, dtype=torch.bool)
+        while True:
+            env.step(act(out, start), out)
+            start = out["terminated"] | out["truncated"]
+            if start:
+                break
+        rows.append(out["episode"][0].clone())
+        env.close()
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("config", [TASK, SHORT_WAY], ids=["to the end", "ended early"])
+def test_each_environment_counts_with_its_first_episode_and_no_other(config):
+    actor = make_actor()
+    rows = one_by_one(actor_policy(actor), config, actor.groups, episodes=7, seed=5)
+    lengths = rows[:, ROWS["length"]]
+    assert (lengths == TASK.episode_steps).all() == (config is TASK)
+    result = evaluate_actor(actor, config, episodes=7, seed=5)
+    assert result.episodes == 7
+    assert result.episode_return == pytest.approx(rows[:, ROWS["return"]].mean().item(), abs=1e-4)
+    assert result.max_lift_m == pytest.approx(rows[:, ROWS["max_lift_m"]].mean().item(), abs=1e-4)
+    assert result.success_rate == pytest.approx(rows[:, ROWS["success"]].mean().item(), abs=1e-4)
+
+
+def test_the_same_seed_gives_the_same_figures_on_any_number_of_threads():
+    actor = make_actor()
+    results = [
+        asdict(evaluate_actor(actor, TASK, episodes=6, seed=seed, threads=threads))
+        for seed, threads in ((1, 1), (1, 1), (1, 2), (2, 1))
+    ]
+    assert results[0] == results[1] == results[2]
+    assert results[3]["episode_return"] != results[0]["episode_return"]
+
+
+def test_neither_batches_nor_staggered_starts_change_the_figures(monkeypatch):
+    expected = evaluate_actor(make_actor(), TASK, episodes=7, seed=1)
+    monkeypatch.setattr(module, "_BATCH", 3)
+    assert evaluate_actor(make_actor(), TASK, episodes=7, seed=1) == expected
+    staggered = replace(TASK, stagger_starts=True)
+    assert evaluate_actor(make_actor(), staggered, episodes=7, seed=1) == expected
+
+
+def test_the_rates_per_object_add_up_to_the_whole():
+    config = load_run_config(CONFIGS / "laptop_depth.yaml").task
+    result = evaluate("scripted", module.scripted_policy, config, (), episodes=8, seed=1)
+    names = [item.name for item in config.objects]
+    assert list(result.per_object) == names and len(names) == 3
+    counts = {name: len(range(index, 8, 3)) for index, name in enumerate(names)}
+    successes = sum(result.per_object[name] * count for name, count in counts.items())
+    assert successes == pytest.approx(8 * result.success_rate, abs=1e-2)
+
+
+def test_objects_without_an_episode_have_no_rate():
+    result = evaluate("still", still_policy, TASK, (), episodes=2, seed=0)
+    assert list(result.per_object) == [item.name for item in TASK.objects[:2]]
+    assert (result.success_rate, result.drop_rate) == (0.0, 0.0)
+
+
+@torch.inference_mode()
+def test_swapped_images_are_those_of_the_neighbour_and_nothing_else_is():
+    actor = make_actor()
+    env = GraspEnv(TASK, 3, 0, 1, actor.groups)
+    out = allocate(env)
+    env.reset(out)
+    assert not torch.equal(out["depth"][0], out["depth"][1])
+    start = torch.ones(3, dtype=torch.bool)
+    by_hand = {**out, "depth": out["depth"][[2, 0, 1]]}
+    swapped = actor_policy(actor, swap_images=True)(env)(out, start)
+    assert torch.equal(swapped, actor_policy(actor)(env)(by_hand, start))
+    assert not torch.allclose(swapped, actor_policy(actor)(env)(out, start), atol=1e-3)
+    env.close()
+
+
+def test_swapping_matters_to_those_who_look_only():
+    for actor, matters in ((seeing_only("depth"), True), (seeing_only("proprio", "state"), False)):
+        plain = evaluate_actor(actor, TASK, episodes=4, seed=0)
+        swapped = evaluate_actor(actor, TASK, episodes=4, seed=0, swap_images=True)
+        assert (plain != swapped) == matters
+
+
+@torch.inference_mode()
+def test_memory_goes_on_within_an_episode_and_is_cleared_at_its_start():
+    actor = make_actor()
+    env = GraspEnv(TASK, 2, 0, 1, actor.groups)
+    out = allocate(env)
+    env.reset(out)
+    act = actor_policy(actor)(env)
+    first = act(out, torch.ones(2, dtype=torch.bool))
+    second = act(out, torch.tensor([False, True]))
+    assert not torch.equal(second[0], first[0]) and torch.equal(second[1], first[1])
+    env.close()
+
+
+def run_command(capsys, *arguments):
+    code = main(["evaluate", *arguments])
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+def test_the_script_grasps_on_the_laptop_task(capsys):
+    code, out, _ = run_command(
+        capsys, "scripted", f"--config={CONFIGS / 'laptop_depth.yaml'}", "--episodes=48", "--json"
+    )
+    assert code == 0
+    (line,) = out.splitlines()
+    figures = json.loads(line)
+    assert (figures["policy"], figures["episodes"]) == ("scripted", 48)
+    assert figures["success_rate"] >= 0.9
+    assert min(figures["per_object"].values()) >= 0.75
+    assert figures["max_lift_m"] > 0.1
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    actor = make_actor()
+    state = {"schema_hash": policy_schema(actor, TASK), "config": to_dict(RUN)}
+    save_checkpoint(tmp_path / "checkpoints", 1, actor, {}, state, lambda folder: None)
+    return tmp_path
+
+
+def test_a_checkpoint_is_measured_on_the_task_it_brings(checkpoint, capsys):
+    options = ["--episodes=4", "--seed=9", "--threads=1", "--json"]
+    code, out, _ = run_command(capsys, str(checkpoint), *options)
+    assert code == 0
+    expected = evaluate_actor(make_actor(), TASK, episodes=4, seed=9)
+    assert json.loads(out.splitlines()[-1]) == asdict(expected)
+    code, out, _ = run_command(capsys, str(checkpoint), *options, "--swap-images")
+    expected = evaluate_actor(make_actor(), TASK, 4, 9, swap_images=True, name="swapped images")
+    assert json.loads(out.splitlines()[-1]) == asdict(expected)
+
+
+def test_without_json_the_figures_are_for_people(checkpoint, capsys):
+    code, out, _ = run_command(capsys, str(checkpoint), "--episodes=3")
+    assert code == 0
+    assert "trained: 0." in out and "of 3 episodes succeed" in out
+    assert all(item.name in out for item in TASK.objects)
+
+
+def test_an_untrained_policy_is_that_of_the_config(capsys):
+    config = f"--config={CONFIGS / 'smoke.yaml'}"
+    code, out, _ = run_command(
+        capsys, "untrained", config, "--set=task.episode_s=0.5", "--episodes=2", "--json"
+    )
+    assert code == 0
+    figures = json.loads(out.splitlines()[-1])
+    assert (figures["policy"], figures["success_rate"]) == ("untrained", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["scripted", "--episodes=0"], "--episodes 0: must be at least 1"),
+        (["scripted", "--threads=0"], "--threads 0: must be at least 1"),
+        (["scripted", "--seed=-1"], "--seed -1: must be at least 0"),
+        (["somewhere", "--swap-images", "--episodes=1"], "--swap-images needs at least"),
+        (["scripted", "--set=task.episode_s=1"], "--set task.episode_s=1: changes a value of"),
+        (["scripted", "--config=none.yaml"], "none.yaml: cannot be read"),
+        (["no/such/run"], "no/such/run: no checkpoint there"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(capsys, arguments, words):
+    code, out, err = run_command(capsys, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+
+
+def test_a_config_with_another_camera_does_not_suit_a_checkpoint(checkpoint, tmp_path, capsys):
+    (tmp_path / "wide.yaml").write_text(f"base: {CONFIGS / 'smoke.yaml'}\n")
+    code, _, err = run_command(
+        capsys, str(checkpoint), f"--config={tmp_path / 'wide.yaml'}", "--set=task.camera.width=48"
+    )
+    assert code == 2 and "trained for other observations" in err

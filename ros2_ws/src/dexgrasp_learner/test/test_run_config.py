@@ -1,0 +1,124 @@
+"""What a run's configuration accepts, and how it says what it does not accept."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dexgrasp_learner.config import RunConfig, SimulatorsConfig, load_run_config
+from dexgrasp_sim.config import ConfigError, parse_config, to_dict
+
+SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a YAML file and returns its path."""
+
+    def write(values, name="run.yaml"):
+        path = tmp_path / name
+        path.write_text(values if isinstance(values, str) else yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+def test_an_empty_file_gives_the_defaults(write):
+    assert load_run_config(write("")) == RunConfig()
+
+
+def test_a_resolved_config_gives_itself_when_read_again(write):
+    config = load_run_config(SMOKE, ["training.max_minutes=2.5", "network.hidden=[8, 4]"])
+    assert config.network.hidden == (8, 4)
+    assert load_run_config(write(to_dict(config))) == config
+
+
+def test_overrides_win_over_the_file_and_the_file_over_its_base(write):
+    write({"seed": 1, "training": {"horizon": 3, "iterations": 4}}, "base.yaml")
+    path = write({"base": "base.yaml", "training": {"horizon": 5}})
+    config = load_run_config(path, ["training.iterations=6"])
+    assert (config.seed, config.training.horizon, config.training.iterations) == (1, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.horizn=4", ["`training.horizn`", "unknown key"]),
+        ("horizon=4", ["`horizon`", "unknown key"]),
+        ("training.horizon=many", ["`training.horizon` = 'many'", "integer"]),
+        ("training.horizon=2.5", ["`training.horizon` = 2.5", "integer"]),
+        ("training.horizon=0", ["`training.horizon` = 0", "greater than 0"]),
+        ("training.deterministic=7", ["`training.deterministic` = 7", "boolean"]),
+        ("training.max_minutes=-1", ["`training.max_minutes` = -1", "greater than 0"]),
+        ("training.target_success=1.5", ["`training.target_success` = 1.5", "equal to 1"]),
+        ("simulators.transport=tcp", ["`simulators.transport` = 'tcp'", "'shared_memory'"]),
+        ("simulators.num_workers=3", ["num_envs 16", "num_workers 3"]),
+        ("ppo.minibatches=32", ["ppo.minibatches", "32", "num_envs 16"]),
+        ("network.depth_far_m=2.0", ["network.depth_near_m", "2.0", "task.camera", "0.95"]),
+        ("network.memory=gru", ["`network.memory` = 'gru'", "'none'", "'lstm'"]),
+        ("task.camera.width=0", ["`task.camera.width` = 0", "greater than or equal to 1"]),
+        ("task.control_hz=17", ["control_hz 17.0", "physics steps", "physics.timestep_s"]),
+        ("seed=-1", ["`seed` = -1", "greater than or equal to 0"]),
+        ("name=../elsewhere", ["`name` = '../elsewhere'", "pattern"]),
+        ("name=''", ["`name` = ''", "pattern"]),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(override, words):
+    with pytest.raises(ConfigError) as caught:
+        load_run_config(SMOKE, [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(SMOKE) in message
+    for word in words:
+        assert word in message
+
+
+def test_all_wrong_keys_are_named_at_once():
+    with pytest.raises(
+        ConfigError, match=r"(?s)training\.horizon.*ppo\.gamma|ppo\.gamma.*horizon"
+    ):
+        load_run_config(SMOKE, ["training.horizon=0", "ppo.gamma=2"])
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "seed: [\n", "just words"])
+def test_a_file_that_is_no_mapping_is_refused(write, text):
+    path = write(text)
+    with pytest.raises(ConfigError, match=str(path)):
+        load_run_config(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read \(No such file"):
+        load_run_config(tmp_path / "none.yaml")
+
+
+def test_the_longest_name_still_gives_a_run_id_of_48_characters():
+    load_run_config(SMOKE, [f"name={'n' * 32}"])
+    with pytest.raises(ConfigError, match="pattern"):
+        load_run_config(SMOKE, [f"name={'n' * 33}"])
+
+
+def test_the_groups_are_those_of_both_nets_and_the_target_without_repetition():
+    config = load_run_config(
+        SMOKE,
+        ["network.actor_groups=[proprio, depth]", "network.critic_groups=[proprio, critic]"],
+    )
+    assert config.groups == ("proprio", "depth", "critic", "object")
+
+
+def test_configs_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunConfig().training.horizon = 3  # type: ignore[misc]
+
+
+@given(st.integers(1, 500), st.integers(1, 16))
+def test_environments_are_accepted_exactly_when_all_workers_get_as_many(envs, workers):
+    values = {"num_envs": envs, "num_workers": workers}
+    if envs % workers:
+        with pytest.raises(ConfigError, match=f"num_envs {envs}"):
+            parse_config(SimulatorsConfig, values)
+    else:
+        assert parse_config(SimulatorsConfig, values).num_envs == envs

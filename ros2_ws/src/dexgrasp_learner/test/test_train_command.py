@@ -1,0 +1,258 @@
+"""`dexgrasp train` as people use it: real processes, signals, exit codes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dexgrasp_deploy.cli import main
+from dexgrasp_learner.checkpoint import find_checkpoint, load_actor, load_state
+from dexgrasp_learner.config import load_run_config
+from dexgrasp_sim.transport.shared_memory import run_folder
+
+SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
+TIMEOUT_S = 100.0
+ENDLESS = [
+    "training.iterations=1000000",
+    "simulators.num_envs=8",
+    "training.horizon=2",
+    "network.actor_groups=[proprio, state]",
+    "network.critic_groups=[critic]",
+]
+
+
+def command(runs, *overrides, config=SMOKE):
+    options = [f"--set={override}" for override in overrides]
+    return ["train", str(config), "--runs", str(runs), "--json", *options]
+
+
+def in_process(arguments, capsys):
+    """Runs a command here; returns exit code, stdout and stderr."""
+    code = main(arguments)
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+def stat(pid):
+    """State and parent of a process, None if there is no such process."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return fields[0], int(fields[1])
+
+
+def is_alive(pid):
+    found = stat(pid)
+    return found is not None and found[0] != "Z"
+
+
+def workers_of(learner_pid):
+    """Process id of each worker of a learner, and the id of its run."""
+    workers = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_text().split("\0")
+        except OSError:
+            continue
+        if "dexgrasp_sim.worker" in words and (stat(folder.name) or (0, 0))[1] == learner_pid:
+            workers[int(words[words.index("--index") + 1])] = int(folder.name)
+            run_id = words[words.index("--run-id") + 1]
+    return (workers, run_id) if workers else ({}, "")
+
+
+class Learner:
+    """`dexgrasp train` in a process group of its own, observed until it has trained a little."""
+
+    def __init__(self, runs, *overrides):
+        self.runs = runs
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "dexgrasp_deploy.cli", *command(runs, *overrides)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.workers, self.run_id = {}, ""
+
+    @property
+    def folder(self):
+        (folder,) = self.runs.iterdir()
+        return folder
+
+    def wait_until_it_trains(self):
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while not list(self.runs.glob("*/checkpoints/latest")):
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline_s
+            time.sleep(0.02)
+        self.workers, self.run_id = workers_of(self.process.pid)
+        assert sorted(self.workers) == [0, 1]
+        assert run_folder(self.run_id).is_dir()
+        return self
+
+    def end(self):
+        """Waits for the learner's end; returns exit code, stdout and stderr."""
+        out, err = self.process.communicate(timeout=TIMEOUT_S)
+        return self.process.returncode, out, err
+
+    def has_left_nothing(self, within_s=0.0):
+        deadline_s = time.monotonic() + within_s
+        while run_folder(self.run_id).exists() or any(map(is_alive, self.workers.values())):
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(0.02)
+        return True
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts learners; kills what a failed test leaves of them."""
+    learners = []
+
+    def start(name):
+        learners.append(Learner(tmp_path / name, *ENDLESS))
+        return learners[-1]
+
+    yield start
+    for learner in learners:
+        for pid in [learner.process.pid, *workers_of(learner.process.pid)[0].values()]:
+            if is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        learner.process.communicate()
+
+
+def test_the_smoke_run_ends_with_one_json_line(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "dexgrasp_deploy.cli", *command(tmp_path / "runs")],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    (line,) = result.stdout.splitlines()
+    summary = json.loads(line)
+    assert summary["iterations"] == 10 and summary["env_steps"] == 10 * 8 * 16
+    assert (summary["workers"], summary["transport"]) == (2, "shared_memory")
+    assert summary["slot_mismatches"] == 0
+    folder = Path(summary["run_dir"])
+    assert folder.parent == tmp_path / "runs"
+    assert load_run_config(folder / "config.yaml") == load_run_config(SMOKE)
+    assert find_checkpoint(folder) == Path(summary["checkpoint"])
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 10
+    assert json.loads((folder / "run.json").read_text())["torch"]
+
+
+def test_a_wrong_value_is_one_line_and_exit_code_2(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "dexgrasp_deploy.cli", *command(tmp_path, "training.horizon=0")],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert re.fullmatch(
+        r"dexgrasp train: .*`training\.horizon` = 0: .* greater than 0\n", result.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["training.horizn=2"], ["`training.horizn`", "unknown key"]),
+        (["seed=many"], ["`seed` = 'many'", "integer"]),
+        (["simulators.num_workers=5"], ["num_envs 16", "num_workers 5"]),
+        (["ppo.minibatches=99"], ["ppo.minibatches", "99", "num_envs 16"]),
+        (["network.actor_groups=[proprio, touch]"], ["'touch'", "stereo_rgb"]),
+        (["network.auxiliary_group=depth"], ["'depth'", "flat group"]),
+        (["simulators.python=/no/such/python"], ["'/no/such/python'", "interpreter"]),
+        (["training.horizon=100000000"], ["/dev/shm", "MiB free", "this run needs"]),
+        (["horizon"], ["--set horizon", "key.subkey=value"]),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(tmp_path, capsys, overrides, words):
+    code, out, err = in_process(command(tmp_path / "runs", *overrides), capsys)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert all(word in err for word in words), err
+
+
+def test_files_that_are_not_there_are_named(tmp_path, capsys):
+    code, _, err = in_process(command(tmp_path, config=tmp_path / "none.yaml"), capsys)
+    assert code == 2 and f"{tmp_path}/none.yaml: cannot be read" in err
+    code, _, err = in_process(["train", "--resume", str(tmp_path)], capsys)
+    assert code == 2 and f"{tmp_path}/config.yaml: cannot be read" in err
+    code, _, err = in_process(["train"], capsys)
+    assert code == 2 and "nothing to train" in err
+    code, _, err = in_process(["train", str(SMOKE), "--resume", str(tmp_path)], capsys)
+    assert code == 2 and "leave the file out" in err
+
+
+def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(
+        f"base: {SMOKE}\nsimulators: {{transport: in_process}}\n"
+    )
+    code, _, err = in_process(["train", "--resume", str(tmp_path)], capsys)
+    assert code == 2 and f"{tmp_path}: no checkpoint there" in err
+
+
+def test_a_file_in_place_of_the_folder_of_runs_is_said(tmp_path, capsys):
+    (tmp_path / "runs").write_text("")
+    code, _, err = in_process(command(tmp_path / "runs"), capsys)
+    assert code == 2 and "--runs" in err
+
+
+def test_ctrl_c_ends_in_order_whoever_gets_it(start):
+    """A terminal signals the whole process group, a process manager the learner alone."""
+    alone, group = start("alone"), start("group")
+    for learner in (alone, group):
+        learner.wait_until_it_trains()
+    os.kill(alone.process.pid, signal.SIGINT)
+    os.killpg(group.process.pid, signal.SIGINT)
+    for learner in (alone, group):
+        code, out, err = learner.end()
+        assert code == 130, err
+        assert "stopping after this iteration" in err and "Traceback" not in err
+        summary = json.loads(out)
+        assert summary["iterations"] >= 5 and summary["slot_mismatches"] == 0
+        checkpoint = Path(summary["checkpoint"])
+        assert load_state(checkpoint)["iteration"] == summary["iterations"]
+        assert len(list((checkpoint / "simulators").iterdir())) == 2
+        assert learner.has_left_nothing()
+
+
+def test_when_a_worker_or_the_learner_is_killed_nothing_is_left_but_a_checkpoint(start):
+    bereft, killed = start("bereft"), start("killed")
+    for learner in (bereft, killed):
+        learner.wait_until_it_trains()
+
+    os.kill(bereft.workers[1], signal.SIGKILL)
+    code, out, err = bereft.end()
+    assert (code, out) == (1, "")
+    assert "simulator worker 1 died (exit code -9); it said last:" in err
+    checkpoint = Path(re.findall(r"^checkpoint: (.*)$", err, re.MULTILINE)[0])
+    assert checkpoint == find_checkpoint(bereft.folder) and load_actor(checkpoint)
+    assert "Traceback" not in err
+    assert bereft.has_left_nothing()
+
+    killed.process.kill()
+    assert killed.end()[0] == -signal.SIGKILL
+    assert killed.has_left_nothing(within_s=6.0)
+    assert load_actor(killed.folder)
+
+
+def test_a_worker_that_fails_says_why(tmp_path, capsys):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'ModuleNotFoundError: no torch here' >&2\nexit 3\n")
+    python.chmod(0o755)
+    arguments = command(tmp_path / "runs", f"simulators.python={python}")
+    code, out, err = in_process(arguments, capsys)
+    assert (code, out) == (1, "")
+    assert "simulator worker 0 died (exit code 3)" in err
+    assert "ModuleNotFoundError: no torch here" in err

@@ -1,0 +1,74 @@
+"""What the fabric keeps off: boxes, and closed-form distances to them."""
+
+from typing import Annotated, NamedTuple
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from dexgrasp_sim.config import STRICT
+
+Vector3 = tuple[float, float, float]
+Length = Annotated[float, Field(gt=0)]
+
+_TINY_M = 1e-9
+
+
+@dataclass(frozen=True, config=STRICT)
+class Obstacle:
+    """A box with edges along the base axes.
+
+    Attributes:
+        name: For messages.
+        center_m: Its centre, base frame.
+        size_m: Its full edge lengths.
+        hard: No body sphere ever enters it, whatever the action; otherwise it only repels.
+    """
+
+    name: str
+    center_m: Vector3
+    size_m: tuple[Length, Length, Length]
+    hard: bool = False
+
+
+TABLE = Obstacle("table", (-0.5725, 0.088, 0.235), (0.725, 1.16, 0.03), hard=True)
+DEXTRAH_WORLD = (
+    TABLE,
+    Obstacle("camera", (-0.75, -0.425, 1.15), (0.50, 0.45, 0.60)),
+    Obstacle("left_wall", (-0.45, -0.45, 0.75), (1.7, 0.03, 1.1)),
+    Obstacle("right_wall", (-0.45, 0.60, 0.75), (1.7, 0.03, 1.1)),
+    Obstacle("back_wall", (0.4, 0.075, 0.75), (0.03, 1.1, 1.1)),
+    Obstacle("ceiling", (-0.45, 0.08, 1.30), (1.7, 1.1, 0.03)),
+    Obstacle("floor", (-0.45, 0.075, 0.20), (1.7, 1.1, 0.03)),
+)
+"""The world of the DEXTRAH fabric."""
+
+
+class Nearest(NamedTuple):
+    """The nearest point of each of B boxes, seen from each of P points.
+
+    Attributes:
+        distance: [N, B, P], m, from the point to the box; zero inside.
+        normal: [N, 3, B, P], unit vector from the box to the point, the distance's gradient; zero
+            inside.
+    """
+
+    distance: Tensor
+    normal: Tensor
+
+
+def nearest(points: Tensor, centers: Tensor, half_sizes: Tensor) -> Nearest:
+    """Distances to boxes along the base axes; a box of size zero is a point.
+
+    Args:
+        points: [N, 3, P] m.
+        centers: [N, 3, B] m.
+        half_sizes: [3, B] m, half the edge lengths.
+    """
+    half = half_sizes[..., None]
+    offset = points[:, :, None] - centers[..., None]
+    outside = offset.sub_(torch.maximum(offset, -half).minimum(half))
+    x, y, z = outside.unbind(1)
+    distance = (x * x).addcmul_(y, y).addcmul_(z, z).sqrt_()
+    return Nearest(distance, outside.div_(distance.clamp_min(_TINY_M)[:, None]))

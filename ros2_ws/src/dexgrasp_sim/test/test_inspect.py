@@ -1,0 +1,97 @@
+import argparse
+import json
+
+import pytest
+
+from dexgrasp_sim import inspect
+from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.robot.kuka_allegro import JOINT_NAMES, load_robot
+from dexgrasp_sim.specs import TensorSpec, schema_hash
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.observations import GROUPS, observation_spec
+
+
+def call(capsys, *arguments):
+    parser = argparse.ArgumentParser()
+    inspect.add_arguments(parser)
+    assert inspect.run(parser.parse_args([str(argument) for argument in arguments])) == 0
+    return capsys.readouterr().out
+
+
+def test_robot_as_json(capsys):
+    values = json.loads(call(capsys, "robot", "--json"))
+    robot = load_robot()
+    assert values["joint_names"] == list(JOINT_NAMES)
+    assert values["upper_rad"] == robot.upper.tolist()
+    assert values["velocity_limit_rad_s"] == robot.velocity_limit.tolist()
+    assert values["total_mass_kg"] == pytest.approx(robot.total_mass)
+    # the published home pose of the palm
+    assert values["palm_xyz"] == pytest.approx([-0.6868, 0.0320, 0.6685], abs=1e-4)
+    assert "palm_link" in values["frames"]
+
+
+def test_robot_in_words_has_a_row_for_each_joint(capsys):
+    lines = call(capsys, "robot").splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line}
+    robot = load_robot()
+    for name in JOINT_NAMES:
+        joint = robot.joints[name]
+        wanted = [joint.lower, joint.upper, joint.velocity, joint.effort]
+        assert [float(cell) for cell in rows[name]] == pytest.approx(wanted, abs=5e-3)
+
+
+def test_observations_as_json_are_the_specs_with_their_hash(capsys):
+    values = json.loads(call(capsys, "observations", "--json"))
+    specs = [TensorSpec.from_dict(group) for group in values["groups"]]
+    assert specs == [observation_spec(GraspConfig(), group) for group in GROUPS]
+    assert values["schema_hash"] == schema_hash(specs)
+
+
+def test_observations_in_words_name_every_term(capsys):
+    text = call(capsys, "observations")
+    for group in GROUPS:
+        spec = observation_spec(GraspConfig(), group)
+        assert group in text and "x".join(map(str, spec.shape)) in text
+        for term in spec.terms:
+            assert term.name in text
+
+
+def test_observations_of_a_run_config(capsys, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "name: mine\ntask:\n  action: {dimensions: [palm_x, palm_z]}\n"
+        "  camera: {width: 64, height: 48}\n"
+    )
+    values = json.loads(call(capsys, "observations", "--config", path, "--json"))
+    groups = {group["name"]: group for group in values["groups"]}
+    assert groups["depth"]["shape"] == [48, 64]
+    terms = {term["name"]: term["size"] for term in groups["proprio"]["terms"]}
+    assert terms["last_action"] == 2
+    assert (
+        values["schema_hash"] != json.loads(call(capsys, "observations", "--json"))["schema_hash"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "needle"),
+    [
+        ("task: {control_herz: 3}", "unknown key `control_herz`"),
+        ("task:\n", "None"),
+        ("task: [1]", r"\[1\]"),
+        ("- 1", "mapping"),
+    ],
+)
+def test_a_wrong_config_is_a_config_error_that_names_the_file(capsys, tmp_path, content, needle):
+    path = tmp_path / "run.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=needle) as error:
+        call(capsys, "observations", "--config", path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match="No such file"):
+        call(capsys, "observations", "--config", tmp_path / "none.yaml")
+
+
+def test_an_unknown_subject_is_refused_with_the_choices(capsys):
+    with pytest.raises(SystemExit):
+        call(capsys, "weather")
+    assert "observations" in capsys.readouterr().err
