@@ -73,7 +73,7 @@ fingerprint() { # changes whenever there is something to set up
   {
     echo "$made_for $(has_gpu && echo gpu)"
     cat scripts/setup.sh scripts/*.cmake "$requirements" pyproject.toml
-    cat ros2_ws/src/*/{package.xml,setup.py,setup.cfg} 
+    cat ros2_ws/src/*/{package.xml,setup.py,setup.cfg}
     find ros2_ws/src/dexgrasp_msgs -type f -print0 | sort -z | xargs -0 cat
     # an edited file is a symbolic link away, a new one has to be installed
     find ros2_ws/src -type f -not -name '*.pyc' -regex '.*/\(launch\|config\|rviz\)/.*' | sort

@@ -1,5 +1,6 @@
 """The packages agree on their version and are complete; what set-up installs is pinned."""
 
+import ast
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -8,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = sorted((ROOT / "ros2_ws" / "src").glob("*/package.xml"))
+ROS = re.compile(r"rclpy|launch(_ros)?|ament_index_python|dexgrasp_.+|.+_(msgs|srvs|interfaces)")
 REQUIREMENTS = sorted((ROOT / "scripts" / "requirements").glob("*.txt"))
 
 
@@ -34,6 +36,27 @@ def test_a_package_is_what_its_folder_says(manifest):
     package = ElementTree.parse(manifest).getroot()
     assert package.findtext("name") == manifest.parent.name
     assert package.findtext("license") == "Apache-2.0"
+
+
+def ros_imports(folder: Path) -> set[str]:
+    """ROS packages that the code in a folder imports, also inside functions."""
+    trees = [ast.parse(file.read_text()) for file in folder.rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    modules = [
+        alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
+    ]
+    modules += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {root for root in (module.split(".")[0] for module in modules) if ROS.fullmatch(root)}
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.parent.name)
+def test_a_package_declares_the_ros_packages_it_imports(manifest):
+    package = ElementTree.parse(manifest).getroot()
+    declared = {element.text for element in package if element.tag.endswith("depend")}
+    imported = ros_imports(manifest.parent)
+    imported.discard(manifest.parent.name)
+    imported.discard("launch")  # comes with launch_ros
+    assert imported - declared == set()
 
 
 def test_every_source_folder_is_a_package():

@@ -25,7 +25,6 @@ COMMANDS = {
     "distill": Command("dexgrasp_learner.distill", "train a student from a teacher"),
     "evaluate": Command("dexgrasp_learner.evaluate", "measure the success of a policy"),
     "export": Command("dexgrasp_learner.export", "make a policy bundle from a checkpoint"),
-    "render": Command("dexgrasp_sim.render", "write images or a video of the task"),
     "inspect": Command("dexgrasp_sim.inspect", "show what a run is doing or what a config means"),
     "up": Command("dexgrasp_deploy.up", "start the ROS nodes of a robot or of a run"),
     "bench": Command("dexgrasp_deploy.bench", "measure speed and latency"),

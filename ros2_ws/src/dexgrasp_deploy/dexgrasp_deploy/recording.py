@@ -1,10 +1,11 @@
 """Films a policy in simulation: the scene above, what the depth camera sees below."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
-import imageio.v2 as imageio
+import imageio_ffmpeg
 import numpy as np
 import torch
 from torch import Tensor
@@ -61,14 +62,19 @@ def film(
 
 def write_video(path: Path, frames: Iterator[np.ndarray], rate_hz: float) -> None:
     """Writes H.264 in an mp4 that browsers play; the last frame is held for a moment."""
-    with imageio.get_writer(
-        path, fps=rate_hz, codec="libx264", quality=8, macro_block_size=4
-    ) as writer:
-        frame = None
-        for frame in frames:
-            writer.append_data(frame)
+    frame = next(frames)
+    size = (frame.shape[1], frame.shape[0])
+    writer = imageio_ffmpeg.write_frames(
+        str(path), size, fps=rate_hz, codec="libx264", quality=8, macro_block_size=4
+    )
+    writer.send(None)  # starts the encoder
+    try:
+        for frame in itertools.chain([frame], frames):
+            writer.send(np.ascontiguousarray(frame))
         for _ in range(round(_HOLD_S * rate_hz)):
-            writer.append_data(frame)
+            writer.send(np.ascontiguousarray(frame))
+    finally:
+        writer.close()
 
 
 def _frame(env: GraspEnv, depth: Tensor, camera: CameraConfig) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from dexgrasp_deploy.drivers.base import CameraSample, DriverContext
 from dexgrasp_deploy.drivers.mock import MockArm, MockCamera, MockHand
@@ -9,10 +10,14 @@ from dexgrasp_learner.bundle import load_bundle
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.export import write_bundle
 from dexgrasp_learner.networks.config import NetworkConfig
-from dexgrasp_learner.networks.policy import build_actor
+from dexgrasp_learner.networks.policy import ActorOutput, build_actor
+from dexgrasp_sim.config import replace
 from dexgrasp_sim.robot.kuka_allegro import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.observations import observation_spec
+from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
+from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
 
 EPISODE_S = 1.2
 
@@ -38,6 +43,68 @@ def bundle_folder(tmp_path_factory):
     }
     folder = tmp_path_factory.mktemp("bundles") / "tiny"
     write_bundle(folder, actor, specs, config, recorded)
+    return folder
+
+
+class ScriptedActor(nn.Module):
+    """Gives the actions of one scripted episode, told by the episode time what comes next."""
+
+    groups = ("proprio", "depth")
+    memory_size = 0
+    auxiliary_group = None
+
+    def __init__(self, actions):
+        super().__init__()
+        self.register_buffer("actions", actions)
+
+    def initial_memory(self, num_envs):
+        return self.actions.new_zeros(2, num_envs, 0)
+
+    def forward(self, observations, start, memory):
+        steps = len(self.actions)
+        step = (observations["proprio"][..., -1] * steps + 0.5).long().clamp(0, steps - 1)
+        unused = 0.0 * observations["depth"].float().mean((-2, -1)).unsqueeze(-1)
+        return ActorOutput(self.actions[step] + unused, memory, None)
+
+
+def run_scripted_episode(task, number, groups=("proprio", "depth")):
+    """Episode `number` of the training environment under the script, which grasps.
+
+    Returns:
+        Actions [T, A], the observations before each by group [T, ...], and the success.
+    """
+    task = replace(task, stagger_starts=False)
+    env = GraspEnv(task, 1, 0, 1, groups, env_offset=number)
+    out = {spec.name: spec.empty(1) for spec in (*env.observation_specs, *RESULT_SPECS)}
+    env.reset(out)
+    policy = ScriptedPolicy(env)
+    actions, seen = [], {name: [] for name in groups}
+    for _ in range(task.episode_steps):
+        for name in groups:
+            seen[name].append(out[name][0].clone())
+        actions.append(policy.act()[0].clone())
+        env.step(actions[-1].unsqueeze(0), out)
+    success = bool(out["episode"][0, EPISODE_FIELDS.index("success")])
+    env.close()
+    observations = {name: torch.stack(values) for name, values in seen.items()}
+    return torch.stack(actions), observations, success
+
+
+@pytest.fixture(scope="session")
+def scripted_episode():
+    """See `run_scripted_episode`."""
+    return run_scripted_episode
+
+
+@pytest.fixture(scope="session")
+def grasping_bundle_folder(tmp_path_factory):
+    """A bundle that grasps the object of the twin's episode 0 with seed 0, and no other."""
+    config = RunConfig(network=NetworkConfig(actor_groups=ScriptedActor.groups))
+    specs = {name: observation_spec(config.task, name) for name in ScriptedActor.groups}
+    actions, observations, success = run_scripted_episode(config.task, 0)
+    assert success, "the script must grasp, else the tests say nothing"
+    folder = tmp_path_factory.mktemp("bundles") / "grasping"
+    write_bundle(folder, ScriptedActor(actions), specs, config, observations)
     return folder
 
 

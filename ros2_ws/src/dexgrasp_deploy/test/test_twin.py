@@ -12,9 +12,6 @@ from dexgrasp_deploy.episode import Reason
 from dexgrasp_deploy.judge import GraspJudge
 from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
-from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
 
 GROUPS = ("proprio", "depth")
 
@@ -81,24 +78,9 @@ def has_ended(loop):
     return not loop.episode.active
 
 
-def scripted_episode(task, number):
-    """Actions, observations and success of an episode of the training environment."""
-    env = GraspEnv(task, 1, 0, 1, GROUPS, env_offset=number)
-    out = {spec.name: spec.empty(1) for spec in (*env.observation_specs, *RESULT_SPECS)}
-    env.reset(out)
-    policy = ScriptedPolicy(env)
-    actions, seen = [], []
-    for _ in range(task.episode_steps):
-        seen.append({name: out[name][0].numpy().copy() for name in GROUPS})
-        action = policy.act()
-        actions.append(action[0].numpy().copy())
-        env.step(action, out)
-    success = bool(out["episode"][0, EPISODE_FIELDS.index("success")])
-    env.close()
-    return actions, seen, success
-
-
-def test_same_actions_give_the_same_episode_as_in_training(manifest, robot, clock):
+def test_same_actions_give_the_same_episode_as_in_training(
+    manifest, robot, clock, scripted_episode
+):
     # the filter must not touch the scripted policy's hard starts, which training does not limit
     config = ControlConfig(safety={"full_speed_time_s": 0.02})
     port = TwinPort(manifest, robot, clock)
@@ -106,7 +88,7 @@ def test_same_actions_give_the_same_episode_as_in_training(manifest, robot, cloc
         actions, expected, success = scripted_episode(manifest.task, number)
         port.world.reset()
         port.judge = GraspJudge(robot, manifest.task.success, port.world.start_height_m)
-        policy = Replay(manifest, actions)
+        policy = Replay(manifest, actions.numpy())
         loop = ControlLoop(policy, robot, port, clock, config)
         loop.start()
         loop.run(stop=partial(has_ended, loop))
@@ -116,7 +98,8 @@ def test_same_actions_give_the_same_episode_as_in_training(manifest, robot, cloc
         assert port.judge.success(port.joints())
         # until the fingers touch: contact is chaotic
         for step in range(20):
-            seen, trained = policy.seen[step], expected[step]
+            seen = policy.seen[step]
+            trained = {name: values[step].numpy() for name, values in expected.items()}
             np.testing.assert_allclose(seen["proprio"], trained["proprio"], atol=1e-4)
             off = np.abs(seen["depth"].astype(int) - trained["depth"]) > 5
             assert off.sum() <= 5, "only pixels on an edge may differ"

@@ -170,10 +170,8 @@ class Runner:
         A checkpoint stands at the end, also when a simulator dies or the update fails.
 
         Raises:
-            WorkerDied: As do all errors, this one comes after the checkpoint.
-            WorkerTimeout: See `EnvPool.wait`.
-            NonFiniteLoss: See `Ppo.update`.
-            OSError: The last checkpoint cannot be written; on earlier ones the run warns only.
+            WorkerDied, WorkerTimeout, NonFiniteLoss: After the checkpoint.
+            OSError: The last checkpoint cannot be written; for an earlier one the run only warns.
         """
         training = self.config.training
         torch.set_num_threads(1)
@@ -214,10 +212,7 @@ class Runner:
             self.control.stopping
             or self.iteration >= training.iterations
             or (training.max_minutes is not None and minutes >= training.max_minutes)
-            or (
-                self._evaluation_success is not None
-                and self._evaluation_success >= training.target_success
-            )
+            or (self._evaluation_success or 0.0) >= training.target_success
         )
 
     def _iterate(self, writer: MetricsWriter, progress: Progress) -> None:

@@ -27,6 +27,8 @@ from dexgrasp_learner.networks.policy import build_actor
 from dexgrasp_sim.config import ConfigError, to_dict
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 
+torch.set_num_threads(1)
+
 SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
 CONFIG = load_run_config(SMOKE)
 TIMEOUT_S = 60.0

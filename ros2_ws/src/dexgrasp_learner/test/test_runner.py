@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from dexgrasp_sim.tasks.grasp.observations import all_specs
 
 SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
 TIMEOUT_S = 60.0
-BASE = ["task.episode_s=1.0"]
+BASE = ["task.episode_s=1.0", "simulators.num_envs=8"]
 LOCAL = ["simulators.transport=in_process"]
 SIGHTLESS = [*LOCAL, "network.actor_groups=[proprio, state]", "network.critic_groups=[critic]"]
 """Without images, hence fast."""
@@ -93,16 +94,16 @@ def worker_state(path):
 
 
 def content(folder):
-    """Everything in a run's last checkpoint but the config."""
+    """Everything in a run's last checkpoint but the config; the workers' shares joined."""
     checkpoint = find_checkpoint(folder)
     state = load_state(checkpoint)
     del state["config"]
-    simulators = sorted((checkpoint / "simulators").iterdir())
+    shares = [worker_state(path) for path in sorted((checkpoint / "simulators").iterdir())]
     return {
         "state": state,
         "actor": load_file(checkpoint / "actor.safetensors"),
         "training": torch.load(checkpoint / "training.pt", weights_only=True),
-        "simulators": [worker_state(path) for path in simulators],
+        "simulators": {name: torch.cat([share[name] for share in shares]) for name in shares[0]},
     }
 
 
@@ -118,13 +119,13 @@ def long_run(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("transport", ["in_process", "shared_memory"])
-def test_10_and_10_iterations_are_20_to_the_last_bit(tmp_path, long_run, transport):
-    choice = f"simulators.transport={transport}"
-    train(tmp_path, choice, "training.iterations=10")
+@pytest.mark.parametrize(("transport", "workers"), [("in_process", 2), ("shared_memory", 1)])
+def test_10_and_10_iterations_are_20_to_the_last_bit(tmp_path, long_run, transport, workers):
+    choice = [f"simulators.transport={transport}", f"simulators.num_workers={workers}"]
+    train(tmp_path, *choice, "training.iterations=10")
     assert not same(weights(tmp_path), weights(long_run))
-    summary = train(tmp_path, choice, "training.iterations=20", resume=True)
-    assert (summary.iterations, summary.env_steps) == (20, 20 * 8 * 16)
+    summary = train(tmp_path, *choice, "training.iterations=20", resume=True)
+    assert (summary.iterations, summary.env_steps) == (20, 20 * 8 * 8)
     assert (summary.slot_mismatches, summary.transport) == (0, transport)
     assert same(content(tmp_path), content(long_run))
     assert [record["iteration"] for record in records(tmp_path)] == [*range(1, 21)]
@@ -133,7 +134,7 @@ def test_10_and_10_iterations_are_20_to_the_last_bit(tmp_path, long_run, transpo
 
 def test_the_long_run_was_no_trivial_one(long_run):
     state = load_state(find_checkpoint(long_run))
-    assert state["episodes"]["count"] >= 16 * 10, "all environments have begun several episodes"
+    assert state["episodes"]["count"] >= 8 * 10, "all environments have begun several episodes"
     memory = content(long_run)["training"]["memory"]
     assert memory["actor"].abs().sum() > 0 and memory["critic"].abs().sum() > 0
     first, last = records(long_run)[0], records(long_run)[-1]
@@ -245,7 +246,7 @@ class Background:
         if pause:
             self.control.pause()
         self.runner = make_runner(folder, *overrides, control=self.control)
-        self.result = None
+        self.result: Any = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self):
@@ -358,7 +359,7 @@ def test_a_hung_simulator_ends_the_run_with_a_checkpoint_to_go_on_from(tmp_path)
     overrides = [*ENDLESS[len(LOCAL) :], "simulators.num_workers=1", "simulators.timeout_s=0.5"]
     with Background(tmp_path, *overrides, "training.checkpoint_every=1000000") as run:
         run.wait_for(lambda status: status.iteration >= 1)
-        (worker,) = run.runner.pool._workers.workers
+        (worker,) = run.runner.pool._workers.workers  # type: ignore[attr-defined]
         os.kill(worker.pid, signal.SIGSTOP)
         assert isinstance(run.join(), WorkerTimeout)
     status = run.control.status

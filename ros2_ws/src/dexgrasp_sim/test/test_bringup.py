@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import time
 
 import pytest
@@ -16,16 +15,13 @@ from dexgrasp_sim.bringup import (
     free_domain_id,
 )
 
-WORKER = (
-    """
+WORKER = """
 import json, os, sys, yaml
 path = sys.argv[sys.argv.index("--params-file") + 1]
 print("not json")
-print(json.dumps({"parameters": yaml.safe_load(open(path)), "parent": os.environ["%s"]}))
+print(json.dumps({"parameters": yaml.safe_load(open(path)), "parent": os.environ["PARENT"]}))
 print(json.dumps([1]))
-"""
-    % PARENT_VARIABLE
-)
+""".replace("PARENT", PARENT_VARIABLE)
 SLEEPER = "import time\ntime.sleep(60)\n"
 STUBBORN = """
 import signal, time
@@ -56,7 +52,7 @@ def package(tmp_path):
 
 
 def spec(executable, **changes):
-    return NodeSpec("toy", executable, f"my_{executable}", **changes)
+    return NodeSpec("toy", executable, f"my_{executable}", **{"stop_s": 0.5, **changes})
 
 
 def group(package, tmp_path, *specs):
@@ -65,6 +61,13 @@ def group(package, tmp_path, *specs):
 
 def processes(started):
     return [process.popen for process in started._processes.values()]
+
+
+def wait_for_line(process, line):
+    deadline_s = time.monotonic() + 30
+    while line not in process.tail:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
 
 
 def test_parameters_reach_the_node_and_its_json_comes_back(package, tmp_path, capfd):
@@ -79,9 +82,10 @@ def test_parameters_reach_the_node_and_its_json_comes_back(package, tmp_path, ca
 
 
 def test_every_process_ends_with_the_group(package, tmp_path):
-    plan = [spec("sleeper"), spec("stubborn", stop_s=0.3), spec("worker")]
+    plan = [spec("sleeper"), spec("stubborn"), spec("worker")]
     with group(package, tmp_path, *plan) as started:
         started.wait("my_worker", timeout_s=30)
+        wait_for_line(started._processes["my_stubborn"], "ready")
         running = processes(started)
         assert [process.poll() for process in running][:2] == [None, None]
     codes = [process.poll() for process in running]
@@ -137,4 +141,3 @@ def test_free_domain_avoids_one_in_use():
 
 def test_module_of_a_node():
     assert spec("worker").module == "toy.nodes.worker"
-    assert sys.executable

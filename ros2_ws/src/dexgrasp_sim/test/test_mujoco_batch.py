@@ -168,6 +168,22 @@ def test_an_object_falls_as_newton_says():
     assert engine.object_velocity[:, 2].tolist() == pytest.approx([-9.81 / 15] * 3, rel=1e-4)
 
 
+@pytest.mark.parametrize("physics", [{}, {"integrator": "discrete", "timestep_s": 1 / 60}])
+def test_an_object_left_alone_stays_within_a_millimetre(physics):
+    engine = make(**physics)
+    pose = torch.tensor([[-0.55, 0.10, TABLE_M, 1.0, 0.0, 0.0, 0.0]]).repeat(3, 1)
+    pose[:, 2] += torch.tensor([item.extents_m[2] / 2 + 0.002 for item in CONFIG.objects])
+    engine.reset(torch.arange(3), POSTURE.expand(3, -1), pose)
+    for _ in range(8):
+        engine.step(POSTURE.expand(3, -1))
+    position, axis = engine.object_position.clone(), engine.object_rotation[:, :, 2].clone()
+    for _ in range(60):
+        engine.step(POSTURE.expand(3, -1))
+        assert (engine.object_position - position).abs().max() < 1e-3
+        assert engine.object_velocity[:, :3].abs().max() < 0.01
+    assert torch.allclose(engine.object_rotation[:, :, 2], axis, atol=5e-3)
+
+
 def test_reset_touches_only_the_given_environments():
     engine, other = start(make()), start(make())
     path = wild_targets(engine, 12)

@@ -5,9 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dexgrasp_sim.config import to_dict
+from dexgrasp_sim.config import parse_config, to_dict
 from dexgrasp_sim.tasks.grasp import rewards
-from dexgrasp_sim.tasks.grasp.config import RewardConfig
+from dexgrasp_sim.tasks.grasp.config import GraspConfig, RewardConfig
+from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
+from dexgrasp_sim.vec_env import RESULT_SPECS
 
 distances = st.floats(0.0, 3.0)
 heights = st.floats(-1.0, 1.0)
@@ -63,3 +66,34 @@ def test_every_weight_has_a_term():
     names = to_dict(RewardConfig()).keys() - {"scale"}
     assert names == {"reach", "lift", "goal"}
     assert all(callable(getattr(rewards, name)) for name in names)
+
+
+def test_the_environment_rewards_the_state_it_shows():
+    """Worked out again from the observations of a grasp, as the formulas above say."""
+    config = parse_config(GraspConfig, {"stagger_starts": False})
+    env = GraspEnv(config, 3, seed=3, threads=1, groups=("state",))
+    (spec,) = env.observation_specs
+    out = {one.name: one.empty(3) for one in (spec, *RESULT_SPECS)}
+    env.reset(out)
+    policy = ScriptedPolicy(env)
+    half = torch.tensor([0.05, 0.05, 0.035])
+    highest = 0.0
+    for _ in range(60):
+        env.step(policy.act(), out)
+        values = out["state"].split([term.size for term in spec.terms], dim=1)
+        state = dict(zip((term.name for term in spec.terms), values, strict=True))
+        position = state["object_position"]
+        points = torch.cat(
+            (state["fingertip_from_object"], state["grasp_center_from_object"]), dim=1
+        )
+        farthest = points.view(3, 5, 3).norm(dim=2).amax(1)
+        height = position[:, 2] - half
+        highest = max(highest, height.max().item())
+        off_goal = position - torch.stack((0 * half, 0 * half, half + 0.20), dim=1)
+        wanted = 0.1 * (
+            torch.exp(-10 * farthest)
+            + 5 * (height / 0.20).clamp(0, 1) * torch.exp(-10 * (farthest - 0.05).clamp(min=0))
+            + 3 * torch.exp(-15 * off_goal.norm(dim=1))
+        )
+        assert torch.allclose(out["reward"], wanted, atol=1e-5)
+    assert highest > 0.1

@@ -36,7 +36,7 @@ class Gaps(NamedTuple):
 
     Attributes:
         gap: [N, Q] m, between the surfaces, less the margin.
-        gradient: [N, J, Q], derivative by joint, m/rad.
+        gradient: [N, Q, J], derivative by joint, m/rad.
     """
 
     gap: Tensor
@@ -46,16 +46,16 @@ class Gaps(NamedTuple):
 class BrakingGuard:
     """See the module's docstring."""
 
-    def __init__(self, limits: MotionLimits, moves: Tensor, chain_length: Tensor) -> None:
+    def __init__(self, limits: MotionLimits, moves: Tensor, chain_lengths: Tensor) -> None:
         """Args:
         limits: Of the joints; its braking is the guard's.
-        moves: [J, Q], 1 where joint j moves the sphere of pair q.
-        chain_length: [J, Q] m, from joint j to that sphere's centre along the chain.
+        moves: [Q, J], 1 where joint j moves the sphere of pair q.
+        chain_lengths: [Q, J] m, from joint j to that sphere's centre along the chain; 0 where
+            it does not move it.
         """
         self._limits = limits
-        self._moves = moves
-        self._chain_length = chain_length * moves
-        self._bend = limits.dt_s**2 / 8.0 * (limits.acceleration @ self._chain_length)
+        self._moves, self._chain_lengths = moves, chain_lengths
+        self._bend = limits.dt_s**2 / 8.0 * (chain_lengths @ limits.acceleration)
 
     def admit(self, qd: Tensor, wanted: Tensor, gaps: Gaps) -> Tensor:
         """The share of the wanted next velocity, else of braking, that is certified.
@@ -88,10 +88,10 @@ class BrakingGuard:
         stride = (last / _LOOKS).ceil()
         looks = torch.arange(1, _LOOKS + 1, device=velocity.device, dtype=velocity.dtype)
         path = limits.braking_path(velocity[:, None], (stride[:, None] * looks)[..., None])
-        along = path @ gaps.gradient
+        along = gaps.gradient @ path.mT
         swept = path[:, -1].abs()
-        remainder = 0.5 * (swept @ self._moves) * (swept @ self._chain_length)
-        lowest = along.amin(dim=1)
+        remainder = 0.5 * (swept @ self._moves.mT) * (swept @ self._chain_lengths.mT)
+        lowest = along.amin(dim=2)
         coarse = lowest.clamp(max=0.0) - stride.square()[:, None] * self._bend
         lowest = torch.where((stride > 1.0)[:, None], coarse, lowest)
         return (gaps.gap + lowest - remainder >= 0.0).all(dim=1)

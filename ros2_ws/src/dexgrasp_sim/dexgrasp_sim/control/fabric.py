@@ -19,13 +19,8 @@ from torch import Tensor
 
 from dexgrasp_sim.config import STRICT
 from dexgrasp_sim.control.braking_guard import BrakingGuard, Gaps
-from dexgrasp_sim.control.fabric_body import (
-    BODY_SPHERES,
-    HAND_SPHERES,
-    UPPER_ARM_SPHERES,
-    BodyPoints,
-    PointState,
-)
+from dexgrasp_sim.control.fabric_body import BodyPoints, PointState
+from dexgrasp_sim.control.fabric_spheres import BODY_SPHERES, HAND_SPHERES, UPPER_ARM_SPHERES
 from dexgrasp_sim.control.fabric_terms import (
     AttractorGains,
     LimitGains,
@@ -83,7 +78,7 @@ class Goal(NamedTuple):
 
 
 class Fabric:
-    """The second-order system; it holds no state but constants."""
+    """The second-order system; it holds no state but constants. Batch first outside, last inside."""
 
     def __init__(
         self,
@@ -105,46 +100,57 @@ class Fabric:
             obstacles: Boxes to keep off.
             margin_m: Least gap between a body sphere and a hard obstacle.
             limits: What the sequence of joint positions keeps.
+
+        Raises:
+            ValueError: The joint order does not end with `HAND_JOINTS`.
         """
-        self._gains, self._limits, self._posture = gains, limits, posture
         like = {"device": posture.device, "dtype": posture.dtype}
-        self._lever = gains.palm_lever_m * _palm_lever(posture)
-        palm = [(PALM, tuple(column)) for column in self._lever.T.tolist()]
-        spheres = [(sphere.frame, sphere.offset_m) for sphere in BODY_SPHERES]
-        self._points = BodyPoints(robot, [*spheres, *palm], **like)
+        self._gains, self._limits, self._margin_m = gains, limits, margin_m
+        self._posture, self._hand_axes = posture[:, None], hand_axes
         self._hand = slice(robot.joint_names.index(HAND_JOINTS[0]), robot.num_joints)
         if robot.joint_names[self._hand] != HAND_JOINTS:
             raise ValueError(f"{robot.name}: the joint order must end with {HAND_JOINTS}")
-        self._hand_axes = hand_axes
+        self._lever = gains.palm_lever_m * _palm_lever().to(**like)
+        palm = [(PALM, (x, y, z)) for x, y, z in self._lever.T.tolist()]
+        spheres = [(sphere.frame, sphere.offset_m) for sphere in BODY_SPHERES]
+        self._points = BodyPoints(robot, [*spheres, *palm], **like)
         self._lower, self._upper = (
-            torch.tensor(bound).to(**like) for bound in (robot.lower, robot.upper)
+            torch.tensor(bound).to(**like)[:, None] for bound in (robot.lower, robot.upper)
         )
-        self._radii = torch.tensor([sphere.radius_m for sphere in BODY_SPHERES]).to(**like)
+        self._palm_metric = torch.zeros(6, len(palm), 1).to(**like)
+        self._palm_metric[:3] = gains.palm.metric
+        self._constant_metric = self._posture_and_hand_metric()
+        self._place_obstacles(obstacles)
+
+    def _place_obstacles(self, obstacles: tuple[Obstacle, ...]) -> None:
+        like = {"device": self._posture.device, "dtype": self._posture.dtype}
         boxes = torch.tensor([(box.center_m, box.size_m) for box in obstacles]).to(**like)
         self._box_centers, sizes = boxes.view(-1, 2, 3).permute(1, 2, 0)
         # the upper arm's spheres count as boxes of size zero
         self._half_sizes = torch.nn.functional.pad(0.5 * sizes, (0, len(UPPER_ARM_SPHERES)))
-        self._clearance = _clearance(len(obstacles), self._radii)
-        self._palm_metric = torch.zeros(1, 6, 7).to(**like)
-        self._palm_metric[:, :3] = gains.palm.metric
-        self._joint_metric = self._constant_metric()
+        self._radii = torch.tensor([sphere.radius_m for sphere in BODY_SPHERES]).to(**like)
+        self._clearance = _clearance(len(obstacles), self._radii)[..., None]
         self._hard = [index for index, box in enumerate(obstacles) if box.hard]
-        self._margin_m = margin_m
-        moves = self._points.moves[:, :_SPHERES].repeat(1, len(self._hard))
-        lengths = self._points.chain_lengths[:, :_SPHERES].repeat(1, len(self._hard))
-        self._guard = BrakingGuard(limits, moves, lengths) if self._hard else None
+        moves, lengths = (
+            matrix[:_SPHERES].repeat(len(self._hard), 1)
+            for matrix in (self._points.moves, self._points.chain_lengths)
+        )
+        self._guard = BrakingGuard(self._limits, moves, lengths) if self._hard else None
 
     def palm_points(self, position: Tensor, rotation: Tensor) -> Tensor:
         """Where the seven palm points [N, 3, 7] lie at palm positions [N, 3] m and rotations
-        [N, 3, 3]: the origin, then plus and minus the lever along each axis."""
+        [N, 3, 3]: the origin, then plus and minus the lever along each axis.
+        """
         return position[..., None] + rotation @ self._lever
 
     def gap(self, q: Tensor) -> Tensor:
         """[N] m: least gap of a body sphere to a hard obstacle at joint positions [N, J], less
-        the margin. Infinite without hard obstacles."""
-        state = self._points.at(q, torch.zeros_like(q))
-        gaps = self._gaps(state, self._nearest(state))
-        return gaps.gap.amin(dim=1) if self._hard else torch.full_like(q[:, 0], torch.inf)
+        the margin. Infinite without hard obstacles.
+        """
+        if not self._hard:
+            return torch.full_like(q[:, 0], torch.inf)
+        state = self._points.at(q.mT, torch.zeros_like(q.mT))
+        return self._gaps(state, self._nearest(state)).gap.amin(dim=1)
 
     def step(self, q: Tensor, qd: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
         """One time step of the limits' length.
@@ -157,93 +163,94 @@ class Fabric:
         Returns:
             Next q and qd, with q_next = q + dt qd_next.
         """
-        state = self._points.at(q, qd)
+        state = self._points.at(q.mT, qd.mT)
         near = self._nearest(state)
-        qdd = self._acceleration(q, qd, goal, state, near)
+        qdd = self._acceleration(q.mT, qd.mT, goal, state, near).mT
         velocity = self._limits.next_velocity(q, qd, qdd)
         if self._guard is not None:
             velocity = self._guard.admit(qd, velocity, self._gaps(state, near))
         return self._limits.advance(q, velocity), velocity
 
     def acceleration(self, q: Tensor, qd: Tensor, goal: Goal) -> Tensor:
-        """qdd [N, J] rad/s2 that the fabric wants, before any limit."""
-        state = self._points.at(q, qd)
-        near = self._nearest(state)
-        return self._acceleration(q, qd, goal, state, near)
+        """Qdd [N, J] rad/s2 that the fabric wants, before any limit."""
+        state = self._points.at(q.mT, qd.mT)
+        return self._acceleration(q.mT, qd.mT, goal, state, self._nearest(state)).mT
 
     def _acceleration(
         self, q: Tensor, qd: Tensor, goal: Goal, state: PointState, near: Nearest
     ) -> Tensor:
         gains = self._gains
         points = self._point_terms(goal, state, near)
-        metric = self._points.pull_back_metric(state, points.metric)
         curvature = apply_metric(points.metric, state.curvature)
         forces = torch.stack((points.geometric - curvature, points.forcing), 1)
-        geometric, forcing = self._points.pull_back_force(state, forces).unbind(1)
-        pull = posture_pull(q - self._posture, qd, gains.posture)
-        geometric = geometric + gains.posture.metric * pull
+        forces = self._points.pull_back_force(state, forces)
         barrier = limit_barrier(q, qd, self._lower, self._upper, gains.joint_limits)
-        forcing = forcing + barrier.force
-        forcing[:, self._hand] += self._hand_force(q, qd, goal)
-        metric += self._joint_metric
-        metric.diagonal(dim1=1, dim2=2).add_(barrier.metric)
+        forces[0] += gains.posture.metric * posture_pull(q - self._posture, qd, gains.posture)
+        forces[1] += barrier.force
+        forces[1, self._hand] += self._hand_force(q, qd, goal)
+        metric = self._points.pull_back_metric(state, points.metric) + self._constant_metric
+        metric.diagonal(dim1=1, dim2=2).add_(barrier.metric.mT)
         factor, _ = torch.linalg.cholesky_ex(metric)
-        solved = torch.cholesky_solve(torch.stack((geometric, forcing), 2), factor)
-        bend, pull = solved.unbind(2)
-        energy = qd.square().sum(1, keepdim=True) + _SPEED_FLOOR
-        along = (qd * bend).sum(1, keepdim=True) / energy
+        solved = torch.cholesky_solve(forces.permute(2, 1, 0), factor)
+        bend, pull = solved.permute(2, 1, 0).unbind()
+        along = (qd * bend).sum(0) / (qd.square().sum(0) + _SPEED_FLOOR)
         return bend + pull - (along + gains.damping_per_s) * qd
 
     def _point_terms(self, goal: Goal, state: PointState, near: Nearest) -> PointTerm:
         """Repulsion at the body spheres, then the pull at the palm's points."""
-        palm, palm_velocity = state.position[..., _SPHERES:], state.velocity[..., _SPHERES:]
-        sphere_velocity = state.velocity[..., :_SPHERES]
-        repulsion = repel(near, self._clearance, sphere_velocity, self._gains.repulsion)
-        error = (palm - goal.palm_points).flatten(1)
-        pull = attract(error, palm_velocity.flatten(1), self._gains.palm).view_as(palm)
+        palm, palm_velocity = state.position[:, _SPHERES:], state.velocity[:, _SPHERES:]
+        repulsion = repel(
+            near, self._clearance, state.velocity[:, :_SPHERES], self._gains.repulsion
+        )
+        error = palm - goal.palm_points.permute(1, 2, 0)
+        pull = attract(error.flatten(0, 1), palm_velocity.flatten(0, 1), self._gains.palm)
+        forcing = self._gains.palm.metric * pull.view_as(palm)
+        palm_metric = self._palm_metric.expand(-1, -1, palm.shape[2])
         return PointTerm(
-            torch.cat((repulsion.metric, self._palm_metric.expand(len(palm), -1, -1)), 2),
-            torch.cat((repulsion.geometric, torch.zeros_like(palm)), 2),
-            torch.cat((repulsion.forcing, self._gains.palm.metric * pull), 2),
+            torch.cat((repulsion.metric, palm_metric), 1),
+            torch.cat((repulsion.geometric, torch.zeros_like(palm)), 1),
+            torch.cat((repulsion.forcing, forcing), 1),
         )
 
     def _hand_force(self, q: Tensor, qd: Tensor, goal: Goal) -> Tensor:
         axes = self._hand_axes
-        error, rate = q[:, self._hand] @ axes.mT - goal.hand, qd[:, self._hand] @ axes.mT
-        return self._gains.hand.metric * attract(error, rate, self._gains.hand) @ axes
+        error, rate = axes @ q[self._hand] - goal.hand.mT, axes @ qd[self._hand]
+        return self._gains.hand.metric * (axes.mT @ attract(error, rate, self._gains.hand))
 
     def _nearest(self, state: PointState) -> Nearest:
-        """From all body spheres to the boxes, then to the upper arm's spheres' centres."""
-        spheres = state.position[..., :_SPHERES]
-        boxes = self._box_centers.expand(len(spheres), -1, -1)
-        upper_arm = spheres[..., UPPER_ARM_SPHERES[0] : UPPER_ARM_SPHERES[-1] + 1]
-        return nearest(spheres, torch.cat((boxes, upper_arm), 2), self._half_sizes)
+        """From all body spheres' centres to the boxes, then to the upper arm's centres."""
+        spheres = state.position[:, :_SPHERES]
+        boxes = self._box_centers[..., None].expand(-1, -1, spheres.shape[2])
+        upper_arm = spheres[:, UPPER_ARM_SPHERES[0] : UPPER_ARM_SPHERES[-1] + 1]
+        return nearest(spheres, torch.cat((boxes, upper_arm), 1), self._half_sizes)
 
     def _gaps(self, state: PointState, near: Nearest) -> Gaps:
         """The guard's pairs, obstacle by obstacle."""
         gaps, gradients = [], []
         for index in self._hard:
-            gaps.append(near.distance[:, index] - self._radii - self._margin_m)
-            gradients.append(self._points.gradient(state, near.normal[:, :, index]))
-        return Gaps(torch.cat(gaps, 1), torch.cat(gradients, 2))
+            gaps.append(near.distance[index].mT - self._radii - self._margin_m)
+            gradients.append(self._points.gradient(state, near.normal[:, index]))
+        return Gaps(torch.cat(gaps, 1), torch.cat(gradients, 1))
 
-    def _constant_metric(self) -> Tensor:
-        """[J, J]: metrics of posture and hand, which do not depend on the state."""
-        metric = self._gains.posture.metric * torch.eye(len(self._posture))
-        metric = metric.to(self._posture)
-        metric[self._hand, self._hand] += self._gains.hand.metric * self._hand_axes.mT @ self._hand_axes
+    def _posture_and_hand_metric(self) -> Tensor:
+        """[J, J]: the metrics that do not depend on the state."""
+        metric = self._gains.posture.metric * torch.eye(len(self._posture)).to(self._posture)
+        metric[self._hand, self._hand] += self._gains.hand.metric * (
+            self._hand_axes.mT @ self._hand_axes
+        )
         return metric
 
 
-def _palm_lever(like: Tensor) -> Tensor:
+def _palm_lever() -> Tensor:
     """[3, 7]: the origin, then plus and minus each unit vector."""
-    identity = torch.eye(3).to(like)
-    return torch.cat((torch.zeros_like(identity[:, :1]), identity, -identity), 1)
+    identity = torch.eye(3)
+    return torch.cat((torch.zeros(3, 1), identity, -identity), 1)
 
 
 def _clearance(num_boxes: int, radii: Tensor) -> Tensor:
     """[boxes + upper-arm spheres, spheres] m: distance at which one touches the other; minus
-    infinity where the former does not repel the latter."""
+    infinity where the former does not repel the latter.
+    """
     clearance = radii.repeat(num_boxes + len(UPPER_ARM_SPHERES), 1)
     clearance[num_boxes:] += radii[list(UPPER_ARM_SPHERES), None]
     clearance[num_boxes:, : HAND_SPHERES[0]] = -torch.inf

@@ -103,7 +103,7 @@ class RepulsionGains:
 
 
 class PointTerm(NamedTuple):
-    """A term at P points: metrics [N, 6, P] as (xx, yy, zz, xy, xz, yz) and forces [N, 3, P].
+    """A term at P points: metrics [6, P, N] as (xx, yy, zz, xy, xz, yz) and forces [3, P, N].
 
     The forces are what acts on the point: metric times acceleration.
     """
@@ -114,31 +114,31 @@ class PointTerm(NamedTuple):
 
 
 class JointTerm(NamedTuple):
-    """A term per joint: metric and force, both [N, J]."""
+    """A term per joint: metric and force, both [J, N]."""
 
     metric: Tensor
     force: Tensor
 
 
 def attract(error: Tensor, velocity: Tensor, gains: AttractorGains) -> Tensor:
-    """Acceleration [N, K] of a task that lies `error` [N, K] from its goal."""
-    distance = error.norm(dim=1, keepdim=True)
+    """Acceleration [K, N] of a task that lies `error` [K, N] from its goal."""
+    distance = error.square().sum(0).sqrt()
     pull = gains.acceleration * (gains.sharpness * distance).tanh() / distance.clamp_min(1e-6)
     fall = (gains.damping_sharpness * (gains.damping_radius - distance)).tanh()
     return -pull * error - 0.5 * gains.damping_per_s * (1.0 + fall) * velocity
 
 
 def posture_pull(error: Tensor, velocity: Tensor, gains: PostureGains) -> Tensor:
-    """Geometric acceleration [N, J] of joints that lie `error` [N, J] from the posture."""
-    distance = error.norm(dim=1, keepdim=True)
+    """Geometric acceleration [J, N] of joints that lie `error` [J, N] from the posture."""
+    distance = error.square().sum(0).sqrt()
     fade = (gains.sharpness * distance).tanh() / distance.clamp_min(1e-6)
-    return -gains.gain * velocity.square().sum(1, keepdim=True) * fade * error
+    return -gains.gain * velocity.square().sum(0) * fade * error
 
 
 def limit_barrier(
     q: Tensor, qd: Tensor, lower: Tensor, upper: Tensor, gains: LimitGains
 ) -> JointTerm:
-    """The barriers of both limits [J] at joint positions and velocities [N, J]."""
+    """The barriers of both limits [J, 1] at joint positions and velocities [J, N]."""
     gap = torch.stack((q - lower, upper - q))
     opening = torch.stack((qd, -qd))
     closing = -gains.approach_sharpness_s_rad * (opening + gains.approach_rad_s)
@@ -159,36 +159,34 @@ def repel(
 
     Args:
         nearest: From the P centres to the B obstacles.
-        clearance: [B, P] m, distance at which the gap is zero: the radii; minus infinity where
+        clearance: [B, P, 1] m, distance at which the gap is zero: the radii; minus infinity where
             the obstacle does not count for the sphere.
-        velocity: [N, 3, P] m/s of the centres.
+        velocity: [3, P, N] m/s of the centres.
         gains: Strengths.
     """
     gap = (nearest.distance - clearance).clamp_min_(gains.floor_m)
-    strength = gains.metric_m2 / gap.amin(1).square()
+    strength = gains.metric_m2 / gap.amin(0).square()
     weight = gap.reciprocal_().sub_(1.0 / gains.reach_m).relu_()
-    strength = strength / (weight.sum(1) + 1.0 / gains.reach_m)
-    x, y, z = nearest.normal.unbind(1)
-    slope = -2.0 * gains.leaving_sharpness_s_m
-    vx, vy, vz = (slope * velocity)[:, :, None].unbind(1)
+    strength = strength / (weight.sum(0) + 1.0 / gains.reach_m)
+    x, y, z = nearest.normal.unbind()
+    vx, vy, vz = -2.0 * gains.leaving_sharpness_s_m * velocity
     gate = (x * vx).addcmul_(y, vy).addcmul_(z, vz).sigmoid_()
-    push = nearest.normal * gate.mul_(weight).mul_(strength[:, None])[:, None]
-    x_row = (push * x[:, None]).sum(2)
-    y_row = (push[:, 1:] * y[:, None]).sum(2)
-    zz = (push[:, 2] * z).sum(1, keepdim=True)
-    push = push.sum(2)
-    speed = velocity.square().sum(1, keepdim=True)
+    push = nearest.normal * gate.mul_(weight).mul_(strength)
+    x_row = (push * x).sum(1)
+    y_row = (push[1:] * y).sum(1)
+    zz = (push[2] * z).sum(0, keepdim=True)
+    push = push.sum(1)
     return PointTerm(
-        torch.cat((x_row[:, :1], y_row[:, :1], zz, x_row[:, 1:], y_row[:, 1:]), 1),
-        gains.geometric_gain_per_m * speed * push,
+        torch.cat((x_row[:1], y_row[:1], zz, x_row[1:], y_row[1:])),
+        gains.geometric_gain_per_m * velocity.square().sum(0) * push,
         gains.acceleration_m_s2 * push,
     )
 
 
 def apply_metric(metric: Tensor, vector: Tensor) -> Tensor:
-    """M v [N, 3, P] of symmetric metrics [N, 6, P] and vectors [N, 3, P]."""
-    xx, yy, zz, xy, xz, yz = metric.unbind(1)
-    x, y, z = vector.unbind(1)
+    """M v [3, P, N] of symmetric metrics [6, P, N] and vectors [3, P, N]."""
+    xx, yy, zz, xy, xz, yz = metric
+    x, y, z = vector
     return torch.stack(
-        (xx * x + xy * y + xz * z, xy * x + yy * y + yz * z, xz * x + yz * y + zz * z), 1
+        (xx * x + xy * y + xz * z, xy * x + yy * y + yz * z, xz * x + yz * y + zz * z)
     )

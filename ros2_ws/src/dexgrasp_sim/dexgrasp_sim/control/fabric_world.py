@@ -46,11 +46,11 @@ DEXTRAH_WORLD = (
 
 
 class Nearest(NamedTuple):
-    """The nearest point of each of B boxes, seen from each of P points.
+    """The nearest point of each of B boxes, seen from each of P points; batch last.
 
     Attributes:
-        distance: [N, B, P], m, from the point to the box; zero inside.
-        normal: [N, 3, B, P], unit vector from the box to the point, the distance's gradient; zero
+        distance: [B, P, N], m, from the point to the box; zero inside.
+        normal: [3, B, P, N], unit vector from the box to the point, the distance's gradient; zero
             inside.
     """
 
@@ -62,13 +62,13 @@ def nearest(points: Tensor, centers: Tensor, half_sizes: Tensor) -> Nearest:
     """Distances to boxes along the base axes; a box of size zero is a point.
 
     Args:
-        points: [N, 3, P] m.
-        centers: [N, 3, B] m.
+        points: [3, P, N] m.
+        centers: [3, B, N] m.
         half_sizes: [3, B] m, half the edge lengths.
     """
-    half = half_sizes[..., None]
-    offset = points[:, :, None] - centers[..., None]
+    half = half_sizes[..., None, None]
+    offset = points[:, None] - centers[:, :, None]
     outside = offset.sub_(torch.maximum(offset, -half).minimum(half))
-    x, y, z = outside.unbind(1)
+    x, y, z = outside.unbind()
     distance = (x * x).addcmul_(y, y).addcmul_(z, z).sqrt_()
-    return Nearest(distance, outside.div_(distance.clamp_min(_TINY_M)[:, None]))
+    return Nearest(distance, outside.div_(distance.clamp_min(_TINY_M)))

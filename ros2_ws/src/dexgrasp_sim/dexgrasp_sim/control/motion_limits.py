@@ -80,7 +80,8 @@ class MotionLimits:
 
     def braking_steps(self, velocity: Tensor) -> Tensor:
         """Steps [N, J] (whole floats, at least 1) that end at rest: one at `velocity`, then
-        braking."""
+        braking.
+        """
         return (velocity.abs() / self._max_change).ceil().clamp_min(1.0)
 
     def braking_path(self, velocity: Tensor, steps: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from mujoco.batch import Batch
 from torch import Tensor
 
+from dexgrasp_sim.physics.object_geoms import common_layout
 from dexgrasp_sim.physics.renderer import BatchRenderer
 from dexgrasp_sim.physics.scene import OBJECT, build_models
 from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS, load_robot
@@ -32,11 +33,15 @@ class MujocoBatch:
         self.num_envs = len(object_of_env)
         self._config = config
         self._threads = threads
-        self._models = build_models(robot, config.table, config.objects, config.physics)
-        self._object_of_env = np.asarray(object_of_env, dtype=np.int64)
+        used, model_of_env = np.unique(np.asarray(object_of_env), return_inverse=True)
+        objects = [config.objects[index] for index in used]
+        # the layout of all objects, so that results do not depend on who simulates which of them
+        layout = common_layout(config.objects)
+        self._models = build_models(robot, config.table, objects, config.physics, layout)
+        self._model_of_env = model_of_env.astype(np.int64)
         self._batch = Batch(self._models[0], nsim=self.num_envs, nthread=threads)
         if len(self._models) > 1:
-            self._batch.set_models([self._models[index] for index in object_of_env])
+            self._batch.set_models([self._models[index] for index in model_of_env])
         self._index_model(self._models[0], robot.joint_names)
         self._bind_views()
         self._allocate(len(robot.joint_names))
@@ -156,6 +161,6 @@ class MujocoBatch:
         """Built on first use: a state policy needs none."""
         if camera not in self._renderers:
             self._renderers[camera] = BatchRenderer(
-                self._models, self._object_of_env, camera, self._threads
+                self._models, self._model_of_env, camera, self._threads
             )
         return self._renderers[camera]

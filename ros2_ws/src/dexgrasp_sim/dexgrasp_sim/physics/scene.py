@@ -5,32 +5,22 @@ from collections.abc import Sequence
 import mujoco
 
 from dexgrasp_sim.physics.engine import PhysicsConfig
-from dexgrasp_sim.physics.mjcf import (
-    OBJECT_COLLISION,
-    TABLE_COLLISION,
-    CollisionBits,
-    RobotOptions,
-    robot_spec,
-)
+from dexgrasp_sim.physics.mjcf import TABLE_COLLISION, RobotOptions, robot_spec
+from dexgrasp_sim.physics.object_geoms import OBJECT, Layout, add_object, common_layout
 from dexgrasp_sim.robot.kuka_allegro import GAINS
 from dexgrasp_sim.robot.urdf import RobotModel
 from dexgrasp_sim.tasks.grasp.config import TableConfig
 from dexgrasp_sim.tasks.grasp.objects import ObjectConfig
 
-OBJECT = "object"
-"""Name of the object's body, joint and geom."""
+__all__ = ["OBJECT", "build_models"]
 
 _INTEGRATORS = {
     "implicitfast": mujoco.mjtIntegrator.mjINT_IMPLICITFAST,
     "discrete": mujoco.mjtIntegrator.mjINT_DISCRETE,
 }
-_GEOM_TYPES = {
-    "box": mujoco.mjtGeom.mjGEOM_BOX,
-    "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
-    "sphere": mujoco.mjtGeom.mjGEOM_SPHERE,
-}
 _TORSIONAL_FRICTION_M = 0.005
 _ROLLING_FRICTION_M = 0.0001
+_START_HEIGHT_M = 0.1
 _GROUND_RGBA = (0.36, 0.40, 0.45, 1.0)
 _TABLE_RGBA = (0.62, 0.47, 0.33, 1.0)
 
@@ -40,6 +30,7 @@ def build_models(
     table: TableConfig,
     objects: Sequence[ObjectConfig],
     physics: PhysicsConfig,
+    layout: Layout | None = None,
 ) -> list[mujoco.MjModel]:
     """Compiles one model per object; all share the layout, so one batch can mix them.
 
@@ -48,12 +39,18 @@ def build_models(
         table: Table box.
         objects: Objects; each becomes the free body `object` of its own model.
         physics: Solver and contact settings.
+        layout: Of the objects' geoms; None for the smallest one that holds these objects.
     """
-    return [_build_model(robot, table, item, physics) for item in objects]
+    layout = layout or common_layout(objects)
+    return [_build_model(robot, table, item, layout, physics) for item in objects]
 
 
 def _build_model(
-    robot: RobotModel, table: TableConfig, item: ObjectConfig, physics: PhysicsConfig
+    robot: RobotModel,
+    table: TableConfig,
+    item: ObjectConfig,
+    layout: Layout,
+    physics: PhysicsConfig,
 ) -> mujoco.MjModel:
     friction = (physics.friction, _TORSIONAL_FRICTION_M, _ROLLING_FRICTION_M)
     options = RobotOptions(gains=GAINS[physics.actuator_gains], contact_friction=friction)
@@ -69,32 +66,13 @@ def _build_model(
         size=[extent / 2 for extent in table.size_m],
         rgba=_TABLE_RGBA,
     )
-    body = spec.worldbody.add_body(
-        name=OBJECT, pos=[table.center_m[0], table.center_m[1], table.top_m + 0.1]
-    )
-    body.add_freejoint(name=OBJECT)
-    object_geom = body.add_geom(
-        name=OBJECT,
-        type=_GEOM_TYPES[item.shape],
-        size=_half_sizes(item),
-        mass=item.mass_kg,
-        rgba=[*item.rgb, 1.0],
-    )
-    for geom, bits in (
-        (ground, TABLE_COLLISION),
-        (table_box, TABLE_COLLISION),
-        (object_geom, OBJECT_COLLISION),
-    ):
-        _set_contact(geom, bits, friction)
+    for geom in (ground, table_box):
+        geom.contype, geom.conaffinity = TABLE_COLLISION.contype, TABLE_COLLISION.conaffinity
+        geom.friction = friction
+        geom.condim = 4
+    above = (table.center_m[0], table.center_m[1], table.top_m + _START_HEIGHT_M)
+    add_object(spec, item, layout, above, friction)
     return spec.compile()
-
-
-def _set_contact(
-    geom: mujoco.MjsGeom, bits: CollisionBits, friction: tuple[float, float, float]
-) -> None:
-    geom.contype, geom.conaffinity = bits.contype, bits.conaffinity
-    geom.friction = friction
-    geom.condim = 4
 
 
 def _set_options(spec: mujoco.MjSpec, physics: PhysicsConfig) -> None:
@@ -106,13 +84,3 @@ def _set_options(spec: mujoco.MjSpec, physics: PhysicsConfig) -> None:
     option.impratio = physics.impratio
     option.iterations = physics.iterations
     option.ls_iterations = physics.line_search_iterations
-
-
-def _half_sizes(item: ObjectConfig) -> list[float]:
-    """MuJoCo's size vector of the object's geom."""
-    extents = item.extents_m
-    if item.shape == "box":
-        return [extent / 2 for extent in extents]
-    if item.shape == "cylinder":
-        return [extents[0] / 2, extents[2] / 2, 0.0]
-    return [extents[0] / 2, 0.0, 0.0]

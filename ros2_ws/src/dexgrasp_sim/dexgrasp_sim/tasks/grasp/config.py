@@ -3,12 +3,19 @@
 import math
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from dexgrasp_sim.config import STRICT, to_dict
 from dexgrasp_sim.control.action_decoder import ActionConfig
 from dexgrasp_sim.physics.engine import PhysicsConfig
+from dexgrasp_sim.tasks.grasp.object_sets import object_set, set_name
 from dexgrasp_sim.tasks.grasp.objects import LAPTOP_OBJECTS, ObjectConfig
 from dexgrasp_sim.vision.camera import CameraConfig
 
@@ -97,6 +104,8 @@ class GraspConfig:
         goal_height_m: Goal of the object centre above its start height, over the spawn centre.
         workspace_m: An episode ends when the object is further than this from the spawn centre
             in x or y, or falls below the table top.
+        objects: The objects, or the name of a set: laptop, primitives, train or held_out; see
+            `object_sets.py`. Environments get them in turn.
         stagger_starts: First episodes start at random times of their episode, so that
             environments do not end in step.
         camera: Depth camera, base frame; a mapping overrides the default one key by key.
@@ -117,6 +126,17 @@ class GraspConfig:
     physics: PhysicsConfig = PhysicsConfig()
     camera: CameraConfig = Field(default_factory=_side_camera)
     stereo_baseline_m: Positive = 0.06
+
+    @field_validator("objects", mode="before")
+    @classmethod
+    def _look_up_set(cls, value: Any) -> Any:
+        return object_set(value) if isinstance(value, str) else value
+
+    @field_serializer("objects", mode="wrap")
+    def _write_set_name(
+        self, objects: tuple[ObjectConfig, ...], write: SerializerFunctionWrapHandler
+    ) -> Any:
+        return set_name(objects) or write(objects)
 
     @field_validator("camera", mode="before")
     @classmethod

@@ -14,7 +14,7 @@ from dexgrasp_sim.physics.mujoco_batch import MujocoBatch
 from dexgrasp_sim.robot.kuka_allegro import load_robot
 from dexgrasp_sim.tasks.grasp import observations, rewards
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.objects import SHAPES
+from dexgrasp_sim.tasks.grasp.objects import SHAPE_CLASSES
 
 _CLEARANCE_M = 0.002
 """An object starts this far above the table, so that it does not start in contact."""
@@ -76,12 +76,12 @@ class GraspEnv:
         config, count = self.config, self.num_envs
         center_x, center_y = config.spawn.center_m
         self.origin = torch.tensor([center_x, center_y, config.table.top_m])
-        extents = torch.tensor([item.extents_m for item in config.objects])
-        shape = torch.tensor([SHAPES.index(item.shape) for item in config.objects])
-        one_hot = torch.nn.functional.one_hot(shape, len(SHAPES)).float()
-        index = torch.from_numpy(self.object_index)
-        self._object_height = extents[index, 2]
-        self._object_shape = torch.cat((extents, one_hot), dim=1)[index]
+        objects = [config.objects[index] for index in self.object_index]
+        self._rest_height = torch.tensor([item.solid.rest_height_m for item in objects])
+        extents = torch.tensor([item.extents_m for item in objects])
+        shape = torch.tensor([SHAPE_CLASSES.index(item.shape_class) for item in objects])
+        one_hot = torch.nn.functional.one_hot(shape, len(SHAPE_CLASSES)).float()
+        self._object_shape = torch.cat((extents, one_hot), dim=1)
         self.step_count = torch.zeros(count, dtype=torch.int64)
         self.episode_count = torch.zeros(count, dtype=torch.int64)
         self.start_height = torch.zeros(count)
@@ -207,7 +207,7 @@ class GraspEnv:
             pose[row, 1] = spawn.center_m[1] + spawn.half_width_m[1] * y
             pose[row, 3] = np.cos(spawn.yaw_rad * yaw / 2)
             pose[row, 6] = np.sin(spawn.yaw_rad * yaw / 2)
-        pose[:, 2] = self.origin[2] + self._object_height[ids] / 2 + _CLEARANCE_M
+        pose[:, 2] = self.origin[2] + self._rest_height[ids] + _CLEARANCE_M
         self.decoder.reset(ids)
         start = self.decoder.start_position.expand(len(ids), -1)
         self.engine.reset(ids, start, pose)

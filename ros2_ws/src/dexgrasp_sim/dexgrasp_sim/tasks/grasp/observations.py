@@ -12,7 +12,8 @@ from dexgrasp_sim.physics.engine import PhysicsEngine
 from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS
 from dexgrasp_sim.specs import TensorSpec, Term, flat_spec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.objects import SHAPES
+from dexgrasp_sim.tasks.grasp.object_sets import check_mesh_files
+from dexgrasp_sim.tasks.grasp.objects import SHAPE_CLASSES
 from dexgrasp_sim.vec_env import EnvSpecs
 
 GROUPS = ("proprio", "state", "critic", "depth", "stereo_rgb", "object")
@@ -24,7 +25,7 @@ _STATE_TERMS = (
     Term("object_x_axis", 3, "1", "base"),
     Term("object_z_axis", 3, "1", "base"),
     Term("object_extents", 3, "m", "object"),
-    Term("object_shape", len(SHAPES), "1"),
+    Term("object_shape", len(SHAPE_CLASSES), "1"),
 )
 _CRITIC_TERMS = (
     Term("object_linear_velocity", 3, "m/s", "base"),
@@ -69,8 +70,13 @@ def all_specs(config: GraspConfig) -> dict[str, TensorSpec]:
 
 
 def grasp_specs(config: Mapping[str, Any], groups: Sequence[str]) -> EnvSpecs:
-    """Specs of the task without building its physics."""
+    """Specs of the task without building its physics.
+
+    Raises:
+        ConfigError: The config is wrong, or a mesh file of its objects is refused.
+    """
     grasp = parse_config(GraspConfig, dict(config), source="task")
+    check_mesh_files(grasp.objects)
     return EnvSpecs(
         tuple(observation_spec(grasp, group) for group in groups),
         len(grasp.action.dimensions),
@@ -84,7 +90,7 @@ def write_object_state(engine: PhysicsEngine, origin: Tensor, shape: Tensor, out
     Args:
         engine: Current physics.
         origin: [3] m, spawn centre on the table.
-        shape: [N, 3 + shapes] extents and shape one-hot of each environment's object.
+        shape: [N, 3 + shape classes] extents and shape one-hot of each environment's object.
         out: [N, S] float32, written in place.
     """
     position = engine.object_position

@@ -18,14 +18,16 @@ from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 from dexgrasp_sim.vec_env import EPISODE_FIELDS
 
-CONFIGS = Path(__file__).parents[4] / "config"
+torch.set_num_threads(1)
+
+CONFIGS = Path(__file__).parents[1] / "config"
 RUN = load_run_config(
     CONFIGS / "smoke.yaml",
     ["task.episode_s=0.8", "network.actor_groups=[proprio, depth]", "network.memory=lstm"],
 )
 TASK = RUN.task
 SHORT_WAY = replace(TASK, workspace_m=0.05)
-"""Objects that start further from the centre end their episode at once, and the next one begins."""
+"""Objects that start further away end their episode at once, and the next one begins."""
 ROWS = {name: column for column, name in enumerate(EPISODE_FIELDS)}
 
 

@@ -16,7 +16,7 @@ from dexgrasp_learner.checkpoint import find_checkpoint, load_actor, load_state
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_sim.transport.shared_memory import run_folder
 
-SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
+SMOKE = Path(__file__).parents[1] / "config" / "smoke.yaml"
 TIMEOUT_S = 100.0
 ENDLESS = [
     "training.iterations=1000000",
@@ -70,8 +70,10 @@ def workers_of(learner_pid):
 class Learner:
     """`dexgrasp train` in a process group of its own, observed until it has trained a little."""
 
-    def __init__(self, runs, *overrides):
+    def __init__(self, runs, num_workers):
         self.runs = runs
+        self.num_workers = num_workers
+        overrides = [*ENDLESS, f"simulators.num_workers={num_workers}"]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dexgrasp_deploy.cli", *command(runs, *overrides)],
             stdout=subprocess.PIPE,
@@ -93,7 +95,7 @@ class Learner:
             assert time.monotonic() < deadline_s
             time.sleep(0.02)
         self.workers, self.run_id = workers_of(self.process.pid)
-        assert sorted(self.workers) == [0, 1]
+        assert sorted(self.workers) == [*range(self.num_workers)]
         assert run_folder(self.run_id).is_dir()
         return self
 
@@ -116,8 +118,8 @@ def start(tmp_path):
     """Starts learners; kills what a failed test leaves of them."""
     learners = []
 
-    def start(name):
-        learners.append(Learner(tmp_path / name, *ENDLESS))
+    def start(name, num_workers):
+        learners.append(Learner(tmp_path / name, num_workers))
         return learners[-1]
 
     yield start
@@ -210,7 +212,7 @@ def test_a_file_in_place_of_the_folder_of_runs_is_said(tmp_path, capsys):
 
 def test_ctrl_c_ends_in_order_whoever_gets_it(start):
     """A terminal signals the whole process group, a process manager the learner alone."""
-    alone, group = start("alone"), start("group")
+    alone, group = start("alone", 1), start("group", 2)
     for learner in (alone, group):
         learner.wait_until_it_trains()
     os.kill(alone.process.pid, signal.SIGINT)
@@ -223,12 +225,12 @@ def test_ctrl_c_ends_in_order_whoever_gets_it(start):
         assert summary["iterations"] >= 5 and summary["slot_mismatches"] == 0
         checkpoint = Path(summary["checkpoint"])
         assert load_state(checkpoint)["iteration"] == summary["iterations"]
-        assert len(list((checkpoint / "simulators").iterdir())) == 2
+        assert len(list((checkpoint / "simulators").iterdir())) == learner.num_workers
         assert learner.has_left_nothing()
 
 
 def test_when_a_worker_or_the_learner_is_killed_nothing_is_left_but_a_checkpoint(start):
-    bereft, killed = start("bereft"), start("killed")
+    bereft, killed = start("bereft", 2), start("killed", 1)
     for learner in (bereft, killed):
         learner.wait_until_it_trains()
 
@@ -237,14 +239,15 @@ def test_when_a_worker_or_the_learner_is_killed_nothing_is_left_but_a_checkpoint
     assert (code, out) == (1, "")
     assert "simulator worker 1 died (exit code -9); it said last:" in err
     checkpoint = Path(re.findall(r"^checkpoint: (.*)$", err, re.MULTILINE)[0])
-    assert checkpoint == find_checkpoint(bereft.folder) and load_actor(checkpoint)
+    assert checkpoint == find_checkpoint(bereft.folder)
+    load_actor(checkpoint)
     assert "Traceback" not in err
     assert bereft.has_left_nothing()
 
     killed.process.kill()
     assert killed.end()[0] == -signal.SIGKILL
     assert killed.has_left_nothing(within_s=6.0)
-    assert load_actor(killed.folder)
+    load_actor(killed.folder)
 
 
 def test_a_worker_that_fails_says_why(tmp_path, capsys):

@@ -1,0 +1,213 @@
+"""Hand postures that grasp primitive shapes: a batched optimisation with the robot's kinematics.
+
+For each of many random boxes, capsules and spheres, joint positions are searched that put the
+fingertips on the surface, their normals against it, with no other part of the hand inside. Two
+thirds of the shapes are swollen, by 2 and 4 cm: those are hands about to close. The postures only
+serve to find the directions in which a hand moves when it grasps (`hand_pca`).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dexgrasp_sim.robot.kinematics import Kinematics
+from dexgrasp_sim.robot.kuka_allegro import (
+    FINGERS,
+    FINGERTIPS,
+    GRASP_CENTER,
+    HAND_FABRIC_DEFAULT,
+    HAND_JOINTS,
+    PALM,
+)
+from dexgrasp_sim.robot.rotation import quaternion_to_matrix
+from dexgrasp_sim.robot.urdf import RobotModel
+
+_FINGER_HALF_WIDTH_M = 0.012
+"""Of the finger links' collision boxes, rounded up."""
+_PALM_FACE_M = 0.012
+"""Height of the palm's surface above `palm_link` along z, rounded up."""
+_SWELLINGS_M = (0.0, 0.02, 0.04)
+_MILLIMETRE = 1e-3
+_FLEXES = (False, True, True, True) * 4
+"""Which of `HAND_JOINTS` close the hand."""
+_STIFFNESS = (30.0, 3.0, 3.0, 3.0) * 3 + (3.0,) * 4
+"""Cost of a joint off its start, 1/rad^2: fingers spread only where it helps much."""
+_GRIPS = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 1], [1, 0, 0, 1]], dtype=torch.bool)
+"""Which of `FINGERS` touch: all, thumb with two, thumb with the index finger."""
+_GRIP_SHARES = torch.tensor([0.6, 0.25, 0.15])
+
+
+class Shapes(NamedTuple):
+    """N rounded boxes; a sphere has no box, a cylinder is a capsule.
+
+    Attributes:
+        half_size: [N, 3] m, of the box inside.
+        radius: [N, 1] m, of the rounding.
+        rotation: [N, 3, 3], in the palm frame.
+    """
+
+    half_size: Tensor
+    radius: Tensor
+    rotation: Tensor
+
+
+class Surface(NamedTuple):
+    """Signed distance [N, P] in m of points to shapes (below 0 inside), and outward normals
+    [N, P, 3] there.
+    """
+
+    distance: Tensor
+    normal: Tensor
+
+
+@dataclass(frozen=True)
+class GraspSynthesis:
+    """How many grasps are searched, and how.
+
+    Attributes:
+        count: Grasps tried.
+        iterations: Of the optimiser.
+        step_rad: Step size of the optimiser.
+        tolerance_m: A grasp counts if all its contacts are this close and nothing is deeper
+            inside than this.
+        seed: Of the shapes.
+    """
+
+    count: int = 1024
+    iterations: int = 300
+    step_rad: float = 0.03
+    tolerance_m: float = 0.005
+    seed: int = 0
+
+
+def random_shapes(count: int, generator: torch.Generator) -> Shapes:
+    """A third each of boxes, capsules and spheres, 2 to 12 cm wide unswollen, turned at random."""
+
+    def uniform(low: float, high: float, *size: int) -> Tensor:
+        return low + (high - low) * torch.rand(*size, generator=generator)
+
+    kind = torch.arange(count) % 3
+    half_size = uniform(0.008, 0.055, count, 3)
+    radius = torch.full((count, 1), 0.002)
+    capsule, sphere = kind == 1, kind == 2
+    half_size[capsule, :2] = 0.0
+    half_size[sphere] = 0.0
+    radius[kind > 0] = uniform(0.01, 0.06, int((kind > 0).sum()), 1)
+    radius += torch.tensor(_SWELLINGS_M)[torch.arange(count) // 3 % len(_SWELLINGS_M), None]
+    rotation = quaternion_to_matrix(
+        torch.nn.functional.normalize(torch.randn(count, 4, generator=generator), dim=1)
+    )
+    return Shapes(half_size, radius, rotation)
+
+
+def surface(shapes: Shapes, points: Tensor) -> Surface:
+    """Distances and normals at points [N, P, 3] relative to the shapes' centres, palm frame."""
+    local = points @ shapes.rotation
+    beyond = local.abs() - shapes.half_size[:, None]
+    outside = beyond.clamp_min(0.0)
+    distance = (outside.square().sum(-1) + 1e-12).sqrt() + beyond.amax(-1).clamp(max=0.0)
+    deepest = torch.nn.functional.one_hot(beyond.argmax(-1), 3).to(local)
+    direction = torch.where((beyond.amax(-1) > 0)[..., None], outside, deepest) * local.sign()
+    normal = torch.nn.functional.normalize(direction, dim=-1) @ shapes.rotation.mT
+    return Surface(distance - shapes.radius, normal)
+
+
+class _Hand:
+    """Points of the hand in the palm frame, by joint positions [N, 16]."""
+
+    def __init__(self, robot: RobotModel) -> None:
+        links = [f"{finger}_link_{number}" for finger in FINGERS for number in (1, 2, 3)]
+        self._frames = (PALM, GRASP_CENTER, *FINGERTIPS, *links)
+        self._kinematics = Kinematics(robot, self._frames)
+        self._columns = robot.joint_indices(HAND_JOINTS)
+        self._num_joints = robot.num_joints
+
+    def points(self, q: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Grasp centre [N, 3], tips [N, 4, 3], their outward normals [N, 4, 3], link midpoints."""
+        full = q.new_zeros(len(q), self._num_joints)
+        full[:, self._columns] = q
+        frames = self._kinematics.forward(full)
+        palm, origin = frames.rotation[:, 0], frames.position[:, :1]
+        places = (frames.position - origin) @ palm
+        tips = slice(2, 2 + len(FINGERTIPS))
+        links = places[:, tips.stop :].unflatten(1, (len(FINGERS), 3))
+        middles = 0.5 * (links[:, :, :-1] + links[:, :, 1:])
+        normals = frames.rotation[:, tips, :, 0] @ palm
+        bones = torch.cat((links, middles), 2).flatten(1, 2)
+        return places[:, 1], places[:, tips], normals, bones
+
+
+def synthesise(robot: RobotModel, config: GraspSynthesis) -> Tensor:
+    """Hand postures [G, 16] rad in `HAND_JOINTS` order that grasp; G depends on the shapes."""
+    generator = torch.Generator().manual_seed(config.seed)
+    shapes = random_shapes(config.count, generator)
+    grip = _GRIPS[torch.multinomial(_GRIP_SHARES, config.count, True, generator=generator)]
+    hand = _Hand(robot)
+    columns = robot.joint_indices(HAND_JOINTS)
+    lower, upper = (torch.from_numpy(b[columns]).float() for b in (robot.lower, robot.upper))
+    # hands from nearly flat to nearly shut
+    curl = 0.2 + 1.6 * torch.rand(config.count, 1, generator=generator)
+    rest = torch.tensor(HAND_FABRIC_DEFAULT)
+    rest = torch.where(torch.tensor(_FLEXES), curl * rest, rest)
+    q = rest.clamp(lower, upper).requires_grad_()
+    shift = torch.zeros(config.count, 3, requires_grad=True)
+    optimizer = torch.optim.Adam(
+        [{"params": [q], "lr": config.step_rad}, {"params": [shift], "lr": 0.1 * config.step_rad}]
+    )
+    for _ in range(config.iterations):
+        optimizer.zero_grad()
+        _cost(hand, q, shift, shapes, grip, rest).sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            q.copy_(torch.minimum(torch.maximum(q, lower), upper))
+    with torch.no_grad():
+        contact, depth = _errors(hand, q, shift, shapes, grip)
+        good = torch.maximum(contact.amax(1), depth.amax(1)) < config.tolerance_m
+        return q.detach()[good]
+
+
+def _cost(
+    hand: _Hand, q: Tensor, shift: Tensor, shapes: Shapes, grip: Tensor, rest: Tensor
+) -> Tensor:
+    """[N]: contacts and depths in mm^2, then normals, opposition and posture far more weakly."""
+    center, tips, normals, bones = hand.points(q)
+    center = center + shift
+    contact = surface(shapes, tips - center[:, None])
+    depth = _depth(shapes, center, bones)
+    touching = grip.float()
+    facing = (1.0 + (normals * contact.normal).sum(-1)) * touching
+    fingers = (normals[:, :3] * touching[:, :3, None]).sum(1) / touching[:, :3].sum(
+        1, keepdim=True
+    )
+    opposed = 1.0 + (fingers * normals[:, 3]).sum(-1)
+    apart = (tips[:, None] - tips[:, :, None]).square().sum(-1)
+    crowded = (0.02 - (apart + 1e-9).sqrt()).clamp_min(0.0).triu(1)
+    return (
+        (contact.distance * touching / _MILLIMETRE).square().sum(1)
+        + (depth / _MILLIMETRE).square().sum(1)
+        + (crowded / _MILLIMETRE).square().sum((1, 2))
+        + 10.0 * facing.sum(1)
+        + 10.0 * opposed
+        + (torch.tensor(_STIFFNESS) * (q - rest).square()).sum(1)
+        + 0.05 * (shift / _MILLIMETRE).square().sum(1)
+    )
+
+
+def _errors(
+    hand: _Hand, q: Tensor, shift: Tensor, shapes: Shapes, grip: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Contact errors [N, 4] and depths [N, P], both in m and not negative."""
+    center, tips, _, bones = hand.points(q)
+    center = center + shift
+    distance = surface(shapes, tips - center[:, None]).distance
+    return distance.abs() * grip, _depth(shapes, center, bones)
+
+
+def _depth(shapes: Shapes, center: Tensor, bones: Tensor) -> Tensor:
+    """[N, P + 1] m: how far links, and last the palm's face, are inside the shape."""
+    inside = _FINGER_HALF_WIDTH_M - surface(shapes, bones - center[:, None]).distance
+    down = (shapes.rotation[:, 2].abs() * shapes.half_size).sum(1) + shapes.radius[:, 0]
+    palm = _PALM_FACE_M - (center[:, 2] - down)
+    return torch.cat((inside, palm[:, None]), 1).clamp_min(0.0)

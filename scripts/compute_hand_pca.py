@@ -1,0 +1,44 @@
+"""Computes the principal components of the hand from synthesised grasps; takes a minute.
+
+    python scripts/compute_hand_pca.py
+
+writes them beside `dexgrasp_sim/robot/hand_pca.py`. The same seed gives the same file on the same
+machine; on another one the last digits may differ.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+import yaml
+
+from dexgrasp_sim.robot.grasp_synthesis import GraspSynthesis, synthesise
+from dexgrasp_sim.robot.hand_pca import PCA_PATH, fit
+from dexgrasp_sim.robot.kuka_allegro import load_robot
+
+_HEADER = """\
+# Principal components of hand joint positions, written by scripts/compute_hand_pca.py
+# from {found} grasps found for {count} random shapes (seed {seed}). Do not edit.
+"""
+
+
+def main() -> None:
+    """Reads the command line, computes, writes the file and prints its quality."""
+    defaults = GraspSynthesis()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=defaults.count, help="grasps tried")
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="of the shapes")
+    parser.add_argument("--output", type=Path, default=PCA_PATH, help="YAML file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # the order of sums, and so the result, does not depend on the host
+    config = GraspSynthesis(count=arguments.count, seed=arguments.seed)
+    grasps = synthesise(load_robot(), config)
+    components = fit(grasps)
+    header = _HEADER.format(found=len(grasps), count=config.count, seed=config.seed)
+    body = yaml.safe_dump(components.to_dict(), sort_keys=False, default_flow_style=None, width=99)
+    arguments.output.write_text(header + body, encoding="utf-8")
+    print(f"{len(grasps)} of {config.count} grasps, explained {components.explained:.3f}")
+
+
+if __name__ == "__main__":
+    main()
