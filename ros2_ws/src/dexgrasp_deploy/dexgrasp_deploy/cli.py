@@ -20,12 +20,12 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("dexgrasp_deploy.demo", "train, distil and deploy on the simulated robot"),
+    "demo": Command("dexgrasp_deploy.demo", "train, measure and deploy on the simulated robot"),
     "train": Command("dexgrasp_learner.train", "train a policy in simulation"),
     "distill": Command("dexgrasp_learner.distill", "train a student from a teacher"),
     "evaluate": Command("dexgrasp_learner.evaluate", "measure the success of a policy"),
     "export": Command("dexgrasp_learner.export", "make a policy bundle from a checkpoint"),
-    "inspect": Command("dexgrasp_sim.inspect", "show what a run is doing or what a config means"),
+    "inspect": Command("dexgrasp_sim.inspect", "describe the robot or the observations"),
     "up": Command("dexgrasp_deploy.up", "start the ROS nodes of a robot or of a run"),
     "bench": Command("dexgrasp_deploy.bench", "measure speed and latency"),
     "doctor": Command("dexgrasp_deploy.doctor", "check this machine and the installation"),

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the report")
     parser.add_argument("--minutes", type=float, default=8.0, help="longest training time")
     parser.add_argument("--episodes", type=int, default=200, help="episodes of each evaluation")
-    parser.add_argument("--robot-episodes", type=int, default=3, help="0: without ROS")
+    parser.add_argument("--robot-episodes", type=int, default=6, help="0: without ROS")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
     )

@@ -62,14 +62,14 @@ def film(
 
 def write_video(path: Path, frames: Iterator[np.ndarray], rate_hz: float) -> None:
     """Writes H.264 in an mp4 that browsers play; the last frame is held for a moment."""
-    frame = next(frames)
-    size = (frame.shape[1], frame.shape[0])
+    first = next(frames)
+    size = (first.shape[1], first.shape[0])
     writer = imageio_ffmpeg.write_frames(
         str(path), size, fps=rate_hz, codec="libx264", quality=8, macro_block_size=4
     )
     writer.send(None)  # starts the encoder
     try:
-        for frame in itertools.chain([frame], frames):
+        for frame in itertools.chain([first], frames):
             writer.send(np.ascontiguousarray(frame))
         for _ in range(round(_HOLD_S * rate_hz)):
             writer.send(np.ascontiguousarray(frame))

@@ -58,8 +58,26 @@ def figures(tmp_path):
             "scripted": evaluation(0.984375),
         },
         "bundle": "demo/bundle",
-        "robot": {"episodes": 3, "success_rate": 0.6667, "reason": "<none>"},
+        "robot": {
+            "episodes": 3,
+            "success_rate": 2 / 3,
+            "control_hz": 14.96,
+            "deadline_misses": 4,
+            "clamped_commands": 7,
+            "outcomes": [robot_episode("<none>", True), robot_episode("box", False)],
+        },
         "minutes": 7.89,
+    }
+
+
+def robot_episode(name, success):
+    return {
+        "object": name,
+        "success": success,
+        "max_lift_m": 0.2134,
+        "steps": 68,
+        "deadline_misses": 1,
+        "clamped_commands": 3,
     }
 
 
@@ -89,7 +107,8 @@ def test_the_page_holds_the_figures(tmp_path, figures):
     assert ["trained", "", "0.938", "0.062", "0.812", "0.938", "0.938"] in rows
     assert ["swapped images", "", "0.125", "0.062", "0.125", "0.125", "0.125"] in rows
     assert [row[0] for row in rows[1:5]] == list(figures["evaluations"])
-    assert ["success_rate", "0.6667"] in rows
+    assert "2 of 3 episodes succeed" in page and "15.0&nbsp;Hz, 4 control" in page
+    assert ["box", "failure", "0.21 m", "68", "1", "3"] in rows
 
 
 def test_words_from_elsewhere_cannot_become_markup(tmp_path, figures):
