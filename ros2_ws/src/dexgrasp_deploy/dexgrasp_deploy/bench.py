@@ -5,7 +5,10 @@ import importlib
 import json
 from pathlib import Path
 
-BENCHMARKS = {"rollout": "dexgrasp_learner.benchmarks.rollout"}
+BENCHMARKS = {
+    "equivalence": "dexgrasp_learner.benchmarks.equivalence",
+    "rollout": "dexgrasp_learner.benchmarks.rollout",
+}
 """Name to a module with `add_arguments(parser)` and `measure(args) -> (settings, figures)`."""
 
 

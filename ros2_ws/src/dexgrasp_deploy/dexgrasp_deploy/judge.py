@@ -1,5 +1,8 @@
 """Judges a grasp by what happened to the object, by the rule of the training metric."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +12,31 @@ from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS, GRASP_CENTER
 from dexgrasp_sim.robot.urdf import RobotModel
 from dexgrasp_sim.tasks.grasp.config import SuccessConfig
+
+
+def summarize(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Figures of some episodes.
+
+    Args:
+        outcomes: For each episode at least `success` (None where nothing could judge), `steps`,
+            `duration_s` from the first to the last action, `deadline_misses` and
+            `clamped_commands`.
+
+    Returns:
+        `episodes`, `success_rate` (None where nothing was judged), `control_hz` as reached,
+        `deadline_misses`, `clamped_commands`, and the `outcomes` themselves.
+    """
+    judged = [item["success"] for item in outcomes if item["success"] is not None]
+    periods = sum(max(0, item["steps"] - 1) for item in outcomes)
+    duration_s = sum(item["duration_s"] for item in outcomes)
+    return {
+        "episodes": len(outcomes),
+        "success_rate": sum(judged) / len(judged) if judged else None,
+        "control_hz": round(periods / duration_s, 2) if duration_s else 0.0,
+        "deadline_misses": sum(item["deadline_misses"] for item in outcomes),
+        "clamped_commands": sum(item["clamped_commands"] for item in outcomes),
+        "outcomes": list(outcomes),
+    }
 
 
 class GraspJudge:

@@ -11,6 +11,7 @@ from dexgrasp_sim.config import ConfigError
 
 MODES = ("mock", "sim", "hardware")
 PACKAGE = "dexgrasp_deploy"
+EPISODE_NODE = "episode_node"
 
 
 def deploy_nodes(
@@ -57,7 +58,7 @@ def episode_node(mode: str, bundle: str | Path, episodes: int) -> NodeSpec:
         "episodes": episodes,
         "simulated": mode == "sim",
     }
-    return NodeSpec(PACKAGE, "episode_node", "episode_node", parameters)
+    return NodeSpec(PACKAGE, EPISODE_NODE, EPISODE_NODE, parameters)
 
 
 def with_parameter_file(nodes: Sequence[NodeSpec], path: Path) -> list[NodeSpec]:

@@ -10,7 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dexgrasp_deploy.launch_plan import deploy_nodes, episode_node, with_parameter_file
+from dexgrasp_deploy.launch_plan import (
+    EPISODE_NODE,
+    deploy_nodes,
+    episode_node,
+    with_parameter_file,
+)
 from dexgrasp_learner.bundle import read_manifest
 from dexgrasp_sim.bringup import NodeFailed, NodeGroup, NodeSpec, free_domain_id
 from dexgrasp_sim.config import ConfigError
@@ -72,7 +77,7 @@ def _deploy(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
         return _bring_up(nodes)
     nodes.append(episode_node(args.mode, args.bundle, args.episodes))
     timeout_s = _START_S + args.episodes * (manifest.task.episode_s + _EPISODE_MARGIN_S)
-    return _bring_up(nodes, "episode_node", timeout_s)
+    return _bring_up(nodes, EPISODE_NODE, timeout_s)
 
 
 def _train(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:

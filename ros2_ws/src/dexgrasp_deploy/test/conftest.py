@@ -52,6 +52,7 @@ class ScriptedActor(nn.Module):
     groups = ("proprio", "depth")
     memory_size = 0
     auxiliary_group = None
+    actions: torch.Tensor
 
     def __init__(self, actions):
         super().__init__()

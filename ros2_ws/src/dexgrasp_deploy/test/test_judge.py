@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dexgrasp_deploy.drivers.base import JointSample
-from dexgrasp_deploy.judge import GraspJudge
+from dexgrasp_deploy.judge import GraspJudge, summarize
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.kuka_allegro import GRASP_CENTER, RESET_POSTURE
 from dexgrasp_sim.tasks.grasp.config import SuccessConfig
@@ -60,3 +60,16 @@ def test_lifted_but_not_in_the_hand_is_none(robot, joints, in_hand):
 
 def test_no_pose_is_no_success(robot, joints):
     assert not judged(robot, joints, [])[0]
+
+
+def test_summary_by_hand():
+    common = {"deadline_misses": 1, "clamped_commands": 2}
+    first = {"success": True, "steps": 61, "duration_s": 4.0, **common}
+    second = {"success": False, "steps": 31, "duration_s": 2.0, **common}
+    found = summarize([first, second, {**second, "success": None, "steps": 0, "duration_s": 0.0}])
+    assert found["episodes"] == 3
+    assert found["success_rate"] == 0.5
+    assert found["control_hz"] == 15.0
+    assert (found["deadline_misses"], found["clamped_commands"]) == (3, 6)
+    assert summarize([])["success_rate"] is None
+    assert summarize([])["control_hz"] == 0.0

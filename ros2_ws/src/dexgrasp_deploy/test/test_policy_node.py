@@ -187,7 +187,9 @@ def test_cancel_and_busy(robot_at_start, bundle_folder):
     robot_at_start.until_state(PolicyStatus.HOLD)
 
 
-@pytest.mark.parametrize("goal", [{"timeout_s": -1.0}, {"timeout_s": 1e4}, {"mode": 7}])
+@pytest.mark.parametrize(
+    "goal", [{"timeout_s": -1.0}, {"timeout_s": 1e4}, {"lift_height_m": -0.1}, {"mode": 7}]
+)
 def test_invalid_goal(robot_at_start, goal):
     status, result = robot_at_start.outcome(robot_at_start.send(**goal))
     assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, Grasp.Result.INVALID_GOAL)

@@ -128,7 +128,7 @@ def test_no_node_outlives_the_command(bundle_folder, number):
     process = start_up("mock", "--bundle", bundle_folder)
     wait_until(lambda: len(children_of(process.pid)) == 3, "three nodes")
     nodes = children_of(process.pid)
-    for line in process.stderr:
+    for line in process.stderr or ():
         if "policy" in line and str(bundle_folder) in line:
             break
     process.send_signal(number)

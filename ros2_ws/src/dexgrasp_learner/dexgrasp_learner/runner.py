@@ -377,9 +377,12 @@ class Runner:
 
 
 def pool_spec(
-    config: RunConfig, folder: Path, groups: tuple[str, ...], run_id: str = ""
+    config: RunConfig, folder: Path | None, groups: tuple[str, ...], run_id: str = ""
 ) -> PoolSpec:
-    """The simulators that a run config asks for, writing the given observation groups."""
+    """The simulators that a run config asks for, writing the given observation groups.
+
+    Their logs go to the run folder; without one they vanish with the run.
+    """
     simulators = config.simulators
     return PoolSpec(
         kind="grasp",
@@ -392,7 +395,7 @@ def pool_spec(
         seed=config.seed,
         transport=simulators.transport,
         sim_python=simulators.python,
-        log_dir=folder / "logs",
+        log_dir=folder / "logs" if folder else None,
         timeout_s=simulators.timeout_s,
         spin_us=simulators.spin_us,
         run_id=run_id,

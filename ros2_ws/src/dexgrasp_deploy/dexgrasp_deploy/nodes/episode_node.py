@@ -15,7 +15,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from dexgrasp_deploy.drivers.base import JointSample
-from dexgrasp_deploy.judge import GraspJudge
+from dexgrasp_deploy.judge import GraspJudge, summarize
 from dexgrasp_deploy.nodes.calls import Caller
 from dexgrasp_deploy.nodes.conversions import from_joint_state, from_pose, from_stamp
 from dexgrasp_deploy.nodes.parameters import NEWEST, Parameters
@@ -56,29 +56,14 @@ class EpisodeNode(Node):
         self.create_subscription(PolicyStatus, "policy/status", self._on_status, NEWEST)
 
     def run(self, executor: Executor) -> dict[str, Any]:
-        """All episodes.
-
-        Returns:
-            What is printed: `episodes`, `success_rate` (None where nothing can judge),
-            `control_hz`, `deadline_misses`, `clamped_commands`, `outcomes` of each episode.
+        """All episodes; see `summarize` for what is returned.
 
         Raises:
             SystemExit: Something did not answer in time; logged.
         """
         call = Caller(self, executor)
         call.until(self._all_there, _START_TIMEOUT_S, "policy, joint states and services")
-        outcomes = [self._run_episode(call) for _ in range(self._episodes)]
-        judged = [item["success"] for item in outcomes if item["success"] is not None]
-        periods = sum(max(0, item["steps"] - 1) for item in outcomes)
-        duration_s = sum(item["duration_s"] for item in outcomes)
-        return {
-            "episodes": len(outcomes),
-            "success_rate": sum(judged) / len(judged) if judged else None,
-            "control_hz": round(periods / duration_s, 2) if duration_s else 0.0,
-            "deadline_misses": sum(item["deadline_misses"] for item in outcomes),
-            "clamped_commands": sum(item["clamped_commands"] for item in outcomes),
-            "outcomes": outcomes,
-        }
+        return summarize([self._run_episode(call) for _ in range(self._episodes)])
 
     def _all_there(self) -> bool:
         servers = [self._release, *([self._reset] if self._simulated else [])]

@@ -42,7 +42,7 @@ class GraspAction:
             node,
             Grasp,
             "grasp",
-            execute_callback=self._finish,
+            execute_callback=partial(_conclude, result=Grasp.Result()),
             handle_accepted_callback=self._begin,
             cancel_callback=self._cancel,
         )
@@ -50,9 +50,14 @@ class GraspAction:
     def end_when_over(self) -> None:
         """Ends the goal when its episode has ended; called by a timer."""
         goal, loop = self._goal, self._loop()
-        if goal is not None and (loop is None or not loop.episode.active):
-            self._goal = None
-            goal.execute()
+        if goal is None or (loop is not None and loop.episode.active):
+            return
+        self._goal = None
+        if loop is None:
+            result = _failure(Grasp.Result.FAULT, "the policy was deactivated")
+        else:
+            result = _result(loop, _lift_height_m(goal, loop))
+        goal.execute(partial(_conclude, result=result))
 
     def report(self) -> None:
         """Publishes feedback; called by a timer."""
@@ -65,31 +70,32 @@ class GraspAction:
         self._server.destroy()
 
     def _begin(self, goal: ServerGoalHandle) -> None:
-        code, message = self._try_to_start(goal.request)
-        if code == Grasp.Result.SUCCESS:
+        refusal = self._try_to_start(goal.request)
+        if refusal is None:
             self._goal = goal
-            return
+        else:
+            goal.execute(partial(_conclude, result=refusal))
 
-        goal.execute(partial(_refuse, code=code, message=message))
-
-    def _try_to_start(self, request: Grasp.Goal) -> tuple[int, str]:
-        loop = self._loop()
+    def _try_to_start(self, request: Grasp.Goal) -> Grasp.Result | None:
+        """Begins an episode, or says why not."""
+        loop, codes = self._loop(), Grasp.Result
         if loop is None:
-            return Grasp.Result.NO_POLICY, "no policy is active; load a bundle"
+            return _failure(codes.NO_POLICY, "no policy is active; load a bundle")
         if self._goal is not None or loop.episode.active:
-            return Grasp.Result.BUSY, "another episode is running"
+            return _failure(codes.BUSY, "another episode is running")
         if request.mode not in (Grasp.Goal.EXECUTE, Grasp.Goal.SHADOW):
-            return Grasp.Result.INVALID_GOAL, f"mode {request.mode} is neither EXECUTE nor SHADOW"
-        if not 0 <= request.timeout_s <= _MAX_TIMEOUT_S:
-            message = f"timeout_s {request.timeout_s}: allowed are 0 to {_MAX_TIMEOUT_S}"
-            return Grasp.Result.INVALID_GOAL, message
+            return _failure(codes.INVALID_GOAL, f"mode {request.mode}: not EXECUTE or SHADOW")
+        if not (0 <= request.timeout_s <= _MAX_TIMEOUT_S and request.lift_height_m >= 0):
+            values = f"timeout_s {request.timeout_s}, lift_height_m {request.lift_height_m}"
+            allowed = f"allowed are 0 to {_MAX_TIMEOUT_S} s and not negative"
+            return _failure(codes.INVALID_GOAL, f"{values}: {allowed}")
         try:
             loop.start(request.timeout_s or None, shadow=request.mode == Grasp.Goal.SHADOW)
         except UnfitInput as unfit:
-            return _CODES.get(unfit.reason, Grasp.Result.FAULT), str(unfit)
+            return _failure(_CODES.get(unfit.reason, codes.FAULT), str(unfit))
         except ValueError as error:
-            return Grasp.Result.FAULT, str(error)
-        return Grasp.Result.SUCCESS, ""
+            return _failure(codes.FAULT, str(error))
+        return None
 
     def _cancel(self, goal: ServerGoalHandle) -> CancelResponse:
         loop = self._loop()
@@ -97,22 +103,19 @@ class GraspAction:
             loop.cancel()
         return CancelResponse.ACCEPT
 
-    def _finish(self, goal: ServerGoalHandle) -> Grasp.Result:
-        loop = self._loop()
-        if loop is None:
-            return _refuse(goal, Grasp.Result.FAULT, "the policy was deactivated")
-        result = _result(loop, _lift_height_m(goal, loop))
-        if result.success:
-            goal.succeed()
-        elif goal.is_cancel_requested:
-            goal.canceled()
-        else:
-            goal.abort()
-        return result
+
+def _conclude(goal: ServerGoalHandle, result: Grasp.Result) -> Grasp.Result:
+    """The execute callback of every goal: its result is known when it is called."""
+    if result.success:
+        goal.succeed()
+    elif goal.is_cancel_requested:
+        goal.canceled()
+    else:
+        goal.abort()
+    return result
 
 
-def _refuse(goal: ServerGoalHandle, code: int, message: str) -> Grasp.Result:
-    goal.abort()
+def _failure(code: int, message: str) -> Grasp.Result:
     return Grasp.Result(success=False, error_code=code, error_msg=message)
 
 

@@ -6,12 +6,19 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
-from dexgrasp_deploy.launch_plan import PACKAGE, deploy_nodes, episode_node, with_parameter_file
+from dexgrasp_deploy.launch_plan import (
+    EPISODE_NODE,
+    PACKAGE,
+    deploy_nodes,
+    episode_node,
+    with_parameter_file,
+)
+from dexgrasp_sim.bringup import NodeSpec
 from dexgrasp_sim.robot.kuka_allegro import URDF_PATH
 
 _DRIVERS = ("arm", "hand", "camera")
@@ -53,17 +60,20 @@ def _plan(context: LaunchContext, mode: str) -> list[Node]:
     nodes = with_parameter_file(nodes, Path(value("params")))
     if int(value("episodes")):
         nodes.append(episode_node(mode, value("bundle"), int(value("episodes"))))
-    return [
-        (LifecycleNode if node.name == "policy_node" else Node)(
-            package=node.package,
-            executable=node.executable,
-            name=node.name,
-            namespace="",
-            parameters=[dict(node.parameters)],
-            output="screen",
-        )
-        for node in nodes
-    ]
+    return [_node(node) for node in nodes]
+
+
+def _node(spec: NodeSpec) -> Node:
+    action = LifecycleNode if spec.name == "policy_node" else Node
+    return action(
+        package=spec.package,
+        executable=spec.executable,
+        name=spec.name,
+        namespace="",
+        parameters=[dict(spec.parameters)],
+        output="screen",
+        on_exit=Shutdown(reason="all episodes are done") if spec.name == EPISODE_NODE else None,
+    )
 
 
 def _viewers(share: Path) -> list[Node]:

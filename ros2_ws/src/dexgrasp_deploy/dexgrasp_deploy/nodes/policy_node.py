@@ -75,8 +75,8 @@ class PolicyNode(LifecycleNode):
         """Ends a running episode; the robot holds its last command."""
         if self.loop is not None:
             self.loop.cancel()
+            self._action.end_when_over()
             self.loop.release()
-        self._action.end_when_over()
         self._active = False
         return super().on_deactivate(state)
 

@@ -41,6 +41,8 @@ class RobotDriverNode(Node):
             seed=parameters.get("seed", 0),
         )
         rate_hz = parameters.get("state_rate_hz", 60.0)
+        if rate_hz <= 0:
+            raise ConfigError(f"state_rate_hz = {rate_hz}: must be positive")
         names = {kind: parameters.get(f"{kind}.driver", "mock") for kind in ("arm", "hand")}
         self._drivers: list[JointDriver] = []
         for kind, name in names.items():
@@ -51,7 +53,7 @@ class RobotDriverNode(Node):
         parameters.reject_unknown()
         _check_joints(self._drivers, context.robot.joint_names)
         self._joints = set(context.robot.joint_names)
-        self._refused = 0
+        self.refused_commands = 0
         self._create_interfaces(rate_hz)
         self._world_topics = WorldTopics.of(self, context, self._drivers)
         for driver in self._drivers:
@@ -81,7 +83,7 @@ class RobotDriverNode(Node):
         positions = dict(zip(message.name, message.position, strict=False))
         complete = len(message.name) == len(message.position)
         if not complete or not set(positions) <= self._joints or not _finite(positions):
-            self._refused += 1
+            self.refused_commands += 1
             self.get_logger().error(
                 "joint_command refused: unknown joints, lengths that differ or values that are "
                 "not finite",

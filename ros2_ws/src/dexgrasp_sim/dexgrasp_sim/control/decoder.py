@@ -39,11 +39,10 @@ class Decoder(Protocol):
         """[23] rad: where an episode starts, in the robot's joint order."""
         ...
 
-    def reset(
-        self, env_ids: Tensor | None = None, joint_positions: Tensor | None = None
-    ) -> None:
+    def reset(self, env_ids: Tensor | None = None, joint_positions: Tensor | None = None) -> None:
         """Restarts environments [K] (None: all) at rest at joint positions [K, 23] rad (None:
-        `start_position`)."""
+        `start_position`).
+        """
         ...
 
     def decode(self, actions: Tensor) -> Tensor:

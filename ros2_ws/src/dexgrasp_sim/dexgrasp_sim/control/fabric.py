@@ -98,7 +98,7 @@ class Fabric:
             hand_axes: [C, 16], orthonormal rows, columns in `HAND_JOINTS` order.
             posture: [J] rad, what redundancy is resolved to.
             obstacles: Boxes to keep off.
-            margin_m: Least gap between a body sphere and a hard obstacle.
+            margin_m: Least gap between a body sphere and an obstacle.
             limits: What the sequence of joint positions keeps.
 
         Raises:
@@ -124,18 +124,17 @@ class Fabric:
 
     def _place_obstacles(self, obstacles: tuple[Obstacle, ...]) -> None:
         like = {"device": self._posture.device, "dtype": self._posture.dtype}
+        self._boxes = len(obstacles)
         boxes = torch.tensor([(box.center_m, box.size_m) for box in obstacles]).to(**like)
         self._box_centers, sizes = boxes.view(-1, 2, 3).permute(1, 2, 0)
         # the upper arm's spheres count as boxes of size zero
         self._half_sizes = torch.nn.functional.pad(0.5 * sizes, (0, len(UPPER_ARM_SPHERES)))
         self._radii = torch.tensor([sphere.radius_m for sphere in BODY_SPHERES]).to(**like)
         self._clearance = _clearance(len(obstacles), self._radii)[..., None]
-        self._hard = [index for index, box in enumerate(obstacles) if box.hard]
-        moves, lengths = (
-            matrix[:_SPHERES].repeat(len(self._hard), 1)
-            for matrix in (self._points.moves, self._points.chain_lengths)
+        self._reach = (self._radii + self._margin_m)[:, None]
+        self._guard = BrakingGuard(
+            self._limits, self._points.moves[:_SPHERES], self._points.chain_lengths[:_SPHERES]
         )
-        self._guard = BrakingGuard(self._limits, moves, lengths) if self._hard else None
 
     def palm_points(self, position: Tensor, rotation: Tensor) -> Tensor:
         """Where the seven palm points [N, 3, 7] lie at palm positions [N, 3] m and rotations
@@ -144,13 +143,11 @@ class Fabric:
         return position[..., None] + rotation @ self._lever
 
     def gap(self, q: Tensor) -> Tensor:
-        """[N] m: least gap of a body sphere to a hard obstacle at joint positions [N, J], less
-        the margin. Infinite without hard obstacles.
+        """[N] m: least gap of a body sphere to an obstacle at joint positions [N, J], less the
+        margin.
         """
-        if not self._hard:
-            return torch.full_like(q[:, 0], torch.inf)
         state = self._points.at(q.mT, torch.zeros_like(q.mT))
-        return self._gaps(state, self._nearest(state)).gap.amin(dim=1)
+        return self._gaps(state, self._nearest(state)).gap.flatten(0, 1).amin(dim=0)
 
     def step(self, q: Tensor, qd: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
         """One time step of the limits' length.
@@ -167,8 +164,7 @@ class Fabric:
         near = self._nearest(state)
         qdd = self._acceleration(q.mT, qd.mT, goal, state, near).mT
         velocity = self._limits.next_velocity(q, qd, qdd)
-        if self._guard is not None:
-            velocity = self._guard.admit(qd, velocity, self._gaps(state, near))
+        velocity = self._guard.admit(qd, velocity, self._gaps(state, near))
         return self._limits.advance(q, velocity), velocity
 
     def acceleration(self, q: Tensor, qd: Tensor, goal: Goal) -> Tensor:
@@ -225,12 +221,13 @@ class Fabric:
         return nearest(spheres, torch.cat((boxes, upper_arm), 1), self._half_sizes)
 
     def _gaps(self, state: PointState, near: Nearest) -> Gaps:
-        """The guard's pairs, obstacle by obstacle."""
-        gaps, gradients = [], []
-        for index in self._hard:
-            gaps.append(near.distance[index].mT - self._radii - self._margin_m)
-            gradients.append(self._points.gradient(state, near.normal[:, index]))
-        return Gaps(torch.cat(gaps, 1), torch.cat(gradients, 1))
+        """Of the body spheres to the boxes."""
+        return Gaps(
+            near.distance[: self._boxes] - self._reach,
+            near.normal[:, : self._boxes],
+            state.position[:, :_SPHERES],
+            state.screws,
+        )
 
     def _posture_and_hand_metric(self) -> Tensor:
         """[J, J]: the metrics that do not depend on the state."""

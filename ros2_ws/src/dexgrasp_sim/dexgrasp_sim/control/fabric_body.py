@@ -148,16 +148,6 @@ class BodyPoints:
         wrench = torch.cat((cross(state.position[:, None], force), force))
         return ((self.moves.mT @ wrench) * state.screws[:, None]).sum(0)
 
-    def gradient(self, state: PointState, direction: Tensor) -> Tensor:
-        """[N, P, J], batch first: how joint j moves point p along a direction [3, P, N], m/rad.
-
-        The first P points are meant when fewer directions than points are given.
-        """
-        count = direction.shape[1]
-        wrench = torch.cat((cross(state.position[:, :count], direction), direction))
-        wrench, screws = (x.permute(2, 1, 0).contiguous() for x in (wrench, state.screws))
-        return (wrench @ screws.mT) * self.moves[:count]
-
     def _square(self, metric: Tensor) -> Tensor:
         """Symmetric matrices [3, 3, K, N] from their six entries [6, K, N]."""
         return metric.index_select(0, self._symmetric).unflatten(0, (3, 3))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dexgrasp_sim.config import STRICT
 from dexgrasp_sim.control.fabric import Fabric, FabricGains, Goal
-from dexgrasp_sim.control.fabric_world import DEXTRAH_WORLD, Obstacle
+from dexgrasp_sim.control.fabric_world import WORLD, Obstacle
 from dexgrasp_sim.control.motion_limits import MotionLimits
 from dexgrasp_sim.robot.hand_pca import load_hand_pca
 from dexgrasp_sim.robot.kinematics import Kinematics
@@ -90,8 +90,8 @@ class FabricConfig:
         fabric_step_s: Longest time step of the fabric, in its own time. Accelerations are below
             half the jerk limit times the step (see `MotionLimits`), so a finer step is slower.
         motion: Acceleration and jerk limits.
-        obstacles: What the robot keeps off; `hard` ones are never touched.
-        margin_m: Least gap between a body sphere and a hard obstacle.
+        obstacles: What no body sphere ever enters.
+        margin_m: Least gap between a body sphere and an obstacle.
         gains: Strength of the fabric's terms.
     """
 
@@ -108,7 +108,7 @@ class FabricConfig:
     time_scale: Positive = 1.0
     fabric_step_s: Positive = 1.0 / 60.0
     motion: MotionConfig = MotionConfig()
-    obstacles: tuple[Obstacle, ...] = DEXTRAH_WORLD
+    obstacles: tuple[Obstacle, ...] = WORLD
     margin_m: Annotated[float, Field(ge=0)] = 0.001
     gains: FabricGains = FabricGains()
 
@@ -135,7 +135,7 @@ class FabricDecoder:
 
     The joint targets, taken at every fabric step (`path`), keep the URDF's position and velocity
     limits and the acceleration and jerk limits of `MotionConfig` whatever the actions are, and no
-    body sphere comes nearer than `margin_m` to a hard obstacle (`MotionLimits`, `BrakingGuard`).
+    body sphere comes nearer than `margin_m` to an obstacle (`MotionLimits`, `BrakingGuard`).
 
     Attributes:
         action_names: The commanded dimensions.
@@ -160,7 +160,7 @@ class FabricDecoder:
         """Prepares the fabric and starts all environments at `start_position`.
 
         Raises:
-            ValueError: The start posture breaks a joint limit or is in a hard obstacle.
+            ValueError: The start posture breaks a joint limit or is in an obstacle.
         """
         self.config = config
         self.action_names: tuple[FabricAction, ...] = config.dimensions
@@ -210,13 +210,12 @@ class FabricDecoder:
         return self.config.time_scale * self.fabric_velocity
 
     def gap(self, joint_positions: Tensor) -> Tensor:
-        """[K] m: least gap of a body sphere to a hard obstacle less the margin, at joint positions
-        [K, 23] rad. `reset` takes none below zero."""
+        """[K] m: least gap of a body sphere to an obstacle less the margin, at joint positions
+        [K, 23] rad. `reset` takes none below zero.
+        """
         return self._fabric.gap(joint_positions)
 
-    def reset(
-        self, env_ids: Tensor | None = None, joint_positions: Tensor | None = None
-    ) -> None:
+    def reset(self, env_ids: Tensor | None = None, joint_positions: Tensor | None = None) -> None:
         """Restarts at rest, with the place where the robot is as goal.
 
         Args:
@@ -224,7 +223,7 @@ class FabricDecoder:
             joint_positions: [K, 23] rad, where the robots stand, None for `start_position`.
 
         Raises:
-            ValueError: A posture is in a hard obstacle, not finite, or more than 0.05 rad beyond a
+            ValueError: A posture is in an obstacle, not finite, or more than 0.05 rad beyond a
                 joint limit; less is moved onto the limit.
         """
         ids = torch.arange(len(self.target)) if env_ids is None else env_ids

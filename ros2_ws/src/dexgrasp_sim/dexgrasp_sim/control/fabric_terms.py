@@ -65,9 +65,8 @@ class LimitGains:
         floor_rad: See `metric`.
         acceleration_rad_s2: Push away from the limit.
         damping_per_s: Damping of an approach.
-        approach_rad_s: The barrier is half on at this approach speed. Own choice: DEXTRAH
-            switches at zero, which makes a joint that rests near its limit chatter.
-        approach_sharpness_s_rad: How steeply it comes on around that speed.
+        approach_sharpness_s_rad: How steeply metric and push come on with the approach speed. Own
+            choice: DEXTRAH switches them on at zero, which makes a joint near its limit chatter.
     """
 
     metric: NonNegative = 0.02
@@ -75,8 +74,7 @@ class LimitGains:
     floor_rad: Positive = 0.01414
     acceleration_rad_s2: NonNegative = 8.0
     damping_per_s: NonNegative = 8.0
-    approach_rad_s: NonNegative = 0.2
-    approach_sharpness_s_rad: Positive = 10.0
+    approach_sharpness_s_rad: Positive = 5.0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -87,7 +85,9 @@ class RepulsionGains:
         metric_m2: A sphere's weight is metric / max(least gap, floor)^2.
         floor_m: See `metric_m2`; also the gap below which an obstacle counts no more.
         reach_m: Obstacles farther away than this do not count.
-        acceleration_m_s2: Forcing push.
+        acceleration_m_s2: Forcing push at contact.
+        push_reach_m: It falls to nothing at this gap. Own choice: DEXTRAH's reaches as far as the
+            rest, so that redundant joints of a resting robot drift for minutes.
         geometric_gain_per_m: Geometric push per squared speed.
         leaving_sharpness_s_m: How steeply the repulsion goes off when the sphere begins to leave
             the obstacle. Own choice: DEXTRAH's 1000 makes a sphere that rests near an obstacle
@@ -95,9 +95,10 @@ class RepulsionGains:
     """
 
     metric_m2: NonNegative = 0.01
-    floor_m: Positive = 0.01
+    floor_m: Positive = 0.005
     reach_m: Positive = 0.5
     acceleration_m_s2: NonNegative = 1.0
+    push_reach_m: Positive = 0.05
     geometric_gain_per_m: NonNegative = 5.0
     leaving_sharpness_s_m: Positive = 50.0
 
@@ -141,10 +142,10 @@ def limit_barrier(
     """The barriers of both limits [J, 1] at joint positions and velocities [J, N]."""
     gap = torch.stack((q - lower, upper - q))
     opening = torch.stack((qd, -qd))
-    closing = -gains.approach_sharpness_s_rad * (opening + gains.approach_rad_s)
+    gate = (-gains.approach_sharpness_s_rad * opening).relu_().tanh_()
     weight = gains.metric / (gap - gains.offset_rad).clamp_min(gains.floor_rad).square()
-    metric = torch.sigmoid(2.0 * closing) * weight
-    force = metric * (gains.acceleration_rad_s2 - gains.damping_per_s * opening)
+    metric = gate * weight
+    force = metric * (gains.acceleration_rad_s2 * gate - gains.damping_per_s * opening)
     return JointTerm(metric.sum(0), force[0] - force[1])
 
 
@@ -165,7 +166,8 @@ def repel(
         gains: Strengths.
     """
     gap = (nearest.distance - clearance).clamp_min_(gains.floor_m)
-    strength = gains.metric_m2 / gap.amin(0).square()
+    least = gap.amin(0)
+    strength = gains.metric_m2 / least.square()
     weight = gap.reciprocal_().sub_(1.0 / gains.reach_m).relu_()
     strength = strength / (weight.sum(0) + 1.0 / gains.reach_m)
     x, y, z = nearest.normal.unbind()
@@ -179,7 +181,7 @@ def repel(
     return PointTerm(
         torch.cat((x_row[:1], y_row[:1], zz, x_row[1:], y_row[1:])),
         gains.geometric_gain_per_m * velocity.square().sum(0) * push,
-        gains.acceleration_m_s2 * push,
+        gains.acceleration_m_s2 * (1.0 - least / gains.push_reach_m).relu() * push,
     )
 
 

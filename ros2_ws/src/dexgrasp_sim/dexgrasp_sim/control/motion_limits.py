@@ -71,7 +71,11 @@ class MotionLimits:
 
     def brake(self, qd: Tensor) -> Tensor:
         """Next velocities [N, J] when every joint brakes as hard as it may; always admissible."""
-        return qd - torch.minimum(torch.maximum(qd, -self._max_change), self._max_change)
+        return qd - qd.sign() * self.change(qd)
+
+    def change(self, qd: Tensor) -> Tensor:
+        """How much of their speed [N, J] braking joints lose in a step, rad/s."""
+        return torch.minimum(qd.abs(), self._max_change)
 
     def advance(self, q: Tensor, velocity: Tensor) -> Tensor:
         """Next joint positions [N, J]; the clamp only takes off rounding errors."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -14,7 +15,13 @@ _TABLE_RGB = (0.62, 0.47, 0.33)
 _GOAL_RGB = (0.2, 0.8, 0.3)
 _GOAL_DIAMETER_M = 0.03
 _UPRIGHT = (1.0, 0.0, 0.0, 0.0)
-_TYPES = {"box": Marker.CUBE, "cylinder": Marker.CYLINDER, "sphere": Marker.SPHERE}
+_UNSCALED = (1.0, 1.0, 1.0)
+_TYPES = {
+    "box": Marker.CUBE,
+    "cylinder": Marker.CYLINDER,
+    "sphere": Marker.SPHERE,
+    "ellipsoid": Marker.SPHERE,
+}
 
 
 def scene_markers(
@@ -36,12 +43,22 @@ def scene_markers(
     ball = (_GOAL_DIAMETER_M, _GOAL_DIAMETER_M, _GOAL_DIAMETER_M)
     markers = [
         _marker("table", Marker.CUBE, (*table.center_m, *_UPRIGHT), table.size_m, _TABLE_RGB),
-        _marker("object", _TYPES[item.shape], object_pose, item.extents_m, item.rgb),
+        _object_marker(item, object_pose),
         _marker("goal", Marker.SPHERE, (*goal_m, *_UPRIGHT), ball, _GOAL_RGB, opacity=0.5),
     ]
     for marker in markers:
         marker.header.stamp = stamp
     return MarkerArray(markers=markers)
+
+
+def _object_marker(item: ObjectConfig, pose: Sequence[float]) -> Marker:
+    """A primitive as such, any other body as its triangles."""
+    if item.shape in _TYPES:
+        return _marker("object", _TYPES[item.shape], pose, item.extents_m, item.rgb)
+    marker = _marker("object", Marker.TRIANGLE_LIST, pose, _UNSCALED, item.rgb)
+    corners = item.solid.triangles().reshape(-1, 3).tolist()
+    marker.points = [Point(x=x, y=y, z=z) for x, y, z in corners]
+    return marker
 
 
 def _marker(

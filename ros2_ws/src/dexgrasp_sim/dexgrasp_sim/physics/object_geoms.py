@@ -1,11 +1,11 @@
 """An object's convex pieces as geoms of its body, in a layout that different objects share.
 
-`mujoco.batch.Batch` mixes models only where their data have the same layout: as many geoms, as many
-nodes in the bounding volume trees of bodies and meshes, and as many elements in the mass matrix.
+`mujoco.batch.Batch` mixes models only where their data have the same layout: as many geoms, as
+many nodes in the bounding volume trees of bodies and meshes, as many elements in the mass matrix.
 So every model gets the same number of geom slots; unused ones hold a hidden geom that takes part
 in no contact. Every model gets meshes with the same number of triangles in all; what is missing is
-filled with meshes that no geom uses. And if one object's principal axes of inertia are not those
-of its frame, which fills its block of the mass matrix, then all objects are described that way.
+filled with meshes that no geom uses. And if the principal axes of inertia of one object are not
+those of its frame, which fills its block of the mass matrix, all objects are described that way.
 """
 
 from collections.abc import Sequence

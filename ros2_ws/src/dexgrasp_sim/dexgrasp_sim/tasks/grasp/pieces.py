@@ -59,9 +59,10 @@ class Piece:
         half = self.half_size
         if self.kind == "mesh":
             planes = ConvexHull(self.vertices).equations
-            return (local @ planes[:, :3].T + planes[:, 3] < -_SURFACE_M).all(axis=1)
+            heights = local @ planes[:, :3].T + planes[:, 3]
+            return np.all(heights < -_SURFACE_M, axis=1)
         if self.kind == "box":
-            return (np.abs(local) < half - _SURFACE_M).all(axis=1)
+            return np.all(np.abs(local) < half - _SURFACE_M, axis=1)
         if self.kind == "cylinder":
             in_circle = np.hypot(local[:, 0], local[:, 1]) < half[0] - _SURFACE_M
             return in_circle & (np.abs(local[:, 2]) < half[2] - _SURFACE_M)
@@ -69,6 +70,17 @@ class Piece:
             local[:, 2] -= np.clip(local[:, 2], -half[2], half[2])
             return np.linalg.norm(local, axis=1) < half[0] - _SURFACE_M
         return np.linalg.norm(local / half, axis=1) < 1.0 - _SURFACE_M / half.min()
+
+    def triangles(self) -> Array:
+        """[F, 3, 3] m: corners of triangles over its surface, counterclockwise from outside, in
+        the object's frame; curved surfaces approximately. For displays.
+        """
+        mesh = self
+        if self.kind != "mesh":
+            points = _surface_points(self.kind, self.half_size)
+            mesh = convex_mesh(points, max_vertices=len(points))
+        corners = mesh.vertices @ self.rotation.T + self.position
+        return corners[mesh.faces]
 
     def moments(self) -> "Moments":
         """Of the piece filled with density 1, about the origin of the object's frame."""
@@ -81,6 +93,8 @@ class Piece:
 
 
 _SURFACE_M = 1e-9
+"""What is nearer to the surface than this counts as outside."""
+_DISPLAY_POINTS = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +206,22 @@ def _spread_directions(count: int) -> Array:
     turn = np.pi * (1.0 + np.sqrt(5.0)) * index
     radius = np.sqrt(1.0 - z**2)
     return np.stack([radius * np.cos(turn), radius * np.sin(turn), z], axis=1)
+
+
+def _surface_points(kind: PieceKind, half: Array) -> Array:
+    """[P, 3] m: points on a primitive, whose convex hull shows it."""
+    directions = _spread_directions(_DISPLAY_POINTS)
+    if kind == "box":
+        signs = np.stack(np.meshgrid([-1.0, 1.0], [-1.0, 1.0], [-1.0, 1.0]), axis=-1)
+        return signs.reshape(-1, 3) * half
+    if kind in ("sphere", "ellipsoid"):
+        return directions * half
+    if kind == "capsule":
+        shift = np.sign(directions[:, 2:]) * np.array([0.0, 0.0, half[2]])
+        return directions * half[0] + shift
+    turn = 2.0 * np.pi * np.arange(_DISPLAY_POINTS // 4) / (_DISPLAY_POINTS // 4)
+    circle = np.stack([np.cos(turn), np.sin(turn), np.ones_like(turn)], axis=1) * half
+    return np.concatenate([circle, circle * [1.0, 1.0, -1.0]])
 
 
 def _primitive_moments(kind: PieceKind, half: Array) -> tuple[float, Array]:

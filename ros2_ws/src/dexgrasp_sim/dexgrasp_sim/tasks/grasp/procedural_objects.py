@@ -95,7 +95,7 @@ def _stands(points: Array) -> bool:
 def _round(split: Split, index: int, random: np.random.Generator) -> Recipe:
     """An ellipsoid, a lying capsule or a cylinder."""
     x, y, z = _extents(random, lies=True)
-    kinds = (("ellipsoid", (x, y, z)), ("capsule", (z, x)), ("cylinder", (y, x)))
+    kinds = (("ellipsoid", (x, y, z)), ("capsule", (z, x)), ("cylinder", (y, min(x, _HEIGHT_M))))
     shape, size = kinds[index % len(kinds)]
     return f"{shape}_{index // len(kinds):02d}", {"shape": shape, "size_m": size}
 

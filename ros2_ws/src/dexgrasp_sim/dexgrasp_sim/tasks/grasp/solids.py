@@ -8,7 +8,8 @@ import numpy as np
 from dexgrasp_sim.tasks.grasp.pieces import Array, Moments, Piece
 
 _GRID = 48
-"""Cells along each edge of the box in which overlaps of pieces are integrated; 0.5 % exact."""
+"""Cells along each edge of the box in which overlaps of pieces are integrated: thin walls that
+cross all over the box, the worst case in use, get their volume to 0.6 %."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,10 @@ class Solid:
         """Height of the frame over a table on which the lowest point lies."""
         return -float(self.low_m[2])
 
+    def triangles(self) -> Array:
+        """[F, 3, 3] m: the surfaces of all pieces, see `Piece.triangles`."""
+        return np.concatenate([piece.triangles() for piece in self.pieces])
+
 
 def unite(pieces: Sequence[Piece]) -> Solid:
     """The union of pieces given in one frame.
@@ -66,6 +71,8 @@ def _counted_too_often(pieces: Sequence[Piece]) -> Moments:
     """Of the space in two pieces once, in three pieces twice, and so on."""
     lows, highs = (np.array(corner) for corner in zip(*(piece.bounds() for piece in pieces)))
     low, high = _shared_box(lows, highs)
+    if (low >= high).any():
+        return Moments(0.0, np.zeros(3), np.zeros((3, 3)))
     cell = (high - low) / _GRID
     axes = [low[axis] + cell[axis] * (np.arange(_GRID) + 0.5) for axis in range(3)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)

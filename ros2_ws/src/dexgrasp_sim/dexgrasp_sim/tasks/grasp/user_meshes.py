@@ -7,6 +7,7 @@ use.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -66,9 +67,11 @@ def _read(path: Path) -> list[trimesh.Trimesh]:
         raise ConfigError(f"{path}: a mesh file must end in {' or '.join(SUFFIXES)}; convert it")
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; correct `path`")
-    options = {"split_objects": True, "group_material": False, "skip_materials": True}
+    options: dict[str, Any] = {}
+    if suffix == ".obj":
+        options = {"split_objects": True, "group_material": False, "skip_materials": True}
     try:
-        scene = trimesh.load_scene(path, **(options if suffix == ".obj" else {}))
+        scene = trimesh.load_scene(path, **options)
     except Exception as error:  # whatever the parsers of the formats happen to raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"{path}: no valid mesh file ({reason}); export it again") from None
@@ -77,8 +80,6 @@ def _read(path: Path) -> list[trimesh.Trimesh]:
     if not meshes:
         raise ConfigError(f"{path}: holds no triangles; export the object as a triangle mesh")
     for mesh in meshes:
-        if not np.isfinite(mesh.vertices).all():
-            raise ConfigError(f"{path}: holds coordinates that are not finite; export it again")
         # formats repeat a corner for each of its faces, normals and texture coordinates
         mesh.merge_vertices(merge_tex=True, merge_norm=True)
     return meshes
