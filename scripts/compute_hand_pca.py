@@ -1,4 +1,4 @@
-"""Computes the principal components of the hand from synthesised grasps; takes a minute.
+"""Computes the principal components of the hand from synthesised grasps, within a minute.
 
     python scripts/compute_hand_pca.py
 
@@ -25,7 +25,7 @@ _HEADER = """\
 def main() -> None:
     """Reads the command line, computes, writes the file and prints its quality."""
     defaults = GraspSynthesis()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Fit the principal components of the hand.")
     parser.add_argument("--count", type=int, default=defaults.count, help="grasps tried")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="of the shapes")
     parser.add_argument("--output", type=Path, default=PCA_PATH, help="YAML file")

@@ -7,7 +7,10 @@ from pathlib import Path
 
 BENCHMARKS = {
     "equivalence": "dexgrasp_learner.benchmarks.equivalence",
+    "learner": "dexgrasp_learner.benchmarks.learner",
+    "pipeline": "dexgrasp_learner.benchmarks.pipeline",
     "rollout": "dexgrasp_learner.benchmarks.rollout",
+    "transport": "dexgrasp_learner.benchmarks.transport",
 }
 """Name to a module with `add_arguments(parser)` and `measure(args) -> (settings, figures)`."""
 

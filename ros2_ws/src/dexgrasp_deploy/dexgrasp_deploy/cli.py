@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": Command("dexgrasp_learner.evaluate", "measure the success of a policy"),
     "export": Command("dexgrasp_learner.export", "make a policy bundle from a checkpoint"),
     "inspect": Command("dexgrasp_sim.inspect", "describe the robot or the observations"),
+    "render": Command("dexgrasp_sim.render", "show what the simulated cameras see"),
     "up": Command("dexgrasp_deploy.up", "start the ROS nodes of a robot or of a run"),
     "bench": Command("dexgrasp_deploy.bench", "measure speed and latency"),
     "doctor": Command("dexgrasp_deploy.doctor", "check this machine and the installation"),

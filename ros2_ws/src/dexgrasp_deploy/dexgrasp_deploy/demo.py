@@ -132,7 +132,9 @@ def _command(*arguments: str) -> dict[str, Any]:
 
 def _report(args: argparse.Namespace, figures: Mapping[str, Any]) -> Path:
     from dexgrasp_deploy.report import write_report
+    from dexgrasp_learner.run_folder import provenance
 
+    figures = {**figures, "provenance": provenance()}
     (args.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     return write_report(args.out, figures)
 

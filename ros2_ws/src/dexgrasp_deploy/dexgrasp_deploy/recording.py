@@ -65,7 +65,12 @@ def write_video(path: Path, frames: Iterator[np.ndarray], rate_hz: float) -> Non
     first = next(frames)
     size = (first.shape[1], first.shape[0])
     writer = imageio_ffmpeg.write_frames(
-        str(path), size, fps=rate_hz, codec="libx264", quality=8, macro_block_size=4
+        str(path),
+        size,
+        fps=rate_hz,  # type: ignore[arg-type]  # ffmpeg takes any rate
+        codec="libx264",
+        quality=8,
+        macro_block_size=4,
     )
     writer.send(None)  # starts the encoder
     try:

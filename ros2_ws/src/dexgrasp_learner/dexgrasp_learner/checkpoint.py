@@ -148,7 +148,15 @@ def check_resumable(checkpoint: Path, config: RunConfig) -> None:
         ConfigError: A value has changed that comes with these.
     """
     saved, own = load_state(checkpoint)["config"], to_dict(config)
+    # the simulators' saved state is of what is randomized; the difficulty may change
+    randomized = ("observation_noise", "latency", "randomization")
     changes = [
+        *(
+            change
+            for group in randomized
+            if group in saved["task"]  # checkpoints from before these existed had none of it
+            for change in _changes(saved["task"][group], own["task"][group], f"task.{group}")
+        ),
         *_changes(saved["network"], own["network"], "network"),
         *_changes(saved["task"]["action"], own["task"]["action"], "task.action"),
         *_changes(saved["task"]["camera"], own["task"]["camera"], "task.camera"),

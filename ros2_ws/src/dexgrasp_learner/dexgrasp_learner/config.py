@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from dexgrasp_learner.algorithms.distillation import DistillationConfig
 from dexgrasp_learner.algorithms.ppo import PpoConfig
+from dexgrasp_learner.curriculum import AdrConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_sim.config import STRICT, load_config
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
@@ -28,6 +29,10 @@ class SimulatorsConfig:
         python: Interpreter of the workers; empty: the learner's own.
         timeout_s: A worker that has not answered a step for this long counts as hung.
         spin_us: Busy-wait before blocking on a worker; pays only with a free core each.
+        pipeline: `barrier`: all workers simulate, then the learner infers for all environments.
+            `double_buffered`: one half of the workers simulates while the learner infers for the
+            other; still on-policy. Pays where a worker's device idles during inference: start two
+            workers on each.
     """
 
     num_envs: Count = 128
@@ -37,12 +42,18 @@ class SimulatorsConfig:
     python: str = ""
     timeout_s: Positive = 60.0
     spin_us: Annotated[int, Field(ge=0)] = 0
+    pipeline: Literal["barrier", "double_buffered"] = "barrier"
 
     @model_validator(mode="after")
     def _check(self) -> "SimulatorsConfig":
         if self.num_envs % self.num_workers:
             raise ValueError(
                 f"num_envs {self.num_envs} is no multiple of num_workers {self.num_workers}"
+            )
+        if self.pipeline == "double_buffered" and self.num_workers % 2:
+            raise ValueError(
+                f"pipeline double_buffered halves the workers and num_workers is "
+                f"{self.num_workers}; make it even"
             )
         return self
 
@@ -93,6 +104,7 @@ class RunConfig:
     ppo: PpoConfig = PpoConfig()
     distillation: DistillationConfig = DistillationConfig()
     training: TrainingConfig = TrainingConfig()
+    adr: AdrConfig = AdrConfig()
 
     @model_validator(mode="after")
     def _check(self) -> "RunConfig":

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
+import numpy as np
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from dexgrasp_learner.worker_group import WorkerGroup, WorkerTimeout
+from dexgrasp_learner.worker_group import ALL, WorkerGroup, WorkerTimeout
 from dexgrasp_learner.worker_process import WorkerDied
 from dexgrasp_sim.config import STRICT, ConfigError
 from dexgrasp_sim.specs import TensorSpec
@@ -128,16 +129,16 @@ class EnvPool(Protocol):
         """
         ...
 
-    def send(self, slot: int, policy_version: int) -> None:
-        """Lets the workers apply `actions[slot]`; returns at once.
+    def send(self, slot: int, policy_version: int, workers: slice = ALL) -> None:
+        """Lets these workers apply `actions[slot]`; returns at once.
 
         Raises:
             WorkerDied: A worker has ended.
         """
         ...
 
-    def wait(self, slot: int, timeout_s: float | None = None) -> None:
-        """Returns when slot + 1 is complete; may be called again after a time-out.
+    def wait(self, slot: int, timeout_s: float | None = None, workers: slice = ALL) -> None:
+        """Returns when these workers' slot + 1 is complete; may be called again after a time-out.
 
         Raises:
             WorkerDied: A worker has ended.
@@ -147,6 +148,14 @@ class EnvPool(Protocol):
 
     def roll_over(self) -> None:
         """Copies slot T to slot 0, where the next rollout begins."""
+        ...
+
+    def set_difficulty(self, difficulty: float) -> None:
+        """Sets that of the episodes to come in all workers, 0 to 1.
+
+        Call it before `start` or between rollouts only, so that all workers see it in the same
+        step. Until then it is the `difficulty` of the environments' config.
+        """
         ...
 
     def save_state(self, folder: Path) -> None:
@@ -203,7 +212,12 @@ class _Pool:
         self.telemetry = telemetry
         self.slot_mismatches = 0
         self._sequence = tensors["sequence"].numpy()
-        self._steps = 0
+        self._steps = np.zeros(layout.num_workers, dtype=np.int64)
+        self.set_difficulty(spec.config.get("difficulty", 0.0))
+
+    def set_difficulty(self, difficulty: float) -> None:
+        """See `EnvPool`."""
+        self.telemetry["control.difficulty"][0] = difficulty
 
     def roll_over(self) -> None:
         """See `EnvPool`."""
@@ -223,8 +237,9 @@ class _Pool:
             for status in read_statuses(self.telemetry)
         ]
 
-    def _check_sequence(self, slot: int) -> None:
-        self.slot_mismatches += int((self._sequence[slot] != self._steps).sum())
+    def _check_sequence(self, slot: int, workers: slice = ALL) -> None:
+        wrong = self._sequence[slot, workers] != self._steps[workers]
+        self.slot_mismatches += int(wrong.sum())
 
     def _check_states(self, folder: Path) -> None:
         for index in range(self.num_workers):
@@ -252,20 +267,20 @@ class InProcessPool(_Pool):
 
     def start(self) -> None:
         """See `EnvPool`."""
-        self._steps = 0
+        self._steps[:] = 0
         self._each(EnvSlice.reset)
         self._check_sequence(0)
 
-    def send(self, slot: int, policy_version: int) -> None:
+    def send(self, slot: int, policy_version: int, workers: slice = ALL) -> None:
         """See `EnvPool`; simulates before it returns."""
-        self._steps += 1
-        self._each(lambda envs: envs.step(slot, policy_version))
-        self._each(EnvSlice.report)
+        self._steps[workers] += 1
+        self._each(lambda envs: envs.step(slot, policy_version), workers)
+        self._each(EnvSlice.report, workers)
 
-    def wait(self, slot: int, timeout_s: float | None = None) -> None:
+    def wait(self, slot: int, timeout_s: float | None = None, workers: slice = ALL) -> None:
         """See `EnvPool`; never waits."""
         del timeout_s
-        self._check_sequence(slot + 1)
+        self._check_sequence(slot + 1, workers)
 
     def save_state(self, folder: Path) -> None:
         """See `EnvPool`."""
@@ -284,10 +299,10 @@ class InProcessPool(_Pool):
         for envs in self._slices:
             envs.close()
 
-    def _each(self, act: Callable[[EnvSlice], None]) -> None:
+    def _each(self, act: Callable[[EnvSlice], None], workers: slice = ALL) -> None:
         # a caller's inference mode would make tensors that the environments cannot change later
         with torch.inference_mode(False), torch.no_grad():
-            for envs in self._slices:
+            for envs in self._slices[workers]:
                 act(envs)
 
 
@@ -327,21 +342,22 @@ class SharedMemoryPool(_Pool):
             schema_hash, timeout_s = self.layout.schema_hash, self.spec.start_timeout_s
             self._open_workers().welcome(self.spec.orders(), schema_hash, timeout_s)
             self._started = True
-        self._steps = 0
+        self._steps[:] = 0
         self._order(MessageType.START)
         self._check_sequence(0)
 
-    def send(self, slot: int, policy_version: int) -> None:
+    def send(self, slot: int, policy_version: int, workers: slice = ALL) -> None:
         """See `EnvPool`."""
-        step = Message(MessageType.STEP, slot, self._steps + 1, policy_version)
-        self._open_workers().send(step)
-        self._steps += 1
+        sequence = int(self._steps[workers][0]) + 1
+        step = Message(MessageType.STEP, slot, sequence, policy_version)
+        self._open_workers().send(step, workers=workers)
+        self._steps[workers] += 1
 
-    def wait(self, slot: int, timeout_s: float | None = None) -> None:
+    def wait(self, slot: int, timeout_s: float | None = None, workers: slice = ALL) -> None:
         """See `EnvPool`."""
         timeout_s = self.spec.timeout_s if timeout_s is None else timeout_s
-        self.slot_mismatches += self._open_workers().collect(slot, timeout_s)
-        self._check_sequence(slot + 1)
+        self.slot_mismatches += self._open_workers().collect(slot, timeout_s, workers)
+        self._check_sequence(slot + 1, workers)
 
     def save_state(self, folder: Path) -> None:
         """See `EnvPool`."""

@@ -1,5 +1,6 @@
 """One rollout: the pool's tensors as the learner sees them, and what only the learner knows."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 _RESULTS = ("reward", "terminated", "truncated")
+_PRIVATE = ("start", "mean", "log_prob", "values", "returns", "advantages")
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,28 @@ class Rollout:
         """Observations [1, N, ...] (views) and start flags [1, N] of one slot."""
         observations = {name: t[slot : slot + 1] for name, t in self.observations.items()}
         return observations, self.start[slot : slot + 1]
+
+    def part(self, envs: slice) -> "Rollout":
+        """The environments [start, stop) as a rollout on the same tensors, for them to act alone.
+
+        Only `memory` is the part's own once it has acted; `join` brings it back.
+        """
+        part = copy.copy(self)
+        part._pool = {name: tensor[:, envs] for name, tensor in self._pool.items()}
+        part._local = {name: tensor[:, envs] for name, tensor in self._local.items()}
+        part.observations = {name: part._local[name] for name in self.observations}
+        part.actions = part._local["actions"]
+        part.num_envs = part.actions.shape[1]
+        for name in _PRIVATE:
+            setattr(part, name, getattr(self, name)[:, envs])
+        part.memory = {name: memory[:, envs] for name, memory in self.memory.items()}
+        part.start_memory = {name: memory[:, envs] for name, memory in self.start_memory.items()}
+        return part
+
+    def join(self, parts: Sequence["Rollout"]) -> None:
+        """Takes over the memories of parts that together are all environments in order."""
+        for name in self.memory:
+            self.memory[name] = torch.cat([part.memory[name] for part in parts], 1)
 
     def batch(self, envs: Tensor) -> Batch:
         """All T steps of the environments with the given indices (int64 [n])."""

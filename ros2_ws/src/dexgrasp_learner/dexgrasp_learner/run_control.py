@@ -29,6 +29,7 @@ class RunStatus:
         rollout_fraction: Share of the time spent in rollouts since the run started.
         update_fraction: The same for updates.
         remaining_s: Estimated time to the end; NaN while unknown.
+        adr_level: Difficulty of the episodes, 0 to 1.
         schema_hash: Of the observation groups in use.
         checkpoint: Path of the last checkpoint, "" before any.
         message: Why a run failed.
@@ -47,11 +48,28 @@ class RunStatus:
     rollout_fraction: float = 0.0
     update_fraction: float = 0.0
     remaining_s: float = float("nan")
+    adr_level: float = 0.0
     schema_hash: str = ""
     num_workers: int = 0
     workers_alive: int = 0
     checkpoint: str = ""
     message: str = ""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run reports when it ends."""
+
+    iterations: int
+    env_steps: int
+    workers: int
+    transport: str
+    slot_mismatches: int
+    success: float
+    evaluation_success: float | None
+    checkpoint: str
+    run_dir: str
+    seconds: dict[str, float]
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,37 +18,25 @@ from dexgrasp_learner.checkpoint import (
     policy_schema,
     save_checkpoint,
 )
+from dexgrasp_learner.collector import Collector
 from dexgrasp_learner.config import RunConfig
+from dexgrasp_learner.curriculum import AdrController
 from dexgrasp_learner.env_pool import EnvPool, PoolSpec, WorkerTimeout, make_pool
 from dexgrasp_learner.evaluate import evaluate_actor
 from dexgrasp_learner.metrics import EpisodeStatistics, MetricsWriter, Progress, warn
 from dexgrasp_learner.networks.policy import Actor, build_actor, build_critic
 from dexgrasp_learner.rollout import Rollout
-from dexgrasp_learner.run_control import RunControl, RunState
+from dexgrasp_learner.run_control import RunControl, RunState, RunSummary
 from dexgrasp_learner.run_folder import Stopwatch
 from dexgrasp_sim.config import to_dict
 from dexgrasp_sim.tasks.grasp.observations import all_specs
+
+__all__ = ["Algorithm", "RunSummary", "Runner", "build_distillation", "build_ppo", "pool_spec"]
 
 _PAUSE_POLL_S = 0.2
 _ENDED = (RunState.FINISHED, RunState.FAILED)
 EVALUATION_SEED = 1_000_003
 """Evaluations draw from seeds that no training run uses."""
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What a run reports when it ends."""
-
-    iterations: int
-    env_steps: int
-    workers: int
-    transport: str
-    slot_mismatches: int
-    success: float
-    evaluation_success: float | None
-    checkpoint: str
-    run_dir: str
-    seconds: dict[str, float]
 
 
 class Algorithm(Protocol):
@@ -129,9 +117,13 @@ class Runner:
         self.schema_hash = policy_schema(algorithm.actor, config.task)
         self.pool: EnvPool = make_pool(pool_spec(config, folder, algorithm.groups, run_id))
         self.rollout = Rollout(self.pool.tensors, algorithm.groups, algorithm.memory_sizes)
+        groups = 2 if config.simulators.pipeline == "double_buffered" else 1
+        self.collector = Collector(self.pool, self.rollout, algorithm, groups)
         self.iteration = 0
         self.env_steps = 0
         self.episodes = EpisodeStatistics()
+        self.adr = AdrController(config.adr, config.task.difficulty)
+        self.pool.set_difficulty(self.adr.difficulty)
         self._evaluation_success: float | None = None
         self._resumed = False
         self._saved_iteration: int | None = None
@@ -155,6 +147,9 @@ class Runner:
         self.iteration = state["iteration"]
         self.env_steps = state["env_steps"]
         self.episodes.load_state_dict(state["episodes"])
+        if "adr" in state:
+            self.adr.load_state_dict(state["adr"])
+            self.pool.set_difficulty(self.adr.difficulty)
         if checkpoint.parent == (self.folder / "checkpoints").resolve():
             self._saved_iteration = self.iteration
         self._set_status(checkpoint=str(checkpoint))
@@ -218,13 +213,15 @@ class Runner:
     def _iterate(self, writer: MetricsWriter, progress: Progress) -> None:
         started_s = self._clock()
         with self._stopwatch.measure("rollout"):
-            self._collect()
+            self.collector.collect(policy_version=self.iteration)
         torch.set_num_threads(self.config.training.update_threads)
         with self._stopwatch.measure("update"):
             metrics = self.algorithm.update(self.rollout)
         torch.set_num_threads(1)
         ended = self.rollout.terminated | self.rollout.truncated
         self.episodes.add(self.pool.tensors["episode"][1:], ended)
+        self.adr.add(self.pool.tensors["episode"][1:], ended)
+        self.pool.set_difficulty(self.adr.difficulty)
         self.pool.roll_over()
         self.iteration += 1
         steps = self.rollout.horizon * self.rollout.num_envs
@@ -233,6 +230,7 @@ class Runner:
         reward = self.rollout.rewards.mean().item()
         record = {f"update/{name}": value for name, value in metrics.items()}
         record |= {f"episode/{name}": value for name, value in self.episodes.means().items()}
+        record |= self.adr.figures(self.config.task)
         record |= {
             "run/env_steps": self.env_steps,
             "run/env_steps_per_s": rate,
@@ -247,13 +245,6 @@ class Runner:
             self._save_or_warn()
         self._save_if_asked()
 
-    def _collect(self) -> None:
-        with torch.inference_mode():
-            for slot in range(self.rollout.horizon):
-                self.algorithm.act(self.rollout, slot)
-                self.pool.send(slot, policy_version=self.iteration)
-                self.pool.wait(slot, self.config.simulators.timeout_s)
-
     def _evaluate_if_due(self, record: dict[str, float], progress: Progress) -> None:
         training = self.config.training
         above = training.evaluate_above
@@ -264,7 +255,7 @@ class Runner:
         with self._stopwatch.measure("evaluation"):
             result = evaluate_actor(
                 self.algorithm.actor,
-                self.config.task,
+                replace(self.config.task, difficulty=self.adr.difficulty),
                 training.evaluation_episodes,
                 seed=EVALUATION_SEED + self.config.seed,
                 threads=training.update_threads,
@@ -289,6 +280,7 @@ class Runner:
         state = {
             "env_steps": self.env_steps,
             "episodes": self.episodes.state_dict(),
+            "adr": self.adr.state_dict(),
             "schema_hash": self.schema_hash,
             "config": to_dict(self.config),
         }
@@ -351,6 +343,7 @@ class Runner:
             policy_version=self.iteration,
             episodes=self.episodes.count,
             success=self.episodes.success,
+            adr_level=self.adr.difficulty,
             rollout_fraction=seconds.get("rollout", 0.0) / total_s,
             update_fraction=seconds.get("update", 0.0) / total_s,
             schema_hash=self.schema_hash,

@@ -10,6 +10,7 @@ from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError
 
 _CONNECT_POLL_S = 0.05
 _STOP_TIMEOUT_S = 3.0
+ALL = slice(None)
 
 
 class WorkerTimeout(TimeoutError):
@@ -64,23 +65,25 @@ class WorkerGroup:
         for worker in self.workers:
             self._check_schema(worker, MessageType.READY, schema_hash, deadline_s, timeout_s)
 
-    def send(self, message: Message, paths: list[Path] | None = None) -> None:
-        """Gives all workers an order, worker k with the path k if there are any.
+    def send(
+        self, message: Message, paths: list[Path] | None = None, workers: slice = ALL
+    ) -> None:
+        """Gives workers an order, worker k with the path k if there are any.
 
         Raises:
             WorkerDied: A worker has ended.
             RuntimeError: The workers still owe the answer to another order.
         """
-        if self._pending:
-            raise RuntimeError(f"workers {sorted(self._pending)} are busy; call wait() first")
-        for worker in self.workers:
+        if busy := self._busy(workers):
+            raise RuntimeError(f"workers {sorted(busy)} are busy; call wait() first")
+        for worker in self.workers[workers]:
             if paths is not None:
                 message = message._replace(payload={"path": str(paths[worker.index].resolve())})
             worker.send(message)
             self._pending.add(worker.index)
 
-    def collect(self, slot: int, timeout_s: float) -> int:
-        """Takes a DONE from every worker that owes one; may be called again after a time-out.
+    def collect(self, slot: int, timeout_s: float, workers: slice = ALL) -> int:
+        """Takes a DONE from each of these that owes one; may be called again after a time-out.
 
         Returns:
             How many were for another slot.
@@ -91,11 +94,11 @@ class WorkerGroup:
         """
         deadline_s = time.monotonic() + timeout_s
         wrong = 0
-        while self._pending:
-            pending = {self.workers[index].connected(): index for index in self._pending}
+        while due := self._busy(workers):
+            pending = {self.workers[index].connected(): index for index in due}
             ready = ready_channels(list(pending), deadline_s - time.monotonic(), self._spin_us)
             if not ready:
-                raise self._late(self._pending, timeout_s)
+                raise self._late(due, timeout_s)
             for channel in ready:
                 index = pending[channel]
                 done = self.workers[index].expect(MessageType.DONE, timeout_s)
@@ -111,6 +114,9 @@ class WorkerGroup:
         for worker in self.workers:
             worker.end(deadline_s)
         self.workers = []
+
+    def _busy(self, workers: slice) -> set[int]:
+        return self._pending & {worker.index for worker in self.workers[workers]}
 
     def _connect(self, deadline_s: float, timeout_s: float) -> None:
         waiting = self.workers

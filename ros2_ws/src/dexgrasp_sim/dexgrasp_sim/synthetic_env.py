@@ -41,6 +41,8 @@ class SyntheticConfig:
         control_dt_s: Control period that it claims to have.
         episode_length: Steps; environment e has e % 3 more, so that ends do not coincide.
         step_s: Seconds that a step sleeps.
+        idle: A step only copies the first observations again: rewards and flags stay as they
+            are, no episode ends. What is left to measure is the transport.
         fault: What goes wrong, to test how learners take it: an exception, an exit without a
             word, a kill as by the kernel, an endless step, or different observations than
             `synthetic_specs` promises.
@@ -55,6 +57,7 @@ class SyntheticConfig:
     control_dt_s: PositiveFloat = 0.1
     episode_length: PositiveInt = 5
     step_s: float = Field(default=0.0, ge=0.0)
+    idle: bool = False
     fault: Literal["none", "raise", "exit", "kill", "hang", "schema"] = "none"
     fault_step: PositiveInt = 3
     fault_env: int = Field(default=0, ge=0)
@@ -126,6 +129,7 @@ class SyntheticEnv:
             for spec in specs.observation_specs
         }
         self._lengths = self._config.episode_length + self._envs % 3
+        self.difficulty = 0.0
         self._step_seconds = 0.0
         self._steps = torch.zeros((), dtype=torch.int64)
         self._episode_steps = torch.zeros(num_envs, dtype=torch.int64)
@@ -151,6 +155,13 @@ class SyntheticEnv:
             self._fail()
         if self._config.step_s > 0:
             time.sleep(self._config.step_s)
+        if not self._config.idle:
+            self._act(actions, out)
+        self._observe(out)
+        self._step_seconds += time.perf_counter() - begin_s
+
+    def _act(self, actions: Tensor, out: Mapping[str, Tensor]) -> None:
+        """Rewards and ends of episodes."""
         out["reward"].copy_(actions[:, 0].clamp(-1.0, 1.0))
         self._returns += out["reward"]
         self._episode_steps += 1
@@ -158,8 +169,6 @@ class SyntheticEnv:
         torch.logical_and(ended, self._envs % 2 == 0, out=out["terminated"])
         torch.logical_and(ended, self._envs % 2 == 1, out=out["truncated"])
         self._end_episodes(ended, out["episode"])
-        self._observe(out)
-        self._step_seconds += time.perf_counter() - begin_s
 
     def state_dict(self) -> dict[str, Tensor]:
         """See `VecEnv.state_dict`."""
@@ -175,6 +184,10 @@ class SyntheticEnv:
         self._episode_steps.copy_(state["episode_steps"])
         self._returns.copy_(state["returns"])
         self._observe(out)
+
+    def set_difficulty(self, difficulty: float) -> None:
+        """See `VecEnv.set_difficulty`; kept for tests to read."""
+        self.difficulty = difficulty
 
     def telemetry(self, index: int) -> dict[str, Tensor]:
         """See `VecEnv.telemetry`; every number is the environment's global index."""
@@ -192,7 +205,9 @@ class SyntheticEnv:
     def _observe(self, out: Mapping[str, Tensor]) -> None:
         steps = int(self._steps)
         for name, base in self._base.items():
-            if base.dtype == torch.bool:
+            if self._config.idle:
+                out[name].copy_(base)
+            elif base.dtype == torch.bool:
                 torch.logical_xor(base, torch.tensor(steps % 2 == 1), out=out[name])
             else:
                 torch.add(base, steps % _STEP_PERIOD, out=out[name])

@@ -64,6 +64,13 @@ class VecEnv(Protocol):
         """Restores `state_dict` and writes the observations that belong to it."""
         ...
 
+    def set_difficulty(self, difficulty: float) -> None:
+        """How hard the episodes that begin from now on are, 0 to 1.
+
+        No part of `state_dict`: who sets it says it again after `load_state_dict`.
+        """
+        ...
+
     def telemetry(self, index: int) -> dict[str, Tensor]:
         """One environment for people to look at.
 

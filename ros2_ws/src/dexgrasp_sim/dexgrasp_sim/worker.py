@@ -98,6 +98,7 @@ class EnvSlice:
     def reset(self) -> None:
         """Starts episodes everywhere and fills slot 0, whose end-of-episode flags become True."""
         self._slot = self._steps = self._episodes = 0
+        self.env.set_difficulty(self.telemetry.difficulty)
         self.env.reset(self._out[0])
         for name in ("terminated", "truncated"):
             self._out[0][name].fill_(True)
@@ -109,6 +110,7 @@ class EnvSlice:
     def step(self, slot: int, policy_version: int) -> None:
         """Applies `actions[slot]` and fills slot + 1, its sequence number last."""
         self.telemetry.count(state=WorkerState.STEPPING, policy_version=policy_version)
+        self.env.set_difficulty(self.telemetry.difficulty)
         begin_s = self._clock()
         self.env.step(self._actions[slot], self._out[slot + 1])
         self._step_s = self._clock() - begin_s

@@ -33,6 +33,7 @@ def learner_status(control: RunControl, run_id: str, stamp: Time) -> LearnerStat
         policy_version=status.policy_version,
         reward_mean=status.reward,
         episode_success=status.success,
+        adr_level=status.adr_level,
         num_workers=status.num_workers,
         workers_alive=status.workers_alive,
         checkpoint=status.checkpoint,

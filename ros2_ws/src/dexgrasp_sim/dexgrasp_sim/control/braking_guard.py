@@ -11,12 +11,18 @@ displacement, p(q) a sphere's centre, d its distance from the box, n the gradien
     d(p(q + delta)) >= d(p(q)) + n . J delta - |remainder|
 
 since d is convex and grows no faster than its argument moves, with Taylor's remainder
-|remainder| <= 1/2 sum_jk |delta_j| |delta_k| r_max(j,k) <= 1/2 (sum_j |delta_j|) (sum_k r_k |delta_k|)
+
+    |remainder| <= 1/2 sum_jk |delta_j| |delta_k| r_max(j,k)
+                <= 1/2 (sum_j |delta_j|) (sum_k r_k |delta_k|)
+
 where joints are counted from the base, and r_k, which falls along the chain, is the length of the
-chain from joint k to the sphere, an upper bound of their distance in any posture. n . J delta(t) is
-looked at every `stride` steps; between two looks it lies below the chord by at most
-stride^2 dt^2 / 8 sum_j r_j a_j, where a_j, the most that joint j's velocity changes in a step,
-over dt, is its braking or, if less, what stops it at once.
+chain from joint k to the sphere, an upper bound of their distance in any posture. n . J delta(t)
+is looked at every `stride` steps; between two looks it lies below the chord by at most
+stride^2 dt / 8 sum_j r_j c_j, where c_j is how much joint j's velocity changes in a braking step.
+Targets between two steps lie on the straight line that joins them, for which all of it holds too.
+
+What is not certified is first turned away from the worst pair of sphere and box, a few times, so
+that the robot slides along a box instead of stopping, and then mixed with braking.
 """
 
 from typing import NamedTuple
@@ -25,12 +31,15 @@ import torch
 from torch import Tensor
 
 from dexgrasp_sim.control.fabric_body import cross
-from dexgrasp_sim.control.motion_limits import MotionLimits
+from dexgrasp_sim.control.motion_limits import MotionLimits, VelocityBounds
 
+_TURNS = 4
+"""How often an unsafe velocity is turned away from a box."""
 _SHARES = (0.75, 0.5, 0.25)
-"""Mixtures of the wanted velocity and braking that are tried, in this order, if that is unsafe."""
+"""Shares, the rest being braking, that are tried after that, in this order."""
 _LOOKS = 4
 """Points of the braking path that are looked at."""
+_TINY = 1e-9
 
 
 class Gaps(NamedTuple):
@@ -65,32 +74,45 @@ class BrakingGuard:
         """
         self._limits, self._moves, self._chain_lengths = limits, moves, chain_lengths
 
-    def admit(self, qd: Tensor, wanted: Tensor, gaps: Gaps) -> Tensor:
-        """The share of the wanted next velocity, else of braking, that is certified.
+    def admit(self, qd: Tensor, wanted: Tensor, bounds: VelocityBounds, gaps: Gaps) -> Tensor:
+        """A certified next velocity close to the wanted one, else braking.
 
         Args:
             qd: [N, J] rad/s, present velocity, of a safe state.
-            wanted: [N, J] rad/s, next velocity, admissible by `MotionLimits`.
+            wanted: [N, J] rad/s, next velocity within `bounds`.
+            bounds: What the joints can do.
             gaps: At the present positions.
 
         Returns:
-            [N, J] rad/s, admissible too; the next state is safe.
+            [N, J] rad/s within the bounds; the next state is safe.
         """
-        safe = self.certify(wanted, gaps)
-        braking = self._limits.brake(qd)
-        chosen = torch.where(safe[:, None], wanted, braking)
-        rows = torch.nonzero(~safe).squeeze(1)
-        for share in _SHARES:
-            if not len(rows):
+        lack = self.lack(wanted, gaps)
+        rows = torch.nonzero(~_safe(lack)).squeeze(1)
+        if not len(rows):
+            return wanted
+        braking = self._limits.brake(qd[rows])
+        bounds, gaps, lack = bounds.rows(rows), gaps.rows(rows), lack.index_select(-1, rows)
+        chosen, candidate = braking.clone(), wanted[rows]
+        open_rows = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        for attempt in range(_TURNS + len(_SHARES)):
+            if attempt < _TURNS:
+                candidate = bounds.clip(candidate + self._turn(candidate, lack, gaps))
+                tried = candidate
+            else:
+                tried = torch.lerp(braking, candidate, _SHARES[attempt - _TURNS])
+            lack = self.lack(tried, gaps)
+            safe = _safe(lack) & open_rows
+            chosen = torch.where(safe[:, None], tried, chosen)
+            open_rows &= ~safe
+            if not open_rows.any():
                 break
-            candidate = torch.lerp(braking[rows], wanted[rows], share)
-            safe = self.certify(candidate, gaps.rows(rows))
-            chosen[rows[safe]] = candidate[safe]
-            rows = rows[~safe]
-        return chosen
+        return wanted.index_copy(0, rows, chosen)
 
-    def certify(self, velocity: Tensor, gaps: Gaps) -> Tensor:
-        """[N] bool: whether a step at `velocity` [N, J] leads to a safe state."""
+    def lack(self, velocity: Tensor, gaps: Gaps) -> Tensor:
+        """By how much a step at `velocity` [N, J] fails to be certified, [B, P, N] m.
+
+        At most zero where sphere p keeps out of box b.
+        """
         limits = self._limits
         stride = (limits.braking_steps(velocity).amax(dim=1) / _LOOKS).ceil()
         looks = torch.arange(1, _LOOKS + 1, device=velocity.device, dtype=velocity.dtype)
@@ -99,10 +121,8 @@ class BrakingGuard:
         spatial = self._moves @ (path[:, None] * gaps.screws)
         moved = cross(spatial[:, :3].transpose(0, 1), gaps.position[:, None])
         x, y, z = moved + spatial[:, 3:].transpose(0, 1)
-        normal_x, normal_y, normal_z = gaps.normal
-        along = (
-            (x[:, None] * normal_x).addcmul_(y[:, None], normal_y).addcmul_(z[:, None], normal_z)
-        )
+        along = x[:, None] * gaps.normal[0]
+        along.addcmul_(y[:, None], gaps.normal[1]).addcmul_(z[:, None], gaps.normal[2])
         lowest = along.amin(dim=0)
         swept = path[-1].abs()
         reach = self._chain_lengths @ torch.stack((swept, limits.change(velocity).mT))
@@ -110,4 +130,20 @@ class BrakingGuard:
         coarse = stride > 1.0
         bend = torch.where(coarse, stride.square() * limits.dt_s / 8.0, 0.0) * reach[1]
         lowest = lowest - lowest.relu() * coarse
-        return (gaps.gap + lowest >= remainder + bend).flatten(0, 1).all(dim=0)
+        return remainder + bend - gaps.gap - lowest
+
+    def _turn(self, velocity: Tensor, lack: Tensor, gaps: Gaps) -> Tensor:
+        """Change of velocity [N, J] that makes up for the largest lack, to first order."""
+        worst, pair = lack.flatten(0, 1).max(dim=0)
+        sphere, each = pair % gaps.position.shape[1], torch.arange(len(pair), device=pair.device)
+        normal = gaps.normal.flatten(1, 2)[:, pair, each]
+        wrench = torch.cat((cross(gaps.position[:, sphere, each], normal), normal))
+        gradient = (gaps.screws * wrench[:, None]).sum(0).mT * self._moves[sphere]
+        weighted = gradient * self._limits.braking_time(velocity)
+        per_unit = (gradient * weighted).sum(dim=1, keepdim=True).clamp_min(_TINY)
+        return gradient * (worst.relu()[:, None] / per_unit)
+
+
+def _safe(lack: Tensor) -> Tensor:
+    """[N] bool: no pair lacks anything; what is not a number is not safe."""
+    return (lack <= 0.0).flatten(0, 1).all(dim=0)

@@ -9,30 +9,32 @@ from dexgrasp_sim.specs import Term
 
 
 class Decoder(Protocol):
-    """A stateful action decoder for N robots; one code in training and, with N = 1, on the robot.
-
-    Attributes:
-        action_names: What each action dimension commands.
-        action_dim: Their number, A.
-        intent_terms: What `intent` holds, with units and frames.
-        target: [N, 23] rad, present joint position targets in the robot's joint order.
-        velocity: [N, 23] rad/s, at which the targets move.
-    """
+    """A stateful action decoder for N robots; on a real robot N is 1."""
 
     @property
-    def action_names(self) -> tuple[str, ...]: ...
+    def action_names(self) -> tuple[str, ...]:
+        """What each action dimension commands."""
+        ...
 
     @property
-    def action_dim(self) -> int: ...
+    def action_dim(self) -> int:
+        """Number of action dimensions, A."""
+        ...
 
     @property
-    def intent_terms(self) -> tuple[Term, ...]: ...
+    def intent_terms(self) -> tuple[Term, ...]:
+        """What `intent` holds, with units and frames."""
+        ...
 
     @property
-    def target(self) -> Tensor: ...
+    def target(self) -> Tensor:
+        """[N, 23] rad, present joint position targets in the robot's joint order."""
+        ...
 
     @property
-    def velocity(self) -> Tensor: ...
+    def velocity(self) -> Tensor:
+        """[N, 23] rad/s, at which the targets move."""
+        ...
 
     @property
     def start_position(self) -> Tensor:

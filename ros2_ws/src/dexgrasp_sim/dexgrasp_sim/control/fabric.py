@@ -39,6 +39,8 @@ from dexgrasp_sim.robot.kuka_allegro import HAND_JOINTS, PALM
 from dexgrasp_sim.robot.urdf import RobotModel
 
 _SPHERES = len(BODY_SPHERES)
+_MOVING = slice(1, _SPHERES)
+"""Spheres that the guard looks at: the first stands on the axes of joints 1 and 2, always."""
 _SPEED_FLOOR = 1e-6
 
 
@@ -78,7 +80,7 @@ class Goal(NamedTuple):
 
 
 class Fabric:
-    """The second-order system; it holds no state but constants. Batch first outside, last inside."""
+    """The second-order system; it holds constants only. Batch first outside, last inside."""
 
     def __init__(
         self,
@@ -131,21 +133,20 @@ class Fabric:
         self._half_sizes = torch.nn.functional.pad(0.5 * sizes, (0, len(UPPER_ARM_SPHERES)))
         self._radii = torch.tensor([sphere.radius_m for sphere in BODY_SPHERES]).to(**like)
         self._clearance = _clearance(len(obstacles), self._radii)[..., None]
-        self._reach = (self._radii + self._margin_m)[:, None]
+        self._reach = (self._radii + self._margin_m)[_MOVING, None]
         self._guard = BrakingGuard(
-            self._limits, self._points.moves[:_SPHERES], self._points.chain_lengths[:_SPHERES]
+            self._limits, self._points.moves[_MOVING], self._points.chain_lengths[_MOVING]
         )
 
     def palm_points(self, position: Tensor, rotation: Tensor) -> Tensor:
-        """Where the seven palm points [N, 3, 7] lie at palm positions [N, 3] m and rotations
-        [N, 3, 3]: the origin, then plus and minus the lever along each axis.
+        """Seven points [N, 3, 7] of palms at positions [N, 3] m with rotations [N, 3, 3].
+
+        The origin, then plus and minus the lever along each axis.
         """
         return position[..., None] + rotation @ self._lever
 
     def gap(self, q: Tensor) -> Tensor:
-        """[N] m: least gap of a body sphere to an obstacle at joint positions [N, J], less the
-        margin.
-        """
+        """Least gap [N] in m, less the margin, of a moving body sphere to a box at [N, J] rad."""
         state = self._points.at(q.mT, torch.zeros_like(q.mT))
         return self._gaps(state, self._nearest(state)).gap.flatten(0, 1).amin(dim=0)
 
@@ -163,12 +164,13 @@ class Fabric:
         state = self._points.at(q.mT, qd.mT)
         near = self._nearest(state)
         qdd = self._acceleration(q.mT, qd.mT, goal, state, near).mT
-        velocity = self._limits.next_velocity(q, qd, qdd)
-        velocity = self._guard.admit(qd, velocity, self._gaps(state, near))
+        bounds = self._limits.bounds(q, qd)
+        wanted = self._limits.next_velocity(qd, qdd, bounds)
+        velocity = self._guard.admit(qd, wanted, bounds, self._gaps(state, near))
         return self._limits.advance(q, velocity), velocity
 
     def acceleration(self, q: Tensor, qd: Tensor, goal: Goal) -> Tensor:
-        """Qdd [N, J] rad/s2 that the fabric wants, before any limit."""
+        """Joint acceleration [N, J] rad/s2 that the fabric wants, before any limit."""
         state = self._points.at(q.mT, qd.mT)
         return self._acceleration(q.mT, qd.mT, goal, state, self._nearest(state)).mT
 
@@ -221,11 +223,11 @@ class Fabric:
         return nearest(spheres, torch.cat((boxes, upper_arm), 1), self._half_sizes)
 
     def _gaps(self, state: PointState, near: Nearest) -> Gaps:
-        """Of the body spheres to the boxes."""
+        """Of the moving spheres to the boxes."""
         return Gaps(
-            near.distance[: self._boxes] - self._reach,
-            near.normal[:, : self._boxes],
-            state.position[:, :_SPHERES],
+            near.distance[: self._boxes, _MOVING] - self._reach,
+            near.normal[:, : self._boxes, _MOVING],
+            state.position[:, _MOVING],
             state.screws,
         )
 
@@ -245,8 +247,9 @@ def _palm_lever() -> Tensor:
 
 
 def _clearance(num_boxes: int, radii: Tensor) -> Tensor:
-    """[boxes + upper-arm spheres, spheres] m: distance at which one touches the other; minus
-    infinity where the former does not repel the latter.
+    """Distance [boxes + upper-arm spheres, spheres] in m at which one touches the other.
+
+    Minus infinity where the former does not repel the latter.
     """
     clearance = radii.repeat(num_boxes + len(UPPER_ARM_SPHERES), 1)
     clearance[num_boxes:] += radii[list(UPPER_ARM_SPHERES), None]

@@ -75,9 +75,8 @@ class BodyPoints:
             raise ValueError(f"{robot.name}: joints must be ordered base first")
         point_chains = [Chain(robot, frame).joint_indices for frame, _ in points]
         zero = torch.zeros(1, robot.num_joints, dtype=torch.float64)
-        poses = Kinematics(robot, [*frames, *(f for f, _ in points)], dtype=zero.dtype).forward(
-            zero
-        )
+        kinematics = Kinematics(robot, [*frames, *(f for f, _ in points)], dtype=zero.dtype)
+        poses = kinematics.forward(zero)
         homes = torch.eye(4, dtype=zero.dtype).repeat(poses.position.shape[1], 1, 1)
         homes[:, :3, :3], homes[:, :3, 3] = poses.rotation[0], poses.position[0]
         joints, homes = homes[: robot.num_joints], homes[robot.num_joints :]
@@ -91,17 +90,15 @@ class BodyPoints:
         self._read = self._tree.reader(carriers, local).to(**like)
         self.moves = _incidence(point_chains, robot.num_joints).to(**like)
         self._moves_joint = _incidence(chains, robot.num_joints).to(**like)
-        self.chain_lengths = _chain_lengths(joints[:, :3, 3], placed[:, :3], point_chains).to(
-            **like
-        )
+        lengths = _chain_lengths(joints[:, :3, 3], placed[:, :3], point_chains)
+        self.chain_lengths = lengths.to(**like)
         self._symmetric = torch.tensor(_SYMMETRIC, device=device)
 
     def at(self, q: Tensor, qd: Tensor) -> PointState:
         """The points at joint positions [J, N] rad and velocities [J, N] rad/s."""
         joints, count = len(q), len(self.moves)
-        position, axes, origins = (self._read @ self._tree.poses(q)).split(
-            (count, joints, joints), 1
-        )
+        read = self._read @ self._tree.poses(q)
+        position, axes, origins = read.split((count, joints, joints), 1)
         screws = torch.cat((axes, cross(origins, axes)))
         rates = screws * qd
         spatial = self.moves @ rates
@@ -125,7 +122,7 @@ class BodyPoints:
             [N, J, J], batch first; zero above the diagonal.
         """
         place = state.position[:, None]
-        # a point's velocity is (-[p]x I) V, so its metric acts on V as [[p]x M [p]x', [p]x M; ., M]
+        # a point's velocity is (-[p]x I) V: its metric acts on V as [[p]x M [p]x', [p]x M; ., M]
         mixed = cross(place, self._square(metric))
         angular = cross(place, mixed.transpose(0, 1))
         # what joint j carries: the points that it moves
@@ -197,9 +194,7 @@ class _JointTree:
             self._levels.append((rows[0], rows[-1] + 1, torch.tensor(above, device=device)))
 
     def poses(self, q: Tensor) -> Tensor:
-        """[3, 4 J, N] at joint positions [J, N] rad: rotation and position, one column of all
-        joints after the other.
-        """
+        """Poses [3, 4 J, N] at joint positions [J, N] rad, column by column of all joints."""
         q = q.index_select(0, self._select)
         constant, even, odd = self._turns
         local = torch.addcmul(torch.addcmul(constant, q.cos(), even), q.sin(), odd)

@@ -1,4 +1,4 @@
-"""Policy action to joint targets by a geometric fabric: a palm pose and a hand posture as goals."""
+"""Policy action to joint targets by a geometric fabric: palm pose and hand posture as goals."""
 
 import math
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ Posture = Annotated[tuple[float, ...], Field(min_length=23, max_length=23)]
 _ALL_ACTIONS: tuple[FabricAction, ...] = FabricAction.__args__  # type: ignore[attr-defined]
 _STATE = ("goal", "target", "fabric_velocity")
 _MAX_BEYOND_LIMIT_RAD = 0.05
-"""A start this far beyond a joint limit is moved onto it: sensors and calibration are not exact."""
+"""A start this far beyond a joint limit is moved onto it, since calibration is not exact."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -108,7 +108,7 @@ class FabricConfig:
     time_scale: Positive = 1.0
     fabric_step_s: Positive = 1.0 / 60.0
     motion: MotionConfig = MotionConfig()
-    obstacles: tuple[Obstacle, ...] = WORLD
+    obstacles: Annotated[tuple[Obstacle, ...], Field(min_length=1)] = WORLD
     margin_m: Annotated[float, Field(ge=0)] = 0.001
     gains: FabricGains = FabricGains()
 
@@ -116,13 +116,19 @@ class FabricConfig:
     def _check(self) -> "FabricConfig":
         if not self.dimensions or len(set(self.dimensions)) != len(self.dimensions):
             raise ValueError("`dimensions` must name at least one quantity, each once")
-        ranges = [(self.palm_min_m, self.palm_max_m, "palm_min_m")]
-        if self.hand_min_rad is not None and self.hand_max_rad is not None:
-            ranges.append((self.hand_min_rad, self.hand_max_rad, "hand_min_rad"))
-        for low, high, name in ranges:
-            if any(lo >= hi for lo, hi in zip(low, high)):
-                raise ValueError(f"`{name}` must be below `{name.replace('min', 'max')}`")
+        if any(lo >= hi for lo, hi in zip(self.palm_min_m, self.palm_max_m)):
+            raise ValueError("`palm_min_m` must be below `palm_max_m` on every axis")
+        low, high = self.hand_range_rad()
+        if any(lo >= hi for lo, hi in zip(low, high)):
+            raise ValueError(f"`hand_min_rad` {low} must be below `hand_max_rad` {high}")
         return self
+
+    def hand_range_rad(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Hand components at actions of -1 and of 1."""
+        hand = load_hand_pca()
+        low = tuple(hand.lower.tolist()) if self.hand_min_rad is None else self.hand_min_rad
+        high = tuple(hand.upper.tolist()) if self.hand_max_rad is None else self.hand_max_rad
+        return low, high
 
     def steps(self, control_dt_s: float) -> int:
         """Fabric steps in a control period."""
@@ -210,8 +216,9 @@ class FabricDecoder:
         return self.config.time_scale * self.fabric_velocity
 
     def gap(self, joint_positions: Tensor) -> Tensor:
-        """[K] m: least gap of a body sphere to an obstacle less the margin, at joint positions
-        [K, 23] rad. `reset` takes none below zero.
+        """Least gap [K] in m, less the margin, of a body sphere to a box at [K, 23] rad.
+
+        `reset` takes no posture where it is below zero.
         """
         return self._fabric.gap(joint_positions)
 
@@ -237,7 +244,7 @@ class FabricDecoder:
         self.path = self.target[None].clone()
         palm = self._palm.forward(position)
         self.goal[ids, :3] = palm.position[:, 0]
-        self.goal[ids, 3:6] = matrix_to_zyx_euler(palm.rotation[:, 0])
+        self.goal[ids, 3:6] = self._near_center(matrix_to_zyx_euler(palm.rotation[:, 0]))
         self.goal[ids, 6:] = position[:, self._hand] @ self._hand_axes.mT
 
     def decode(self, actions: Tensor) -> Tensor:
@@ -249,7 +256,7 @@ class FabricDecoder:
         Returns:
             [N, 23] rad joint position targets in the robot's joint order, also in `target`.
         """
-        wanted = actions.to(self.target).clamp(-1.0, 1.0)
+        wanted = actions.detach().to(self.target).clamp(-1.0, 1.0)
         columns = self._columns
         scaled = self._center[columns] + self._half_range[columns] * wanted
         kept = self.goal[:, columns]
@@ -282,14 +289,16 @@ class FabricDecoder:
 
     def _ranges(self) -> tuple[Tensor, Tensor]:
         """Centre and half width [11] of the eleven quantities."""
-        config, hand = self.config, load_hand_pca()
-        low = hand.lower.tolist() if config.hand_min_rad is None else config.hand_min_rad
-        high = hand.upper.tolist() if config.hand_max_rad is None else config.hand_max_rad
-        euler = torch.tensor(config.palm_euler_rad)
-        lower = (*config.palm_min_m, *(euler - config.palm_angle_rad).tolist(), *low)
-        upper = (*config.palm_max_m, *(euler + config.palm_angle_rad).tolist(), *high)
-        lower, upper = self._tensor(lower), self._tensor(upper)
+        config, (low, high) = self.config, self.config.hand_range_rad()
+        euler, angle = config.palm_euler_rad, config.palm_angle_rad
+        lower = self._tensor((*config.palm_min_m, *(value - angle for value in euler), *low))
+        upper = self._tensor((*config.palm_max_m, *(value + angle for value in euler), *high))
         return 0.5 * (lower + upper), 0.5 * (upper - lower)
+
+    def _near_center(self, euler: Tensor) -> Tensor:
+        """The angles [K, 3] less whole turns, within half a turn of the range's centre."""
+        center = self._center[3:6]
+        return center + torch.remainder(euler - center + math.pi, 2.0 * math.pi) - math.pi
 
     def _motion_limits(self, robot: RobotModel, control_dt_s: float) -> MotionLimits:
         """The limits in fabric time, where a second lasts 1 / time_scale seconds."""

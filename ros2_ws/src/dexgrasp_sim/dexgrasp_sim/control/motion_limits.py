@@ -13,13 +13,30 @@ Position: joint j may move toward its upper limit U at no more than w(U - q), th
 w^2 / (2 A) + dt w = U - q. Let the next velocity v obey it. Then q' = q + dt v <= U, and at q' the
 velocity v - A dt (or 0 if that is negative) obeys it again, since
 (v - A dt)^2 / (2 A) + dt (v - A dt) = v^2 / (2 A) - A dt^2 / 2 < v^2 / (2 A) <= U - q'.
-So a joint that once obeyed it can always brake in time, with A. The same holds for the lower limit.
+So a joint that once obeyed it can always brake in time, with A. The lower limit is alike.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 _TINY = 1e-12
+
+
+class VelocityBounds(NamedTuple):
+    """Lowest and highest next velocities [N, J], rad/s; braking lies between them."""
+
+    lowest: Tensor
+    highest: Tensor
+
+    def clip(self, velocity: Tensor) -> Tensor:
+        """Velocities [N, J] brought between the bounds."""
+        return torch.minimum(torch.maximum(velocity, self.lowest), self.highest)
+
+    def rows(self, indices: Tensor) -> "VelocityBounds":
+        """Those of some environments."""
+        return VelocityBounds(self.lowest[indices], self.highest[indices])
 
 
 class MotionLimits:
@@ -45,29 +62,35 @@ class MotionLimits:
         self.dt_s = dt_s
         self._max_change = self.acceleration * dt_s
 
-    def next_velocity(self, q: Tensor, qd: Tensor, qdd: Tensor) -> Tensor:
-        """The admissible next velocity closest in kind to what is wanted.
-
-        One factor for all joints shrinks the acceleration to the bounds and another the velocity
-        that results, so that directions are kept; then each joint is clipped to what it can do.
+    def bounds(self, q: Tensor, qd: Tensor) -> VelocityBounds:
+        """Admissible next velocities.
 
         Args:
             q: [N, J] rad, at which every joint can brake in time (see the module).
             qd: [N, J] rad/s.
-            qdd: [N, J] rad/s2, wanted; what is not finite becomes full braking of the whole robot.
-
-        Returns:
-            [N, J] rad/s.
         """
-        bad = ~torch.isfinite(qdd).all(dim=1, keepdim=True)
-        change = self.dt_s * torch.where(bad, 0.0, qdd)
-        wanted = qd + _shrink(change, self._max_change)
-        wanted = torch.where(bad, self.brake(qd), _shrink(wanted, self._velocity))
         highest = torch.minimum(self._fastest(self._upper - q), self._velocity)
         lowest = -torch.minimum(self._fastest(q - self._lower), self._velocity)
-        highest = torch.minimum(highest, qd + self._max_change)
-        lowest = torch.maximum(lowest, qd - self._max_change)
-        return torch.minimum(torch.maximum(wanted, lowest), highest)
+        return VelocityBounds(
+            torch.maximum(lowest, qd - self._max_change),
+            torch.minimum(highest, qd + self._max_change),
+        )
+
+    def next_velocity(self, qd: Tensor, qdd: Tensor, bounds: VelocityBounds) -> Tensor:
+        """The admissible next velocity [N, J] closest in kind to what is wanted.
+
+        One factor for all joints shrinks the acceleration to its bound and another the velocity
+        that results, so that directions are kept; then each joint is clipped to what it can do.
+
+        Args:
+            qd: [N, J] rad/s.
+            qdd: [N, J] rad/s2, wanted; what is not finite becomes full braking of the whole robot.
+            bounds: At `qd`.
+        """
+        bad = ~torch.isfinite(qdd).all(dim=1, keepdim=True)
+        wanted = qd + _shrink(self.dt_s * torch.where(bad, 0.0, qdd), self._max_change)
+        wanted = torch.where(bad, self.brake(qd), _shrink(wanted, self._velocity))
+        return bounds.clip(wanted)
 
     def brake(self, qd: Tensor) -> Tensor:
         """Next velocities [N, J] when every joint brakes as hard as it may; always admissible."""
@@ -102,6 +125,12 @@ class MotionLimits:
         moving = torch.minimum(steps, self.braking_steps(velocity))
         travel = moving * speed - 0.5 * self._max_change * moving * (moving - 1.0)
         return self.dt_s * travel * velocity.sign()
+
+    def braking_time(self, velocity: Tensor) -> Tensor:
+        """[N, J] s: displacement on the whole braking path over the velocity that begins it."""
+        steps = self.braking_steps(velocity)
+        speed = velocity.abs().clamp_min(_TINY)
+        return self.dt_s * (steps - 0.5 * self._max_change * steps * (steps - 1.0) / speed)
 
     def _fastest(self, gap: Tensor) -> Tensor:
         """w(gap) of the module's docstring, in the form that keeps its digits for small gaps."""

@@ -40,6 +40,10 @@ class Proprioception:
         self._hand = [names.index(joint) for joint in HAND_JOINTS]
         self._kinematics = Kinematics(robot, (*FINGERTIPS, "grasp_center"))
 
+    def hand_points(self, joint_position: Tensor) -> Tensor:
+        """[N, 5, 3] m, base frame: the fingertips and the grasp centre at [N, 23] rad."""
+        return self._kinematics.forward(joint_position).position
+
     def observe(
         self,
         joint_position: Tensor,
@@ -59,12 +63,11 @@ class Proprioception:
             time_fraction: [N], 0 at the start of an episode to 1 at its time-out.
             out: [N, P] float32, written in place.
         """
-        frames = self._kinematics.forward(joint_position).position
         torch.cat(
             (
                 joint_position,
                 joint_velocity[:, self._arm],
-                frames.flatten(1),
+                self.hand_points(joint_position).flatten(1),
                 decoder.palm_position,
                 decoder.target[:, self._hand] - joint_position[:, self._hand],
                 decoder.palm_yaw.unsqueeze(1),

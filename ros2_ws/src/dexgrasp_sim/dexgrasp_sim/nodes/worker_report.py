@@ -68,6 +68,7 @@ class WorkerReporter:
             horizon=layout.horizon,
             episodes=own.episodes,
             episode_success=self._success(),
+            adr_level=own.difficulty,
         )
         self._add_rates(message, own, now_s)
         self._last = own, now_s

@@ -9,12 +9,16 @@ import torch
 from mujoco.batch import Batch
 from torch import Tensor
 
+from dexgrasp_sim.physics.engine import PhysicsParameters
+from dexgrasp_sim.physics.look_randomization import LookRandomizer
+from dexgrasp_sim.physics.model_parameters import ModelParameters
 from dexgrasp_sim.physics.object_geoms import common_layout
 from dexgrasp_sim.physics.renderer import BatchRenderer
 from dexgrasp_sim.physics.scene import OBJECT, build_models
 from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS, load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.vision.camera import CameraConfig
+from dexgrasp_sim.vision.camera_jitter import LEFT, CameraPoses
 
 _VELOCITY_STAGE = int(mujoco.mjtStage.mjSTAGE_VEL)
 _NO_STAGE = int(mujoco.mjtStage.mjSTAGE_NONE)
@@ -44,8 +48,10 @@ class MujocoBatch:
             self._batch.set_models([self._models[index] for index in model_of_env])
         self._index_model(self._models[0], robot.joint_names)
         self._bind_views()
+        self._robot = robot
         self._allocate(len(robot.joint_names))
         self._renderers: dict[CameraConfig, BatchRenderer] = {}
+        self._looks: LookRandomizer | None = None
         self._seconds = {"physics": 0.0, "render": 0.0}
         self._read()
 
@@ -65,6 +71,7 @@ class MujocoBatch:
     def _bind_views(self) -> None:
         bind = self._batch.bind
         self._qpos, self._qvel, self._ctrl = bind("qpos"), bind("qvel"), bind("ctrl")
+        self._xfrc_applied = bind("xfrc_applied")
         self._site_xpos, self._xmat = bind("site_xpos"), bind("xmat")
         self._geom_xpos, self._geom_xmat = bind("geom_xpos"), bind("geom_xmat")
 
@@ -78,16 +85,36 @@ class MujocoBatch:
         self.object_velocity = torch.zeros(count, 6)
         self.fingertip_position = torch.zeros(count, len(FINGERTIPS), 3)
         self.grasp_center_position = torch.zeros(count, 3)
+        masses = [model.body_mass[self._object_body] for model in self._models]
+        self.object_mass = torch.tensor(masses).float()[torch.from_numpy(self._model_of_env)]
+        self._parameters: ModelParameters | None = None
 
-    def step(self, joint_targets: Tensor) -> None:
+    def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:
         """See `PhysicsEngine.step`."""
         started = time.perf_counter()
-        self._ctrl[:, self._ctrl_columns] = joint_targets.numpy()
-        self._batch.step(nstep=self._config.physics_steps, stage=_VELOCITY_STAGE)
+        if hold_steps is None:
+            self._ctrl[:, self._ctrl_columns] = joint_targets.numpy()
+            self._batch.step(nstep=self._config.physics_steps, stage=_VELOCITY_STAGE)
+        else:
+            self._step_late(joint_targets.numpy(), hold_steps.numpy())
         self._read()
         self._seconds["physics"] += time.perf_counter() - started
 
-    def reset(self, env_ids: Tensor, joint_position: Tensor, object_pose: Tensor) -> None:
+    def _step_late(self, joint_targets: np.ndarray, hold_steps: np.ndarray) -> None:
+        """One physics step at a time in all environments, whoever is late."""
+        last = self._config.physics_steps - 1
+        for substep in range(last + 1):
+            rows = np.flatnonzero(hold_steps == substep)
+            self._ctrl[rows[:, None], self._ctrl_columns] = joint_targets[rows]
+            self._batch.step(nstep=1, stage=_VELOCITY_STAGE if substep == last else _NO_STAGE)
+
+    def reset(
+        self,
+        env_ids: Tensor,
+        joint_position: Tensor,
+        object_pose: Tensor,
+        joint_velocity: Tensor | None = None,
+    ) -> None:
         """See `PhysicsEngine.reset`."""
         started = time.perf_counter()
         ids = env_ids.numpy()
@@ -96,35 +123,75 @@ class MujocoBatch:
         self._qpos[rows, self._qpos_columns] = joint_position.numpy()
         self._qpos[ids, self._object_qpos] = object_pose.numpy()
         self._ctrl[rows, self._ctrl_columns] = joint_position.numpy()
+        if joint_velocity is not None:
+            self._qvel[rows, self._qvel_columns] = joint_velocity.numpy()
         self._batch.forward(ids, stage=_VELOCITY_STAGE)
         self._read()
         self._seconds["physics"] += time.perf_counter() - started
 
-    def render_depth(self, out: Tensor) -> None:
+    def set_parameters(self, env_ids: Tensor, parameters: PhysicsParameters) -> None:
+        """See `PhysicsEngine.set_parameters`; the first call copies a model per environment."""
+        self._own_models().set(env_ids, parameters)
+        self._use_own_models()
+
+    def push_objects(self, force: Tensor, torque: Tensor) -> None:
+        """See `PhysicsEngine.push_objects`."""
+        self._xfrc_applied[:, self._object_body, :3] = force.numpy()
+        self._xfrc_applied[:, self._object_body, 3:] = torque.numpy()
+
+    def _own_models(self) -> ModelParameters:
+        if self._parameters is None:
+            models = [self._models[index] for index in self._model_of_env]
+            self._parameters = ModelParameters(models, self._robot)
+        return self._parameters
+
+    def _use_own_models(self) -> None:
+        own = self._own_models()
+        self._batch.set_models(own.models)
+        self.object_mass.copy_(own.object_mass)
+
+    def render_depth(self, out: Tensor, poses: CameraPoses | None = None) -> None:
         """See `PhysicsEngine.render_depth`."""
         started = time.perf_counter()
         renderer = self._renderer(self._config.camera)
-        renderer.depth(self._geom_xpos, self._geom_xmat, out.numpy())
+        renderer.depth(self._geom_xpos, self._geom_xmat, out.numpy(), *_pose_of(poses, LEFT))
         self._seconds["render"] += time.perf_counter() - started
 
-    def render_stereo_rgb(self, out: Tensor) -> None:
+    def render_stereo_rgb(self, out: Tensor, poses: CameraPoses | None = None) -> None:
         """See `PhysicsEngine.render_stereo_rgb`."""
-        pair = self._config.camera.stereo_pair(self._config.stereo_baseline_m)
-        for side, camera in enumerate(pair):
-            self.render_rgb(camera, out[:, side])
+        for side, renderer in enumerate(self._stereo_renderers()):
+            self._render_rgb(renderer, out[:, side], *_pose_of(poses, side))
 
     def render_rgb(self, camera: CameraConfig, out: Tensor) -> None:
         """See `PhysicsEngine.render_rgb`."""
+        self._render_rgb(self._renderer(camera), out)
+
+    def _render_rgb(self, renderer: BatchRenderer, out: Tensor, *pose: np.ndarray) -> None:
         started = time.perf_counter()
-        self._renderer(camera).rgb(self._geom_xpos, self._geom_xmat, out.numpy())
+        renderer.rgb(self._geom_xpos, self._geom_xmat, out.numpy(), *pose)
         self._seconds["render"] += time.perf_counter() - started
+
+    def randomize_looks(self, env_ids: np.ndarray, keys: np.ndarray) -> None:
+        """See `PhysicsEngine.randomize_looks`."""
+        if self._looks is None:
+            self._looks = LookRandomizer(self._config.image.look, self._stereo_renderers())
+        self._looks.draw(env_ids, keys)
 
     def state_dict(self) -> dict[str, Tensor]:
         """See `PhysicsEngine.state_dict`."""
-        return {"state": torch.from_numpy(np.array(self._batch.state))}
+        state = {"state": torch.from_numpy(np.array(self._batch.state))}
+        if self._parameters is not None:
+            own = self._parameters.state_dict()
+            state |= {f"parameters.{name}": value for name, value in own.items()}
+        return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """See `PhysicsEngine.load_state_dict`."""
+        prefix = "parameters."
+        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if own:
+            self._own_models().load_state_dict(own)
+            self._use_own_models()
         self._batch.state[:] = state["state"].numpy()
         self._batch.forward(stage=_VELOCITY_STAGE)
         # forward() may refresh the solver's warm start, which the next step reads
@@ -157,6 +224,10 @@ class MujocoBatch:
         self.fingertip_position.numpy()[:] = self._site_xpos[:, self._tip_sites]
         self.grasp_center_position.numpy()[:] = self._site_xpos[:, self._grasp_site]
 
+    def _stereo_renderers(self) -> list[BatchRenderer]:
+        pair = self._config.camera.stereo_pair(self._config.stereo_baseline_m)
+        return [self._renderer(camera) for camera in pair]
+
     def _renderer(self, camera: CameraConfig) -> BatchRenderer:
         """Built on first use: a state policy needs none."""
         if camera not in self._renderers:
@@ -164,3 +235,8 @@ class MujocoBatch:
                 self._models, self._model_of_env, camera, self._threads
             )
         return self._renderers[camera]
+
+
+def _pose_of(poses: CameraPoses | None, side: int) -> tuple[np.ndarray, ...]:
+    """Position [N, 3] and rotation [N, 3, 3] of one camera; nothing for the config's."""
+    return () if poses is None else (poses.position[:, side], poses.rotation[:, side])

@@ -143,9 +143,11 @@ class RunLayout:
 
     @cached_property
     def telemetry_blocks(self) -> tuple[Block, ...]:
-        """A row per worker, so that nobody writes where another writes, but for `watched`.
+        """A row per worker, so that nobody writes where another writes, but for two numbers.
 
-        That is 1 + the index of the environment to look at; 0, as in fresh memory, for none.
+        `watched`, which observers write, is 1 + the index of the environment to look at; 0, as in
+        fresh memory, for none. `control.difficulty`, which the learner writes between rollouts
+        and workers read before each step, is that of the episodes to come, 0 to 1.
         """
         workers = self.num_workers
         blocks = place(
@@ -153,6 +155,7 @@ class RunLayout:
                 ("telemetry.counters", "int64", (workers, len(COUNTERS))),
                 ("telemetry.seconds", "float64", (workers, len(SECONDS))),
                 ("telemetry.watched", "int64", (1,)),
+                ("control.difficulty", "float64", (1,)),
                 ("view.env", "int64", (workers, 1)),
                 *((f"view.{s.name}", s.dtype, (workers, *s.shape)) for s in VIEW_SPECS),
             ]

@@ -53,6 +53,7 @@ class WorkerTelemetry:
         self._counters = telemetry["telemetry.counters"][index].numpy()
         self._seconds = telemetry["telemetry.seconds"][index].numpy()
         self._watched = telemetry["telemetry.watched"].numpy()
+        self._difficulty = telemetry["control.difficulty"].numpy()
         self._view_env = telemetry["view.env"][index].numpy()
         self._view = {spec.name: telemetry[f"view.{spec.name}"][index] for spec in VIEW_SPECS}
         self._clock = clock
@@ -66,6 +67,11 @@ class WorkerTelemetry:
         """Adds to columns of `SECONDS`."""
         for name, value in seconds.items():
             self._seconds[_SECOND[name]] += value
+
+    @property
+    def difficulty(self) -> float:
+        """What the learner wants of the episodes to come, 0 to 1."""
+        return float(self._difficulty[0])
 
     def wanted_env(self, start: int, stop: int) -> int | None:
         """The watched environment (global index) if it is in [start, stop) and a view is due."""
@@ -108,6 +114,7 @@ class WorkerStatus:
         simulating_s: Seconds in physics and all else of a step but rendering.
         rendering_s: Seconds in rendering.
         waiting_s: Seconds waiting for the learner.
+        difficulty: Of the episodes to come, 0 to 1; the same for all workers.
     """
 
     index: int
@@ -120,19 +127,21 @@ class WorkerStatus:
     simulating_s: float
     rendering_s: float
     waiting_s: float
+    difficulty: float = 0.0
 
 
 def read_statuses(telemetry: Mapping[str, Tensor]) -> list[WorkerStatus]:
     """The rows of all workers."""
     counters = telemetry["telemetry.counters"].tolist()
     seconds = telemetry["telemetry.seconds"].tolist()
+    difficulty = float(telemetry["control.difficulty"][0])
     statuses = []
     for index, (count, spent) in enumerate(zip(counters, seconds, strict=True)):
         values: dict[str, Any] = {name: count[_COUNTER[name]] for name in COUNTERS}
         values.pop("view_sequence")
         values["state"] = WorkerState(values["state"])
         times = {f"{n}_s": spent[_SECOND[n]] for n in ("simulating", "rendering", "waiting")}
-        statuses.append(WorkerStatus(index=index, **values, **times))
+        statuses.append(WorkerStatus(index, **values, **times, difficulty=difficulty))
     return statuses
 
 

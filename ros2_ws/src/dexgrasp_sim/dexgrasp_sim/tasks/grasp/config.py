@@ -15,9 +15,13 @@ from pydantic.dataclasses import dataclass
 from dexgrasp_sim.config import STRICT, to_dict
 from dexgrasp_sim.control.action_decoder import ActionConfig
 from dexgrasp_sim.physics.engine import PhysicsConfig
+from dexgrasp_sim.tasks.grasp.latency import LatencyConfig
 from dexgrasp_sim.tasks.grasp.object_sets import object_set, set_name
 from dexgrasp_sim.tasks.grasp.objects import LAPTOP_OBJECTS, ObjectConfig
+from dexgrasp_sim.tasks.grasp.observation_noise import ObservationNoiseConfig
+from dexgrasp_sim.tasks.grasp.randomization import RandomizationConfig
 from dexgrasp_sim.vision.camera import CameraConfig
+from dexgrasp_sim.vision.image_config import ImageConfig
 
 Vector3 = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
@@ -110,6 +114,9 @@ class GraspConfig:
             environments do not end in step.
         camera: Depth camera, base frame; a mapping overrides the default one key by key.
         stereo_baseline_m: Distance of the right camera from the left one (`camera`).
+        image: How the simulated images differ from ideal ones.
+        difficulty: Where the schedules of `observation_noise`, `latency` and `randomization`
+            stand, 0 (initial) to 1 (final), until the learner's curriculum says otherwise.
     """
 
     control_hz: Positive = 15.0
@@ -126,6 +133,11 @@ class GraspConfig:
     physics: PhysicsConfig = PhysicsConfig()
     camera: CameraConfig = Field(default_factory=_side_camera)
     stereo_baseline_m: Positive = 0.06
+    image: ImageConfig = ImageConfig()
+    observation_noise: ObservationNoiseConfig = ObservationNoiseConfig()
+    latency: LatencyConfig = LatencyConfig()
+    randomization: RandomizationConfig = RandomizationConfig()
+    difficulty: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     @field_validator("objects", mode="before")
     @classmethod
@@ -159,6 +171,11 @@ class GraspConfig:
                 f"{self.success.hold_s} or a step; raise `episode_s`"
             )
         return self
+
+    @property
+    def measures_exactly(self) -> bool:
+        """Whether the policy's measurements are always true and of now."""
+        return self.observation_noise.is_off and not self.latency.delays_observations
 
     @property
     def control_dt_s(self) -> float:

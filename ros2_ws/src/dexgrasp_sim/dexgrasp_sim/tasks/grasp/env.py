@@ -14,7 +14,17 @@ from dexgrasp_sim.physics.mujoco_batch import MujocoBatch
 from dexgrasp_sim.robot.kuka_allegro import load_robot
 from dexgrasp_sim.tasks.grasp import observations, rewards
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.images import Images
+from dexgrasp_sim.tasks.grasp.latency import ActionDelay
 from dexgrasp_sim.tasks.grasp.objects import SHAPE_CLASSES
+from dexgrasp_sim.tasks.grasp.randomization import (
+    Pushes,
+    Start,
+    draw_physics,
+    draw_start,
+    tilted,
+)
+from dexgrasp_sim.tasks.grasp.sensors import Sensors
 
 _CLEARANCE_M = 0.002
 """An object starts this far above the table, so that it does not start in contact."""
@@ -28,6 +38,8 @@ _STATE = (
     "episode_return",
     "last_action",
 )
+_PURPOSES = ("spawn", "stagger", "sensors", "delay", "physics", "start", "pushes")
+"""What episodes draw at random; a purpose's place here is part of its generator's seed."""
 
 
 class GraspEnv:
@@ -54,10 +66,12 @@ class GraspEnv:
         self._env_offset = env_offset
         self.object_index = (np.arange(num_envs) + env_offset) % len(config.objects)
         self.engine = MujocoBatch(config, self.object_index.tolist(), threads)
-        robot = load_robot()
+        self.images = Images(config, self.engine, seed, env_offset)
+        self._robot = robot = load_robot()
         self.decoder = ActionDecoder(config.action, robot, num_envs, config.control_dt_s)
         self._proprioception = Proprioception(robot, config.action)
         self._allocate()
+        self._add_randomization()
 
     @staticmethod
     def from_dict(
@@ -90,22 +104,49 @@ class GraspEnv:
         self.episode_return = torch.zeros(count)
         self.last_action = torch.zeros(count, self.action_dim)
 
+    def _add_randomization(self) -> None:
+        """Makes what the config asks for; without any of it nothing is drawn nor computed."""
+        config, robot = self.config, self._robot
+        self.difficulty = config.difficulty
+        joints = len(robot.joint_names)
+        limits = [
+            (robot.joints[name].lower, robot.joints[name].upper) for name in robot.joint_names
+        ]
+        self._joint_limits = torch.tensor(limits).T
+        self._sensors = self._delay = self._pushes = None
+        if not config.measures_exactly:
+            self._sensors = Sensors(
+                config, self.engine, self._proprioception, self.observation_specs
+            )
+        if config.latency.delays_actions:
+            timestep_s = config.physics.timestep_s
+            self._delay = ActionDelay(
+                config.latency, self.num_envs, joints, config.physics_steps, timestep_s
+            )
+        if config.randomization.pushes_objects:
+            self._pushes = Pushes(config.randomization, self.num_envs, self.control_dt_s)
+
+    def set_difficulty(self, difficulty: float) -> None:
+        """See `VecEnv.set_difficulty`."""
+        self.difficulty = difficulty
+
     def reset(self, out: Mapping[str, Tensor]) -> None:
         """See `VecEnv.reset`."""
         self.episode_count.zero_()
-        self._begin_episodes(torch.arange(self.num_envs))
+        everywhere = torch.arange(self.num_envs)
+        self._begin_episodes(everywhere)
         if self.config.stagger_starts:
             for env in range(self.num_envs):
                 steps = self._generator(env, "stagger").integers(self.config.episode_steps)
                 self.step_count[env] = int(steps)
         for name in ("reward", "terminated", "truncated", "episode"):
             out[name].zero_()
-        self.write_observations(out)
+        self._observe(everywhere, out)
 
     def step(self, actions: Tensor, out: Mapping[str, Tensor]) -> None:
         """See `VecEnv.step`."""
         self.last_action.copy_(torch.nan_to_num(actions).clamp(-1.0, 1.0))
-        self.engine.step(self.decoder.decode(self.last_action))
+        self._simulate(self.decoder.decode(self.last_action))
         self.step_count += 1
         height, farthest = self._height_and_farthest()
         reward = self._reward(height, farthest)
@@ -119,29 +160,49 @@ class GraspEnv:
         if len(ended):
             self._write_episodes(ended, height, farthest, truncated, out["episode"])
             self._begin_episodes(ended)
+        self._observe(ended, out)
+
+    def _simulate(self, targets: Tensor) -> None:
+        if self._pushes is not None:
+            _, farthest = self._height_and_farthest()
+            self._pushes.apply(self.engine, farthest, self.step_count)
+        if self._delay is None:
+            self.engine.step(targets)
+        else:
+            self.engine.step(*self._delay.send(targets))
+
+    def _observe(self, begun: Tensor, out: Mapping[str, Tensor]) -> None:
+        """Measures, once per control step, and writes the observations."""
+        if self._sensors is None:
+            self.write_observations(out)
+            return
+        self._sensors.measure(self.step_count, begun)
         self.write_observations(out)
+        self._sensors.delay_images(out, begun)
 
     def write_observations(self, out: Mapping[str, Tensor]) -> None:
-        """Writes the groups of `observation_specs` for the current state."""
+        """Writes the groups of `observation_specs` for the current state, images of now."""
         for spec in self.observation_specs:
             self._write_group(spec.name, out[spec.name])
 
     def _write_group(self, group: str, out: Tensor) -> None:
         engine = self.engine
+        measured = engine if self._sensors is None else self._sensors
         if group == "depth":
-            engine.render_depth(out)
+            self.images.write_depth(self.episode_count, self.step_count, out)
         elif group == "stereo_rgb":
-            engine.render_stereo_rgb(out)
+            self.images.write_stereo_rgb(self.episode_count, self.step_count, out)
         elif group == "state":
-            observations.write_object_state(engine, self.origin, self._object_shape, out)
+            observations.write_object_state(measured, self.origin, self._object_shape, out)
         elif group == "critic":
-            observations.write_privileged(engine, out)
+            exact = self._sensors is None
+            observations.write_privileged(engine, self.origin, exact, out)
         elif group == "object":
             observations.write_auxiliary_target(engine, self.origin, out)
         else:
             self._proprioception.observe(
-                engine.joint_position,
-                engine.joint_velocity,
+                measured.joint_position,
+                measured.joint_velocity,
                 self.decoder,
                 self.last_action,
                 self.step_count / self.config.episode_steps,
@@ -199,19 +260,20 @@ class GraspEnv:
         out[ended] = torch.stack(columns, dim=1)[ended]
 
     def _begin_episodes(self, ids: Tensor) -> None:
-        spawn = self.config.spawn
-        pose = torch.zeros(len(ids), 7)
-        for row, env in enumerate(ids.tolist()):
-            x, y, yaw = self._generator(env, "spawn").uniform(-1.0, 1.0, 3)
-            pose[row, 0] = spawn.center_m[0] + spawn.half_width_m[0] * x
-            pose[row, 1] = spawn.center_m[1] + spawn.half_width_m[1] * y
-            pose[row, 3] = np.cos(spawn.yaw_rad * yaw / 2)
-            pose[row, 6] = np.sin(spawn.yaw_rad * yaw / 2)
-        pose[:, 2] = self.origin[2] + self._rest_height[ids] + _CLEARANCE_M
+        self._draw_randomization(ids)
+        starts = [self._draw_start(env) for env in ids.tolist()]
+        pose = self._spawn(ids, starts)
         self.decoder.reset(ids)
-        start = self.decoder.start_position.expand(len(ids), -1)
-        self.engine.reset(ids, start, pose)
-        self.start_height[ids] = pose[:, 2] - _CLEARANCE_M
+        posture, velocity = self.decoder.start_position.expand(len(ids), -1), None
+        if self.config.randomization.changes_starts:
+            posture = posture + torch.stack([start.joint_offset for start in starts])
+            posture = posture.clamp(*self._joint_limits)
+            velocity = torch.stack([start.joint_velocity for start in starts])
+        self.engine.reset(ids, posture, pose, velocity)
+        if self._delay is not None:
+            self._delay.restart(ids, posture)
+        resting = self.origin[2] + self._rest_height[ids] + _CLEARANCE_M
+        self.start_height[ids] = resting - _CLEARANCE_M
         self.episode_count[ids] += 1
         self.step_count[ids] = 0
         self.held_steps[ids] = 0
@@ -219,13 +281,55 @@ class GraspEnv:
         self.episode_return[ids] = 0.0
         self.last_action[ids] = 0.0
 
+    def _spawn(self, ids: Tensor, starts: Sequence[Start]) -> Tensor:
+        """Object poses [K, 7] xyz m and quaternion wxyz."""
+        spawn = self.config.spawn
+        pose = torch.zeros(len(ids), 7)
+        for row, (env, start) in enumerate(zip(ids.tolist(), starts, strict=True)):
+            x, y, yaw = self._generator(env, "spawn").uniform(-1.0, 1.0, 3)
+            pose[row, 0] = spawn.center_m[0] + start.width_scale * spawn.half_width_m[0] * x
+            pose[row, 1] = spawn.center_m[1] + start.width_scale * spawn.half_width_m[1] * y
+            half_yaw = start.yaw_scale * spawn.yaw_rad * yaw / 2
+            upright = (np.cos(half_yaw), 0.0, 0.0, np.sin(half_yaw))
+            pose[row, 3:] = torch.from_numpy(tilted(upright, start.tilt_rad))
+        height = self._rest_height[ids]
+        if not self.config.randomization.spawn_tilt_rad.is_always(0.0):
+            # in any attitude clear of the table
+            height = torch.linalg.norm(self._object_shape[ids, :3], dim=1) / 2
+        pose[:, 2] = self.origin[2] + height + _CLEARANCE_M
+        return pose
+
+    def _draw_start(self, env: int) -> Start:
+        config = self.config.randomization
+        if not config.changes_starts:
+            return Start()
+        joints = self._joint_limits.shape[1]
+        return draw_start(config, self.difficulty, self._generator(env, "start"), joints)
+
+    def _draw_randomization(self, ids: Tensor) -> None:
+        """Draws what is wrong in the episodes that begin: noise, delays, physics, pushes."""
+        for purpose, part in self._random_parts().items():
+            for env in ids.tolist():
+                part.begin(env, self.difficulty, self._generator(env, purpose))
+        config = self.config.randomization
+        if config.changes_physics:
+            generators = [self._generator(env, "physics") for env in ids.tolist()]
+            joints = self._joint_limits.shape[1]
+            parameters = draw_physics(config, self.difficulty, generators, joints)
+            self.engine.set_parameters(ids, parameters)
+
+    def _random_parts(self) -> dict[str, Sensors | ActionDelay | Pushes]:
+        """What draws at the start of an episode and has a state, by the name of its purpose."""
+        parts = {"sensors": self._sensors, "delay": self._delay, "pushes": self._pushes}
+        return {purpose: part for purpose, part in parts.items() if part is not None}
+
     def _generator(self, env: int, purpose: str) -> np.random.Generator:
         """A generator of its own for each environment, episode and purpose."""
         key = (
             self._seed,
             self._env_offset + env,
             int(self.episode_count[env]),
-            {"spawn": 0, "stagger": 1}[purpose],
+            _PURPOSES.index(purpose),
         )
         return np.random.default_rng(key)
 
@@ -234,6 +338,8 @@ class GraspEnv:
         state = {name: getattr(self, name).clone() for name in _STATE}
         state |= {f"engine.{key}": value for key, value in self.engine.state_dict().items()}
         state |= {f"decoder.{key}": value for key, value in self.decoder.state_dict().items()}
+        for prefix, part in self._random_parts().items():
+            state |= {f"{prefix}.{key}": value for key, value in part.state_dict().items()}
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> None:
@@ -242,7 +348,11 @@ class GraspEnv:
             getattr(self, name).copy_(state[name])
         self.engine.load_state_dict(_strip(state, "engine."))
         self.decoder.load_state_dict(_strip(state, "decoder."))
+        for prefix, part in self._random_parts().items():
+            part.load_state_dict(_strip(state, f"{prefix}."))
         self.write_observations(out)
+        if self._sensors is not None:
+            self._sensors.show_images(out)
 
     def telemetry(self, index: int) -> dict[str, Tensor]:
         """See `VecEnv.telemetry`."""

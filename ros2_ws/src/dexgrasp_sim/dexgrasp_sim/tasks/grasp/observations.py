@@ -1,7 +1,8 @@
 """Observation groups of the grasp task and the terms they are made of."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +33,11 @@ _CRITIC_TERMS = (
     Term("object_angular_velocity", 3, "rad/s", "base"),
     Term("joint_velocity", 23, "rad/s"),
 )
+_TRUE_TERMS = (
+    Term("true_joint_position", 23, "rad"),
+    *(dataclasses.replace(term, name=f"true_{term.name}") for term in _STATE_TERMS[:5]),
+)
+"""What a critic gets on top where the measurements in `proprio` and `state` are in error."""
 _OBJECT_TERMS = (
     Term("object_position", 3, "m", "base, from the spawn centre"),
     Term("object_z_axis", 3, "1", "base"),
@@ -45,6 +51,10 @@ def observation_spec(config: GraspConfig, group: str) -> TensorSpec:
     policies and critics. `critic`: velocities that only a critic gets. `depth`: one depth image.
     `stereo_rgb`: left and right colour image. `object`: target of the auxiliary loss.
 
+    Where the config asks for noise or latency, `proprio`, `state` and the images have it. Nothing
+    in `critic` and `object` ever does; `critic` then holds the true joint positions, hand points
+    and object pose too.
+
     Raises:
         ConfigError: There is no such group.
     """
@@ -54,7 +64,8 @@ def observation_spec(config: GraspConfig, group: str) -> TensorSpec:
     if group == "state":
         return flat_spec("state", _STATE_TERMS)
     if group == "critic":
-        return flat_spec("critic", _CRITIC_TERMS)
+        exact = config.measures_exactly
+        return flat_spec("critic", _CRITIC_TERMS if exact else (*_CRITIC_TERMS, *_TRUE_TERMS))
     if group == "object":
         return flat_spec("object", _OBJECT_TERMS)
     if group == "depth":
@@ -84,33 +95,52 @@ def grasp_specs(config: Mapping[str, Any], groups: Sequence[str]) -> EnvSpecs:
     )
 
 
-def write_object_state(engine: PhysicsEngine, origin: Tensor, shape: Tensor, out: Tensor) -> None:
+class Measurements(Protocol):
+    """Where hand and object are, as `PhysicsEngine` knows it or as sensors measure it."""
+
+    joint_position: Tensor
+    joint_velocity: Tensor
+    object_position: Tensor
+    object_rotation: Tensor
+    fingertip_position: Tensor
+    grasp_center_position: Tensor
+
+
+def write_object_state(measured: Measurements, origin: Tensor, shape: Tensor, out: Tensor) -> None:
     """The `state` group.
 
     Args:
-        engine: Current physics.
+        measured: The present measurements.
         origin: [3] m, spawn centre on the table.
         shape: [N, 3 + shape classes] extents and shape one-hot of each environment's object.
         out: [N, S] float32, written in place.
     """
-    position = engine.object_position
-    torch.cat(
-        (
-            (engine.fingertip_position - position.unsqueeze(1)).flatten(1),
-            engine.grasp_center_position - position,
-            position - origin,
-            engine.object_rotation[:, :, 0],
-            engine.object_rotation[:, :, 2],
-            shape,
-        ),
-        dim=1,
-        out=out,
+    torch.cat((*_relative(measured, origin), shape), dim=1, out=out)
+
+
+def _relative(measured: Measurements, origin: Tensor) -> tuple[Tensor, ...]:
+    """The first five of `_STATE_TERMS`."""
+    position = measured.object_position
+    return (
+        (measured.fingertip_position - position.unsqueeze(1)).flatten(1),
+        measured.grasp_center_position - position,
+        position - origin,
+        measured.object_rotation[:, :, 0],
+        measured.object_rotation[:, :, 2],
     )
 
 
-def write_privileged(engine: PhysicsEngine, out: Tensor) -> None:
-    """The `critic` group: [N, C] float32, written in place."""
-    torch.cat((engine.object_velocity, engine.joint_velocity), dim=1, out=out)
+def write_privileged(engine: PhysicsEngine, origin: Tensor, exact: bool, out: Tensor) -> None:
+    """The `critic` group.
+
+    Args:
+        engine: Current physics.
+        origin: [3] m, spawn centre on the table.
+        exact: `GraspConfig.measures_exactly`; if not, the true values come with it.
+        out: [N, C] float32, written in place.
+    """
+    true = () if exact else (engine.joint_position, *_relative(engine, origin))
+    torch.cat((engine.object_velocity, engine.joint_velocity, *true), dim=1, out=out)
 
 
 def write_auxiliary_target(engine: PhysicsEngine, origin: Tensor, out: Tensor) -> None:

@@ -1,0 +1,104 @@
+"""Intervals that widen with the difficulty: what automatic domain randomization turns up."""
+
+import dataclasses
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, model_validator
+from pydantic.dataclasses import dataclass
+
+from dexgrasp_sim.config import STRICT
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Schedule:
+    """An interval to draw a parameter from; it moves linearly with the difficulty.
+
+    Attributes:
+        initial: Lower and upper end at difficulty 0.
+        final: The same at difficulty 1; None: as `initial`.
+    """
+
+    initial: Interval
+    final: Interval | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Schedule":
+        for name, (low, high) in (("initial", self.initial), ("final", self.end)):
+            if low > high:
+                raise ValueError(
+                    f"`{name}` [{low:g}, {high:g}] has its lower end above its upper end; "
+                    "give the smaller number first"
+                )
+        return self
+
+    @property
+    def end(self) -> Interval:
+        """The interval at difficulty 1."""
+        return self.initial if self.final is None else self.final
+
+    def at(self, difficulty: float) -> Interval:
+        """The interval at a difficulty in [0, 1]."""
+        first, last = (
+            start + difficulty * (stop - start)
+            for start, stop in zip(self.initial, self.end, strict=True)
+        )
+        return first, last
+
+    def is_always(self, value: float) -> bool:
+        """Whether every draw at every difficulty gives `value`."""
+        return self.initial == self.end == (value, value)
+
+    @property
+    def largest(self) -> float:
+        """The largest number that is ever drawn."""
+        return max(self.initial[1], self.end[1])
+
+    @property
+    def smallest(self) -> float:
+        """The smallest number that is ever drawn."""
+        return min(self.initial[0], self.end[0])
+
+
+def constant(value: float) -> Schedule:
+    """A schedule that gives `value` at every difficulty."""
+    return Schedule(initial=(value, value))
+
+
+def _non_negative(schedule: Schedule) -> Schedule:
+    if schedule.smallest < 0.0:
+        raise ValueError(f"{schedule.smallest:g} is below 0; give numbers from 0 up")
+    return schedule
+
+
+def _positive(schedule: Schedule) -> Schedule:
+    if schedule.smallest <= 0.0:
+        raise ValueError(f"{schedule.smallest:g} is not above 0; give numbers above 0")
+    return schedule
+
+
+NonNegativeSchedule = Annotated[Schedule, AfterValidator(_non_negative)]
+PositiveSchedule = Annotated[Schedule, AfterValidator(_positive)]
+
+
+def current_ranges(config: Any, difficulty: float) -> dict[str, Interval]:
+    """The intervals of all schedules that draw at random at some difficulty.
+
+    Args:
+        config: A config dataclass; those inside it are searched too.
+        difficulty: In [0, 1].
+
+    Returns:
+        Dotted name of the parameter to its interval.
+    """
+    found: dict[str, Interval] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, Schedule):
+            if value.final is not None or value.initial[0] != value.initial[1]:
+                found[field.name] = value.at(difficulty)
+        elif dataclasses.is_dataclass(value):
+            inner = current_ranges(value, difficulty)
+            found |= {f"{field.name}.{name}": interval for name, interval in inner.items()}
+    return found

@@ -1,0 +1,281 @@
+"""The loops of `depth_noise`: one pass over each image for holes, one for noise, then shapes."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dexgrasp_sim.physics.vector_kernels import inline, kernel
+from dexgrasp_sim.vision.image_random import SOURCES, normal, uniform, word
+
+_SHADOW, _EDGE, _DROPOUT = 1, 2, 4
+_SPECKLES = np.uint64(0x5851F42D4C957F2D)  # set the streams apart from that of the pixels
+_STICKS = np.uint64(0x14057B7EF767814F)
+_DROPOUTS = np.uint64(0x2545F4914F6CDD1D)
+_MAX_SHAPES = 64
+_NUMBERS_PER_SHAPE = 6
+
+
+class Strengths(NamedTuple):
+    """What `corrupt` does, in pixels of the image and in millimetres.
+
+    Attributes:
+        near_mm: Depths below are invalid.
+        far_mm: Depths above are invalid.
+        disparity_mm: Focal length in sensor pixels times the baseline: depth times disparity.
+        sensor_pixels: Rows of the sensor per row of the image.
+        disparity_step: Quantum of the disparity in sensor pixels, 0 for none.
+        disparity_sigma: Its deviation in sensor pixels.
+        depth_sigma_per_mm: Deviation of the depth divided by the depth's square.
+        shadow_share: Probability that a pixel hidden from the other lens is lost.
+        edge_share: Probability that a pixel beside a depth jump is lost.
+        jump_mm: The least depth jump.
+        dropout_share: Probability that any pixel is lost.
+        speckles: Mean number of blobs.
+        speckle_radius: Their largest radius.
+        sticks: Mean number of sticks.
+        stick_length: Their largest length.
+        stick_radius: Half their largest width.
+    """
+
+    near_mm: float
+    far_mm: float
+    disparity_mm: float
+    sensor_pixels: float
+    disparity_step: float
+    disparity_sigma: float
+    depth_sigma_per_mm: float
+    shadow_share: float
+    edge_share: float
+    jump_mm: float
+    dropout_share: float
+    speckles: float
+    speckle_radius: float
+    sticks: float
+    stick_length: float
+    stick_radius: float
+
+
+@kernel
+def corrupt(
+    images: np.ndarray,
+    keys: np.ndarray,
+    disparity_bias: np.ndarray,
+    strengths: Strengths,
+    sources: int = SOURCES,
+) -> None:
+    """Adds noise to n images in place.
+
+    Args:
+        images: [n, H, W] int16 millimetres, 0 = invalid, C-contiguous.
+        keys: [n] uint64, the images' random streams.
+        disparity_bias: [n] float64, sensor pixels added to every disparity of an image.
+        strengths: How much of what.
+        sources: See `SOURCES`.
+    """
+    marks = np.zeros(images.shape[1:], np.uint8)
+    row_disparity = np.empty(images.shape[2], np.float32)
+    right_disparity = np.empty(images.shape[2] + 1, np.float32)
+    for index in range(len(images)):
+        image, key = images[index], keys[index]
+        marks[:] = 0
+        if strengths.edge_share > 0:
+            _mark_edges(image, strengths, marks)
+        if strengths.shadow_share > 0:
+            _mark_shadows(image, strengths, row_disparity, right_disparity, marks)
+        if strengths.dropout_share > 0:
+            _mark_dropouts(key ^ _DROPOUTS, strengths.dropout_share, marks)
+        _perturb(image, key, disparity_bias[index], strengths, marks)
+        _draw_sticks(image, key ^ _STICKS, strengths)
+        _draw_speckles(image, key ^ _SPECKLES, strengths)
+
+
+@inline
+def _mark_edges(image: np.ndarray, strengths: Strengths, marks: np.ndarray) -> None:
+    """Marks both pixels at every depth jump; invalid ones count as lying at the far limit."""
+    height, width = image.shape
+    far_mm, jump_mm = strengths.far_mm, strengths.jump_mm
+    for row in range(height):
+        for column in range(width):
+            depth = _or_far(image[row, column], far_mm)
+            if column + 1 < width:
+                beside = _or_far(image[row, column + 1], far_mm)
+                if abs(depth - beside) > jump_mm and not _goes_on(image[row], column, far_mm):
+                    marks[row, column] |= _EDGE
+                    marks[row, column + 1] |= _EDGE
+            if row + 1 < height:
+                below = _or_far(image[row + 1, column], far_mm)
+                if abs(depth - below) > jump_mm and not _goes_on(image[:, column], row, far_mm):
+                    marks[row, column] |= _EDGE
+                    marks[row + 1, column] |= _EDGE
+
+
+@inline
+def _goes_on(line: np.ndarray, index: int, far_mm: float) -> bool:
+    """Whether the step from a pixel of a row or column to the next goes on before or behind.
+
+    The inverse depth of a plane changes evenly from pixel to pixel: such a step is a slanted
+    surface.
+    """
+    here, there = 1 / _or_far(line[index], far_mm), 1 / _or_far(line[index + 1], far_mm)
+    step, before, behind = there - here, 0.0, 0.0
+    if index > 0:
+        before = here - 1 / _or_far(line[index - 1], far_mm)
+    if index + 2 < len(line):
+        behind = 1 / _or_far(line[index + 2], far_mm) - there
+    return 2 * max(before * step, behind * step) >= step * step
+
+
+@inline
+def _or_far(depth: int, far_mm: float) -> float:
+    return float(depth) if depth > 0 else far_mm
+
+
+@inline
+def _mark_shadows(
+    image: np.ndarray,
+    strengths: Strengths,
+    row_disparity: np.ndarray,
+    right_disparity: np.ndarray,
+    marks: np.ndarray,
+) -> None:
+    """Marks the pixels that something nearer hides from the right lens: left of near edges.
+
+    Each row is drawn as the right lens sees it, the nearest surface on top. A surface covers both
+    columns that it falls between, so that slanted ones leave no gaps.
+    """
+    height, width = image.shape
+    scale = np.float32(strengths.disparity_mm / strengths.sensor_pixels)
+    for row in range(height):
+        right_disparity[:] = 0.0
+        for column in range(width):
+            depth = np.float32(image[row, column])
+            row_disparity[column] = scale / depth if depth > 0 else np.float32(0)
+        for column in range(width):
+            disparity = row_disparity[column]
+            seen_at = column - disparity
+            if seen_at >= 0:
+                place = int(seen_at)
+                right_disparity[place] = max(right_disparity[place], disparity)
+                right_disparity[place + 1] = max(right_disparity[place + 1], disparity)
+        for column in range(width):
+            seen_at = column - row_disparity[column] + 0.5
+            # what is nearer by less than a pixel is the same, slanted surface
+            if seen_at >= 0 and right_disparity[int(seen_at)] > row_disparity[column] + 1.0:
+                marks[row, column] |= _SHADOW
+
+
+@inline
+def _mark_dropouts(key: np.uint64, share: float, marks: np.ndarray) -> None:
+    """Marks each pixel with a probability; draws the gaps, which follow a geometric law."""
+    pixels, pixel, number = marks.reshape(-1), -1, 0
+    while True:
+        gap = np.log(1 - uniform(key, number)) / np.log(1 - share) if share < 1 else 0.0
+        if gap >= len(pixels) - pixel - 1:
+            return
+        pixel += 1 + int(gap)
+        pixels[pixel] |= _DROPOUT
+        number += 1
+
+
+@inline
+def _perturb(
+    image: np.ndarray,
+    key: np.uint64,
+    disparity_bias: float,
+    strengths: Strengths,
+    marks: np.ndarray,
+) -> None:
+    height, width = image.shape
+    step, sigma = strengths.disparity_step, strengths.disparity_sigma
+    stereo = step > 0 or sigma > 0 or disparity_bias != 0
+    for row in range(height):
+        for column in range(width):
+            depth = float(image[row, column])
+            if depth <= 0:
+                continue
+            number = 3 * (row * width + column)
+            if stereo:
+                disparity = strengths.disparity_mm / depth + disparity_bias
+                disparity += sigma * normal(word(key, number))
+                if step > 0:
+                    disparity = step * np.floor(disparity / step + 0.5)
+                depth = strengths.disparity_mm / disparity if disparity > 0 else 0.0
+            if strengths.depth_sigma_per_mm > 0:
+                deviation = strengths.depth_sigma_per_mm * depth * depth
+                depth += deviation * normal(word(key, number + 1))
+            depth = np.floor(depth + 0.5)
+            lost = not strengths.near_mm <= depth <= strengths.far_mm
+            mark = marks[row, column]
+            if mark:
+                lost = lost or uniform(key, number + 2) < _loss(mark, strengths)
+            image[row, column] = np.int16(0 if lost else depth)
+
+
+@inline
+def _loss(mark: int, strengths: Strengths) -> float:
+    """Probability that a marked pixel is lost."""
+    if mark & _DROPOUT:
+        return 1.0
+    edge = strengths.edge_share if mark & _EDGE else 0.0
+    shadow = strengths.shadow_share if mark & _SHADOW else 0.0
+    return 1 - (1 - edge) * (1 - shadow)
+
+
+@inline
+def _draw_speckles(image: np.ndarray, key: np.uint64, strengths: Strengths) -> None:
+    """Discs of one random depth each: wrong matches."""
+    height, width = image.shape
+    for shape in range(_poisson(strengths.speckles, key)):
+        number = _MAX_SHAPES + _NUMBERS_PER_SHAPE * shape
+        row, column = uniform(key, number) * height, uniform(key, number + 1) * width
+        radius = max(0.5, uniform(key, number + 2) * strengths.speckle_radius)
+        _draw_disc(image, row, column, radius, _any_depth(key, number + 3, strengths))
+
+
+@inline
+def _draw_sticks(image: np.ndarray, key: np.uint64, strengths: Strengths) -> None:
+    """Straight bars of one random depth each: cables and things that no simulation knows."""
+    height, width = image.shape
+    for shape in range(_poisson(strengths.sticks, key)):
+        number = _MAX_SHAPES + _NUMBERS_PER_SHAPE * shape
+        row, column = uniform(key, number) * height, uniform(key, number + 1) * width
+        angle = 2 * np.pi * uniform(key, number + 2)
+        length = uniform(key, number + 3) * strengths.stick_length
+        radius = max(0.5, uniform(key, number + 4) * strengths.stick_radius)
+        depth = _any_depth(key, number + 5, strengths)
+        for place in range(int(2 * length) + 1):
+            along = 0.5 * place
+            _draw_disc(
+                image, row + along * np.sin(angle), column + along * np.cos(angle), radius, depth
+            )
+
+
+@inline
+def _draw_disc(
+    image: np.ndarray, row: float, column: float, radius: float, depth: np.int16
+) -> None:
+    """Sets the pixels whose centre is within the radius; pixel i reaches from i to i + 1."""
+    height, width = image.shape
+    for y in range(max(0, int(row - radius)), min(height, int(row + radius) + 1)):
+        for x in range(max(0, int(column - radius)), min(width, int(column + radius) + 1)):
+            if (y + 0.5 - row) ** 2 + (x + 0.5 - column) ** 2 <= radius * radius:
+                image[y, x] = depth
+
+
+@inline
+def _any_depth(key: np.uint64, number: int, strengths: Strengths) -> np.int16:
+    near_mm, far_mm = np.ceil(strengths.near_mm), np.floor(strengths.far_mm)
+    return np.int16(near_mm + uniform(key, number) * (far_mm - near_mm))
+
+
+@inline
+def _poisson(mean: float, key: np.uint64) -> int:
+    """A Poisson-distributed number, at most _MAX_SHAPES - 1 (Knuth's product of uniforms)."""
+    if mean <= 0:
+        return 0
+    limit, product = np.exp(-mean), 1.0
+    for count in range(_MAX_SHAPES):
+        product *= uniform(key, count)
+        if product <= limit:
+            return count
+    return _MAX_SHAPES - 1

@@ -1,0 +1,235 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from dexgrasp_sim.config import ConfigError, parse_config
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.vec_env import RESULT_SPECS
+from dexgrasp_sim.vision.camera import CameraConfig
+from dexgrasp_sim.vision.camera_jitter import CameraJitterConfig, jittered_poses
+
+CAMERA = CameraConfig(
+    width=32, height=24, fovy_deg=40.0, position_m=(-1.0, 0.4, 0.6), look_at_m=(-0.5, 0.1, 0.3)
+)
+BASELINE_M = 0.06
+FAST = {
+    "physics": {"integrator": "discrete", "timestep_s": 1 / 60},
+    "episode_s": 0.8,
+    "success": {"hold_s": 0.2},
+}
+IMAGE = {
+    "depth_noise": {
+        "disparity_sigma_px": 0.2,
+        "disparity_bias_px": 0.2,
+        "shadow_share": 0.9,
+        "edge_hole_px": 3.0,
+        "dropout_share": 0.01,
+        "speckles": 2.0,
+        "sticks": 2.0,
+    },
+    "rgb": {"exposure": 0.3, "hue": 0.05, "motion_blur": 0.05, "read_noise": 2.0},
+    "look": {
+        "color": 0.5,
+        "pattern": 0.5,
+        "cell_factor": 2.0,
+        "light_rad": 0.5,
+        "ambient": 0.2,
+        "background": 0.5,
+    },
+    "camera_jitter": {
+        "position_m": 0.01,
+        "rotation_rad": 0.02,
+        "stereo_position_m": 0.002,
+        "stereo_rotation_rad": 0.01,
+    },
+}
+
+
+def poses(count=500, seed=0, episode=1, **config):
+    return jittered_poses(
+        CameraJitterConfig(**config),
+        CAMERA,
+        BASELINE_M,
+        seed,
+        np.arange(count),
+        np.full(count, episode),
+    )
+
+
+class Play:
+    """An environment with its image tensors."""
+
+    def __init__(self, num_envs, image, env_offset=0, threads=1, seed=3):
+        config = parse_config(GraspConfig, {**FAST, "image": image})
+        groups = ("depth", "stereo_rgb")
+        self.env = GraspEnv(config, num_envs, seed, threads, groups, env_offset)
+        self.out = {
+            spec.name: torch.zeros((num_envs, *spec.shape), dtype=spec.torch_dtype)
+            for spec in (*self.env.observation_specs, *RESULT_SPECS)
+        }
+        self.env.reset(self.out)
+
+    def step(self):
+        self.env.step(torch.zeros(self.env.num_envs, self.env.action_dim), self.out)
+        return self.snapshot()
+
+    def snapshot(self):
+        return {name: self.out[name].clone() for name in ("depth", "stereo_rgb")}
+
+
+def assert_equal(one, other):
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def test_without_strengths_the_cameras_are_where_the_config_says():
+    left, right = CAMERA.stereo_pair(BASELINE_M)
+    position, rotation = poses(3)
+    for side, camera in enumerate((left, right)):
+        np.testing.assert_allclose(position[:, side], np.tile(camera.position, (3, 1)), atol=1e-12)
+        np.testing.assert_allclose(rotation[:, side] - camera.rotation, 0, atol=1e-12)
+
+
+def test_positions_fill_a_cube_and_the_rig_stays_rigid():
+    position, rotation = poses(position_m=0.03)
+    offset = position[:, 0] - CAMERA.position
+    assert np.abs(offset).max() <= 0.03
+    assert (offset.min(0) < -0.028).all() and (offset.max(0) > 0.028).all()
+    assert np.abs(offset.mean(0)).max() < 0.003
+    np.testing.assert_allclose(rotation - CAMERA.rotation, 0, atol=1e-12)
+    baseline = np.tile(BASELINE_M * CAMERA.rotation[:, 0], (500, 1))
+    np.testing.assert_allclose(position[:, 1] - position[:, 0], baseline, atol=1e-12)
+
+
+def test_rotations_are_as_large_as_asked_for_and_turn_the_rig():
+    position, rotation = poses(rotation_rad=0.05)
+    np.testing.assert_allclose(
+        rotation @ np.swapaxes(rotation, 2, 3), np.tile(np.eye(3), (500, 2, 1, 1)), atol=1e-12
+    )
+    np.testing.assert_allclose(position[:, 0] - CAMERA.position, 0, atol=1e-12)
+    np.testing.assert_allclose(
+        position[:, 1], CAMERA.position + BASELINE_M * rotation[:, 0, :, 0], atol=1e-12
+    )
+    turn = CAMERA.rotation.T @ rotation[:, 0]
+    angle = np.arccos((np.trace(turn, axis1=1, axis2=2) - 1) / 2)
+    assert angle.max() < 0.05 * np.sqrt(3) + 1e-6 and angle.max() > 0.05
+    np.testing.assert_allclose(rotation[:, 0], rotation[:, 1])
+
+
+def test_the_stereo_error_moves_the_right_camera_only():
+    position, rotation = poses(stereo_position_m=0.003, stereo_rotation_rad=0.02)
+    np.testing.assert_allclose(position[:, 0] - CAMERA.position, 0, atol=1e-12)
+    np.testing.assert_allclose(rotation[:, 0] - CAMERA.rotation, 0, atol=1e-12)
+    relative = (position[:, 1] - position[:, 0]) @ CAMERA.rotation - [BASELINE_M, 0, 0]
+    assert 0.0028 < np.abs(relative).max() <= 0.003
+    assert np.ptp(rotation[:, 1], axis=0).max() > 0.03
+
+
+def test_poses_depend_on_seed_environment_and_episode():
+    config = {"position_m": 0.03, "rotation_rad": 0.05}
+    first = poses(4, **config)
+    np.testing.assert_array_equal(first.position, poses(4, **config).position)
+    np.testing.assert_array_equal(first.position[:2], poses(2, **config).position)
+    others = [poses(4, episode=2, **config), poses(4, seed=1, **config)]
+    rows = {row.tobytes() for each in (first, *others) for row in each.position[:, 0]}
+    assert len(rows) == 12
+
+
+def test_strengths_of_zero_give_the_images_of_no_config():
+    """Also through the code that jitters: a strength too small to move a pixel."""
+    plain, tiny = Play(2, {}), Play(2, {"camera_jitter": {"position_m": 1e-12}})
+    assert_equal(plain.snapshot(), tiny.snapshot())
+    assert_equal(plain.step(), tiny.step())
+
+
+def test_the_jitter_is_seen_in_all_images_and_changes_with_the_episode():
+    still = Play(2, {}).snapshot()
+    play = Play(2, {"camera_jitter": {"position_m": 0.02, "rotation_rad": 0.05}})
+    moved = play.snapshot()
+    for env in range(2):
+        assert (moved["depth"][env] != still["depth"][env]).float().mean() > 0.3
+        for side in range(2):
+            different = moved["stereo_rgb"][env, side] != still["stereo_rgb"][env, side]
+            assert different.float().mean() > 0.3
+    # the table far from object and hand is where it was within an episode, not in the next one
+    corner = (slice(None), slice(-4, None), slice(0, 6))
+    images = [play.step()["depth"][corner] for _ in range(24)]
+    changes = [bool((a != b).any()) for a, b in itertools.pairwise(images)]
+    assert sum(changes) in (1, 2, 3, 4), "the starts of new episodes"
+
+
+def test_looks_differ_between_environments_and_episodes_but_not_between_views():
+    play = Play(3, {"look": IMAGE["look"]})
+    sky = play.env.engine._stereo_renderers()
+    for name, left, right in zip(sky[0].look._fields, sky[0].look, sky[1].look, strict=True):
+        np.testing.assert_array_equal(left, right, err_msg=name)
+    first = [array.copy() for array in sky[0].look]
+    assert len({row.tobytes() for row in sky[0].look.background}) == 3
+    np.testing.assert_allclose(np.linalg.norm(sky[0].look.light_direction, axis=1), 1, rtol=1e-5)
+    for colors in (sky[0].look.color, sky[0].look.accent, sky[0].look.background):
+        assert colors.min() >= 0 and colors.max() <= 1
+    for _ in range(12):
+        play.step()
+    for name, before, now in zip(sky[0].look._fields, first, sky[0].look, strict=True):
+        assert not np.array_equal(before, now), name
+
+
+def test_geoms_of_one_color_keep_one_color():
+    plain = Play(1, {"look": {"light_rad": 1e-9}}).env.engine._stereo_renderers()[0].look
+    look = Play(1, {"look": IMAGE["look"]}).env.engine._stereo_renderers()[0].look
+    old, new = (
+        np.unique(colors[0], axis=0, return_inverse=True)[1].reshape(-1)
+        for colors in (plain.color, look.color)
+    )
+    pairs = set(zip(old.tolist(), new.tolist(), strict=True))
+    assert len(pairs) == len(set(old.tolist())) == len(set(new.tolist()))
+
+
+def test_splits_and_threads_change_nothing():
+    """Noise, colours, looks and cameras together, over the ends of episodes."""
+    whole, threaded = Play(4, IMAGE), Play(4, IMAGE, threads=2)
+    halves = [Play(2, IMAGE, env_offset=offset) for offset in (0, 2)]
+    for _ in range(15):
+        together = whole.step()
+        assert_equal(together, threaded.step())
+        parts = [half.step() for half in halves]
+        for name, value in together.items():
+            assert torch.equal(value, torch.cat([part[name] for part in parts])), name
+
+
+def test_a_restored_environment_shows_the_same_images():
+    play = Play(3, IMAGE)
+    for _ in range(7):
+        before = play.step()
+    state = play.env.state_dict()
+    after = [play.step() for _ in range(12)]
+    for other in (play, Play(3, IMAGE)):
+        other.env.load_state_dict(state, other.out)
+        assert_equal(other.snapshot(), before)
+        for wanted in after:
+            assert_equal(other.step(), wanted)
+
+
+def test_observing_twice_gives_the_same():
+    play = Play(2, IMAGE)
+    before = play.snapshot()
+    play.env.write_observations(play.out)
+    assert_equal(play.snapshot(), before)
+
+
+@pytest.mark.parametrize(
+    ("values", "needle"),
+    [
+        ({"camera_jitter": {"position_m": -0.1}}, "greater than or equal to 0"),
+        ({"camera_jitter": {"rotation_rad": 3.0}}, "less than or equal to 0.5"),
+        ({"camera_jitter": {"angle": 3.0}}, "unknown key `image.camera_jitter.angle`"),
+        ({"look": {"cell_factor": 0.5}}, "greater than or equal to 1"),
+        ({"fog": 1}, "unknown key `image.fog`"),
+    ],
+)
+def test_a_wrong_config_is_refused(values, needle):
+    with pytest.raises(ConfigError, match=needle):
+        parse_config(GraspConfig, {"image": values})

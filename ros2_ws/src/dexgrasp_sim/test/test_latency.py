@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+import torch
+
+from dexgrasp_sim.config import parse_config
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.tasks.grasp.latency import ActionDelay, DelayLine, LatencyConfig, draw_steps
+from dexgrasp_sim.vec_env import RESULT_SPECS
+
+# four physics steps in a control step
+FAST = {"physics": {"integrator": "discrete", "timestep_s": 1 / 60}, "stagger_starts": False}
+SHORT = {**FAST, "episode_s": 0.8, "success": {"hold_s": 0.2}}
+GROUPS = ("proprio", "state", "depth", "object")
+
+
+def fixed(value):
+    return {"initial": [value, value]}
+
+
+class Play:
+    """An environment with its tensors."""
+
+    def __init__(self, num_envs=2, task=SHORT, **latency):
+        config = parse_config(GraspConfig, {**task, "latency": latency})
+        self.env = GraspEnv(config, num_envs, 3, 1, GROUPS)
+        specs = (*self.env.observation_specs, *RESULT_SPECS)
+        self.out = {spec.name: spec.empty(num_envs) for spec in specs}
+        self.env.reset(self.out)
+
+    def step(self, action):
+        self.env.step(action, self.out)
+        return {name: value.clone() for name, value in self.out.items()}
+
+
+def actions(steps, num_envs=2):
+    generator = torch.Generator().manual_seed(1)
+    return 2 * torch.rand(steps, num_envs, 7, generator=generator) - 1
+
+
+def test_a_delay_line_gives_each_environment_the_sample_of_its_age():
+    line = DelayLine((3, 2), torch.float32, max_age=2)
+    age = torch.tensor([0, 1, 2])
+    line.fill(torch.arange(3), torch.zeros(3, 2))
+    seen = []
+    for value in range(1, 6):
+        line.push(torch.full((3, 2), float(value)))
+        seen.append(line.read(age)[:, 0].tolist())
+    assert seen == [[1, 0, 0], [2, 1, 0], [3, 2, 1], [4, 3, 2], [5, 4, 3]]
+    line.fill(torch.tensor([2]), torch.full((1, 2), 9.0))
+    assert line.read(age)[:, 0].tolist() == [5, 4, 9]
+
+
+@pytest.mark.parametrize("delay", [0, 1, 3, 4, 6, 9])
+def test_targets_arrive_exactly_that_many_physics_steps_later(delay):
+    config = parse_config(LatencyConfig, {"action_delay_s": fixed(delay / 60)})
+    line = ActionDelay(config, 1, 1, physics_steps=4, timestep_s=1 / 60)
+    line.begin(0, 0.0, np.random.default_rng(0))
+    line.restart(torch.tensor([0]), torch.zeros(1, 1))
+    in_effect, applied = 0.0, []
+    for target in range(1, 7):
+        arriving, hold = line.send(torch.tensor([[float(target)]]))
+        for substep in range(4):
+            in_effect = arriving.item() if substep >= hold.item() else in_effect
+            applied.append(in_effect)
+    sent = [float(target) for target in range(1, 7) for _ in range(4)]
+    assert applied == ([0.0] * delay + sent)[: len(sent)]
+
+
+def test_a_delay_of_a_control_period_is_the_undelayed_motion_one_step_later():
+    late, prompt = Play(action_delay_s=fixed(4 / 60)), Play()
+    commands = actions(8)
+    position = []
+    for action in commands:
+        prompt.step(action)
+        position.append(prompt.env.engine.joint_position.clone())
+    resting = Play()
+    resting.env.engine.step(resting.env.decoder.target)  # the first period: the start is held
+    late.step(commands[0])
+    assert torch.equal(late.env.engine.joint_position, resting.env.engine.joint_position)
+    for step in range(1, 8):
+        late.step(commands[step])
+        difference = late.env.engine.joint_position - position[step - 1]
+        assert difference.abs().max() < 2e-2, "but for a start that has settled"
+
+
+def test_a_drawn_delay_of_zero_changes_no_bit():
+    """Physics goes step by step then, with the same result."""
+    chance = {"action_delay_s": {"initial": [0.0, 0.0], "final": [0.0, 0.1]}}
+    one, other = Play(**chance), Play()
+    assert one.env.config.latency.delays_actions
+    for action in actions(8):
+        assert torch.equal(one.step(action)["proprio"], other.step(action)["proprio"])
+
+
+@pytest.mark.parametrize("age", [1, 2])
+def test_joints_and_images_are_exactly_that_old_and_no_older_than_the_episode(age):
+    late, prompt = Play(joint_age_steps=fixed(age), image_age_steps=fixed(age)), Play()
+    positions, states, images = [], [], []
+
+    def keep(out):
+        positions.append(out["proprio"][:, :23].clone())
+        states.append(out["object"][:, :3].clone())
+        images.append(out["depth"].clone())
+
+    keep(prompt.out)
+    (spec,) = (spec for spec in late.env.observation_specs if spec.name == "state")
+    offset = sum(term.size for term in spec.terms[:2])
+    assert spec.terms[2].name == "object_position"
+    begun = 0
+    for step, action in enumerate(actions(30), start=1):
+        keep(prompt.step(action))
+        out = late.step(action)
+        if out["truncated"].any():
+            begun = step
+        old = max(step - age, begun)
+        assert torch.equal(out["proprio"][:, :23], positions[old]), step
+        assert torch.equal(out["depth"], images[old]), step
+        assert torch.allclose(out["state"][:, offset : offset + 3], states[old], atol=1e-7)
+        assert torch.equal(out["object"][:, :3], states[step]), "the target is of now"
+    assert begun == 24
+
+
+def test_ages_are_whole_steps_with_both_ends_included():
+    config = parse_config(LatencyConfig, {"image_age_steps": {"initial": [1.0, 3.0]}})
+    generator = np.random.default_rng(0)
+    drawn = [draw_steps(config.image_age_steps, 0.0, generator) for _ in range(300)]
+    counts = np.bincount(drawn)
+    assert counts[0] == 0 and len(counts) == 4 and counts[1:].min() > 70
