@@ -37,6 +37,8 @@ _TURNS = 4
 """How often an unsafe velocity is turned away from a box."""
 _SHARES = (0.75, 0.5, 0.25)
 """Shares, the rest being braking, that are tried after that, in this order."""
+_OVERSHOOT_M = 2e-4
+"""A turn makes up for this much more than is lacking, so that rounding does not decide."""
 _LOOKS = 4
 """Points of the braking path that are looked at."""
 _TINY = 1e-9
@@ -133,7 +135,7 @@ class BrakingGuard:
         return remainder + bend - gaps.gap - lowest
 
     def _turn(self, velocity: Tensor, lack: Tensor, gaps: Gaps) -> Tensor:
-        """Change of velocity [N, J] that makes up for the largest lack, to first order."""
+        """Change of velocity [N, J] that makes up for the largest lack [B, P, N], if any."""
         worst, pair = lack.flatten(0, 1).max(dim=0)
         sphere, each = pair % gaps.position.shape[1], torch.arange(len(pair), device=pair.device)
         normal = gaps.normal.flatten(1, 2)[:, pair, each]
@@ -141,7 +143,8 @@ class BrakingGuard:
         gradient = (gaps.screws * wrench[:, None]).sum(0).mT * self._moves[sphere]
         weighted = gradient * self._limits.braking_time(velocity)
         per_unit = (gradient * weighted).sum(dim=1, keepdim=True).clamp_min(_TINY)
-        return gradient * (worst.relu()[:, None] / per_unit)
+        needed = torch.where(worst > 0.0, worst + _OVERSHOOT_M, 0.0)
+        return gradient * (needed[:, None] / per_unit)
 
 
 def _safe(lack: Tensor) -> Tensor:
