@@ -22,7 +22,7 @@ print("not json")
 print(json.dumps({"parameters": yaml.safe_load(open(path)), "parent": os.environ["PARENT"]}))
 print(json.dumps([1]))
 """.replace("PARENT", PARENT_VARIABLE)
-SLEEPER = "import time\ntime.sleep(60)\n"
+SLEEPER = "import time\nprint('ready', flush=True)\ntime.sleep(60)\n"
 STUBBORN = """
 import signal, time
 for number in (signal.SIGINT, signal.SIGTERM):
@@ -85,7 +85,8 @@ def test_every_process_ends_with_the_group(package, tmp_path):
     plan = [spec("sleeper"), spec("stubborn"), spec("worker")]
     with group(package, tmp_path, *plan) as started:
         started.wait("my_worker", timeout_s=30)
-        wait_for_line(started._processes["my_stubborn"], "ready")
+        for name in ("my_sleeper", "my_stubborn"):
+            wait_for_line(started._processes[name], "ready")
         running = processes(started)
         assert [process.poll() for process in running][:2] == [None, None]
     codes = [process.poll() for process in running]

@@ -366,15 +366,15 @@ def test_starts_that_cannot_be_are_refused():
     posture = torch.tensor(RESET_POSTURE)[None]
     low = posture.clone()
     low[0, 1] = 1.9  # leans the arm down into the table
-    with pytest.raises(ValueError, match="mm of gap to an obstacle"):
+    with pytest.raises(ValueError, match="mm of gap to the obstacle 'table'"):
         decoder.reset(joint_positions=low)
     assert decoder.gap(low).item() < 0.0 < decoder.gap(posture).item()
     beyond = posture.clone()
     beyond[0, 8] = 2.0
-    with pytest.raises(ValueError, match=r"joint 8 of the start posture is 0\.272 rad beyond"):
+    with pytest.raises(ValueError, match=r"index_joint_1 of the start posture is 0\.272 rad beyond"):
         decoder.reset(joint_positions=beyond)
     beyond[0, 8] = torch.nan
-    with pytest.raises(ValueError, match="joint 8"):
+    with pytest.raises(ValueError, match="index_joint_1"):
         decoder.reset(joint_positions=beyond)
     beyond[0, 8] = UPPER[8] + 0.03
     decoder.reset(joint_positions=beyond)

@@ -160,8 +160,8 @@ def test_shows_the_watched_environment_and_ends_with_the_run(run, observer, star
 
     worker.count(state=WorkerState.STOPPED)
     run.close()
-    assert process.wait(TIMEOUT_S) == 0
     inbox.wait_until(lambda box: box["sim_worker_1/status"].state == SimWorkerStatus.FINISHED)
+    assert process.wait(TIMEOUT_S) == 0
 
 
 def check_status(status, run):

@@ -145,10 +145,10 @@ class Fabric:
         """
         return position[..., None] + rotation @ self._lever
 
-    def gap(self, q: Tensor) -> Tensor:
-        """Least gap [N] in m, less the margin, of a moving body sphere to a box at [N, J] rad."""
+    def gaps(self, q: Tensor) -> Tensor:
+        """Gaps [N, B] in m, less the margin, of the B boxes to the robot at positions [N, J] rad."""
         state = self._points.at(q.mT, torch.zeros_like(q.mT))
-        return self._gaps(state, self._nearest(state)).gap.flatten(0, 1).amin(dim=0)
+        return self._gaps(state, self._nearest(state)).gap.amin(dim=1).mT
 
     def step(self, q: Tensor, qd: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
         """One time step of the limits' length.

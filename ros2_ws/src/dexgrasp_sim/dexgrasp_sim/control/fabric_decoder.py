@@ -176,6 +176,7 @@ class FabricDecoder:
         self._steps = config.steps(control_dt_s)
         hand = load_hand_pca()
         self._hand_axes = hand.axes.to(self._device)
+        self._joint_names = robot.joint_names
         self._hand = robot.joint_indices(HAND_JOINTS)
         self._center, self._half_range = self._ranges()
         self._limits = self._motion_limits(robot, control_dt_s)
@@ -220,7 +221,7 @@ class FabricDecoder:
 
         `reset` takes no posture where it is below zero.
         """
-        return self._fabric.gap(joint_positions)
+        return self._fabric.gaps(joint_positions).amin(dim=1)
 
     def reset(self, env_ids: Tensor | None = None, joint_positions: Tensor | None = None) -> None:
         """Restarts at rest, with the place where the robot is as goal.
@@ -322,14 +323,15 @@ class FabricDecoder:
         if not torch.all(beyond <= _MAX_BEYOND_LIMIT_RAD):
             joint = int(beyond.nan_to_num(torch.inf).argmax())
             raise ValueError(
-                f"joint {joint} of the start posture is {beyond[joint]:.3f} rad beyond its limit; "
+                f"{self._joint_names[joint]} of the start posture is {beyond[joint]:.3f} rad beyond its limit; "
                 f"{_MAX_BEYOND_LIMIT_RAD} is allowed: move it back, or correct its zero"
             )
-        gap = self._fabric.gap(inside).amin().item()
+        gap, box = self._fabric.gaps(inside).amin(dim=0).min(dim=0)
         if gap < 0.0:
+            name = self.config.obstacles[int(box)].name
             raise ValueError(
-                f"the start posture lacks {-1e3 * gap:.1f} mm of gap to an obstacle: move the "
-                "robot away from it, or correct `obstacles` and `margin_m`"
+                f"the start posture lacks {-1e3 * gap.item():.1f} mm of gap to the obstacle "
+                f"{name!r}: move the robot away from it, or correct `obstacles` and `margin_m`"
             )
         return inside
 

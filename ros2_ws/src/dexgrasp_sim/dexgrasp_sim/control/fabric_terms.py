@@ -83,7 +83,8 @@ class RepulsionGains:
 
     Attributes:
         metric_m2: A sphere's weight is metric / max(least gap, floor)^2.
-        floor_m: See `metric_m2`; also the gap below which an obstacle counts no more.
+        floor_m: See `metric_m2`. Own choice, half of DEXTRAH's: then the push holds off a palm
+            whose goal lies behind the obstacle, and the guard need not.
         reach_m: Obstacles farther away than this do not count.
         acceleration_m_s2: Forcing push at contact.
         push_reach_m: It falls to nothing at this gap. Own choice: DEXTRAH's reaches as far as the

@@ -20,7 +20,7 @@ class Obstacle:
     """A box with edges along the base axes.
 
     Attributes:
-        name: For messages.
+        name: What errors call it.
         center_m: Its centre, base frame.
         size_m: Its full edge lengths.
     """

@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -39,6 +40,7 @@ from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.transport.shared_memory import Segment, remove_if_dead, run_folder
 from dexgrasp_sim.transport.telemetry import RunObserver, WorkerState
 
+_LAST_WORD_TIMEOUT = Duration(seconds=2)
 _STATUS_PERIOD_S = 1.0
 _FAILED_EXIT = 1
 _LEAVE = -1
@@ -120,6 +122,7 @@ class SimWorkerNode(Node):
             self.get_logger().error(f"run {self._run_id} is gone; worker {self._worker} was lost")
         self._status.publish(message)
         if ended:
+            self._status.wait_for_all_acked(_LAST_WORD_TIMEOUT)  # a node's end discards its queue
             raise SystemExit(0 if in_order else _FAILED_EXIT)
 
     def _publish_scene(self) -> None:

@@ -27,7 +27,7 @@ from dexgrasp_sim.robot.urdf import RobotModel
 _FINGER_HALF_WIDTH_M = 0.012
 """Of the finger links' collision boxes, rounded up."""
 _PALM_FACE_M = 0.012
-"""Height of the palm's surface above `palm_link` along z, rounded up."""
+"""Height above `palm_link` that shapes stay over; the palm's face is at zero."""
 _SWELLINGS_M = (0.0, 0.02, 0.04)
 _MILLIMETRE = 1e-3
 _FLEXES = (False, True, True, True) * 4
