@@ -365,13 +365,13 @@ def test_starts_that_cannot_be_are_refused():
     decoder = make()
     posture = torch.tensor(RESET_POSTURE)[None]
     low = posture.clone()
-    low[0, 1] = 1.9  # leans the arm down into the table
-    with pytest.raises(ValueError, match="mm of gap to the obstacle 'table'"):
+    low[0, 1] = 1.9  # leans the arm down to the floor
+    with pytest.raises(ValueError, match="mm of gap to the obstacle 'floor'"):
         decoder.reset(joint_positions=low)
     assert decoder.gap(low).item() < 0.0 < decoder.gap(posture).item()
     beyond = posture.clone()
     beyond[0, 8] = 2.0
-    with pytest.raises(ValueError, match=r"index_joint_1 of the start posture is 0\.272 rad beyond"):
+    with pytest.raises(ValueError, match=r"index_joint_1 starts 0\.272 rad beyond"):
         decoder.reset(joint_positions=beyond)
     beyond[0, 8] = torch.nan
     with pytest.raises(ValueError, match="index_joint_1"):

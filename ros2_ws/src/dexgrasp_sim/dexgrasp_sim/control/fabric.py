@@ -146,7 +146,7 @@ class Fabric:
         return position[..., None] + rotation @ self._lever
 
     def gaps(self, q: Tensor) -> Tensor:
-        """Gaps [N, B] in m, less the margin, of the B boxes to the robot at positions [N, J] rad."""
+        """Gaps [N, B] in m, less the margin, of the robot at [N, J] rad to the B boxes."""
         state = self._points.at(q.mT, torch.zeros_like(q.mT))
         return self._gaps(state, self._nearest(state)).gap.amin(dim=1).mT
 

@@ -323,7 +323,7 @@ class FabricDecoder:
         if not torch.all(beyond <= _MAX_BEYOND_LIMIT_RAD):
             joint = int(beyond.nan_to_num(torch.inf).argmax())
             raise ValueError(
-                f"{self._joint_names[joint]} of the start posture is {beyond[joint]:.3f} rad beyond its limit; "
+                f"{self._joint_names[joint]} starts {beyond[joint]:.3f} rad beyond its limit; "
                 f"{_MAX_BEYOND_LIMIT_RAD} is allowed: move it back, or correct its zero"
             )
         gap, box = self._fabric.gaps(inside).amin(dim=0).min(dim=0)
