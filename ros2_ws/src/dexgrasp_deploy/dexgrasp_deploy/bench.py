@@ -10,6 +10,7 @@ BENCHMARKS = {
     "learner": "dexgrasp_learner.benchmarks.learner",
     "pipeline": "dexgrasp_learner.benchmarks.pipeline",
     "rollout": "dexgrasp_learner.benchmarks.rollout",
+    "sim": "dexgrasp_learner.benchmarks.sim",
     "transport": "dexgrasp_learner.benchmarks.transport",
 }
 """Name to a module with `add_arguments(parser)` and `measure(args) -> (settings, figures)`."""

@@ -2,7 +2,7 @@
 
 Both sides run the same loop: policy inference for all environments, then a control step. All
 environments follow one tape of actions that approaches, grasps and lifts an object at the spawn
-centre, so that contacts, which cost most of the physics, weigh as in an episode.
+centre.
 """
 
 import argparse
@@ -13,19 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from dexgrasp_learner.config import RunConfig, load_run_config
+from dexgrasp_learner.benchmarks.grasp_tape import grasp_config, grasp_tape
+from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.env_pool import PoolSpec, make_pool
 from dexgrasp_learner.rollout import Rollout
 from dexgrasp_learner.runner import build_ppo
 from dexgrasp_sim.config import replace, to_dict
 
 _HORIZON = 16
-_APPROACH_S, _CLOSE_S, _LIFT_S = 0.7, 0.8, 1.0
-_DESCENT_M_S = 0.16
-"""The grasp centre starts 17 cm above the table; the objects' centres are 3.5 to 5 cm above it."""
 OBSERVATIONS = {"state": ("proprio", "state"), "depth": ("proprio", "depth")}
 
 
@@ -51,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings and figures; `ratio` is two workers over one process for depth, wall clock."""
-    config = _config(args)
+    config = grasp_config(args.config, args.control_hz)
+    config = replace(config, simulators=replace(config.simulators, num_envs=args.envs))
     rates: dict[str, dict[str, list[int]]] = {
         observation: {side.name: [] for side in SIDES} for observation in OBSERVATIONS
     }
@@ -85,21 +83,6 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     return settings, figures
 
 
-def _config(args: argparse.Namespace) -> RunConfig:
-    """The task at the asked rate on the reference physics, objects where the tape grasps."""
-    config = load_run_config(
-        args.config,
-        [
-            f"task.control_hz={args.control_hz}",
-            "task.physics.integrator=implicitfast",
-            f"task.physics.timestep_s={1 / 120}",
-            "task.spawn.half_width_m=[0.0, 0.0]",
-            "task.stagger_starts=false",
-        ],
-    )
-    return replace(config, simulators=replace(config.simulators, num_envs=args.envs))
-
-
 def _steps_per_s(config: RunConfig, groups: tuple[str, ...], side: Side) -> float:
     """Control steps per second of all environments together, over one grasp."""
     torch.set_num_threads(1)
@@ -121,7 +104,7 @@ def _steps_per_s(config: RunConfig, groups: tuple[str, ...], side: Side) -> floa
     )
     try:
         rollout = Rollout(pool.tensors, algorithm.groups, algorithm.memory_sizes)
-        tape = _grasp_tape(config)
+        tape = grasp_tape(config.task)
         pool.start()
         algorithm.act(rollout, 0)  # loads code and kernels before the clock starts
         started_s = time.perf_counter()
@@ -136,16 +119,3 @@ def _steps_per_s(config: RunConfig, groups: tuple[str, ...], side: Side) -> floa
         return len(tape) * pool.num_envs / (time.perf_counter() - started_s)
     finally:
         pool.close()
-
-
-def _grasp_tape(config: RunConfig) -> Tensor:
-    """Actions [T, A]: down, close, up."""
-    action, rate_hz = config.task.action, config.task.control_hz
-    names = action.dimensions
-    tape = torch.zeros(round((_APPROACH_S + _CLOSE_S + _LIFT_S) * rate_hz), len(names))
-    closing, lifting = round(_APPROACH_S * rate_hz), round((_APPROACH_S + _CLOSE_S) * rate_hz)
-    tape[:closing, names.index("palm_z")] = -_DESCENT_M_S / action.palm_speed_m_s
-    tape[closing:, names.index("finger_closure")] = 1.0
-    tape[closing:, names.index("thumb_closure")] = 1.0
-    tape[lifting:, names.index("palm_z")] = _DESCENT_M_S / action.palm_speed_m_s
-    return tape

@@ -1,0 +1,217 @@
+"""`dexgrasp bench sim`: control steps per second of the task against the physics engine alone.
+
+Every side simulates the same grasp on one CPU core, in turn: MuJoCo's own batch on the task's
+models, driven by joint targets recorded from the task; the task with each kind of observation;
+and Gymnasium's vectorised loop over single environments with the same model, where it is
+installed, with MuJoCo's OpenGL renderer for images.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mujoco.batch import Batch
+from torch import Tensor
+from tqdm import tqdm
+
+from dexgrasp_learner.benchmarks.grasp_tape import grasp_config, grasp_tape
+from dexgrasp_learner.benchmarks.sim_gymnasium import gymnasium_steps_per_s
+from dexgrasp_learner.evaluate import allocate
+from dexgrasp_sim.config import replace
+from dexgrasp_sim.control.decoder import make_decoder
+from dexgrasp_sim.control.fabric_config import FabricConfig
+from dexgrasp_sim.physics.scene import build_models
+from dexgrasp_sim.robot.kuka_allegro import load_robot
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.env import GraspEnv
+
+
+@dataclass(frozen=True)
+class Side:
+    """The task with one kind of observation.
+
+    Attributes:
+        groups: Observation groups.
+        image: Width and height of the images, None without.
+    """
+
+    groups: tuple[str, ...]
+    image: tuple[int, int] | None = None
+
+
+SIDES = {
+    "state": Side(("proprio", "state")),
+    "depth_32x24": Side(("proprio", "depth"), (32, 24)),
+    "depth_64x48": Side(("proprio", "depth"), (64, 48)),
+    "depth_160x120": Side(("proprio", "depth"), (160, 120)),
+    "stereo_rgb_64x48": Side(("proprio", "stereo_rgb"), (64, 48)),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """See `dexgrasp bench sim --help`."""
+    parser.add_argument("--config", type=Path, default=Path("config/laptop_depth.yaml"))
+    parser.add_argument("--envs", type=int, default=256)
+    parser.add_argument("--control-hz", type=float, default=60.0)
+    parser.add_argument("--scaling-envs", type=int, nargs="+", default=[64, 256, 1024])
+    parser.add_argument("--repeats", type=int, default=3)
+
+
+def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings and figures.
+
+    `state_ratio` and `depth_64x48_ratio` are against the raw batch, `gymnasium_ratio` is ours over
+    Gymnasium's loop, both with 64x48 depth images (None where Gymnasium is not installed);
+    `fabric_fraction` is the share of the geometric fabric in a control step with it, and
+    `scaling_ratio` the largest cost per environment over that of the smallest number of them.
+    """
+    torch.set_num_threads(1)
+    config = grasp_config(args.config, args.control_hz).task
+    with _one_core():
+        rates = _medians(_sides(config, args.envs, args.scaling_envs), args.repeats)
+    cost_us = {count: 1e6 / rates[f"state_{count}_envs"] for count in args.scaling_envs}
+    figures = {
+        "state_ratio": _ratio(rates, "state", "raw_batch"),
+        "depth_64x48_ratio": _ratio(rates, "depth_64x48", "raw_batch"),
+        "gymnasium_ratio": _ratio(rates, "depth_64x48", "gymnasium_depth_64x48"),
+        "fabric_fraction": _ratio(rates, "state_fabric", "fabric_alone"),
+        "scaling_ratio": round(max(cost_us.values()) / cost_us[min(cost_us)], 3),
+        "cost_per_env_step_us": {str(count): round(cost, 1) for count, cost in cost_us.items()},
+        "steps_per_s": {name: round(rate) for name, rate in rates.items()},
+    }
+    settings = {
+        "envs": args.envs,
+        "control_hz": args.control_hz,
+        "physics_hz": round(1 / config.physics.timestep_s),
+        "objects": len(config.objects),
+        "repeats": args.repeats,
+        "cores": 1,
+    }
+    return settings, figures
+
+
+def _sides(
+    config: GraspConfig, envs: int, scaling_envs: Sequence[int]
+) -> dict[str, Callable[[], float | None]]:
+    """Name of a side to what measures its control steps per second."""
+    sides: dict[str, Callable[[], float | None]] = {
+        "raw_batch": lambda: _raw_steps_per_s(config, envs)
+    }
+    for name, side in SIDES.items():
+        sides[name] = lambda side=side: _task_steps_per_s(config, side, envs)
+    for count in scaling_envs:
+        sides[f"state_{count}_envs"] = lambda count=count: _task_steps_per_s(
+            config, SIDES["state"], count
+        )
+    fabric = replace(config, action=FabricConfig())
+    sides["state_fabric"] = lambda: _play(fabric, _fabric_tape(fabric), SIDES["state"], envs)
+    sides["fabric_alone"] = lambda: _fabric_steps_per_s(fabric, envs)
+    sides["gymnasium_state"] = lambda: gymnasium_steps_per_s(config, _joint_targets(config, 1))
+    sides["gymnasium_depth_64x48"] = lambda: gymnasium_steps_per_s(
+        config, _joint_targets(config, 1), (64, 48)
+    )
+    return sides
+
+
+def _medians(sides: dict[str, Callable[[], float | None]], repeats: int) -> dict[str, float]:
+    """The median rate of each side that can run, all measured in turn."""
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    with tqdm(total=repeats * len(sides), desc="bench sim", unit="run") as bar:
+        for _ in range(repeats):
+            for name, run in sides.items():
+                if (rate := run()) is not None:
+                    found[name].append(rate)
+                bar.update()
+    return {name: statistics.median(rates) for name, rates in found.items() if rates}
+
+
+def _ratio(rates: dict[str, float], name: str, other: str) -> float | None:
+    """One side's rate over another's; None where the other could not run."""
+    return round(rates[name] / rates[other], 3) if other in rates else None
+
+
+def _raw_steps_per_s(config: GraspConfig, envs: int) -> float:
+    """MuJoCo's batch from the task's own start, with the task's own joint targets."""
+    targets = _joint_targets(config, envs)
+    env = GraspEnv(config, envs, seed=0, threads=1, groups=SIDES["state"].groups)
+    env.reset(allocate(env))
+    robot = load_robot()
+    kinds = build_models(robot, config.table, config.objects, config.physics)
+    models = [kinds[index] for index in env.object_index.tolist()]
+    batch = Batch(models[0], nsim=envs, nthread=1)
+    batch.set_models(models)
+    batch.state[:] = env.engine.state_dict()["state"].numpy()
+    env.close()
+    control = batch.bind("ctrl")
+    columns = [models[0].actuator(name).id for name in robot.joint_names]
+    started_s = time.perf_counter()
+    for target in targets.numpy():
+        control[:, columns] = target
+        batch.step(nstep=config.physics_steps)
+    return len(targets) * envs / (time.perf_counter() - started_s)
+
+
+def _joint_targets(config: GraspConfig, envs: int) -> Tensor:
+    """What the task commands while the tape plays, [T, envs, 23] rad."""
+    robot = load_robot()
+    decoder = make_decoder(config.action, robot, envs, config.control_dt_s)
+    actions = grasp_tape(config)
+    return torch.stack([decoder.decode(action.expand(envs, -1)).clone() for action in actions])
+
+
+def _task_steps_per_s(config: GraspConfig, side: Side, envs: int) -> float:
+    if side.image:
+        width, height = side.image
+        config = replace(config, camera=replace(config.camera, width=width, height=height))
+    return _play(config, grasp_tape(config), side, envs)
+
+
+def _fabric_steps_per_s(config: GraspConfig, envs: int) -> float:
+    """The decoder alone, without physics."""
+    tape = _fabric_tape(config)
+    decoder = make_decoder(config.action, load_robot(), envs, config.control_dt_s)
+    decoder.decode(tape[0].expand(envs, -1))
+    started_s = time.perf_counter()
+    for action in tape:
+        decoder.decode(action.expand(envs, -1))
+    return len(tape) * envs / (time.perf_counter() - started_s)
+
+
+def _fabric_tape(config: GraspConfig) -> Tensor:
+    """Actions [T, 11] for one second: a new goal every quarter."""
+    generator = torch.Generator().manual_seed(0)
+    goals = torch.rand(4, len(config.action.dimensions), generator=generator) * 2 - 1
+    return goals.repeat_interleave(round(config.control_hz / 4), dim=0)
+
+
+@torch.inference_mode()
+def _play(config: GraspConfig, tape: Tensor, side: Side, envs: int) -> float:
+    """Control steps per second of all environments together."""
+    env = GraspEnv(config, envs, seed=0, threads=1, groups=side.groups)
+    try:
+        out = allocate(env)
+        env.reset(out)  # compiles the image kernels before the clock starts
+        started_s = time.perf_counter()
+        for action in tape:
+            env.step(action.expand(envs, -1), out)
+        return len(tape) * envs / (time.perf_counter() - started_s)
+    finally:
+        env.close()
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    """Keeps this process on one core: renderers that start threads get no more than the others."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
