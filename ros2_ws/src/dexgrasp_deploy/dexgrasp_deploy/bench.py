@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 BENCHMARKS = {
+    "capacity": "dexgrasp_learner.benchmarks.capacity",
     "equivalence": "dexgrasp_learner.benchmarks.equivalence",
     "learner": "dexgrasp_learner.benchmarks.learner",
     "pipeline": "dexgrasp_learner.benchmarks.pipeline",

@@ -28,6 +28,9 @@ COMMANDS = {
     "inspect": Command("dexgrasp_sim.inspect", "describe the robot or the observations"),
     "render": Command("dexgrasp_sim.render", "show what the simulated cameras see"),
     "up": Command("dexgrasp_deploy.up", "start the ROS nodes of a robot or of a run"),
+    "plan-capacity": Command(
+        "dexgrasp_learner.plan_capacity", "predict how many environments fit on GPUs"
+    ),
     "bench": Command("dexgrasp_deploy.bench", "measure speed and latency"),
     "doctor": Command("dexgrasp_deploy.doctor", "check this machine and the installation"),
 }

@@ -18,7 +18,7 @@ from dexgrasp_deploy.observation import FreshnessConfig, PolicyObserver, UnfitIn
 from dexgrasp_deploy.policy_runtime import PolicyRuntime, predicted_object_position
 from dexgrasp_deploy.safety import SafetyConfig, SafetyFilter
 from dexgrasp_sim.config import STRICT
-from dexgrasp_sim.control.action_decoder import ActionDecoder
+from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS
 from dexgrasp_sim.robot.urdf import RobotModel
 
@@ -134,7 +134,9 @@ class ControlLoop:
         self._port = port
         self._clock = clock
         self._observer = PolicyObserver(runtime.manifest, robot, config.freshness)
-        self._decoder = ActionDecoder(task.action, robot, 1, task.control_dt_s)
+        self._decoder = make_decoder(
+            task.action, robot, 1, task.control_dt_s, difficulty=task.difficulty
+        )
         self._safety = SafetyFilter(robot, config.safety, task.control_dt_s)
         self._arm = robot.joint_indices(ARM_JOINTS)
         self._shadow = False
@@ -222,7 +224,7 @@ class ControlLoop:
         assert self._approach is not None
         position, _ = self._observer.joints(self._port.joints(), now_s)
         if self._shadow:
-            self._begin(now_s)
+            self._begin(now_s, stands_at=position)
             return
         self._command(self._approach.at(now_s), position, now_s)
         if not self.episode.active:
@@ -238,9 +240,16 @@ class ControlLoop:
             else:
                 self.episode.fault(Reason.APPROACH_TIMEOUT, now_s)
 
-    def _begin(self, now_s: float) -> None:
+    def _begin(self, now_s: float, stands_at: Vector | None = None) -> None:
+        """Lets the policy act from now on; `stands_at` is None at the start posture."""
         self._runtime.reset()
-        self._decoder.reset()
+        if stands_at is None:
+            self._decoder.reset()
+        else:
+            try:
+                self._decoder.reset(None, torch.from_numpy(stands_at).float().unsqueeze(0))
+            except ValueError as error:
+                raise UnfitInput(Reason.START_POSTURE_TOO_FAR, str(error)) from None
         action_dim = len(self._runtime.manifest.action_names)
         self.progress = Progress(action=np.zeros(action_dim, np.float32))
         self.episode.enter(State.RUNNING, Reason.START_POSTURE_REACHED, now_s)

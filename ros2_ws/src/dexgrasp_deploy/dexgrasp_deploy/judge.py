@@ -11,7 +11,7 @@ from dexgrasp_deploy.drivers.base import JointSample
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS, GRASP_CENTER
 from dexgrasp_sim.robot.urdf import RobotModel
-from dexgrasp_sim.tasks.grasp.config import SuccessConfig
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 
 def summarize(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -40,24 +40,26 @@ def summarize(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 class GraspJudge:
-    """A success: lifted, held so until the end, and the hand still at the object.
+    """A success: brought to the goal region, held there to the end, and the hand still at it.
 
-    That is the `success` of a training episode, from topics instead of the simulator's memory.
+    That is the `success` of a training episode, see `SuccessConfig`, from topics instead of the
+    simulator's memory.
     """
 
-    def __init__(self, robot: RobotModel, rule: SuccessConfig, start_height_m: float) -> None:
+    def __init__(self, robot: RobotModel, task: GraspConfig, start_height_m: float) -> None:
         """Begins an episode.
 
         Args:
             robot: The robot.
-            rule: The training task's rule.
+            task: The training task; it has the rule and the goal.
             start_height_m: Height of the object's centre at rest, base frame.
         """
-        self._rule = rule
+        self._rule = task.success
+        self._goal_m = np.array(task.goal_at(start_height_m))
         self._names = robot.joint_names
         self._kinematics = Kinematics(robot, (*FINGERTIPS, GRASP_CENTER))
         self._start_height_m = start_height_m
-        self._lifted_since_s: float | None = None
+        self._inside_since_s: float | None = None
         self._position: NDArray[np.float64] | None = None
         self._stamp_s = 0.0
         self.max_lift_m = 0.0
@@ -67,10 +69,11 @@ class GraspJudge:
         lift_m = float(object_position[2]) - self._start_height_m
         self.max_lift_m = max(self.max_lift_m, lift_m)
         self._position, self._stamp_s = object_position, stamp_s
-        if lift_m <= self._rule.height_m:
-            self._lifted_since_s = None
-        elif self._lifted_since_s is None:
-            self._lifted_since_s = stamp_s
+        distance_m = float(np.linalg.norm(object_position - self._goal_m))
+        if not self._rule.in_region(lift_m, distance_m):
+            self._inside_since_s = None
+        elif self._inside_since_s is None:
+            self._inside_since_s = stamp_s
 
     def success(self, joints: JointSample) -> bool:
         """The verdict at the end of the episode.
@@ -78,9 +81,9 @@ class GraspJudge:
         Args:
             joints: The robot at that time.
         """
-        if self._lifted_since_s is None or self._position is None:
+        if self._inside_since_s is None or self._position is None:
             return False
-        held = self._stamp_s - self._lifted_since_s >= self._rule.hold_s
+        held = self._stamp_s - self._inside_since_s >= self._rule.hold_s
         return held and self._farthest_m(joints, self._position) < self._rule.reach_m
 
     def _farthest_m(self, joints: JointSample, object_position: NDArray[np.float64]) -> float:

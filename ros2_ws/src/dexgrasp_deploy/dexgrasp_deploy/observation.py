@@ -13,7 +13,7 @@ from dexgrasp_deploy.drivers.base import CameraSample, JointSample
 from dexgrasp_deploy.episode import Reason
 from dexgrasp_learner.bundle import BundleManifest
 from dexgrasp_sim.config import STRICT, ConfigError
-from dexgrasp_sim.control.action_decoder import ActionDecoder
+from dexgrasp_sim.control.decoder import Decoder
 from dexgrasp_sim.control.proprioception import Proprioception
 from dexgrasp_sim.robot.urdf import RobotModel
 from dexgrasp_sim.vision.camera import CameraConfig
@@ -80,6 +80,7 @@ class PolicyObserver:
         self._manifest = manifest
         self._proprioception = Proprioception(robot, manifest.task.action)
         self._proprio = self._proprioception.spec.empty(1)
+        self._sees_velocities = manifest.task.observation_noise.joint_velocities
 
     @property
     def needs_image(self) -> bool:
@@ -115,7 +116,7 @@ class PolicyObserver:
         position: NDArray[np.float64],
         velocity: NDArray[np.float64],
         image: CameraSample | None,
-        decoder: ActionDecoder,
+        decoder: Decoder,
         last_action: NDArray[np.float32],
         time_fraction: float,
         now_s: float,
@@ -137,9 +138,10 @@ class PolicyObserver:
         Raises:
             UnfitInput: The image is missing, too old or of another kind.
         """
+        seen = velocity if self._sees_velocities else np.zeros_like(velocity)
         self._proprioception.observe(
             torch.from_numpy(position).float().unsqueeze(0),
-            torch.from_numpy(velocity).float().unsqueeze(0),
+            torch.from_numpy(seen).float().unsqueeze(0),
             decoder,
             torch.from_numpy(last_action).unsqueeze(0),
             torch.tensor([time_fraction]),

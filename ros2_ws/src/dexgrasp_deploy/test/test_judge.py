@@ -8,9 +8,10 @@ from dexgrasp_deploy.drivers.base import JointSample
 from dexgrasp_deploy.judge import GraspJudge, summarize
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.kuka_allegro import GRASP_CENTER, RESET_POSTURE
-from dexgrasp_sim.tasks.grasp.config import SuccessConfig
+from dexgrasp_sim.tasks.grasp.config import GraspConfig, SuccessConfig
 
 RULE = SuccessConfig(height_m=0.10, hold_s=0.5, reach_m=0.20)
+TASK = GraspConfig(success=RULE)
 START_M = 0.30
 
 
@@ -26,8 +27,8 @@ def in_hand(robot):
     return frames.position[0, 0].double().numpy()
 
 
-def judged(robot, joints, poses):
-    judge = GraspJudge(robot, RULE, START_M)
+def judged(robot, joints, poses, task=TASK):
+    judge = GraspJudge(robot, task, START_M)
     for stamp_s, position in poses:
         judge.observe(np.asarray(position), stamp_s)
     return judge.success(joints), judge.max_lift_m
@@ -56,6 +57,19 @@ def test_just_the_height_is_not_enough(robot, joints, in_hand):
 def test_lifted_but_not_in_the_hand_is_none(robot, joints, in_hand):
     away = in_hand + np.array([0.25, 0.0, 0.0])
     assert not judged(robot, joints, [(0.0, away), (1.0, away)])[0]
+
+
+def test_with_a_goal_of_its_own_the_place_counts_and_not_the_height(robot, joints, in_hand):
+    rule = SuccessConfig(goal_radius_m=0.1, hold_s=0.5)
+    goal = in_hand + np.array([0.0, 0.06, 0.07])  # 9.2 cm away
+    task = GraspConfig(success=rule, goal_m=tuple(goal.tolist()))
+    held = [(0.0, in_hand), (0.6, in_hand)]
+    assert judged(robot, joints, held, task)[0]
+    goal[2] += 0.02
+    further = GraspConfig(success=rule, goal_m=tuple(goal.tolist()))
+    assert not judged(robot, joints, held, further)[0]
+    passed = [(0.0, in_hand), (0.3, in_hand - [0.0, 0.02, 0.0]), (0.7, in_hand)]
+    assert not judged(robot, joints, passed, task)[0]
 
 
 def test_no_pose_is_no_success(robot, joints):

@@ -14,15 +14,26 @@ from dexgrasp_deploy.report import learning_curve, read_metrics, write_report
 OBJECTS = ("box", "cylinder", "<ball>")
 
 
-def evaluation(success, **rates):
+def figures_of(success):
     return {
-        "policy": "any",
         "episodes": 321,
         "success_rate": success,
+        "success_low": max(0.0, success - 0.03),
+        "success_high": min(1.0, success + 0.02),
+        "time_to_goal_s": 2.345 if success else None,
         "drop_rate": 0.0625,
+        "in_goal_region_fraction": success / 2,
+    }
+
+
+def evaluation(success, **rates):
+    return {
+        **figures_of(success),
+        "policy": "any",
+        "objects": len(OBJECTS),
         "max_lift_m": 0.2,
         "episode_return": 3.0,
-        "per_object": {name: rates.get(name, success) for name in OBJECTS},
+        "per_object": {name: figures_of(rates.get(name, success)) for name in OBJECTS},
         "seed": 1,
     }
 
@@ -103,9 +114,14 @@ def test_the_page_holds_the_figures(tmp_path, figures):
     assert "7.89 minutes in all" in page and figures["training"]["run_dir"] in page
     assert 'src="grasps.mp4"' in page
     rows = cells(page)
-    assert rows[0] == ["policy", "", "success", "dropped", *OBJECTS]
-    assert ["trained", "", "0.938", "0.062", "0.812", "0.938", "0.938"] in rows
-    assert ["swapped images", "", "0.125", "0.062", "0.125", "0.125", "0.125"] in rows
+    interval = "95\N{NO-BREAK SPACE}% interval"
+    assert rows[0] == ["policy", "", "success", interval, "to goal", "dropped", *OBJECTS]
+    trained = ["0.938", "0.907 to 0.958", "2.35 s", "0.062", "0.812", "0.938", "0.938"]
+    assert ["trained", "", *trained] in rows
+    untrained = ["0.000", "0.000 to 0.020", "never", "0.062", "0.000", "0.000", "0.000"]
+    assert ["untrained", "", *untrained] in rows
+    swapped = ["0.125", "0.095 to 0.145", "2.35 s", "0.062", "0.125", "0.125", "0.125"]
+    assert ["swapped images", "", *swapped] in rows
     assert [row[0] for row in rows[1:5]] == list(figures["evaluations"])
     assert "2 of 3 episodes succeed" in page and "15.0&nbsp;Hz, 4 control" in page
     assert ["box", "failure", "0.21 m", "68", "1", "3"] in rows

@@ -87,7 +87,7 @@ def test_same_actions_give_the_same_episode_as_in_training(
     for number in range(3):
         actions, expected, success = scripted_episode(manifest.task, number)
         port.world.reset()
-        port.judge = GraspJudge(robot, manifest.task.success, port.world.start_height_m)
+        port.judge = GraspJudge(robot, manifest.task, port.world.start_height_m)
         policy = Replay(manifest, actions.numpy())
         loop = ControlLoop(policy, robot, port, clock, config)
         loop.start()

@@ -72,7 +72,8 @@ class BundleManifest:
         auxiliary: The group that the policy predicts beside its action, None for none.
         robot: The robot.
         task: The training task: control rate, episode length, meaning of the action, camera with
-            its range and pose; and all that the simulated twin needs.
+            its range and pose; and all that the simulated twin needs. Its difficulty, on which
+            the fabric's damping depends, is the one that the policy was last trained at.
         training: The rest of the training run's configuration.
         training_commit: Git commit that trained it, "" when not known.
         files: SHA-256 of every other file of the bundle.

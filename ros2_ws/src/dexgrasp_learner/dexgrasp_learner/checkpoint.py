@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save
 
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor
-from dexgrasp_sim.config import ConfigError, parse_config, to_dict
+from dexgrasp_sim.config import ConfigError, parse_config, replace, to_dict
 from dexgrasp_sim.specs import TensorSpec, schema_hash
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.observations import all_specs
@@ -110,7 +110,7 @@ def load_training(checkpoint: Path, algorithm_keys: Collection[str]) -> dict[str
     Raises:
         ConfigError: Another algorithm made it.
     """
-    training = torch.load(checkpoint / "training.pt", weights_only=True)
+    training = torch.load(checkpoint / "training.pt", map_location="cpu", weights_only=True)
     if set(training["algorithm"]) != set(algorithm_keys):
         raise ConfigError(
             f"{checkpoint}: has {sorted(training['algorithm'])}, needed are "
@@ -122,12 +122,16 @@ def load_training(checkpoint: Path, algorithm_keys: Collection[str]) -> dict[str
 def load_actor(path: Path) -> tuple[Actor, RunConfig, dict[str, TensorSpec]]:
     """The policy of a checkpoint, with the run's config and the specs of all groups.
 
+    The config's task is at the difficulty that the policy was last trained at.
+
     Raises:
         ConfigError: No checkpoint there, or it was made for other observations than this code's.
     """
     checkpoint = find_checkpoint(path)
     state = load_state(checkpoint)
     config = parse_config(RunConfig, state["config"], source=str(checkpoint))
+    reached = state.get("adr", {}).get("difficulty", config.task.difficulty)
+    config = replace(config, task=replace(config.task, difficulty=reached))
     specs = all_specs(config.task)
     actor = build_actor(config.network, specs, len(config.task.action.dimensions))
     found = policy_schema(actor, config.task)

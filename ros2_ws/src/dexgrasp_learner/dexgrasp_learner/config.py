@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from dexgrasp_learner.algorithms.distillation import DistillationConfig
-from dexgrasp_learner.algorithms.ppo import PpoConfig
+from dexgrasp_learner.algorithms.config import DistillationConfig, PpoConfig
 from dexgrasp_learner.curriculum import AdrConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_sim.config import STRICT, load_config
@@ -64,6 +63,7 @@ class TrainingConfig:
 
     Attributes:
         horizon: Steps of a rollout.
+        device: Where the networks compute: `cpu`, `cuda`, or `auto`, a GPU if there is one.
         iterations: Rollouts and updates.
         max_minutes: The run ends after this long even if iterations are left; None: no limit.
         checkpoint_every: Iterations between checkpoints.
@@ -76,6 +76,7 @@ class TrainingConfig:
     """
 
     horizon: Count = 16
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
     iterations: Count = 300
     max_minutes: Positive | None = None
     checkpoint_every: Count = 50
@@ -116,7 +117,7 @@ class RunConfig:
                 f"{camera.far_m}; change one pair"
             )
         for name, algorithm in (("ppo", self.ppo), ("distillation", self.distillation)):
-            pieces = algorithm.minibatches * algorithm.micro_batches
+            pieces = algorithm.minibatches * (algorithm.micro_batches or 1)
             if pieces > self.simulators.num_envs:
                 raise ValueError(
                     f"{name}.minibatches * micro_batches = {pieces} is more than "

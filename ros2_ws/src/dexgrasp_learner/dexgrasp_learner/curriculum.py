@@ -14,7 +14,7 @@ from torch import Tensor
 from dexgrasp_sim.config import STRICT
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.curriculum import current_ranges
-from dexgrasp_sim.vec_env import EPISODE_FIELDS
+from dexgrasp_sim.vec_env import EPISODE_FIELDS, whole_episodes
 
 _SUCCESS = EPISODE_FIELDS.index("success")
 Count = Annotated[int, Field(gt=0)]
@@ -91,7 +91,8 @@ class AdrController:
         """
         if not self._config.enabled:
             return False
-        for success in episode[ended][:, _SUCCESS].to(torch.float64).tolist():
+        whole = whole_episodes(episode, ended)
+        for success in whole[:, _SUCCESS].to(torch.float64).tolist():
             self.episodes += 1
             window = min(self.episodes, self._config.smoothing_episodes)
             self.success += (success - self.success) / window

@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from dexgrasp_learner.evaluation import Evaluation, as_text, summarize
 from dexgrasp_learner.networks.policy import Actor, build_actor
 from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.tasks.grasp.object_sets import OBJECT_SETS, object_set
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
 from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
 
@@ -26,28 +28,6 @@ _IMAGE_GROUPS = ("depth", "stereo_rgb")
 PolicyFactory = Callable[[GraspEnv], Callable[[dict[str, Tensor], Tensor], Tensor]]
 """Makes, for a batch of environments, a function of observations {group: [N, ...]} and start flags
 [N] that gives actions [N, A]."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Figures over episodes that all ran to their end, one per environment.
-
-    Attributes:
-        success_rate: Fraction of episodes that ended with the object lifted and held.
-        drop_rate: Fraction in which the object was lifted and lost again.
-        max_lift_m: Mean over episodes of the greatest height above the start.
-        episode_return: Mean sum of rewards.
-        per_object: Success rate by object name.
-    """
-
-    policy: str
-    episodes: int
-    success_rate: float
-    drop_rate: float
-    max_lift_m: float
-    episode_return: float
-    per_object: dict[str, float]
-    seed: int
 
 
 def evaluate(
@@ -60,7 +40,7 @@ def evaluate(
     threads: int = 2,
     show_progress: bool = False,
 ) -> Evaluation:
-    """Runs every environment for exactly one episode.
+    """Runs every environment for exactly one episode, the objects in turn.
 
     Args:
         name: Goes into the result.
@@ -85,7 +65,7 @@ def evaluate(
             finally:
                 env.close()
             bar.update(count)
-    return _summarize(name, torch.cat(rows), config, seed)
+    return summarize(name, torch.cat(rows), [item.name for item in config.objects], seed)
 
 
 def evaluate_actor(
@@ -162,24 +142,27 @@ def _run_batch(env: GraspEnv, make_policy: PolicyFactory) -> Tensor:
     return rows
 
 
-def _summarize(name: str, rows: Tensor, config: GraspConfig, seed: int) -> Evaluation:
-    mean = dict(zip(EPISODE_FIELDS, rows.mean(dim=0).tolist(), strict=True))
-    success, kind = (rows[:, EPISODE_FIELDS.index(field)] for field in ("success", "object"))
-    per_object = {
-        item.name: round(success[kind == index].mean().item(), 4)
-        for index, item in enumerate(config.objects)
-        if (kind == index).any()
-    }
-    return Evaluation(
-        policy=name,
-        episodes=len(rows),
-        success_rate=round(mean["success"], 4),
-        drop_rate=round(mean["dropped"], 4),
-        max_lift_m=round(mean["max_lift_m"], 4),
-        episode_return=round(mean["return"], 4),
-        per_object=per_object,
-        seed=seed,
-    )
+def choose_objects(config: GraspConfig, choice: str) -> GraspConfig:
+    """The task with other objects.
+
+    Args:
+        config: The task.
+        choice: The name of a set, or names of the config's objects with commas between.
+
+    Raises:
+        ConfigError: There is no such set or object.
+    """
+    if choice in OBJECT_SETS:
+        return replace(config, objects=object_set(choice))
+    known = {item.name: item for item in config.objects}
+    names = [name.strip() for name in choice.split(",")]
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"--objects {choice}: {name!r} is no set and no object of the config; the sets "
+                f"are {', '.join(OBJECT_SETS)}, the objects {', '.join(known)}"
+            )
+    return replace(config, objects=tuple(known[name] for name in dict.fromkeys(names)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -187,6 +170,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", help="`scripted`, `untrained`, or a run or checkpoint folder")
     parser.add_argument("--config", type=Path, help="task; a checkpoint brings its own")
     parser.add_argument("--episodes", type=int, default=200)
+    parser.add_argument(
+        "--objects",
+        metavar="SET",
+        help=f"{', '.join(OBJECT_SETS)}, or names of the config's objects with commas between",
+    )
     parser.add_argument("--seed", type=int, default=2_000_003)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
@@ -211,45 +199,55 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(asdict(result)))
         return 0
-    print(f"{result.policy}: {result.success_rate:.3f} of {result.episodes} episodes succeed")
-    for name, rate in result.per_object.items():
-        print(f"  {name:<12} {rate:.3f}")
-    print(f"  dropped {result.drop_rate:.3f}, mean highest lift {result.max_lift_m:.3f} m")
+    print(as_text(result))
     return 0
 
 
 def _evaluate_named(args: argparse.Namespace) -> Evaluation:
-    from dexgrasp_learner.checkpoint import load_actor, policy_schema
     from dexgrasp_learner.config import RunConfig, load_run_config
     from dexgrasp_sim.config import to_dict
     from dexgrasp_sim.tasks.grasp.observations import grasp_specs
 
     torch.set_num_threads(1)
-    common = {"episodes": args.episodes, "seed": args.seed, "threads": args.threads}
     if args.policy not in ("scripted", "untrained"):
-        actor, config, _ = load_actor(Path(args.policy))
-        if args.config:
-            schema = policy_schema(actor, config.task)
-            config = load_run_config(args.config, args.overrides)
-            if policy_schema(actor, config.task) != schema:
-                raise ConfigError(
-                    f"--config {args.config}: {args.policy} was trained for other observations; "
-                    "give the camera and the action of the run's config.yaml"
-                )
-        return evaluate_actor(
-            actor,
-            config.task,
-            swap_images=args.swap_images,
-            name="swapped images" if args.swap_images else "trained",
-            show_progress=not args.json,
-            **common,
-        )
+        return _evaluate_checkpoint(args)
     config = load_run_config(args.config, args.overrides) if args.config else RunConfig()
+    task = _chosen_task(config.task, args)
+    common = {"episodes": args.episodes, "seed": args.seed, "threads": args.threads}
     if args.policy == "scripted":
         return evaluate(
-            "scripted", scripted_policy, config.task, (), show_progress=not args.json, **common
+            "scripted", scripted_policy, task, (), show_progress=not args.json, **common
         )
-    specs = grasp_specs(to_dict(config.task), config.groups)
+    specs = grasp_specs(to_dict(task), config.groups)
     by_name = {spec.name: spec for spec in specs.observation_specs}
     actor = build_actor(config.network, by_name, specs.action_dim, seed=config.seed)
-    return evaluate_actor(actor, config.task, name="untrained", **common)
+    return evaluate_actor(actor, task, name="untrained", **common)
+
+
+def _evaluate_checkpoint(args: argparse.Namespace) -> Evaluation:
+    from dexgrasp_learner.checkpoint import load_actor, policy_schema
+    from dexgrasp_learner.config import load_run_config
+
+    actor, config, _ = load_actor(Path(args.policy))
+    if args.config:
+        schema = policy_schema(actor, config.task)
+        config = load_run_config(args.config, args.overrides)
+        if policy_schema(actor, config.task) != schema:
+            raise ConfigError(
+                f"--config {args.config}: {args.policy} was trained for other observations; "
+                "give the camera and the action of the run's config.yaml"
+            )
+    return evaluate_actor(
+        actor,
+        _chosen_task(config.task, args),
+        episodes=args.episodes,
+        seed=args.seed,
+        threads=args.threads,
+        swap_images=args.swap_images,
+        name="swapped images" if args.swap_images else "trained",
+        show_progress=not args.json,
+    )
+
+
+def _chosen_task(config: GraspConfig, args: argparse.Namespace) -> GraspConfig:
+    return choose_objects(config, args.objects) if args.objects is not None else config

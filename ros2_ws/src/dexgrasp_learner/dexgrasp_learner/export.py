@@ -30,7 +30,7 @@ from dexgrasp_learner.checkpoint import find_checkpoint, load_actor
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.policy import Actor
 from dexgrasp_sim.config import ConfigError, replace, to_dict
-from dexgrasp_sim.control.action_decoder import ActionDecoder
+from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.robot.kuka_allegro import URDF_PATH, load_robot
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
@@ -213,7 +213,7 @@ def _write_vectors(path: Path, actor: Actor, recorded: Mapping[str, Tensor]) -> 
 
 def _robot_identity(task: GraspConfig) -> RobotIdentity:
     robot = load_robot()
-    start = ActionDecoder(task.action, robot, 1, task.control_dt_s).start_position
+    start = make_decoder(task.action, robot, 1, task.control_dt_s).start_position
     return RobotIdentity(
         robot.name,
         sha256(URDF_PATH.read_bytes()).hexdigest(),

@@ -3,66 +3,16 @@
 import json
 import math
 import sys
-from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
-import torch
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
-
-from dexgrasp_sim.vec_env import EPISODE_FIELDS
 
 
 def warn(text: str) -> None:
     """A line on stderr, above the progress bar if there is one."""
     tqdm.write(f"dexgrasp: {text}", file=sys.stderr)
-
-
-class EpisodeStatistics:
-    """Figures over the last episodes that ended, from the `episode` rows of a rollout."""
-
-    def __init__(self, window: int = 300) -> None:
-        """Args:
-        window: How many episodes the figures look back.
-        """
-        self._rows: deque[list[float]] = deque(maxlen=window)
-        self.count = 0
-
-    def add(self, episode: Tensor, ended: Tensor) -> None:
-        """Takes the rows [..., E] where `ended` [...] bool is set."""
-        rows = episode[ended].tolist()
-        self._rows.extend(rows)
-        self.count += len(rows)
-
-    @property
-    def success(self) -> float:
-        """Fraction of successes among the last episodes; NaN before any ended."""
-        return self.means()["success"] if self._rows else math.nan
-
-    def means(self) -> dict[str, float]:
-        """Mean of every episode field (but the object index) over the last episodes."""
-        if not self._rows:
-            return {}
-        columns = torch.tensor(list(self._rows)).mean(dim=0).tolist()
-        return {
-            name: value
-            for name, value in zip(EPISODE_FIELDS, columns, strict=True)
-            if name != "object"
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
-        return {"count": self.count, "rows": list(self._rows)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`."""
-        self.count = state["count"]
-        self._rows.clear()
-        self._rows.extend(state["rows"])
 
 
 class MetricsWriter:
@@ -136,15 +86,8 @@ class Progress:
         rate = self._bar.format_dict["rate"]
         return (self._bar.total - self._bar.n) / rate if rate else math.nan
 
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Takes the bar away; idempotent."""
         self._bar.close()
 
 

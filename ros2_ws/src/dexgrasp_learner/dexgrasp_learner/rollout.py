@@ -3,12 +3,19 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-_RESULTS = ("reward", "terminated", "truncated")
+from dexgrasp_learner.image_storage import ImagePrefetch
+from dexgrasp_learner.stopwatch import Stopwatch
+
+_RESULTS = ("reward", "terminated", "truncated", "valid")
 _PRIVATE = ("start", "mean", "log_prob", "values", "returns", "advantages")
+_IMAGES_AT_ONCE = {"cpu": 256, "cuda": 4096}
+"""Images in a micro-batch where the settings do not say. On the CPU fewer save no more time in the
+cache and more cost memory: `dexgrasp bench learner`; a GPU needs more to be busy."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,7 @@ class Batch:
         values: float32 [T, n].
         returns: float32 [T, n].
         advantages: float32 [T, n].
+        valid: bool [T, n], or None where all steps of the rollout are.
     """
 
     observations: dict[str, Tensor]
@@ -36,20 +44,22 @@ class Batch:
     values: Tensor
     returns: Tensor
     advantages: Tensor
+    valid: Tensor | None
 
 
 class Rollout:
     """T steps of N environments, plus the slot after them.
 
     The observations stand in the pool's tensors and are not copied; only where the learner
-    computes on another device, that device holds one mirror of them, filled slot by slot. A batch
-    copies the observations of its own environments only.
+    computes on another device, that device holds one mirror of them, filled slot by slot, in which
+    images can be left out: they then come to the device slot by slot to act, and piece by piece to
+    learn. A batch copies the observations of its own environments only.
 
     Attributes:
         horizon: T.
         num_envs: N.
         device: Where the learner computes.
-        observations: Group name to [T + 1, N, ...] in its stored type.
+        observations: Group name to [T + 1, N, ...] in its stored type, where it is stored.
         start: bool [T + 1, N], True where a slot holds the first observation of an episode.
         actions: float32 [T, N, A], what was sent to the environments (not clipped).
         mean: float32 [T, N, A], mean actions in reinforcement learning, the teacher's actions in
@@ -58,8 +68,12 @@ class Rollout:
         values: float32 [T + 1, N], the critic's values, in units of the reward.
         returns: float32 [T, N], targets of the critic.
         advantages: float32 [T, N], normalised.
+        valid: bool [T, N], False where action t has no real result, as when its simulator broke;
+            None where all have one. Known when the last slot is received.
+        log_std: float32 [A], of the distribution that drew the actions.
         memory: Net name to float32 [2, N, H], the memory after the newest step.
         start_memory: As `memory`, before step 0.
+        stopwatch: Takes the time of copies to another device, as `copy`.
     """
 
     def __init__(
@@ -68,26 +82,39 @@ class Rollout:
         groups: Sequence[str],
         memory_sizes: Mapping[str, int],
         device: torch.device | str = "cpu",
+        image_storage: Literal["device", "host"] = "device",
     ) -> None:
         """Wraps the tensors of an environment pool.
 
         Args:
-            tensors: Observation groups and results [T + 1, N, ...], `actions` [T, N, A].
+            tensors: Observation groups and results [T + 1, N, ...], `actions` [T, N, A]. Without
+                `valid` all results are real.
             groups: Observation groups that the learner reads.
             memory_sizes: Name of each net that acts during the rollout to the width of its memory
                 (0 without one).
             device: Where the learner computes.
+            image_storage: `host` leaves the images where the pool has them, also if that is the
+                same device: the same steps then run as on a GPU.
         """
+        self.stopwatch = Stopwatch()
         self.device = torch.device(device)
         self.horizon, self.num_envs, action_dim = tensors["actions"].shape
-        names = (*groups, *_RESULTS)
-        self._pool = {name: tensors[name] for name in (*names, "actions")}
+        tensors = {"valid": torch.ones_like(tensors["terminated"]), **tensors}
+        self._pool = {name: tensors[name] for name in (*groups, *_RESULTS, "actions")}
+        images = [name for name in groups if tensors[name].dim() > 3]
+        self._in_host = images if image_storage == "host" else []
         self._is_mirrored = tensors["actions"].device != self.device
         self._local = dict(self._pool)
         if self._is_mirrored:
-            self._local = {name: t.to(self.device) for name, t in self._pool.items()}
+            self._local = {
+                name: tensor if name in self._in_host else tensor.to(self.device)
+                for name, tensor in self._pool.items()
+            }
+        self._present: dict[str, Tensor] = {}
         self.observations = {name: self._local[name] for name in groups}
         self.actions = self._local["actions"]
+        self.valid: Tensor | None = None
+        self.log_std = torch.zeros(action_dim, device=self.device)
         self.start = self._private(1, dtype=torch.bool)
         self.mean = self._private(0, action_dim)
         self.log_prob = self._private(0)
@@ -117,15 +144,24 @@ class Rollout:
 
     def receive(self, slot: int) -> None:
         """Takes over a slot that the pool has completed; at slot 0 a new rollout begins."""
-        if self._is_mirrored:
-            for name in (*self.observations, *_RESULTS):
-                self._local[name][slot].copy_(self._pool[name][slot], non_blocking=True)
+        with self.stopwatch.measure("copy"):
+            if self._is_mirrored:
+                for name in (*self.observations, *_RESULTS):
+                    if name not in self._in_host:
+                        self._local[name][slot].copy_(self._pool[name][slot], non_blocking=True)
+            for name in self._in_host:
+                image = self._pool[name][slot : slot + 1]
+                self._present[name] = image.to(self.device, non_blocking=True)
         torch.logical_or(
             self._local["terminated"][slot], self._local["truncated"][slot], out=self.start[slot]
         )
         if slot == 0:
+            self.valid = None
             for name, memory in self.memory.items():
                 self.start_memory[name].copy_(memory)
+        if slot == self.horizon:
+            valid = self._local["valid"][1:]
+            self.valid = None if valid.all() else valid
 
     def publish_actions(self, slot: int, actions: Tensor) -> None:
         """Writes actions [N, A] where the pool sends them from."""
@@ -134,9 +170,45 @@ class Rollout:
             self._pool["actions"][slot] = actions.to(self._pool["actions"].device)
 
     def slot(self, slot: int) -> tuple[dict[str, Tensor], Tensor]:
-        """Observations [1, N, ...] (views) and start flags [1, N] of one slot."""
+        """Observations [1, N, ...] (views) and start flags [1, N] of the slot received last."""
         observations = {name: t[slot : slot + 1] for name, t in self.observations.items()}
-        return observations, self.start[slot : slot + 1]
+        return {**observations, **self._present}, self.start[slot : slot + 1]
+
+    def flat_observations(self, slot: int) -> dict[str, Tensor]:
+        """Flat observations [1, n, P] from which a valid step was made; empty if there is none."""
+        flat = {name: t[slot : slot + 1] for name, t in self.observations.items() if t.dim() == 3}
+        if self.valid is None:
+            return flat
+        valid = self.valid[slot]
+        return {name: t[:, valid] for name, t in flat.items()} if valid.any() else {}
+
+    def twin(self) -> "Rollout":
+        """A rollout of the same size with memory of its own, for `take`; not for acting."""
+        twin = copy.copy(self)
+        has_gpu = self.device.type == "cuda"
+        twin._local = {
+            name: torch.empty_like(tensor, pin_memory=has_gpu and tensor.device.type == "cpu")
+            for name, tensor in self._local.items()
+        }
+        twin._pool, twin._present = {}, {}
+        twin.observations = {name: twin._local[name] for name in self.observations}
+        twin.actions = twin._local["actions"]
+        for name in _PRIVATE:
+            setattr(twin, name, getattr(self, name).clone())
+        twin.memory = {name: memory.clone() for name, memory in self.memory.items()}
+        twin.start_memory = {name: memory.clone() for name, memory in self.memory.items()}
+        return twin
+
+    def take(self, other: "Rollout") -> None:
+        """Copies another rollout, of which this one is the `twin`, once it is finished."""
+        for name, tensor in self._local.items():
+            tensor.copy_(other._local[name])
+        for name in _PRIVATE:
+            getattr(self, name).copy_(getattr(other, name))
+        for name, memory in self.start_memory.items():
+            memory.copy_(other.start_memory[name])
+        self.log_std = other.log_std
+        self.valid = None if other.valid is None else self._local["valid"][1:]
 
     def part(self, envs: slice) -> "Rollout":
         """The environments [start, stop) as a rollout on the same tensors, for them to act alone.
@@ -146,6 +218,7 @@ class Rollout:
         part = copy.copy(self)
         part._pool = {name: tensor[:, envs] for name, tensor in self._pool.items()}
         part._local = {name: tensor[:, envs] for name, tensor in self._local.items()}
+        part._present = {}
         part.observations = {name: part._local[name] for name in self.observations}
         part.actions = part._local["actions"]
         part.num_envs = part.actions.shape[1]
@@ -160,14 +233,23 @@ class Rollout:
         for name in self.memory:
             self.memory[name] = torch.cat([part.memory[name] for part in parts], 1)
 
-    def batch(self, envs: Tensor) -> Batch:
-        """All T steps of the environments with the given indices (int64 [n])."""
+    def batch(self, envs: Tensor, images: Mapping[str, Tensor] | None = None) -> Batch:
+        """All T steps of the environments with the given indices (int64 [n]).
+
+        Args:
+            envs: The indices.
+            images: Groups that are on the device already.
+        """
+        images = images or {}
 
         def pick(tensor: Tensor) -> Tensor:
-            return tensor[: self.horizon].index_select(1, envs)
+            return tensor[: self.horizon].index_select(1, envs.to(tensor.device)).to(self.device)
 
         return Batch(
-            observations={name: pick(t) for name, t in self.observations.items()},
+            observations={
+                name: images[name] if name in images else pick(tensor)
+                for name, tensor in self.observations.items()
+            },
             start=pick(self.start),
             memory={name: memory[:, envs] for name, memory in self.start_memory.items()},
             actions=pick(self.actions),
@@ -176,28 +258,63 @@ class Rollout:
             values=pick(self.values),
             returns=pick(self.returns),
             advantages=pick(self.advantages),
+            valid=None if self.valid is None else pick(self.valid),
         )
 
+    def batches(self, minibatches: Sequence[Sequence[Tensor]]) -> Iterator[Batch]:
+        """The batch of each micro-batch, in the order of `minibatches`, each when it is needed.
+
+        Images in the host's memory are brought to the device while the one before is in use.
+        """
+        pieces = [micro_batch for minibatch in minibatches for micro_batch in minibatch]
+        if not self._in_host:
+            return (self.batch(envs) for envs in pieces)
+        host = {name: self.observations[name] for name in self._in_host}
+        images = ImagePrefetch(host, self.horizon, self.device).pieces(pieces)
+        return (self.batch(envs, images_of) for envs, images_of in zip(pieces, images))
+
     def minibatches(
-        self, minibatches: int, micro_batches: int, generator: torch.Generator
-    ) -> Iterator[list[Tensor]]:
+        self, minibatches: int, micro_batches: int | None, generator: torch.Generator
+    ) -> list[list[Tensor]]:
         """Deals all environments out at random, once.
 
-        Yields:
+        Args:
+            minibatches: How many.
+            micro_batches: Pieces of each; None: see `PpoConfig`.
+            generator: Draws the order.
+
+        Returns:
             For each minibatch its micro-batches, as environment indices for `batch`. Sizes differ
             by at most one; none is empty.
 
         Raises:
             ValueError: There are fewer environments than micro-batches in total.
         """
+        micro_batches = micro_batches or self._micro_batches(minibatches)
         if minibatches * micro_batches > self.num_envs:
             raise ValueError(
                 f"minibatches * micro_batches = {minibatches} * {micro_batches} is more than "
                 f"num_envs = {self.num_envs}; lower them or add environments"
             )
         order = torch.randperm(self.num_envs, generator=generator).to(self.device)
-        for minibatch in order.tensor_split(minibatches):
-            yield list(minibatch.tensor_split(micro_batches))
+        dealt = order.tensor_split(minibatches)
+        return [list(minibatch.tensor_split(micro_batches)) for minibatch in dealt]
+
+    def shares(self, minibatch: Sequence[Tensor]) -> list[float]:
+        """The part of a minibatch's valid steps that each of its micro-batches has."""
+        if self.valid is None:
+            counts = [len(micro_batch) for micro_batch in minibatch]
+        else:
+            counts = [int(self.valid[:, micro_batch].sum()) for micro_batch in minibatch]
+        return [count / max(sum(counts), 1) for count in counts]
+
+    def _micro_batches(self, minibatches: int) -> int:
+        """As few as leave each a bearable number of images."""
+        if all(tensor.dim() <= 3 for tensor in self.observations.values()):
+            return 1
+        envs = max(self.num_envs // minibatches, 1)
+        at_once = max(_IMAGES_AT_ONCE.get(self.device.type, 256) // self.horizon, 1)
+        return -(-envs // at_once)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the next rollout needs of this one, beside the pool's own state: the memories."""

@@ -1,6 +1,7 @@
 """The learner's end of one simulator worker: its process, its socket, its log."""
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -8,15 +9,18 @@ from contextlib import suppress
 from pathlib import Path
 
 import dexgrasp_sim
+from dexgrasp_learner.console import warn
+from dexgrasp_learner.pool_spec import WorkerSpec
 from dexgrasp_sim.config import ConfigError
-from dexgrasp_sim.transport.channel import Channel, ChannelClosed, Listener
-from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError, require
+from dexgrasp_sim.transport.channel import TRANSFER_TIMEOUT_S, Channel, ChannelClosed, Listener
+from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError
 from dexgrasp_sim.transport.shared_memory import socket_path
 from dexgrasp_sim.worker import THREAD_VARIABLES
 
 _TAIL_LINES = 20
 _TAIL_BYTES = 8192
 _EXIT_TIMEOUT_S = 1.5
+_KILL_TIMEOUT_S = 10.0
 _FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "AMENT_PREFIX_PATH")
 """What points one interpreter at another one's libraries, so that imports crash."""
 
@@ -36,6 +40,7 @@ class WorkerDied(RuntimeError):
             + "\n".join(stderr_tail or ["(nothing)"])
         )
         self.index = index
+        self.indices = [index]
         self.returncode = returncode
         self.stderr_tail = stderr_tail
 
@@ -45,66 +50,100 @@ class WorkerProcess:
 
     Attributes:
         index: Worker index.
+        spec: How it is started.
         channel: Connection to it, None before it has connected.
         log_path: Where its stdout and stderr go, if this learner has started it.
     """
 
-    def __init__(self, run_id: str, index: int, log_path: Path) -> None:
+    def __init__(self, run_id: str, index: int, spec: WorkerSpec, log_path: Path) -> None:
         """Listens for the worker; `spawn` starts it."""
         self.run_id = run_id
         self.index = index
+        self.spec = spec
         self.log_path = log_path
+        self._log_start = 0
         self.channel: Channel | None = None
         self._listener = Listener(socket_path(run_id, index))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def command(self) -> list[str]:
-        """Arguments of the interpreter that start this worker."""
-        return ["-m", "dexgrasp_sim.worker", "--run-id", self.run_id, "--index", str(self.index)]
+        """Program and arguments that start this worker."""
+        python = self.spec.python or sys.executable
+        module = ["-m", "dexgrasp_sim.worker"]
+        return [python, *module, "--run-id", self.run_id, "--index", str(self.index)]
 
     @property
-    def pid(self) -> int | None:
-        """Process id, None for a worker started by hand."""
-        return self._process.pid if self._process else None
+    def command_line(self) -> str:
+        """The same for a shell, for a person to start it on this host."""
+        return shlex.join(self.command)
 
-    def spawn(self, python: str, threads: int) -> None:
-        """Starts the worker with an interpreter; "" is this one.
+    @property
+    def source(self) -> Channel | Listener:
+        """Where news of it comes from next."""
+        return self.channel or self._listener
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process runs or, if a person has started it, is connected."""
+        if self._process is not None:
+            return self._process.poll() is None
+        return self.channel is not None
+
+    def spawn(self) -> None:
+        """Starts the worker, or says how a person can.
 
         Its own session keeps a Ctrl-C in the terminal from it: the learner gets it and stops
-        the workers in order.
+        the workers in order. Its log goes on where that of a worker before it ends.
 
         Raises:
             ConfigError: The interpreter cannot be started.
         """
+        if not self.spec.spawn:
+            warn(f"worker {self.index} is to be started by hand: {self.command_line}")
+            return
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.log_path, "wb") as log:
+        with open(self.log_path, "ab") as log:
+            self._log_start = log.tell()
             try:
                 self._process = subprocess.Popen(
-                    [python or sys.executable, *self.command],
+                    self.command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env=worker_environment(python, threads),
+                    env=worker_environment(self.spec.python, self.spec.threads),
                     start_new_session=True,
                 )
             except OSError as error:
                 raise ConfigError(
-                    f"cannot start {python!r}: {error.strerror}; give the path of a Python "
-                    "interpreter that has dexgrasp's simulator packages"
+                    f"cannot start {self.spec.python!r}: {error.strerror}; give the path of a "
+                    "Python interpreter that has dexgrasp's simulator packages"
                 ) from None
 
-    def connect(self, timeout_s: float) -> bool:
-        """Takes the worker's connection; False if it has not come within `timeout_s` seconds.
+    def replace(self) -> None:
+        """Ends what is left of the worker, for it must not write any more, and starts another.
 
         Raises:
-            WorkerDied: Its process has ended.
+            subprocess.TimeoutExpired: The operating system does not end it.
         """
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(_KILL_TIMEOUT_S)
+        self.spawn()
+
+    def connect(self) -> bool:
+        """Takes the worker's connection if it has come; says whether it is connected."""
         if self.channel is None:
-            self.channel = self._listener.accept(timeout_s)
+            self.channel = self._listener.accept(0.0)
+        return self.channel is not None
+
+    def check_started(self) -> None:
+        """Raises WorkerDied if its process has ended before it could connect."""
         if self.channel is None and self._process and self._process.poll() is not None:
             raise self.died()
-        return self.channel is not None
 
     def send(self, message: Message) -> None:
         """Sends a message.
@@ -117,21 +156,20 @@ class WorkerProcess:
         except ChannelClosed:
             raise self.died() from None
 
-    def expect(self, kind: MessageType, timeout_s: float) -> Message:
-        """The worker's next message, which must be of one type.
+    def receive(self) -> Message:
+        """The worker's message that has begun to arrive.
 
         Raises:
             WorkerDied: The worker is gone, or sends an ERROR.
-            TimeoutError: Nothing has come in time.
-            ProtocolError: Another version or another type.
+            ProtocolError: It is of another version.
         """
         try:
-            message = self.connected().receive(timeout_s)
+            message = self.connected().receive(TRANSFER_TIMEOUT_S)
         except ChannelClosed:
             raise self.died() from None
         if message.type == MessageType.ERROR:
             raise self.died(str((message.payload or {}).get("text", "")))
-        return require(message, kind)
+        return message
 
     def died(self, text: str = "") -> WorkerDied:
         """The error to raise about this worker; waits a moment for its exit code.
@@ -167,7 +205,7 @@ class WorkerProcess:
     def _log_tail(self) -> list[str]:
         try:
             with open(self.log_path, "rb") as log:
-                log.seek(max(0, os.fstat(log.fileno()).st_size - _TAIL_BYTES))
+                log.seek(max(self._log_start, os.fstat(log.fileno()).st_size - _TAIL_BYTES))
                 return log.read().decode(errors="replace").splitlines()
         except OSError:
             return []

@@ -10,7 +10,7 @@ from dexgrasp_learner.runner import Runner, build_ppo
 from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.vec_env import EPISODE_FIELDS
 
-SUCCESS = EPISODE_FIELDS.index("success")
+SUCCESS, WHOLE = EPISODE_FIELDS.index("success"), EPISODE_FIELDS.index("whole")
 SMALL = AdrConfig(
     enabled=True,
     increments=4,
@@ -38,6 +38,7 @@ TIMEOUT_S = 120.0
 def add(controller, *successes):
     rows = torch.zeros(len(successes), len(EPISODE_FIELDS))
     rows[:, SUCCESS] = torch.tensor([float(success) for success in successes])
+    rows[:, WHOLE] = 1.0
     return controller.add(rows, torch.ones(len(successes), dtype=torch.bool))
 
 
@@ -74,10 +75,17 @@ def test_it_advances_to_one_and_one_increment_at_a_time():
 def test_rows_without_an_episode_do_not_count():
     controller = AdrController(SMALL, 0.0)
     rows = torch.zeros(5, 2, len(EPISODE_FIELDS))
-    rows[..., SUCCESS] = 1.0
+    rows[..., SUCCESS] = rows[..., WHOLE] = 1.0
     ended = torch.zeros(5, 2, dtype=torch.bool)
     ended[:3, 0] = True
     assert not controller.add(rows, ended) and controller.episodes == 3
+
+
+def test_episodes_that_began_late_do_not_count():
+    controller = AdrController(SMALL, 0.5)
+    rows = torch.zeros(50, len(EPISODE_FIELDS))
+    assert not controller.add(rows, torch.ones(50, dtype=torch.bool))
+    assert (controller.increment, controller.episodes) == (2, 0)
 
 
 def test_a_restored_controller_decides_alike():
@@ -148,7 +156,7 @@ def test_all_workers_have_the_same_level_in_the_same_step(tmp_path):
 
 def run_config(iterations):
     values = {
-        "task": {**TASK, "difficulty": 0.5},
+        "task": {**TASK, "difficulty": 0.5, "stagger_starts": False},
         "simulators": {"num_envs": 8, "num_workers": 2, "transport": "in_process"},
         "network": {
             "actor_groups": ["proprio"],
@@ -167,8 +175,8 @@ def run(config, folder, resume=None):
     runner = Runner(config, folder, build_ppo(config), show_progress=False)
     if resume:
         runner.resume(resume)
-        assert runner.adr.difficulty < config.task.difficulty
-        assert runner.pool.telemetry["control.difficulty"].item() == runner.adr.difficulty
+        assert runner.tally.adr.difficulty < config.task.difficulty
+        assert runner.pool.telemetry["control.difficulty"].item() == runner.tally.adr.difficulty
     runner.run()
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return runner, [json.loads(line) for line in lines]
@@ -185,4 +193,4 @@ def test_a_run_that_fails_gets_easier_and_its_checkpoint_knows(tmp_path):
     assert state["adr"]["difficulty"] == 0.25
     resumed, records = run(run_config(3), second, resume=first)
     assert [record["adr/level"] for record in records] == [0.0, 0.0]
-    assert resumed.adr.difficulty == 0.0
+    assert resumed.tally.adr.difficulty == 0.0

@@ -317,7 +317,7 @@ def test_workers_can_be_started_by_hand(build):
 
 def test_workers_that_never_come_are_waited_for_no_longer_than_said(build):
     pool = build(spawn=False, start_timeout_s=0.2)
-    with pytest.raises(WorkerTimeout, match=f"by hand: python -m .*{pool.run_id} --index 0"):
+    with pytest.raises(WorkerTimeout, match=f"by hand: .* -m .*{pool.run_id} --index 0"):
         pool.start()
 
 
@@ -336,8 +336,8 @@ def test_a_worker_of_another_schema_is_refused_and_told_why(build):
 def test_a_worker_of_another_protocol_version_is_refused(build):
     pool = build(spawn=False, num_workers=1)
     channel = connect(socket_path(pool.run_id, 0))
-    channel._socket.sendall(HEADER.pack(b"DXGR", 2, MessageType.HELLO, 0, 0, 0, 0))
-    with pytest.raises(ProtocolError, match="protocol version 2, this one 1"):
+    channel._socket.sendall(HEADER.pack(b"DXGR", 1, MessageType.HELLO, 0, 0, 0, 0))
+    with pytest.raises(ProtocolError, match="protocol version 1, this one 2"):
         pool.start()
     channel.close()
 

@@ -1,24 +1,14 @@
-"""Where the figures of a run go, and what the episode figures are."""
+"""Where the figures of a run go."""
 
 import json
 import math
 import time
+from contextlib import closing
 
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dexgrasp_learner.metrics import EpisodeStatistics, MetricsWriter, Progress, warn
-from dexgrasp_sim.vec_env import EPISODE_FIELDS
-
-
-def episode_rows(*rows):
-    """[1, n, E] from (return, length, success, lift, dropped, object) rows."""
-    return torch.tensor([rows], dtype=torch.float32)
-
-
-def all_ended(rows):
-    return torch.ones(rows.shape[:2], dtype=torch.bool)
+from dexgrasp_learner.metrics import MetricsWriter, Progress, warn
 
 
 def read_lines(folder):
@@ -33,69 +23,6 @@ def read_board(folder, name):
     board = EventAccumulator(str(folder / "tensorboard"))
     board.Reload()
     return [(event.step, pytest.approx(event.value)) for event in board.Scalars(name)]
-
-
-def test_the_means_are_those_of_the_episodes_that_ended():
-    statistics = EpisodeStatistics()
-    rows = episode_rows(
-        (1.0, 10.0, 1.0, 0.25, 0.0, 2.0),
-        (9.0, 99.0, 9.0, 9.0, 9.0, 9.0),
-        (4.0, 20.0, 0.0, 0.5, 1, 0),
-    )
-    statistics.add(rows, torch.tensor([[True, False, True]]))
-    assert statistics.count == 2
-    assert statistics.success == 0.5
-    assert statistics.means() == {
-        "return": 2.5,
-        "length": 15.0,
-        "success": 0.5,
-        "max_lift_m": 0.375,
-        "dropped": 0.5,
-    }
-
-
-def test_a_rollout_of_many_steps_gives_all_its_episodes():
-    rows = torch.zeros(3, 4, len(EPISODE_FIELDS))
-    rows[:, :, 0] = torch.arange(12.0).view(3, 4)
-    ended = torch.zeros(3, 4, dtype=torch.bool)
-    ended[0, 1] = ended[2, 3] = True
-    statistics = EpisodeStatistics()
-    statistics.add(rows, ended)
-    assert statistics.means()["return"] == (1 + 11) / 2
-
-
-def test_only_the_last_episodes_of_the_window_count():
-    statistics = EpisodeStatistics(window=2)
-    for success in (0.0, 1.0, 1.0):
-        rows = episode_rows((0.0, 1.0, success, 0.0, 0.0, 0.0))
-        statistics.add(rows, all_ended(rows))
-    assert (statistics.count, statistics.success) == (3, 1.0)
-
-
-def test_before_any_episode_there_are_no_figures():
-    statistics = EpisodeStatistics()
-    statistics.add(torch.zeros(2, 3, len(EPISODE_FIELDS)), torch.zeros(2, 3, dtype=torch.bool))
-    assert math.isnan(statistics.success)
-    assert statistics.means() == {}
-
-
-def test_later_changes_of_the_rollout_do_not_reach_the_statistics():
-    rows = episode_rows((1.0, 1.0, 1.0, 0.0, 0.0, 0.0))
-    statistics = EpisodeStatistics()
-    statistics.add(rows, all_ended(rows))
-    rows.zero_()
-    assert statistics.success == 1.0
-
-
-def test_a_state_that_went_through_json_continues_alike():
-    first, second = EpisodeStatistics(window=3), EpisodeStatistics(window=3)
-    rows = torch.rand(1, 5, len(EPISODE_FIELDS))
-    first.add(rows, all_ended(rows))
-    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    for statistics in (first, second):
-        statistics.add(rows[:, :1], all_ended(rows[:, :1]))
-    assert first.state_dict() == second.state_dict()
-    assert first.means() == second.means()
 
 
 def test_lines_and_board_hold_the_same_figures(tmp_path):
@@ -158,7 +85,7 @@ def test_a_run_that_goes_on_has_every_iteration_once(tmp_path):
 
 
 def test_the_progress_bar_starts_where_the_run_does(capsys):
-    with Progress(total=10, start=4, description="probe", enabled=True) as progress:
+    with closing(Progress(total=10, start=4, description="probe", enabled=True)) as progress:
         assert math.isnan(progress.remaining_s) or progress.remaining_s >= 0
         progress.update(1234.5, 0.25, 0.5)
         progress.message("a line above")
@@ -168,7 +95,7 @@ def test_the_progress_bar_starts_where_the_run_does(capsys):
 
 
 def test_a_disabled_bar_is_silent_but_warnings_are_not(capsys):
-    with Progress(total=1, start=0, description="probe", enabled=False) as progress:
+    with closing(Progress(total=1, start=0, description="probe", enabled=False)) as progress:
         progress.update(1.0, 0.0, math.nan)
         progress.message("unseen")
         warn("the disk is full")

@@ -294,7 +294,8 @@ def test_auxiliary_estimate_and_loss_are_in_units_of_the_target():
     prediction = torch.full((2, 50, 6), 4.0)
     std = (obs["object"].var(dim=(0, 1), correction=0) + 0.05**2).sqrt()
     expected = (((prediction - obs["object"]) / std) ** 2).mean()
-    torch.testing.assert_close(actor.auxiliary_loss(prediction, obs["object"]), expected)
+    errors = actor.auxiliary_errors(prediction, obs["object"])
+    torch.testing.assert_close(errors.mean(), expected)
     start = torch.zeros(2, 50, dtype=torch.bool)
     estimate = actor(obs, start, actor.initial_memory(50)).auxiliary
     assert (estimate.mean() - 4.0).abs() < 0.5

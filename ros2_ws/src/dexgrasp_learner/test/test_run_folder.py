@@ -2,14 +2,13 @@
 
 import json
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from dexgrasp_learner.config import RunConfig, load_run_config
-from dexgrasp_learner.run_folder import Stopwatch, create_run_folder, git_commit, new_run_id
+from dexgrasp_learner.run_folder import create_run_folder, git_commit, new_run_id
 from dexgrasp_sim.config import ConfigError, replace
 
 
@@ -49,16 +48,3 @@ def test_run_ids_start_with_the_name():
 
 def test_the_commit_is_that_of_this_repository():
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", git_commit())
-
-
-def test_a_stopwatch_adds_up_by_stage_also_when_a_stage_fails(monkeypatch):
-    now = iter([0.0, 1.5, 10.0, 12.0, 20.0, 20.25])
-    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
-    watch = Stopwatch()
-    with watch.measure("rollout"):
-        pass
-    with watch.measure("update"):
-        pass
-    with pytest.raises(KeyError), watch.measure("rollout"):
-        raise KeyError
-    assert watch.seconds == {"rollout": 1.75, "update": 2.0}

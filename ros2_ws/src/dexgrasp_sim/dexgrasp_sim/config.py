@@ -54,7 +54,8 @@ def parse_config(
     try:
         return TypeAdapter(config_class).validate_python(values)
     except ValidationError as error:
-        raise ConfigError(f"{source}: " + "; ".join(map(_describe, error.errors()))) from None
+        clauses = [_describe(clause, values) for clause in error.errors()]
+        raise ConfigError(f"{source}: " + "; ".join(clauses)) from None
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -113,11 +114,27 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _describe(error: Any) -> str:
-    """One clause for one pydantic error: key = value: what is allowed."""
-    key = ".".join(str(part) for part in error["loc"]) or "top level"
+def _describe(error: Any, values: Any) -> str:
+    """One clause for one pydantic error in `values`: key = value: what is allowed."""
+    key = ".".join(_keys(error["loc"], values)) or "top level"
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"unknown key `{key}`; remove it or correct its spelling"
     message = error["msg"].removeprefix("Value error, ")
     shown = repr(error["input"])
     return f"`{key}` = {shown if len(shown) <= 80 else shown[:77] + '...'}: {message}"
+
+
+def _keys(location: tuple[int | str, ...], values: Any) -> list[str]:
+    """Where an error is, in words that the user wrote.
+
+    Of a value of several possible classes, the location names the class as if it were a key.
+    """
+    keys = []
+    for depth, part in enumerate(location, start=1):
+        try:
+            values = values[part]
+        except (LookupError, TypeError):
+            if depth < len(location):
+                continue
+        keys.append(str(part))
+    return keys

@@ -87,22 +87,27 @@ def _numbers(values: list[float]) -> str:
 
 
 def inspect_observations(args: Namespace) -> Report:
-    """Observation groups of a task and their terms."""
+    """Observation groups of a task and their terms, and what the action's elements command."""
     values = read_values(args.config).get("task", {}) if args.config else {}
     config = parse_config(GraspConfig, values, source=str(args.config))
     specs = [observation_spec(config, group) for group in GROUPS]
-    lines = [f"{'group':<12}{'term':<28}{'shape':<14}{'type':<9}{'unit':<10}frame"]
+    lines = [f"{'group':<12}{'term':<30}{'shape':<14}{'type':<9}{'unit':<10}frame"]
     for spec in specs:
         shape = "x".join(map(str, spec.shape))
-        lines.append(f"{spec.name:<40}{shape:<14}{spec.dtype:<9}{spec.unit:<10}{spec.frame}")
+        lines.append(f"{spec.name:<42}{shape:<14}{spec.dtype:<9}{spec.unit:<10}{spec.frame}")
         lines += [
-            f"{'':<12}{term.name:<28}{term.size:<23}{term.unit:<10}{term.frame}"
+            f"{'':<12}{term.name:<30}{term.size:<23}{term.unit:<10}{term.frame}"
             for term in spec.terms
         ]
-    return Report(
-        {"groups": [spec.to_dict() for spec in specs], "schema_hash": schema_hash(specs)},
-        tuple(lines),
-    )
+    names = config.action.dimensions
+    lines.append(f"{'action':<42}{len(names):<14}{'float32':<9}-1 to 1    {config.action.kind}")
+    lines += [f"{'':<12}{name}" for name in names]
+    values = {
+        "groups": [spec.to_dict() for spec in specs],
+        "schema_hash": schema_hash(specs),
+        "action": {"kind": config.action.kind, "names": list(names)},
+    }
+    return Report(values, tuple(lines))
 
 
 SUBJECTS: dict[str, Callable[[Namespace], Report]] = {

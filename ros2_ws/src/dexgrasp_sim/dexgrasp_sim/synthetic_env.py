@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dexgrasp_sim.config import STRICT, ConfigError, parse_config
 from dexgrasp_sim.specs import TensorSpec
-from dexgrasp_sim.vec_env import EnvSpecs
+from dexgrasp_sim.vec_env import EPISODE_FIELDS, EnvSpecs
 
 _STEP_PERIOD = 127  # a prime, so that no rollout length hides a slot mix-up; fits a byte
 
@@ -48,6 +48,8 @@ class SyntheticConfig:
             `synthetic_specs` promises.
         fault_step: Steps before the fault.
         fault_env: Global index of the environment whose worker has the fault.
+        nan_every: After so many steps, and again and again, environment `fault_env` observes and
+            is rewarded NaN; 0: never.
     """
 
     observations: dict[str, SyntheticGroup] = field(
@@ -61,6 +63,7 @@ class SyntheticConfig:
     fault: Literal["none", "raise", "exit", "kill", "hang", "schema"] = "none"
     fault_step: PositiveInt = 3
     fault_env: int = Field(default=0, ge=0)
+    nan_every: int = Field(default=0, ge=0)
 
 
 class FaultError(RuntimeError):
@@ -134,14 +137,24 @@ class SyntheticEnv:
         self._steps = torch.zeros((), dtype=torch.int64)
         self._episode_steps = torch.zeros(num_envs, dtype=torch.int64)
         self._returns = torch.zeros(num_envs)
+        self.episode_count = torch.zeros(num_envs, dtype=torch.int64)
+        self.diverged = torch.zeros(num_envs, dtype=torch.bool)
 
-    def reset(self, out: Mapping[str, Tensor]) -> None:
+    def reset(self, out: Mapping[str, Tensor], first_episode: int = 0) -> None:
         """See `VecEnv.reset`."""
+        self.episode_count.fill_(first_episode + 1)
         self._steps.zero_()
         self._episode_steps.zero_()
         self._returns.zero_()
         for name in ("reward", "terminated", "truncated", "episode"):
             out[name].zero_()
+        self._observe(out)
+
+    def reset_envs(self, env_ids: Tensor, out: Mapping[str, Tensor]) -> None:
+        """See `VecEnv.reset_envs`; observations go on with the steps of all environments."""
+        self.episode_count[env_ids] += 1
+        self._episode_steps[env_ids] = 0
+        self._returns[env_ids] = 0.0
         self._observe(out)
 
     def step(self, actions: Tensor, out: Mapping[str, Tensor]) -> None:
@@ -158,6 +171,8 @@ class SyntheticEnv:
         if not self._config.idle:
             self._act(actions, out)
         self._observe(out)
+        if self._faulty and self._config.nan_every and self._steps % self._config.nan_every == 0:
+            self._spoil(out)
         self._step_seconds += time.perf_counter() - begin_s
 
     def _act(self, actions: Tensor, out: Mapping[str, Tensor]) -> None:
@@ -213,15 +228,28 @@ class SyntheticEnv:
                 torch.add(base, steps % _STEP_PERIOD, out=out[name])
 
     def _end_episodes(self, ended: Tensor, episode: Tensor) -> None:
-        """Fills the rows of ended episodes, zeroes the others; columns as `EPISODE_FIELDS`."""
+        """Fills the rows of ended episodes, zeroes the others."""
+        figures = {
+            "return": self._returns,
+            "length": self._episode_steps,
+            "success": self._returns > 0,
+            "object": self._envs,
+            "whole": torch.ones_like(ended),
+            "time_to_goal_s": torch.full_like(self._returns, -1.0),
+        }
         episode.zero_()
-        episode[:, 0] = self._returns
-        episode[:, 1] = self._episode_steps
-        episode[:, 2] = self._returns > 0
-        episode[:, 5] = self._envs
+        for name, value in figures.items():
+            episode[:, EPISODE_FIELDS.index(name)] = value
         episode.mul_(ended.unsqueeze(1))
+        self.episode_count += ended
         self._returns.masked_fill_(ended, 0.0)
         self._episode_steps.masked_fill_(ended, 0)
+
+    def _spoil(self, out: Mapping[str, Tensor]) -> None:
+        row = self._config.fault_env - int(self._envs[0])
+        floats = [s.name for s in self.observation_specs if s.torch_dtype.is_floating_point]
+        for name in ("reward", *floats):
+            out[name][row] = torch.nan
 
     def _fail(self) -> None:
         fault = self._config.fault

@@ -8,8 +8,31 @@ from torch import Tensor
 
 from dexgrasp_sim.specs import TensorSpec
 
-EPISODE_FIELDS = ("return", "length", "success", "max_lift_m", "dropped", "object")
-"""Columns of the `episode` result; a row holds an episode's figures in the step that ended it."""
+REWARD_TERMS = ("reach", "lift", "goal", "height", "curl")
+"""What the reward of a step is the sum of."""
+
+EPISODE_FIELDS = (
+    "return",
+    "length",
+    "success",
+    "max_lift_m",
+    "dropped",
+    "object",
+    "whole",
+    "time_to_goal_s",
+    "in_goal_region",
+    *(f"reward_{name}" for name in REWARD_TERMS),
+)
+"""Columns of the `episode` result; a row holds an episode's figures in the step that ended it.
+
+`length` counts the steps that were lived. `success`, `dropped` and `whole` are 0 or 1; `whole` is
+0 for a first episode that a staggered start let begin late: it had less time than others, so no
+figures may count it. `time_to_goal_s` is when the object was first in the goal region, -1 if
+never: averages must leave these out. `in_goal_region` is the fraction of the steps in which it
+was there; its mean over episodes of equal length is the "success rate" of the paper's tables.
+`reward_...` are the weighted sums of the reward terms, which add up to `return`.
+"""
+_WHOLE = EPISODE_FIELDS.index("whole")
 
 RESULT_SPECS = (
     TensorSpec("reward", ()),
@@ -18,6 +41,20 @@ RESULT_SPECS = (
     TensorSpec("episode", (len(EPISODE_FIELDS),)),
 )
 """Results that every environment writes beside its observation groups."""
+
+
+def whole_episodes(episode: Tensor, ended: Tensor) -> Tensor:
+    """The rows of the episodes that figures may count.
+
+    Args:
+        episode: [..., E] rows of `EPISODE_FIELDS`.
+        ended: [...] bool, which rows hold an episode.
+
+    Returns:
+        [K, E].
+    """
+    rows = episode[ended]
+    return rows[rows[:, _WHOLE] > 0]
 
 
 @dataclass(frozen=True)
@@ -33,15 +70,36 @@ class VecEnv(Protocol):
     """N environments that step together and write in place.
 
     `out` maps the names of `observation_specs` and `RESULT_SPECS` to tensors [N, *shape].
+
+    Attributes:
+        episode_count: [N] int64, number of each environment's episode. What an episode draws at
+            random is a function of the seed, the environment and this number.
+        diverged: [N] bool, where the physics failed in the last step; what `out` says of these
+            means nothing, finite or not.
     """
 
     num_envs: int
     action_dim: int
     control_dt_s: float
     observation_specs: tuple[TensorSpec, ...]
+    episode_count: Tensor
+    diverged: Tensor
 
-    def reset(self, out: Mapping[str, Tensor]) -> None:
-        """Starts an episode everywhere; writes observations, zeroes the results."""
+    def reset(self, out: Mapping[str, Tensor], first_episode: int = 0) -> None:
+        """Starts an episode everywhere; writes observations, zeroes the results.
+
+        Args:
+            out: Written in place.
+            first_episode: What `episode_count` counts from.
+        """
+        ...
+
+    def reset_envs(self, env_ids: Tensor, out: Mapping[str, Tensor]) -> None:
+        """Starts an episode in environments [K] int64, rising, of which at least one is given.
+
+        Writes their observations; the other environments and their rows stay as they are, and so
+        do the results. An episode that is cut off this way leaves no `episode` row.
+        """
         ...
 
     def step(self, actions: Tensor, out: Mapping[str, Tensor]) -> None:

@@ -12,19 +12,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.env_slice import EnvSlice
 from dexgrasp_sim.transport.channel import Channel, ChannelClosed, connect
-from dexgrasp_sim.transport.layout import RESULT_NAMES, RunLayout, rollout_schema_hash
 from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError, require
 from dexgrasp_sim.transport.shared_memory import (
     Segment,
@@ -33,7 +30,7 @@ from dexgrasp_sim.transport.shared_memory import (
     socket_path,
 )
 from dexgrasp_sim.transport.telemetry import WorkerState, WorkerTelemetry
-from dexgrasp_sim.vec_env import VecEnv, make_env
+from dexgrasp_sim.vec_env import make_env
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -45,150 +42,6 @@ THREAD_VARIABLES = (
 
 _POLL_S = 1.0
 _LOCK_RELEASE_S = 2.0
-
-
-class EnvSlice:
-    """The environments of one worker, bound to their rows of the rollout tensors."""
-
-    def __init__(
-        self,
-        env: VecEnv,
-        layout: RunLayout,
-        tensors: Mapping[str, Tensor],
-        telemetry: WorkerTelemetry,
-        index: int,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        """Prepares the views of every slot.
-
-        Args:
-            env: As many environments as the worker's slice holds.
-            layout: Of the run.
-            tensors: The rollout tensors by name, see `RunLayout.rollout_blocks`.
-            telemetry: The worker's telemetry row.
-            index: Worker index.
-            clock: Seconds, for the time spent stepping.
-
-        Raises:
-            ProtocolError: The environments take or give something else than the layout says.
-        """
-        self.schema_hash = rollout_schema_hash(env.observation_specs, env.action_dim)
-        if self.schema_hash != layout.schema_hash:
-            raise ProtocolError(
-                f"worker {index}: its environments have schema {self.schema_hash}, the run has "
-                f"{layout.schema_hash}; install the same version of dexgrasp on both sides"
-            )
-        self.env = env
-        self.telemetry = telemetry
-        self._start, self._stop = layout.slices[index]
-        rows = slice(self._start, self._stop)
-        names = [spec.name for spec in layout.observation_specs] + [*RESULT_NAMES]
-        slots = range(layout.horizon + 1)
-        self._out = [{name: tensors[name][slot, rows] for name in names} for slot in slots]
-        self._actions = [tensors["actions"][slot, rows] for slot in range(layout.horizon)]
-        self._sequence = tensors["sequence"][:, index].numpy()
-        self._metadata = state_metadata(layout, index)
-        self._clock = clock
-        self._slot = 0
-        self._steps = 0
-        self._episodes = 0
-        self._step_s = 0.0
-        self._rendered_s = 0.0
-
-    def reset(self) -> None:
-        """Starts episodes everywhere and fills slot 0, whose end-of-episode flags become True."""
-        self._slot = self._steps = self._episodes = 0
-        self.env.set_difficulty(self.telemetry.difficulty)
-        self.env.reset(self._out[0])
-        for name in ("terminated", "truncated"):
-            self._out[0][name].fill_(True)
-        self._sequence[0] = 0
-        self._rendered_s = self.env.timings()["render"]
-        self.telemetry.count(steps=0, episodes=0, slot=0)
-        self.show()
-
-    def step(self, slot: int, policy_version: int) -> None:
-        """Applies `actions[slot]` and fills slot + 1, its sequence number last."""
-        self.telemetry.count(state=WorkerState.STEPPING, policy_version=policy_version)
-        self.env.set_difficulty(self.telemetry.difficulty)
-        begin_s = self._clock()
-        self.env.step(self._actions[slot], self._out[slot + 1])
-        self._step_s = self._clock() - begin_s
-        self._slot = slot + 1
-        self._steps += 1
-        self.telemetry.count(steps=self._steps, slot=self._slot)
-        self._sequence[slot + 1] = self._steps
-
-    def report(self) -> None:
-        """Tells what the last step took; a worker does so while the learner is already at work."""
-        out = self._out[self._slot]
-        self._episodes += int((out["terminated"] | out["truncated"]).sum())
-        rendered_s = self.env.timings()["render"]
-        rendering_s = rendered_s - self._rendered_s
-        self._rendered_s = rendered_s
-        self.telemetry.count(state=WorkerState.WAITING, episodes=self._episodes)
-        self.telemetry.spend(simulating=self._step_s - rendering_s, rendering=rendering_s)
-        self.show()
-
-    def show(self) -> None:
-        """Writes the view of the watched environment if it is one of these and a view is due."""
-        wanted = self.telemetry.wanted_env(self._start, self._stop)
-        if wanted is not None:
-            self.telemetry.show(wanted, self.env.telemetry(wanted - self._start))
-
-    def save(self, path: Path) -> None:
-        """Writes everything that is needed to continue from the slot written last."""
-        tensors = {f"env.{name}": tensor for name, tensor in self.env.state_dict().items()}
-        tensors |= {f"result.{name}": self._out[self._slot][name] for name in RESULT_NAMES}
-        # clones: safetensors refuses tensors that share memory, such as views of one segment
-        tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-        part = path.with_suffix(".part")
-        save_file(tensors, part, metadata=self._metadata)
-        part.replace(path)
-
-    def load(self, path: Path) -> None:
-        """Continues from what `save` wrote: rewrites observations and results in slot 0."""
-        tensors = load_file(path)
-        state = {n.removeprefix("env."): t for n, t in tensors.items() if n.startswith("env.")}
-        self._slot = 0
-        self.env.load_state_dict(state, self._out[0])
-        for name in RESULT_NAMES:
-            self._out[0][name].copy_(tensors[f"result.{name}"])
-        self._sequence[0] = self._steps
-
-    def close(self) -> None:
-        """Closes the environments; idempotent."""
-        self.telemetry.count(state=WorkerState.STOPPED)
-        self.env.close()
-
-
-def state_path(folder: Path, index: int) -> Path:
-    """The file of worker `index` inside a folder of saved states."""
-    return folder / f"worker_{index}.safetensors"
-
-
-def state_metadata(layout: RunLayout, index: int) -> dict[str, str]:
-    """What a saved state must have in common with the run that loads it."""
-    start, stop = layout.slices[index]
-    return {"schema_hash": layout.schema_hash, "envs": f"{start}..{stop}"}
-
-
-def check_state_file(path: Path, layout: RunLayout, index: int) -> None:
-    """Makes sure that worker `index` can load a saved state.
-
-    Raises:
-        ConfigError: The file is missing, or is of other environments or another schema.
-    """
-    if not path.is_file():
-        raise ConfigError(f"{path} is missing; give a folder that `save_state` has written")
-    with safe_open(path, framework="pt") as file:
-        found = file.metadata()
-    wanted = state_metadata(layout, index)
-    if found != wanted:
-        raise ConfigError(
-            f"{path} is of {found} and worker {index} of this run has {wanted}; continue with "
-            "the environments, workers and observations that the state was saved with"
-        )
 
 
 def serve(run_id: str, index: int) -> None:
@@ -246,7 +99,7 @@ def _build(channel: Channel, segment: Segment, index: int) -> EnvSlice:
         seed=orders["seed"],
         threads=orders["threads"],
         groups=orders["groups"],
-        env_offset=start,
+        env_offset=orders["env_offset"] + start,
     )
     env_slice = EnvSlice(env, segment.layout, segment.tensors, telemetry, index)
     ready = Message(MessageType.READY, payload={"schema_hash": env_slice.schema_hash})
@@ -270,18 +123,31 @@ def _obey(channel: Channel, env_slice: EnvSlice) -> None:
             return
         if message.type == MessageType.STEP:
             env_slice.step(message.slot, message.policy_version)
-        elif message.type == MessageType.START:
-            env_slice.reset()
         elif message.type == MessageType.SAVE:
-            env_slice.save(Path((message.payload or {})["path"]))
-        elif message.type == MessageType.LOAD:
-            env_slice.load(Path((message.payload or {})["path"]))
+            try:
+                env_slice.save(Path((message.payload or {})["path"]))
+            except OSError as error:
+                channel.send(Message(MessageType.REFUSED, payload={"text": str(error)}))
+                continue
         else:
-            raise ProtocolError(f"the learner sent {message.type.name}, which is no order")
+            _carry_out(message, env_slice)
         done = Message(MessageType.DONE, message.slot, message.sequence, message.policy_version)
         channel.send(done)
         if message.type == MessageType.STEP:
             env_slice.report()
+
+
+def _carry_out(message: Message, env_slice: EnvSlice) -> None:
+    """Orders that come once in a run."""
+    payload = message.payload or {}
+    if message.type == MessageType.LOAD:
+        env_slice.load(Path(payload["path"]))
+    elif message.type == MessageType.START and payload:
+        env_slice.take_over(payload["slot"], payload["sequence"])
+    elif message.type == MessageType.START:
+        env_slice.reset()
+    else:
+        raise ProtocolError(f"the learner sent {message.type.name}, which is no order")
 
 
 def _next_message(channel: Channel) -> Message:

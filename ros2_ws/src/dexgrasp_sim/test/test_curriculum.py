@@ -1,8 +1,9 @@
 import pytest
+import torch
 
 from dexgrasp_sim.config import ConfigError, parse_config, to_dict
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.curriculum import Schedule, constant, current_ranges
+from dexgrasp_sim.tasks.grasp.curriculum import Ramp, Schedule, constant, current_ranges
 
 
 def test_an_interval_moves_linearly_from_one_end_to_the_other():
@@ -18,6 +19,28 @@ def test_what_a_schedule_always_gives():
     assert constant(1.0).is_always(1.0) and not constant(1.0).is_always(0.0)
     assert not Schedule(initial=(1.0, 1.0), final=(1.0, 2.0)).is_always(1.0)
     assert not Schedule(initial=(0.0, 1.0), final=(1.0, 1.0)).is_always(1.0)
+
+
+def test_a_number_moves_linearly_for_one_environment_or_many():
+    ramp = Ramp(5.0, 1.0)
+    assert [ramp.at(difficulty) for difficulty in (0.0, 0.25, 1.0)] == [5.0, 4.0, 1.0]
+    assert ramp.at(torch.tensor([0.0, 0.25, 1.0])).tolist() == [5.0, 4.0, 1.0]
+    assert Ramp(3.0).at(0.7) == Ramp(3.0).end == 3.0
+
+
+@pytest.mark.parametrize("value", [2.5, {"initial": 2.5, "final": None}])
+def test_a_plain_number_is_a_ramp_and_is_written_as_one(value):
+    config = parse_config(GraspConfig, {"reward": {"goal": value}})
+    assert config.reward.goal == Ramp(2.5)
+    assert to_dict(config)["reward"]["goal"] == 2.5
+    moving = parse_config(GraspConfig, {"reward": {"goal": {"initial": 1, "final": 2}}})
+    assert to_dict(moving)["reward"]["goal"] == {"initial": 1.0, "final": 2.0}
+    assert parse_config(GraspConfig, to_dict(moving)) == moving
+
+
+def test_what_is_no_number_is_refused():
+    with pytest.raises(ConfigError, match=r"reward\.goal"):
+        parse_config(GraspConfig, {"reward": {"goal": "much"}})
 
 
 @pytest.mark.parametrize("end", ["initial", "final"])
@@ -43,8 +66,9 @@ def test_the_present_intervals_are_named_and_survive_a_file():
         },
         "randomization": {"friction_scale": {"initial": [0.5, 1.2]}},
     }
-    config = parse_config(GraspConfig, task)
+    config = parse_config(GraspConfig, {**task, "reward": {"lift": {"initial": 5, "final": 1}}})
     wanted = {
+        "reward.lift": (4.0, 4.0),
         "observation_noise.joint_position_bias_rad": (0.0, pytest.approx(0.02)),
         "randomization.friction_scale": (0.5, 1.2),
     }

@@ -217,7 +217,7 @@ def test_acceleration_agrees_with_dense_matrices():
     fabric = make_fabric(gains)
     q, qd = state_near_the_table(0, 3)
     target = fabric.palm_points(torch.full((3, 3), -0.4).double(), torch.eye(3).double())
-    goal = Goal(target, torch.zeros(3, 5).double())
+    goal = Goal(target, torch.zeros(3, 5).double(), torch.tensor([10.0, 0.0, 20.0]).double())
     points = [*SPHERES, *((PALM, tuple(row)) for row in (0.25 * palm_points().T).tolist())]
     body = BodyPoints(ROBOT, points, dtype=torch.float64)
     state = body.at(q.mT, qd.mT)
@@ -243,7 +243,7 @@ def test_acceleration_agrees_with_dense_matrices():
     total += torch.diag_embed(barrier.metric.mT)
     bend, pull = torch.linalg.solve(total, torch.stack((bend, pull), 2)).unbind(2)
     along = (qd * bend).sum(1, keepdim=True) / (qd.square().sum(1, keepdim=True) + 1e-6)
-    expected = bend + pull - (along + 10.0) * qd
+    expected = bend + pull - (along + goal.damping[:, None]) * qd
     assert torch.allclose(fabric.acceleration(q, qd, goal), expected, rtol=1e-6, atol=1e-6)
 
 
@@ -259,11 +259,11 @@ def test_geometric_terms_keep_the_speed():
         hand=AttractorGains(metric=8.0, **silent),
         joint_limits=LimitGains(metric=0.0),
         repulsion=RepulsionGains(acceleration_m_s2=0.0),
-        damping_per_s=0.0,
     )
     fabric = make_fabric(gains)
     q, qd = state_near_the_table(1, 8)
-    goal = Goal(torch.zeros(8, 3, 7).double(), torch.zeros(8, 5).double())
+    nowhere = torch.zeros(8, 3, 7).double(), torch.zeros(8, 5).double()
+    goal = Goal(*nowhere, damping=torch.zeros(8).double())
     qdd = fabric.acceleration(q, qd, goal)
     power = (qd * qdd).sum(1) / (qd.norm(dim=1) * qdd.norm(dim=1))
     assert qdd.norm(dim=1).min() > 0.1  # they do bend the path

@@ -14,6 +14,7 @@ from dexgrasp_sim.transport.layout import (
     split_envs,
 )
 from dexgrasp_sim.transport.protocol import ProtocolError
+from dexgrasp_sim.vec_env import EPISODE_FIELDS
 
 DTYPES = st.sampled_from(["float32", "float16", "uint8", "int16", "int64", "bool"])
 SHAPES = st.lists(st.integers(1, 7), max_size=3).map(tuple)
@@ -49,7 +50,7 @@ def test_leading_axes_are_those_of_the_contract(layout):
     for spec in layout.observation_specs:
         assert shapes[spec.name] == (slots, envs, *spec.shape)
     assert shapes["terminated"] == shapes["reward"] == (slots, envs)
-    assert shapes["episode"] == (slots, envs, 6)
+    assert shapes["episode"] == (slots, envs, len(EPISODE_FIELDS))
     assert shapes["actions"] == (layout.horizon, envs, layout.action_dim)
     assert shapes["sequence"] == (slots, layout.num_workers)
 

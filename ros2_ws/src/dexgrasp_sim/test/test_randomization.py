@@ -8,6 +8,7 @@ from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.physics.engine import PhysicsParameters
 from dexgrasp_sim.physics.model_parameters import damping_ratio
 from dexgrasp_sim.physics.mujoco_batch import MujocoBatch
+from dexgrasp_sim.robot.kuka_allegro import load_robot
 from dexgrasp_sim.robot.rotation import quaternion_to_matrix
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
@@ -234,7 +235,8 @@ def test_joints_start_away_from_the_posture_but_inside_their_limits():
     env = Play(60, {**SHORT, "randomization": task}, groups=()).env
     offset = env.engine.joint_position - env.decoder.start_position
     assert offset.abs().max() <= 0.35 + 1e-6 and offset.std() > 0.1
-    low, high = env._joint_limits
+    robot = load_robot()
+    low, high = torch.from_numpy(robot.lower).float(), torch.from_numpy(robot.upper).float()
     assert (env.engine.joint_position >= low - 1e-6).all()
     assert (env.engine.joint_position <= high + 1e-6).all()
     speed = env.engine.joint_velocity

@@ -28,6 +28,7 @@ from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.transport.layout import RunLayout
 from dexgrasp_sim.transport.shared_memory import Segment
 from dexgrasp_sim.transport.telemetry import WorkerState, WorkerStatus, WorkerTelemetry
+from dexgrasp_sim.vec_env import EPISODE_FIELDS
 
 HEIGHT, WIDTH, HORIZON = 6, 8, 4
 LAYOUT = RunLayout(
@@ -276,6 +277,7 @@ def test_success_is_counted_once_per_episode():
     tensors["sequence"][1:4, 1] = torch.tensor([1, 2, 3])
     tensors["truncated"][2, 2:] = True
     tensors["terminated"][3, ENV] = True
+    tensors["episode"][..., EPISODE_FIELDS.index("whole")] = 1.0
     tensors["episode"][2, 2, 2] = 1.0
     tensors["terminated"][3, 0] = True  # worker 0's
     tensors["truncated"][4] = True  # not written yet

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.env_slice import EnvSlice, check_state_file, state_path
 from dexgrasp_sim.synthetic_env import expected_observation
 from dexgrasp_sim.transport.channel import Listener
 from dexgrasp_sim.transport.layout import VIEW_SPECS, RunLayout, split_envs
@@ -22,7 +23,6 @@ from dexgrasp_sim.transport.telemetry import (
     read_statuses,
 )
 from dexgrasp_sim.vec_env import env_specs, make_env
-from dexgrasp_sim.worker import EnvSlice, check_state_file, state_path
 
 CONFIG = {
     "observations": {
@@ -57,7 +57,7 @@ class Learner:
 
     def welcome(self, **config):
         orders = {"kind": "synthetic", "config": {**CONFIG, **config}, "groups": GROUPS}
-        orders |= {"seed": SEED, "threads": 1, "spin_us": 0}
+        orders |= {"seed": SEED, "threads": 1, "spin_us": 0, "env_offset": 0}
         self.hello = self.channel.expect(MessageType.HELLO, TIMEOUT_S)
         self.channel.send(Message(MessageType.WELCOME, payload=orders))
         return self.channel.expect(MessageType.READY, TIMEOUT_S)
@@ -203,9 +203,9 @@ def test_environments_of_another_schema_are_refused_by_the_worker(learner):
 
 def test_another_protocol_version_is_refused_by_the_worker(learner):
     learner.channel.expect(MessageType.HELLO, TIMEOUT_S)
-    header = HEADER.pack(b"DXGR", 2, MessageType.WELCOME, 0, 0, 0, 0)
+    header = HEADER.pack(b"DXGR", 1, MessageType.WELCOME, 0, 0, 0, 0)
     learner.channel._socket.sendall(header)
-    with pytest.raises(ProtocolError, match="protocol version 2, this one 1"):
+    with pytest.raises(ProtocolError, match="protocol version 1, this one 2"):
         learner.channel.expect(MessageType.READY, TIMEOUT_S)
     assert learner.ending()[0] == 1
 

@@ -79,8 +79,7 @@ class EpisodeNode(Node):
         start: dict[str, Any] = {"object": None}
         if self._simulated:
             start = json.loads(call.trigger(self._reset))
-            rule = self._task.success
-            self._judge = GraspJudge(self._robot, rule, start["start_height_m"])
+            self._judge = GraspJudge(self._robot, self._task, start["start_height_m"])
         result = self._send_goal(call)
         success = lift_m = None
         if self._judge is not None and self._joints is not None:

@@ -1,53 +1,19 @@
 """Online distillation: the student acts, the teacher says at every step what it would do."""
 
+import copy
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from dexgrasp_learner.algorithms.ppo import (
-    Count,
-    NonNegative,
-    Positive,
-    check_finite,
-    check_rollout,
-)
+from dexgrasp_learner.algorithms.config import DistillationConfig
+from dexgrasp_learner.algorithms.guards import check_finite, check_rollout, valid_mean
+from dexgrasp_learner.distributed import Peers
 from dexgrasp_learner.networks.policy import Actor
 from dexgrasp_learner.rollout import Batch, Rollout
-from dexgrasp_sim.config import STRICT
 
-
-@dataclass(frozen=True, config=STRICT)
-class DistillationConfig:
-    """Settings of distillation; the defaults are the laptop settings.
-
-    Attributes:
-        epochs: Passes over each rollout.
-        minibatches: Optimizer steps per pass; each takes all steps of a share of environments.
-        micro_batches: Pieces in which a minibatch is computed: less memory, the same result.
-        learning_rate: Of Adam, fixed.
-        noise_std: Deviation of the noise on the student's actions, in units of the action; it
-            shows the student the surroundings of its own path.
-        teacher_steps: Environment steps (of all environments together) over which the share of
-            actions that the teacher drives falls from 1 to 0; 0: the student always drives.
-        bptt_steps: Gradients reach back through the memory at most this many steps; None: the
-            whole rollout.
-        auxiliary_coefficient: Weight of the student's auxiliary loss, if it has that head.
-        max_grad_norm: Gradients are scaled down to this norm.
-    """
-
-    epochs: Count = 2
-    minibatches: Count = 8
-    micro_batches: Count = 1
-    learning_rate: Positive = 1e-3
-    noise_std: NonNegative = 0.1
-    teacher_steps: Annotated[int, Field(ge=0)] = 0
-    bptt_steps: Count | None = None
-    auxiliary_coefficient: NonNegative = 1.0
-    max_grad_norm: Positive = 1.0
+__all__ = ["Distillation", "DistillationConfig"]
 
 
 class Distillation:
@@ -66,7 +32,12 @@ class Distillation:
     """
 
     def __init__(
-        self, actor: Actor, teacher: Actor, config: DistillationConfig, seed: int = 0
+        self,
+        actor: Actor,
+        teacher: Actor,
+        config: DistillationConfig,
+        seed: int = 0,
+        peers: Peers | None = None,
     ) -> None:
         """Takes two nets that are on the device to compute on.
 
@@ -75,6 +46,7 @@ class Distillation:
             teacher: Stays as it is, its normalisation too.
             config: Settings.
             seed: Of the noise and of the order of minibatches, one generator each.
+            peers: Who else learns the same student from rollouts of their own; None: nobody.
 
         Raises:
             ValueError: The two nets have different numbers of actions.
@@ -84,7 +56,8 @@ class Distillation:
                 f"the teacher has {teacher.action_dim} actions, the student {actor.action_dim}; "
                 "train both on the same action"
             )
-        self.actor = actor
+        self.peers = peers or Peers()
+        self.actor = self._acting = actor
         self.teacher = teacher.requires_grad_(False)
         self.config = config
         self.device = actor.distribution.log_std.device
@@ -95,6 +68,7 @@ class Distillation:
         self.noise = torch.Generator(self.device).manual_seed(seed)
         self.shuffle = torch.Generator().manual_seed(seed + 1)
         self.transitions = 0
+        self._finished_share = self.teacher_share
 
     @property
     def teacher_share(self) -> float:
@@ -102,6 +76,15 @@ class Distillation:
         if self.transitions >= self.config.teacher_steps:
             return 0.0
         return 1 - self.transitions / self.config.teacher_steps
+
+    def act_with_copies(self) -> None:
+        """From now on a copy of the student acts; see `Ppo.act_with_copies`."""
+        self._acting = copy.deepcopy(self.actor)
+
+    def refresh_copies(self) -> None:
+        """Gives the copy the student's weights and statistics; nothing where the student acts."""
+        if self._acting is not self.actor:
+            self._acting.load_state_dict(self.actor.state_dict())
 
     @torch.no_grad()
     def act(self, rollout: Rollout, slot: int) -> None:
@@ -114,10 +97,11 @@ class Distillation:
             slot: 0 to T - 1.
         """
         rollout.receive(slot)
+        if self._acting.statistics_are_empty:
+            self.actor.update_statistics(rollout.flat_observations(slot))
+            self.refresh_copies()
         observations, start = rollout.slot(slot)
-        if self.actor.statistics_are_empty:
-            self.actor.update_statistics(observations)
-        output = self.actor(observations, start, rollout.memory["actor"])
+        output = self._acting(observations, start, rollout.memory["actor"])
         taught = self.teacher(observations, start, rollout.memory["teacher"])
         rollout.memory["actor"], rollout.memory["teacher"] = output.memory, taught.memory
         label = taught.mean[0].clamp(-1, 1)
@@ -125,8 +109,18 @@ class Distillation:
         rollout.publish_actions(slot, self._drive(output.mean[0].clamp(-1, 1), label))
         self.transitions += rollout.num_envs
 
+    def finish(self, rollout: Rollout) -> None:
+        """Takes over the results of the last action."""
+        rollout.receive(rollout.horizon)
+        self._finished_share = self.teacher_share
+
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Learns from a rollout whose T + 1 slots are complete.
+        """`finish` and `learn`."""
+        self.finish(rollout)
+        return self.learn(rollout)
+
+    def learn(self, rollout: Rollout) -> dict[str, float]:
+        """Learns from a finished rollout.
 
         Returns:
             Means over all optimizer steps of the loss terms `imitation` (squared, in units of half
@@ -136,21 +130,24 @@ class Distillation:
         Raises:
             NonFiniteLoss: The labels, a loss or a gradient are not finite.
         """
-        rollout.receive(rollout.horizon)
         check_rollout(rollout, ("mean",))
         config = self.config
         steps: list[dict[str, float]] = []
         for epoch in range(config.epochs):
-            for minibatch in rollout.minibatches(
+            minibatches = rollout.minibatches(
                 config.minibatches, config.micro_batches, self.shuffle
-            ):
-                steps.append(self._optimize(rollout, minibatch, epoch))
+            )
+            batches = rollout.batches(minibatches)
+            for minibatch in minibatches:
+                steps.append(self._optimize(rollout, minibatch, batches, epoch))
         for slot in range(rollout.horizon):
-            self.actor.update_statistics(rollout.slot(slot)[0])
+            observations = rollout.flat_observations(slot)
+            if observations:
+                self.actor.update_statistics(observations)
         metrics = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
         return {
             **metrics,
-            "teacher_share": self.teacher_share,
+            "teacher_share": self._finished_share,
             "learning_rate": config.learning_rate,
         }
 
@@ -181,23 +178,30 @@ class Distillation:
         draws = torch.rand(len(student), 1, generator=self.noise, device=self.device)
         return torch.where(draws < self.teacher_share, teacher, actions)
 
-    def _optimize(self, rollout: Rollout, minibatch: list[Tensor], epoch: int) -> dict[str, float]:
+    def _optimize(
+        self,
+        rollout: Rollout,
+        minibatch: list[Tensor],
+        batches: Iterator[Batch],
+        epoch: int,
+    ) -> dict[str, float]:
         """One optimizer step; returns its terms.
 
         Raises:
             NonFiniteLoss: Before the weights change.
         """
         self.optimizer.zero_grad()
-        envs = sum(len(micro_batch) for micro_batch in minibatch)
         terms: dict[str, Tensor] = {}
-        for micro_batch in minibatch:
-            for share, losses in self._piecewise_losses(rollout.batch(micro_batch)):
-                share *= len(micro_batch) / envs
+        for share_of_envs in rollout.shares(minibatch):
+            for share, losses in self._piecewise_losses(next(batches)):
+                share *= share_of_envs
                 total = losses["imitation"]
                 total = total + self.config.auxiliary_coefficient * losses["auxiliary"]
                 (share * total).backward()
                 for name, loss in losses.items():
                     terms[name] = terms.get(name, 0) + share * loss.detach()
+        gradients = [weight.grad for weight in self.actor.parameters() if weight.grad is not None]
+        self.peers.average_(gradients)
         terms["actor_grad_norm"] = nn.utils.clip_grad_norm_(
             self.actor.parameters(), self.config.max_grad_norm
         )
@@ -216,12 +220,20 @@ class Distillation:
         for begin in range(0, horizon, length):
             piece = slice(begin, min(begin + length, horizon))
             observations = {name: t[piece] for name, t in batch.observations.items()}
+            valid = None if batch.valid is None else batch.valid[piece]
             output = self.actor(observations, batch.start[piece], memory)
             memory = output.memory.detach()
             auxiliary = output.mean.new_zeros(())
             if output.auxiliary is not None:
                 target = observations[str(self.actor.auxiliary_group)]
-                auxiliary = self.actor.auxiliary_loss(output.auxiliary, target)
-            imitation = (output.mean - batch.mean[piece]).square().mean()
-            losses = {"imitation": imitation, "auxiliary": auxiliary}
-            yield (piece.stop - begin) / horizon, losses
+                errors = self.actor.auxiliary_errors(output.auxiliary, target)
+                auxiliary = valid_mean(errors, valid)
+            imitation = valid_mean((output.mean - batch.mean[piece]).square(), valid)
+            yield _share(batch, piece), {"imitation": imitation, "auxiliary": auxiliary}
+
+
+def _share(batch: Batch, piece: slice) -> float:
+    """The part of a batch's valid steps that some consecutive ones have."""
+    if batch.valid is None:
+        return (piece.stop - piece.start) / len(batch.start)
+    return int(batch.valid[piece].sum()) / max(int(batch.valid.sum()), 1)

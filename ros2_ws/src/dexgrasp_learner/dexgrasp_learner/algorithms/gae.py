@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from dexgrasp_learner.distributed import Peers
+
 
 def estimate_advantages(
     rewards: Tensor,
@@ -11,6 +13,7 @@ def estimate_advantages(
     truncated: Tensor,
     gamma: float,
     gae_lambda: float,
+    valid: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Advantages and returns of a rollout.
 
@@ -28,6 +31,9 @@ def estimate_advantages(
             `terminated`.
         gamma: Discount per step.
         gae_lambda: 0 = one-step advantages, 1 = full returns.
+        valid: bool [T, N], False where action t has no real result: its advantage is 0, and what
+            comes after it does not reach what was before, which ends in the value of the state in
+            which the action was taken. None: all are.
 
     Returns:
         Advantages [T, N], not normalised, and returns [T, N] (advantages + values).
@@ -36,6 +42,9 @@ def estimate_advantages(
     rewards = rewards + gamma * values[:-1] * cut_off
     goes_on = (~(terminated | truncated)).to(rewards.dtype)
     errors = rewards + gamma * goes_on * values[1:] - values[:-1]
+    if valid is not None:
+        goes_on = goes_on * valid
+        errors = errors.masked_fill(~valid, 0.0)
     advantages = torch.empty_like(rewards)
     advantage = torch.zeros_like(rewards[0])
     for step in reversed(range(len(rewards))):
@@ -44,6 +53,22 @@ def estimate_advantages(
     return advantages, advantages + values[:-1]
 
 
-def normalize_advantages(advantages: Tensor) -> Tensor:
-    """Advantages of the whole rollout with mean 0 and deviation 1."""
-    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+def normalize_advantages(
+    advantages: Tensor, valid: Tensor | None = None, peers: Peers | None = None
+) -> Tensor:
+    """Advantages of the whole rollout with mean 0 and deviation 1.
+
+    Args:
+        advantages: float32 [T, N].
+        valid: bool [T, N], which ones count; the others become 0. None: all.
+        peers: Whose rollouts are normalised together with this one.
+    """
+    counted = advantages if valid is None else advantages[valid]
+    if peers is None or peers.size == 1:
+        mean, std = counted.mean(), counted.std()
+    else:
+        own = counted.mean(), counted.var(correction=0)
+        count, mean, variance = peers.moments(counted.numel(), *own)
+        std = (variance * count / (count - 1)).sqrt()
+    normalized = (advantages - mean) / (std + 1e-8)
+    return normalized if valid is None else normalized.masked_fill(~valid, 0.0)

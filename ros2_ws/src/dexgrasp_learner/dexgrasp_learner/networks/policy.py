@@ -155,9 +155,9 @@ class Actor(nn.Module):
         mean = self.head(torch.cat((features, estimate.detach()), -1))
         return ActorOutput(mean, memory, self.auxiliary_normalizer.denormalize(estimate))
 
-    def auxiliary_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Mean squared error [..., K] in deviations of the target; scalar."""
-        return ((prediction - target) / self.auxiliary_normalizer.std).square().mean()
+    def auxiliary_errors(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Squared errors [..., K] in deviations of the target."""
+        return ((prediction - target) / self.auxiliary_normalizer.std).square()
 
     @property
     def statistics_are_empty(self) -> bool:

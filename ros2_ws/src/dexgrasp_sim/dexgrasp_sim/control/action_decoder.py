@@ -13,6 +13,7 @@ from dexgrasp_sim.control.differential_ik import DifferentialIk
 from dexgrasp_sim.robot.kinematics import Chain
 from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS, ARM_PREGRASP, FINGERS, GRASP_CENTER
 from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.specs import Term
 
 ActionName = Literal[
     "palm_x",
@@ -36,6 +37,7 @@ class ActionConfig:
     """Meaning of the action: rates that a value of 1 commands, and the ranges they stay in.
 
     Attributes:
+        kind: Tells this action space from the others.
         dimensions: Which of the seven quantities the policy commands, in action order; the
             others stay at their start value.
         palm_speed_m_s: Speed of the palm target per axis.
@@ -52,6 +54,7 @@ class ActionConfig:
         thumb_shut_rad: The same at closure 1.
     """
 
+    kind: Literal["velocity"] = "velocity"
     dimensions: tuple[ActionName, ...] = _ALL_ACTIONS
     palm_speed_m_s: Positive = 0.3
     yaw_rate_rad_s: Positive = 1.8
@@ -74,15 +77,28 @@ class ActionConfig:
             raise ValueError("`workspace_min_m` must be below `workspace_max_m` on every axis")
         return self
 
+    @property
+    def intent_terms(self) -> tuple[Term, ...]:
+        """What `ActionDecoder.intent` holds."""
+        return (
+            Term("palm_target_position", 3, "m", "base"),
+            Term("palm_target_yaw", 1, "rad", "base"),
+            Term("finger_and_thumb_closure", 2, "1"),
+            Term("finger_spread", 1, "1"),
+        )
+
 
 class ActionDecoder:
     """Integrates actions into a palm target and hand closure and solves for joint targets.
 
     The same object drives N simulated robots in training and one real robot in deployment.
     The joint targets start at `start_position`, always lie inside the joint limits and move the
-    arm no faster than its velocity limits.
+    arm no faster than its velocity limits. See `Decoder`.
 
     Attributes:
+        action_names: The commanded dimensions.
+        action_dim: Their number.
+        velocity_target: None: servos get positions only.
         palm_position: [N, 3] m, target of the grasp centre, base frame.
         palm_yaw: [N] rad, turn of the palm about base z from its start.
         closure: [N, 2], of the fingers and of the thumb, 0 open to 1 shut.
@@ -94,6 +110,7 @@ class ActionDecoder:
         self, config: ActionConfig, robot: RobotModel, num_envs: int, control_dt_s: float
     ) -> None:
         self.config = config
+        self.velocity_target: Tensor | None = None
         self.action_names: tuple[ActionName, ...] = config.dimensions
         self.action_dim = len(config.dimensions)
         self._columns = [_ALL_ACTIONS.index(name) for name in config.dimensions]
@@ -127,11 +144,25 @@ class ActionDecoder:
         """[23] rad: where an episode starts, in the robot's joint order."""
         return self._start
 
-    def reset(self, env_ids: Tensor | None = None) -> None:
+    @property
+    def intent_terms(self) -> tuple[Term, ...]:
+        """What `intent` holds."""
+        return self.config.intent_terms
+
+    def set_difficulty(self, difficulty: float) -> None:
+        """Nothing here depends on it."""
+
+    def can_start(self, joint_positions: Tensor) -> Tensor:
+        """[K] bool: robots may start at any [K, 23] rad."""
+        return torch.ones(len(joint_positions), dtype=torch.bool)
+
+    def reset(self, env_ids: Tensor | None = None, joint_positions: Tensor | None = None) -> None:
         """Puts the palm target and the hand back to the start.
 
         Args:
             env_ids: [K] int64 environments, None for all.
+            joint_positions: [K, 23] rad, where the robots stand: no matter, an action moves palm
+                and hand from where `start_position` has them, and the servos close the distance.
         """
         ids = slice(None) if env_ids is None else env_ids
         self.palm_position[ids] = self._home_position
@@ -166,6 +197,11 @@ class ActionDecoder:
         torch.maximum(self.target, self._lower, out=self.target)
         torch.minimum(self.target, self._upper, out=self.target)
         return self.target
+
+    def intent(self) -> Tensor:
+        """[N, 7]: see `intent_terms`."""
+        yaw, spread = self.palm_yaw.unsqueeze(1), self.spread.unsqueeze(1)
+        return torch.cat((self.palm_position, yaw, self.closure, spread), dim=1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that `decode` depends on."""

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dexgrasp_sim.control.fabric_body import cross
+from dexgrasp_sim.control.fabric_body import cross, full_lanes
 from dexgrasp_sim.control.motion_limits import MotionLimits, VelocityBounds
 
 _TURNS = 4
@@ -92,6 +92,7 @@ class BrakingGuard:
         rows = torch.nonzero(~_safe(lack)).squeeze(1)
         if not len(rows):
             return wanted
+        rows = rows[full_lanes(len(rows), rows.device)]
         braking = self._limits.brake(qd[rows])
         bounds, gaps, lack = bounds.rows(rows), gaps.rows(rows), lack.index_select(-1, rows)
         chosen, candidate = braking.clone(), wanted[rows]

@@ -3,9 +3,18 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.control.action_decoder import ActionConfig, ActionDecoder
+from dexgrasp_sim.control.fabric_config import FabricConfig
+from dexgrasp_sim.control.fabric_decoder import FabricDecoder
+from dexgrasp_sim.robot.urdf import RobotModel
 from dexgrasp_sim.specs import Term
+
+ActionSpace = ActionConfig | FabricConfig
+"""The action spaces; `kind` tells them apart."""
 
 
 class Decoder(Protocol):
@@ -23,7 +32,7 @@ class Decoder(Protocol):
 
     @property
     def intent_terms(self) -> tuple[Term, ...]:
-        """What `intent` holds, with units and frames."""
+        """What `intent` holds, with units and frames; the palm's goal position first."""
         ...
 
     @property
@@ -32,8 +41,8 @@ class Decoder(Protocol):
         ...
 
     @property
-    def velocity(self) -> Tensor:
-        """[N, 23] rad/s, at which the targets move."""
+    def velocity_target(self) -> Tensor | None:
+        """[N, 23] rad/s, what simulated servos are to move at; None: at rest, as on a robot."""
         ...
 
     @property
@@ -41,9 +50,17 @@ class Decoder(Protocol):
         """[23] rad: where an episode starts, in the robot's joint order."""
         ...
 
+    def set_difficulty(self, difficulty: float) -> None:
+        """Where the schedules of the action space stand, 0 to 1, for episodes from now on."""
+        ...
+
+    def can_start(self, joint_positions: Tensor) -> Tensor:
+        """[K] bool, whether an episode may start at joint positions [K, 23] rad within limits."""
+        ...
+
     def reset(self, env_ids: Tensor | None = None, joint_positions: Tensor | None = None) -> None:
-        """Restarts environments [K] (None: all) at rest at joint positions [K, 23] rad (None:
-        `start_position`).
+        """Restarts environments [K] (None: all) at rest, where the robots stand at joint
+        positions [K, 23] rad (None: `start_position`).
         """
         ...
 
@@ -62,3 +79,38 @@ class Decoder(Protocol):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restores `state_dict`."""
         ...
+
+
+def make_decoder(
+    config: ActionSpace,
+    robot: RobotModel,
+    num_envs: int,
+    control_dt_s: float,
+    device: torch.device | str = "cpu",
+    difficulty: float = 0.0,
+) -> Decoder:
+    """The decoder of an action space, at `start_position`.
+
+    Args:
+        config: The action space.
+        robot: The robot.
+        num_envs: N.
+        control_dt_s: Control period.
+        device: Of all tensors; palm velocities are decoded on the CPU only.
+        difficulty: See `Decoder.set_difficulty`.
+
+    Raises:
+        ConfigError: The start posture breaks a joint limit or is in an obstacle, or there is no
+            such decoder for the device.
+    """
+    if isinstance(config, FabricConfig):
+        try:
+            return FabricDecoder(config, robot, num_envs, control_dt_s, device, difficulty)
+        except ValueError as error:
+            raise ConfigError(f"task.action: {error}") from None
+    if torch.device(device).type != "cpu":
+        raise ConfigError(
+            f"palm velocities are decoded on the CPU, not on {str(device)!r}; use the CPU or "
+            "`task.action: {kind: fabric}`"
+        )
+    return ActionDecoder(config, robot, num_envs, control_dt_s)

@@ -10,10 +10,10 @@ Geometric Fabrics, 2022). With a = M^-1 f_geometric, made energy conserving alon
 What then is really done passes `MotionLimits` and `BrakingGuard`, which hold whatever qdd is.
 """
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -42,6 +42,7 @@ _SPHERES = len(BODY_SPHERES)
 _MOVING = slice(1, _SPHERES)
 """Spheres that the guard looks at: the first stands on the axes of joints 1 and 2, always."""
 _SPEED_FLOOR = 1e-6
+_PALM_METRIC, _HAND_METRIC = 1.0, 8.0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -55,16 +56,20 @@ class FabricGains:
         posture: Geometric pull of all joints to a posture.
         joint_limits: Barriers of the joint limits.
         repulsion: By obstacles and the own upper arm.
-        damping_per_s: Damping of all joints.
     """
 
-    palm: AttractorGains = AttractorGains(metric=1.0)
+    palm: AttractorGains = AttractorGains(metric=_PALM_METRIC)
     palm_lever_m: Annotated[float, Field(gt=0)] = 0.25
-    hand: AttractorGains = AttractorGains(metric=8.0)
+    hand: AttractorGains = AttractorGains(metric=_HAND_METRIC)
     posture: PostureGains = PostureGains()
     joint_limits: LimitGains = LimitGains()
     repulsion: RepulsionGains = RepulsionGains()
-    damping_per_s: Annotated[float, Field(ge=0)] = 10.0
+
+    @field_validator("palm", "hand", mode="before")
+    @classmethod
+    def _lay_over_default(cls, value: Any, info: ValidationInfo) -> Any:
+        metric = {"palm": _PALM_METRIC, "hand": _HAND_METRIC}[str(info.field_name)]
+        return {"metric": metric, **value} if isinstance(value, dict) else value
 
 
 class Goal(NamedTuple):
@@ -73,10 +78,12 @@ class Goal(NamedTuple):
     Attributes:
         palm_points: [N, 3, 7] m, see `Fabric.palm_points`.
         hand: [N, C], principal components of the hand.
+        damping: [N] 1/s, damping of all joints on the way.
     """
 
     palm_points: Tensor
     hand: Tensor
+    damping: Tensor
 
 
 class Fabric:
@@ -192,7 +199,7 @@ class Fabric:
         solved = torch.cholesky_solve(forces.permute(2, 1, 0), factor)
         bend, pull = solved.permute(2, 1, 0).unbind()
         along = (qd * bend).sum(0) / (qd.square().sum(0) + _SPEED_FLOOR)
-        return bend + pull - (along + gains.damping_per_s) * qd
+        return bend + pull - (along + goal.damping) * qd
 
     def _point_terms(self, goal: Goal, state: PointState, near: Nearest) -> PointTerm:
         """Repulsion at the body spheres, then the pull at the palm's points."""

@@ -20,6 +20,8 @@ from dexgrasp_sim.robot.urdf import RobotModel
 
 Vector3 = tuple[float, float, float]
 
+_LANES = 32
+"""Elements that a CPU's vector loop takes at once: two registers of 16 float32."""
 _SYMMETRIC = (0, 3, 4, 3, 1, 5, 4, 5, 2)
 """Where the entries of a symmetric 3x3 matrix, row by row, stand in (xx, yy, zz, xy, xz, yz)."""
 
@@ -224,6 +226,17 @@ class _JointTree:
             rows[len(carriers) + joint, :3, column] = self._axes[joint]
             rows[len(carriers) + joints + joint, 3, column] = 1.0
         return rows.flatten(1)
+
+
+def full_lanes(count: int, device: torch.device | str = "cpu") -> Tensor:
+    """Indices [M] of `count` rows and then the last one again, up to whole vector loops.
+
+    The end of a tensor that does not fill a loop is computed by other instructions, which round
+    otherwise. With rows enough for whole loops each row's result is the same in any batch, so that
+    how environments are split over workers changes nothing.
+    """
+    whole = -(-count // _LANES) * _LANES
+    return torch.arange(whole, device=device).clamp_(max=count - 1)
 
 
 def cross(a: Tensor, b: Tensor) -> Tensor:

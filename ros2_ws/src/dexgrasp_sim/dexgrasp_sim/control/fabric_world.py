@@ -30,8 +30,10 @@ class Obstacle:
     size_m: tuple[Length, Length, Length]
 
 
+TABLE = Obstacle("table", (-0.5725, 0.088, 0.235), (0.725, 1.16, 0.03))
+"""Of the DextrAH scene, its top at z = 0.25 m."""
 WORLD = (
-    Obstacle("table", (-0.5725, 0.088, 0.235), (0.725, 1.16, 0.03)),
+    TABLE,
     Obstacle("left_wall", (-0.45, -0.45, 0.75), (1.7, 0.03, 1.1)),
     Obstacle("right_wall", (-0.45, 0.60, 0.75), (1.7, 0.03, 1.1)),
     Obstacle("back_wall", (0.4, 0.075, 0.75), (0.03, 1.1, 1.1)),

@@ -3,15 +3,16 @@
 import torch
 from torch import Tensor
 
-from dexgrasp_sim.control.action_decoder import ActionConfig, ActionDecoder
+from dexgrasp_sim.control.decoder import ActionSpace, Decoder
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS, FINGERTIPS, HAND_JOINTS
 from dexgrasp_sim.robot.urdf import RobotModel
 from dexgrasp_sim.specs import TensorSpec, Term, flat_spec
 
 
-def proprioception_spec(action: ActionConfig) -> TensorSpec:
+def proprioception_spec(action: ActionSpace) -> TensorSpec:
     """Terms of the `proprio` group in order, with units and frames."""
+    palm_goal, *other_goals = action.intent_terms
     return flat_spec(
         "proprio",
         (
@@ -19,11 +20,9 @@ def proprioception_spec(action: ActionConfig) -> TensorSpec:
             Term("arm_joint_velocity", len(ARM_JOINTS), "rad/s"),
             Term("fingertip_position", 3 * len(FINGERTIPS), "m", "base"),
             Term("grasp_center_position", 3, "m", "base"),
-            Term("palm_target_position", 3, "m", "base"),
+            palm_goal,
             Term("hand_tracking_error", len(HAND_JOINTS), "rad"),
-            Term("palm_target_yaw", 1, "rad", "base"),
-            Term("finger_and_thumb_closure", 2, "1"),
-            Term("finger_spread", 1, "1"),
+            *other_goals,
             Term("last_action", len(action.dimensions), "1"),
             Term("episode_time_fraction", 1, "1"),
         ),
@@ -33,8 +32,9 @@ def proprioception_spec(action: ActionConfig) -> TensorSpec:
 class Proprioception:
     """Computes the group from measurements; one code for N simulated robots and for a real one."""
 
-    def __init__(self, robot: RobotModel, action: ActionConfig) -> None:
+    def __init__(self, robot: RobotModel, action: ActionSpace) -> None:
         self.spec = proprioception_spec(action)
+        self._palm_goal_size = action.intent_terms[0].size
         names = list(robot.joint_names)
         self._arm = [names.index(joint) for joint in ARM_JOINTS]
         self._hand = [names.index(joint) for joint in HAND_JOINTS]
@@ -48,7 +48,7 @@ class Proprioception:
         self,
         joint_position: Tensor,
         joint_velocity: Tensor,
-        decoder: ActionDecoder,
+        decoder: Decoder,
         last_action: Tensor,
         time_fraction: Tensor,
         out: Tensor,
@@ -63,16 +63,15 @@ class Proprioception:
             time_fraction: [N], 0 at the start of an episode to 1 at its time-out.
             out: [N, P] float32, written in place.
         """
+        intent, palm = decoder.intent(), self._palm_goal_size
         torch.cat(
             (
                 joint_position,
                 joint_velocity[:, self._arm],
                 self.hand_points(joint_position).flatten(1),
-                decoder.palm_position,
+                intent[:, :palm],
                 decoder.target[:, self._hand] - joint_position[:, self._hand],
-                decoder.palm_yaw.unsqueeze(1),
-                decoder.closure,
-                decoder.spread.unsqueeze(1),
+                intent[:, palm:],
                 last_action,
                 time_fraction.unsqueeze(1),
             ),

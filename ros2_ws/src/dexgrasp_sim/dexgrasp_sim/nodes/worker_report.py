@@ -8,7 +8,7 @@ from torch import Tensor
 from dexgrasp_msgs.msg import SimWorkerStatus
 from dexgrasp_sim.transport.layout import RunLayout
 from dexgrasp_sim.transport.telemetry import WorkerState, WorkerStatus
-from dexgrasp_sim.vec_env import EPISODE_FIELDS
+from dexgrasp_sim.vec_env import EPISODE_FIELDS, whole_episodes
 
 _STATES = {
     WorkerState.ABSENT: SimWorkerStatus.STARTING,
@@ -102,7 +102,8 @@ class WorkerReporter:
             ended = (
                 self._tensors["terminated"][slot, rows] | self._tensors["truncated"][slot, rows]
             )
-            self._successes.extend(self._tensors["episode"][slot, rows][ended, _SUCCESS].tolist())
+            whole = whole_episodes(self._tensors["episode"][slot, rows], ended)
+            self._successes.extend(whole[:, _SUCCESS].tolist())
         self._sequence = newest
 
     def _success(self) -> float:

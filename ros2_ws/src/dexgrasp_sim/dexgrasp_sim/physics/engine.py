@@ -103,6 +103,12 @@ class PhysicsEngine(Protocol):
     """[N, 3] m."""
     object_mass: Tensor
     """[N] kg."""
+    velocity_lead_s: Tensor
+    """[N, 23] s: the servos' damping over their stiffness. Joint targets that lead by so many times
+    a velocity make the servos, which damp towards rest, damp towards that velocity instead."""
+    diverged: Tensor
+    """[N] bool: since its reset the environment's state was once not finite or beyond all bounds.
+    The engine has put it in some harmless state, which means nothing: reset it."""
 
     def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:
         """Advances one control period.

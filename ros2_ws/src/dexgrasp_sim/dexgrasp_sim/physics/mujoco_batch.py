@@ -20,8 +20,12 @@ from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.camera_jitter import LEFT, CameraPoses
 
-_VELOCITY_STAGE = int(mujoco.mjtStage.mjSTAGE_VEL)
+_POSITION_STAGE = int(mujoco.mjtStage.mjSTAGE_POS)
+"""Poses of bodies, geoms and sites at the new state; velocities are read from the state itself."""
 _NO_STAGE = int(mujoco.mjtStage.mjSTAGE_NONE)
+_RESET_TIME_S = 1000.0
+"""An environment's time after `reset`, longer than any control period: MuJoCo sets the time to 0
+where it gives up a state that is not finite, which is how such an environment is found."""
 
 
 class MujocoBatch:
@@ -33,6 +37,7 @@ class MujocoBatch:
         object_of_env: Index into `config.objects` for each environment.
         threads: CPU threads for physics and images.
         """
+        _keep_log_out_of_files()
         robot = load_robot()
         self.num_envs = len(object_of_env)
         self._config = config
@@ -74,6 +79,8 @@ class MujocoBatch:
         self._xfrc_applied = bind("xfrc_applied")
         self._site_xpos, self._xmat = bind("site_xpos"), bind("xmat")
         self._geom_xpos, self._geom_xmat = bind("geom_xpos"), bind("geom_xmat")
+        self._time_s = bind("time")
+        self._time_s[:] = _RESET_TIME_S
 
     def _allocate(self, num_joints: int) -> None:
         count = self.num_envs
@@ -87,16 +94,23 @@ class MujocoBatch:
         self.grasp_center_position = torch.zeros(count, 3)
         masses = [model.body_mass[self._object_body] for model in self._models]
         self.object_mass = torch.tensor(masses).float()[torch.from_numpy(self._model_of_env)]
+        gains = self._models[0].actuator_gainprm[self._ctrl_columns, 0]
+        damping = -self._models[0].actuator_biasprm[self._ctrl_columns, 2]
+        self._nominal_lead_s = torch.from_numpy(damping / gains).float()
+        self.velocity_lead_s = self._nominal_lead_s.repeat(count, 1)
         self._parameters: ModelParameters | None = None
+        self.diverged = torch.zeros(count, dtype=torch.bool)
 
     def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:
         """See `PhysicsEngine.step`."""
         started = time.perf_counter()
+        began_s = self._time_s.copy()
         if hold_steps is None:
             self._ctrl[:, self._ctrl_columns] = joint_targets.numpy()
-            self._batch.step(nstep=self._config.physics_steps, stage=_VELOCITY_STAGE)
+            self._batch.step(nstep=self._config.physics_steps, stage=_POSITION_STAGE)
         else:
             self._step_late(joint_targets.numpy(), hold_steps.numpy())
+        self.diverged |= torch.from_numpy(self._time_s < began_s).reshape(self.num_envs)
         self._read()
         self._seconds["physics"] += time.perf_counter() - started
 
@@ -106,7 +120,7 @@ class MujocoBatch:
         for substep in range(last + 1):
             rows = np.flatnonzero(hold_steps == substep)
             self._ctrl[rows[:, None], self._ctrl_columns] = joint_targets[rows]
-            self._batch.step(nstep=1, stage=_VELOCITY_STAGE if substep == last else _NO_STAGE)
+            self._batch.step(nstep=1, stage=_POSITION_STAGE if substep == last else _NO_STAGE)
 
     def reset(
         self,
@@ -120,12 +134,14 @@ class MujocoBatch:
         ids = env_ids.numpy()
         rows = ids[:, None]
         self._batch.reset(ids, stage=_NO_STAGE)
+        self._time_s[ids] = _RESET_TIME_S
+        self.diverged[env_ids] = False
         self._qpos[rows, self._qpos_columns] = joint_position.numpy()
         self._qpos[ids, self._object_qpos] = object_pose.numpy()
         self._ctrl[rows, self._ctrl_columns] = joint_position.numpy()
         if joint_velocity is not None:
             self._qvel[rows, self._qvel_columns] = joint_velocity.numpy()
-        self._batch.forward(ids, stage=_VELOCITY_STAGE)
+        self._batch.forward(ids, stage=_POSITION_STAGE)
         self._read()
         self._seconds["physics"] += time.perf_counter() - started
 
@@ -149,6 +165,8 @@ class MujocoBatch:
         own = self._own_models()
         self._batch.set_models(own.models)
         self.object_mass.copy_(own.object_mass)
+        scale = own.values.damping_scale / own.values.stiffness_scale
+        self.velocity_lead_s.copy_(scale * self._nominal_lead_s)
 
     def render_depth(self, out: Tensor, poses: CameraPoses | None = None) -> None:
         """See `PhysicsEngine.render_depth`."""
@@ -193,9 +211,10 @@ class MujocoBatch:
             self._own_models().load_state_dict(own)
             self._use_own_models()
         self._batch.state[:] = state["state"].numpy()
-        self._batch.forward(stage=_VELOCITY_STAGE)
+        self._batch.forward(stage=_POSITION_STAGE)
         # forward() may refresh the solver's warm start, which the next step reads
         self._batch.state[:] = state["state"].numpy()
+        self.diverged.zero_()
         self._read()
 
     def timings(self) -> dict[str, float]:
@@ -235,6 +254,13 @@ class MujocoBatch:
                 self._models, self._model_of_env, camera, self._threads
             )
         return self._renderers[camera]
+
+
+def _keep_log_out_of_files() -> None:
+    """MuJoCo would write MUJOCO_LOG.TXT into the working folder; the console gets it as well."""
+    log = mujoco.MjLogConfig.get()
+    log.logto_file = False
+    log.set()
 
 
 def _pose_of(poses: CameraPoses | None, side: int) -> tuple[np.ndarray, ...]:

@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from dexgrasp_sim.transport.protocol import (
     HEADER,
@@ -90,13 +91,24 @@ class Channel:
         return bytes(parts)
 
 
+class Source(Protocol):
+    """What poll can wait for."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        ...
+
+
+AnySource = TypeVar("AnySource", bound=Source)
+
+
 def ready_channels(
-    channels: Sequence[Channel], timeout_s: float, spin_us: float = 0.0
-) -> list[Channel]:
+    channels: Sequence[AnySource], timeout_s: float, spin_us: float = 0.0
+) -> list[AnySource]:
     """The channels that have something to read, or whose other side is gone.
 
     Args:
-        channels: Connected channels.
+        channels: Connected channels, and listeners, of which a connection is the news.
         timeout_s: Seconds to wait for the first of them.
         spin_us: Of these, microseconds without sleeping.
 
@@ -140,6 +152,10 @@ class Listener:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.bind(str(path))
         self._socket.listen(1)
+
+    def fileno(self) -> int:
+        """The descriptor, for poll."""
+        return self._socket.fileno()
 
     def accept(self, timeout_s: float) -> Channel | None:
         """The connection that arrives within `timeout_s` seconds, else None."""

@@ -18,9 +18,26 @@ from dexgrasp_sim.vec_env import RESULT_SPECS
 ALIGNMENT = 64
 """Bytes: a cache line, and what vector instructions and DMA engines ask for."""
 
-RESULT_NAMES = tuple(spec.name for spec in RESULT_SPECS)
+ROLLOUT_RESULTS = (*RESULT_SPECS, TensorSpec("valid", (), "bool"))
+"""What environments write, and whether it is the result of the action before it.
 
-COUNTERS = ("pid", "state", "steps", "episodes", "policy_version", "slot", "view_sequence")
+Where it is not, because the environment or its whole worker had to begin anew, `reward` is 0,
+`truncated` is set, `episode` is 0, and the observation is the first one of a new episode.
+"""
+
+RESULT_NAMES = tuple(spec.name for spec in ROLLOUT_RESULTS)
+
+COUNTERS = (
+    "pid",
+    "state",
+    "steps",
+    "episodes",
+    "newest_episode",
+    "resets_not_finite",
+    "policy_version",
+    "slot",
+    "view_sequence",
+)
 """Columns of `telemetry.counters`, one int64 row per worker."""
 
 SECONDS = ("simulating", "rendering", "waiting", "view_time_s")
@@ -135,7 +152,7 @@ class RunLayout:
         return place(
             [
                 *((s.name, s.dtype, (slots, envs, *s.shape)) for s in self.observation_specs),
-                *((s.name, s.dtype, (slots, envs, *s.shape)) for s in RESULT_SPECS),
+                *((s.name, s.dtype, (slots, envs, *s.shape)) for s in ROLLOUT_RESULTS),
                 ("actions", "float32", (self.horizon, envs, self.action_dim)),
                 ("sequence", "int64", (slots, self.num_workers)),
             ]
@@ -214,4 +231,4 @@ class RunLayout:
 def rollout_schema_hash(observation_specs: Sequence[TensorSpec], action_dim: int) -> str:
     """Hash over observations, results and actions of one environment; 16 hexadecimal digits."""
     action_spec = TensorSpec("actions", (action_dim,))
-    return schema_hash([*observation_specs, *RESULT_SPECS, action_spec])
+    return schema_hash([*observation_specs, *ROLLOUT_RESULTS, action_spec])

@@ -6,9 +6,12 @@ ready. Lock-step of one worker (learner's messages to the left)::
     <- HELLO     who I am, which schema I attached to
     WELCOME ->   which environments to build
     <- READY     the schema that the built environments really have
-    START ->     reset, fill slot 0                <- DONE
+    START ->     reset, fill slot 0, or, in place of a worker that was lost (JSON: slot,
+                 sequence), the slot which that one still owed
+                                                   <- DONE
     STEP ->      actions[slot] are in place        <- DONE: slot + 1 is complete
-    SAVE / LOAD -> a file path                     <- DONE
+    SAVE / LOAD -> a file path                     <- DONE, or REFUSED (JSON: text) when it
+                                                   cannot be written
     STOP ->      leave
 
 Either side may send ERROR (JSON: text) and close. End-of-file means that the other side is gone.
@@ -20,7 +23,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 MAGIC = b"DXGR"
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 HEADER = struct.Struct("<4sHHIiqq")
 """magic, protocol version, type, payload bytes, slot, sequence, policy version; 32 bytes."""
 
@@ -45,6 +48,7 @@ class MessageType(IntEnum):
     LOAD = 8
     STOP = 9
     ERROR = 10
+    REFUSED = 11
 
 
 class Message(NamedTuple):

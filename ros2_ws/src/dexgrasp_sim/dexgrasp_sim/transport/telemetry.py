@@ -63,6 +63,10 @@ class WorkerTelemetry:
         for name, value in values.items():
             self._counters[_COUNTER[name]] = value
 
+    def counter(self, name: str) -> int:
+        """A column of `COUNTERS`; what a worker has left there its successor finds."""
+        return int(self._counters[_COUNTER[name]])
+
     def spend(self, **seconds: float) -> None:
         """Adds to columns of `SECONDS`."""
         for name, value in seconds.items():
@@ -115,6 +119,9 @@ class WorkerStatus:
         rendering_s: Seconds in rendering.
         waiting_s: Seconds waiting for the learner.
         difficulty: Of the episodes to come, 0 to 1; the same for all workers.
+        newest_episode: Largest number of an episode among its environments.
+        resets_not_finite: Environments that had to begin anew because something in them was not
+            finite.
     """
 
     index: int
@@ -128,6 +135,8 @@ class WorkerStatus:
     rendering_s: float
     waiting_s: float
     difficulty: float = 0.0
+    newest_episode: int = 0
+    resets_not_finite: int = 0
 
 
 def read_statuses(telemetry: Mapping[str, Tensor]) -> list[WorkerStatus]:

@@ -142,6 +142,15 @@ class CameraConfig:
         stack = torch.stack if isinstance(points, Tensor) else np.stack
         return stack([u, v], -1), depth  # type: ignore[call-overload]
 
+    def sees(self, points: np.ndarray) -> np.ndarray:
+        """Whether points [..., 3] m of the base frame lie in the image and in range, [...] bool."""
+        pixel, depth = self.project(points)
+        u, v = pixel[..., 0], pixel[..., 1]
+        in_image = (np.abs(2 * u - self.width + 1) <= self.width) & (
+            np.abs(2 * v - self.height + 1) <= self.height
+        )
+        return in_image & (depth >= self.near_m) & (depth <= self.far_m)
+
     def shifted_right(self, distance_m: float) -> "CameraConfig":
         """The same camera moved along its x axis."""
         offset = distance_m * self.rotation[:, 0]

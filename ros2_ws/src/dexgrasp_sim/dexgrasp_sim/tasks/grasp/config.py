@@ -3,6 +3,7 @@
 import math
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
@@ -14,14 +15,20 @@ from pydantic.dataclasses import dataclass
 
 from dexgrasp_sim.config import STRICT, to_dict
 from dexgrasp_sim.control.action_decoder import ActionConfig
+from dexgrasp_sim.control.fabric_config import FabricConfig
+from dexgrasp_sim.control.fabric_world import TABLE
 from dexgrasp_sim.physics.engine import PhysicsConfig
+from dexgrasp_sim.tasks.grasp.episodes import SuccessConfig
 from dexgrasp_sim.tasks.grasp.latency import LatencyConfig
 from dexgrasp_sim.tasks.grasp.object_sets import object_set, set_name
 from dexgrasp_sim.tasks.grasp.objects import LAPTOP_OBJECTS, ObjectConfig
 from dexgrasp_sim.tasks.grasp.observation_noise import ObservationNoiseConfig
 from dexgrasp_sim.tasks.grasp.randomization import RandomizationConfig
+from dexgrasp_sim.tasks.grasp.rewards import RewardConfig
 from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.image_config import ImageConfig
+
+_LEAST_IN_VIEW = 0.5
 
 Vector3 = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
@@ -32,8 +39,8 @@ NonNegative = Annotated[float, Field(ge=0)]
 class TableConfig:
     """The table as a box, base frame (DextrAH scene: top at z = 0.25 m)."""
 
-    center_m: Vector3 = (-0.5725, 0.088, 0.235)
-    size_m: tuple[Positive, Positive, Positive] = (0.725, 1.16, 0.03)
+    center_m: Vector3 = TABLE.center_m
+    size_m: tuple[Positive, Positive, Positive] = TABLE.size_m
 
     @property
     def top_m(self) -> float:
@@ -43,46 +50,20 @@ class TableConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class SpawnConfig:
-    """Where an object starts: standing on the table, uniform in a rectangle, any yaw.
+    """Where an object starts: uniform in a rectangle, any yaw.
 
     Attributes:
         center_m: Centre of the rectangle in x and y, base frame.
         half_width_m: Half its extent in x and y.
         yaw_rad: Yaw is uniform in plus or minus this.
+        height_m: Height from which the object's centre drops, base frame. None: it stands on the
+            table, or where it may be tilted it starts as low as that allows.
     """
 
     center_m: tuple[float, float] = (-0.55, 0.10)
     half_width_m: tuple[NonNegative, NonNegative] = (0.10, 0.10)
     yaw_rad: Annotated[float, Field(ge=0.0, le=math.pi)] = math.pi
-
-
-@dataclass(frozen=True, config=STRICT)
-class RewardConfig:
-    """Weights of the reward terms; see `rewards.py` for each term's formula."""
-
-    reach: float = 1.0
-    lift: float = 5.0
-    goal: float = 3.0
-    scale: Positive = 0.1
-
-
-@dataclass(frozen=True, config=STRICT)
-class SuccessConfig:
-    """When an episode counts as a success: lifted, held to the end and still in the hand.
-
-    Attributes:
-        height_m: Least height above the start height.
-        hold_s: How long before the time-out the height must have been kept.
-        reach_m: Largest distance of any fingertip or the grasp centre from the object.
-    """
-
-    height_m: Positive = 0.10
-    hold_s: Positive = 0.5
-    reach_m: Positive = 0.20
-
-    def hold_steps(self, control_dt_s: float) -> int:
-        """`hold_s` in control steps, at least one: a success was lifted at its end."""
-        return max(1, round(self.hold_s / control_dt_s))
+    height_m: Positive | None = None
 
 
 def _side_camera() -> CameraConfig:
@@ -105,11 +86,16 @@ class GraspConfig:
     Attributes:
         control_hz: Rate of the policy; a whole number of physics steps must fit a period.
         episode_s: Time-out.
-        goal_height_m: Goal of the object centre above its start height, over the spawn centre.
+        goal_m: Goal of the object centre, base frame; (-0.5, 0, 0.75) in the paper. None: at
+            `goal_height_m` over the spawn centre.
+        goal_height_m: Height of the goal above the object's start height, where `goal_m` is None.
         workspace_m: An episode ends when the object is further than this from the spawn centre
             in x or y, or falls below the table top.
+        workspace_box_m: Lower and upper corner of a box, base frame, that the object's centre
+            must not leave, instead of `workspace_m`.
         objects: The objects, or the name of a set: laptop, primitives, train or held_out; see
             `object_sets.py`. Environments get them in turn.
+        action: What an action means: `kind: velocity` (the default) or `kind: fabric`.
         stagger_starts: First episodes start at random times of their episode, so that
             environments do not end in step.
         camera: Depth camera, base frame; a mapping overrides the default one key by key.
@@ -121,13 +107,15 @@ class GraspConfig:
 
     control_hz: Positive = 15.0
     episode_s: Positive = 4.5
+    goal_m: Vector3 | None = None
     goal_height_m: Positive = 0.20
     workspace_m: Positive = 0.30
+    workspace_box_m: tuple[Vector3, Vector3] | None = None
     stagger_starts: bool = True
     table: TableConfig = TableConfig()
     spawn: SpawnConfig = SpawnConfig()
     objects: tuple[ObjectConfig, ...] = LAPTOP_OBJECTS
-    action: ActionConfig = ActionConfig()
+    action: ActionConfig | FabricConfig = Field(default=ActionConfig(), discriminator="kind")
     reward: RewardConfig = RewardConfig()
     success: SuccessConfig = SuccessConfig()
     physics: PhysicsConfig = PhysicsConfig()
@@ -150,6 +138,11 @@ class GraspConfig:
     ) -> Any:
         return set_name(objects) or write(objects)
 
+    @field_validator("action", mode="before")
+    @classmethod
+    def _name_default_action_space(cls, value: Any) -> Any:
+        return {"kind": "velocity", **value} if isinstance(value, dict) else value
+
     @field_validator("camera", mode="before")
     @classmethod
     def _lay_over_default_camera(cls, value: Any) -> Any:
@@ -170,12 +163,74 @@ class GraspConfig:
                 f"episode_s {self.episode_s} is shorter than success.hold_s "
                 f"{self.success.hold_s} or a step; raise `episode_s`"
             )
+        self._check_workspace()
+        self._check_view()
+        if isinstance(self.action, FabricConfig):
+            self._check_fabric_table(self.action)
+        if self.goal_m is not None and self.goal_m[2] <= self.table.top_m:
+            raise ValueError(
+                f"`goal_m` {self.goal_m} is not above the table top at {self.table.top_m:g} m; "
+                "raise its third number"
+            )
         return self
+
+    def _check_workspace(self) -> None:
+        """Objects must not start outside; one that starts at the edge may."""
+        lower, upper = self.workspace
+        spawn = zip(self.spawn.center_m, self.spawn.half_width_m, strict=True)
+        for axis, (center, half) in enumerate(spawn):
+            if center - half < lower[axis] - 1e-6 or center + half > upper[axis] + 1e-6:
+                raise ValueError(
+                    f"objects start up to {half:g} m from {center:g} along axis {axis}, outside "
+                    f"the workspace from {lower[axis]:g} to {upper[axis]:g} m; narrow `spawn` or "
+                    "widen `workspace_m` or `workspace_box_m`"
+                )
+
+    def _check_view(self) -> None:
+        share = self.spawn_in_view
+        if share < _LEAST_IN_VIEW:
+            camera = self.camera
+            raise ValueError(
+                f"`camera` sees {share:.0%} of the spawn area on the table between near_m "
+                f"{camera.near_m:g} and far_m {camera.far_m:g}, at least {_LEAST_IN_VIEW:.0%} is "
+                "needed; move or turn it, or widen `fovy_deg`, `near_m` and `far_m`"
+            )
+
+    def _check_fabric_table(self, action: FabricConfig) -> None:
+        """The fabric must keep off the very table that is simulated."""
+        tables = [box for box in action.obstacles if box.name == TABLE.name]
+        wanted = (self.table.center_m, self.table.size_m)
+        if [(box.center_m, box.size_m) for box in tables] != [wanted]:
+            raise ValueError(
+                f"`table` is {wanted[1]} m at {wanted[0]}, which is not the obstacle "
+                f"{TABLE.name!r} of `action.obstacles` ({tables}); give both the same numbers"
+            )
+
+    @property
+    def workspace(self) -> tuple[Vector3, Vector3]:
+        """Lower and upper corner, base frame, of where an object's centre may be."""
+        if self.workspace_box_m is not None:
+            return self.workspace_box_m
+        (x, y), size = self.spawn.center_m, self.workspace_m
+        return (x - size, y - size, self.table.top_m), (x + size, y + size, math.inf)
+
+    @property
+    def spawn_in_view(self) -> float:
+        """Share of the spawn area, at the height of the table, that the camera sees in range."""
+        steps = np.linspace(-1.0, 1.0, 9)
+        points = np.full((9, 9, 3), self.table.top_m)
+        points[..., 0] = self.spawn.center_m[0] + self.spawn.half_width_m[0] * steps[:, None]
+        points[..., 1] = self.spawn.center_m[1] + self.spawn.half_width_m[1] * steps
+        return float(self.camera.sees(points).mean())
 
     @property
     def measures_exactly(self) -> bool:
         """Whether the policy's measurements are always true and of now."""
         return self.observation_noise.is_off and not self.latency.delays_observations
+
+    def goal_at(self, start_height_m: float) -> Vector3:
+        """The goal, base frame, of an object whose centre rests at this height."""
+        return self.goal_m or (*self.spawn.center_m, start_height_m + self.goal_height_m)
 
     @property
     def control_dt_s(self) -> float:

@@ -1,10 +1,16 @@
-"""Intervals that widen with the difficulty: what automatic domain randomization turns up."""
+"""What moves with the difficulty, which automatic domain randomization turns up and down."""
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated, Any, overload
 
-from pydantic import AfterValidator, model_validator
+from pydantic import (
+    AfterValidator,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
+from torch import Tensor
 
 from dexgrasp_sim.config import STRICT
 
@@ -82,15 +88,61 @@ NonNegativeSchedule = Annotated[Schedule, AfterValidator(_non_negative)]
 PositiveSchedule = Annotated[Schedule, AfterValidator(_positive)]
 
 
+@dataclass(frozen=True, config=STRICT)
+class Ramp:
+    """A number that moves linearly with the difficulty; a config may give a plain number.
+
+    Attributes:
+        initial: At difficulty 0.
+        final: At difficulty 1; None: as `initial`.
+    """
+
+    initial: float
+    final: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_number(cls, value: Any) -> Any:
+        return {"initial": value} if isinstance(value, int | float) else value
+
+    @model_serializer(mode="wrap")
+    def _to_number(self, write: SerializerFunctionWrapHandler) -> Any:
+        return self.initial if self.final is None else write(self)
+
+    @property
+    def end(self) -> float:
+        """The number at difficulty 1."""
+        return self.initial if self.final is None else self.final
+
+    @overload
+    def at(self, difficulty: float) -> float: ...
+
+    @overload
+    def at(self, difficulty: Tensor) -> Tensor: ...
+
+    def at(self, difficulty: float | Tensor) -> float | Tensor:
+        """The number at one difficulty in [0, 1], or the numbers at several."""
+        return self.initial + difficulty * (self.end - self.initial)
+
+
+def _positive_ramp(ramp: Ramp) -> Ramp:
+    if min(ramp.initial, ramp.end) <= 0.0:
+        raise ValueError(f"{min(ramp.initial, ramp.end):g} is not above 0; give numbers above 0")
+    return ramp
+
+
+PositiveRamp = Annotated[Ramp, AfterValidator(_positive_ramp)]
+
+
 def current_ranges(config: Any, difficulty: float) -> dict[str, Interval]:
-    """The intervals of all schedules that draw at random at some difficulty.
+    """Where all ramps that move and all schedules that draw at random stand at a difficulty.
 
     Args:
         config: A config dataclass; those inside it are searched too.
         difficulty: In [0, 1].
 
     Returns:
-        Dotted name of the parameter to its interval.
+        Dotted name of the parameter to its interval, whose ends are equal for a ramp.
     """
     found: dict[str, Interval] = {}
     for field in dataclasses.fields(config):
@@ -98,6 +150,10 @@ def current_ranges(config: Any, difficulty: float) -> dict[str, Interval]:
         if isinstance(value, Schedule):
             if value.final is not None or value.initial[0] != value.initial[1]:
                 found[field.name] = value.at(difficulty)
+        elif isinstance(value, Ramp):
+            if value.initial != value.end:
+                number = value.at(difficulty)
+                found[field.name] = (number, number)
         elif dataclasses.is_dataclass(value):
             inner = current_ranges(value, difficulty)
             found |= {f"{field.name}.{name}": interval for name, interval in inner.items()}

@@ -8,34 +8,26 @@ import torch
 from torch import Tensor
 
 from dexgrasp_sim.config import parse_config
-from dexgrasp_sim.control.action_decoder import ActionDecoder
+from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.control.proprioception import Proprioception
 from dexgrasp_sim.physics.mujoco_batch import MujocoBatch
 from dexgrasp_sim.robot.kuka_allegro import load_robot
-from dexgrasp_sim.tasks.grasp import observations, rewards
+from dexgrasp_sim.tasks.grasp import observations
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.episodes import EpisodeTracker
 from dexgrasp_sim.tasks.grasp.images import Images
 from dexgrasp_sim.tasks.grasp.latency import ActionDelay
 from dexgrasp_sim.tasks.grasp.objects import SHAPE_CLASSES
-from dexgrasp_sim.tasks.grasp.randomization import (
-    Pushes,
-    Start,
-    draw_physics,
-    draw_start,
-    tilted,
-)
+from dexgrasp_sim.tasks.grasp.randomization import Pushes, draw_physics
+from dexgrasp_sim.tasks.grasp.rewards import Scene, weighted_terms
 from dexgrasp_sim.tasks.grasp.sensors import Sensors
-
-_CLEARANCE_M = 0.002
-"""An object starts this far above the table, so that it does not start in contact."""
+from dexgrasp_sim.tasks.grasp.starts import EpisodeStarts
 
 _STATE = (
     "step_count",
     "episode_count",
     "start_height",
-    "held_steps",
-    "max_height",
-    "episode_return",
+    "episode_difficulty",
     "last_action",
 )
 _PURPOSES = ("spawn", "stagger", "sensors", "delay", "physics", "start", "pushes")
@@ -68,7 +60,9 @@ class GraspEnv:
         self.engine = MujocoBatch(config, self.object_index.tolist(), threads)
         self.images = Images(config, self.engine, seed, env_offset)
         self._robot = robot = load_robot()
-        self.decoder = ActionDecoder(config.action, robot, num_envs, config.control_dt_s)
+        self.decoder = make_decoder(
+            config.action, robot, num_envs, config.control_dt_s, difficulty=config.difficulty
+        )
         self._proprioception = Proprioception(robot, config.action)
         self._allocate()
         self._add_randomization()
@@ -91,28 +85,29 @@ class GraspEnv:
         center_x, center_y = config.spawn.center_m
         self.origin = torch.tensor([center_x, center_y, config.table.top_m])
         objects = [config.objects[index] for index in self.object_index]
-        self._rest_height = torch.tensor([item.solid.rest_height_m for item in objects])
+        self._starts = EpisodeStarts(config, self._robot, self.object_index)
         extents = torch.tensor([item.extents_m for item in objects])
         shape = torch.tensor([SHAPE_CLASSES.index(item.shape_class) for item in objects])
         one_hot = torch.nn.functional.one_hot(shape, len(SHAPE_CLASSES)).float()
         self._object_shape = torch.cat((extents, one_hot), dim=1)
+        self._workspace = torch.tensor(config.workspace)
         self.step_count = torch.zeros(count, dtype=torch.int64)
         self.episode_count = torch.zeros(count, dtype=torch.int64)
         self.start_height = torch.zeros(count)
-        self.held_steps = torch.zeros(count, dtype=torch.int64)
-        self.max_height = torch.zeros(count)
-        self.episode_return = torch.zeros(count)
+        self.episode_difficulty = torch.zeros(count)
+        top_m = config.table.top_m
+        goals = [config.goal_at(top_m + item.solid.rest_height_m) for item in objects]
+        self.goal = torch.tensor(goals)
+        index = torch.from_numpy(self.object_index)
+        self.episodes = EpisodeTracker(config.success, config.control_dt_s, index)
         self.last_action = torch.zeros(count, self.action_dim)
+        self.diverged = torch.zeros(count, dtype=torch.bool)
 
     def _add_randomization(self) -> None:
         """Makes what the config asks for; without any of it nothing is drawn nor computed."""
         config, robot = self.config, self._robot
         self.difficulty = config.difficulty
         joints = len(robot.joint_names)
-        limits = [
-            (robot.joints[name].lower, robot.joints[name].upper) for name in robot.joint_names
-        ]
-        self._joint_limits = torch.tensor(limits).T
         self._sensors = self._delay = self._pushes = None
         if not config.measures_exactly:
             self._sensors = Sensors(
@@ -129,19 +124,27 @@ class GraspEnv:
     def set_difficulty(self, difficulty: float) -> None:
         """See `VecEnv.set_difficulty`."""
         self.difficulty = difficulty
+        self.decoder.set_difficulty(difficulty)
 
-    def reset(self, out: Mapping[str, Tensor]) -> None:
+    def reset(self, out: Mapping[str, Tensor], first_episode: int = 0) -> None:
         """See `VecEnv.reset`."""
-        self.episode_count.zero_()
+        self.episode_count.fill_(first_episode)
+        self.diverged.fill_(False)
         everywhere = torch.arange(self.num_envs)
         self._begin_episodes(everywhere)
         if self.config.stagger_starts:
             for env in range(self.num_envs):
                 steps = self._generator(env, "stagger").integers(self.config.episode_steps)
-                self.step_count[env] = int(steps)
+                self.step_count[env] = self.episodes.skipped_steps[env] = int(steps)
         for name in ("reward", "terminated", "truncated", "episode"):
             out[name].zero_()
         self._observe(everywhere, out)
+
+    def reset_envs(self, env_ids: Tensor, out: Mapping[str, Tensor]) -> None:
+        """See `VecEnv.reset_envs`."""
+        self.diverged[env_ids] = False
+        self._begin_episodes(env_ids)
+        self._observe(env_ids, out, again=True)
 
     def step(self, actions: Tensor, out: Mapping[str, Tensor]) -> None:
         """See `VecEnv.step`."""
@@ -149,16 +152,16 @@ class GraspEnv:
         self._simulate(self.decoder.decode(self.last_action))
         self.step_count += 1
         height, farthest = self._height_and_farthest()
-        reward = self._reward(height, farthest)
+        self._reward_and_track(height, farthest, out["reward"])
         terminated = self._out_of_workspace()
-        truncated = (self.step_count >= self.config.episode_steps) & ~terminated
-        self._track(height, reward)
-        out["reward"].copy_(reward)
+        timed_out = self.step_count >= self.config.episode_steps
+        truncated = (timed_out | self.episodes.held_to_end()) & ~terminated
         out["terminated"].copy_(terminated)
         out["truncated"].copy_(truncated)
         ended = torch.nonzero(terminated | truncated).squeeze(1)
         if len(ended):
-            self._write_episodes(ended, height, farthest, truncated, out["episode"])
+            rows = self.episodes.rows(self.step_count, height, farthest, truncated)
+            out["episode"][ended] = rows[ended]
             self._begin_episodes(ended)
         self._observe(ended, out)
 
@@ -166,19 +169,21 @@ class GraspEnv:
         if self._pushes is not None:
             _, farthest = self._height_and_farthest()
             self._pushes.apply(self.engine, farthest, self.step_count)
+        if self.decoder.velocity_target is not None:
+            targets = targets + self.engine.velocity_lead_s * self.decoder.velocity_target
         if self._delay is None:
             self.engine.step(targets)
         else:
             self.engine.step(*self._delay.send(targets))
 
-    def _observe(self, begun: Tensor, out: Mapping[str, Tensor]) -> None:
-        """Measures, once per control step, and writes the observations."""
+    def _observe(self, begun: Tensor, out: Mapping[str, Tensor], again: bool = False) -> None:
+        """Measures, once per control step unless `again`, and writes the observations."""
         if self._sensors is None:
             self.write_observations(out)
             return
-        self._sensors.measure(self.step_count, begun)
+        self._sensors.measure(self.step_count, begun, again)
         self.write_observations(out)
-        self._sensors.delay_images(out, begun)
+        self._sensors.delay_images(out, begun, again)
 
     def write_observations(self, out: Mapping[str, Tensor]) -> None:
         """Writes the groups of `observation_specs` for the current state, images of now."""
@@ -218,93 +223,34 @@ class GraspEnv:
         distance = torch.linalg.norm(points - engine.object_position.unsqueeze(1), dim=2)
         return engine.object_position[:, 2] - self.start_height, distance.amax(dim=1)
 
-    def _reward(self, height: Tensor, farthest: Tensor) -> Tensor:
-        config = self.config
-        goal = self.origin.repeat(self.num_envs, 1)
-        goal[:, 2] = self.start_height + config.goal_height_m
-        distance = torch.linalg.norm(self.engine.object_position - goal, dim=1)
-        terms = {
-            "reach": rewards.reach(farthest),
-            "lift": rewards.lift(height, config.goal_height_m, farthest),
-            "goal": rewards.goal(distance),
-        }
-        return rewards.total(config.reward, terms)
+    def _reward_and_track(self, height: Tensor, farthest: Tensor, reward: Tensor) -> None:
+        from_goal = self.engine.object_position - self.goal
+        goal_height = self.goal[:, 2] - self.start_height
+        scene = Scene(farthest, height, goal_height, from_goal, self.engine.joint_position)
+        terms = weighted_terms(self.config.reward, scene, self.episode_difficulty)
+        torch.sum(terms, dim=1, out=reward)
+        goal_distance = torch.linalg.norm(from_goal, dim=1)
+        self.episodes.track(self.step_count, height, goal_distance, terms)
 
     def _out_of_workspace(self) -> Tensor:
-        offset = self.engine.object_position - self.origin
-        sideways = offset[:, :2].abs().amax(dim=1) > self.config.workspace_m
-        return sideways | (offset[:, 2] < 0.0) | ~torch.isfinite(offset).all(dim=1)
-
-    def _track(self, height: Tensor, reward: Tensor) -> None:
-        lifted = height > self.config.success.height_m
-        self.held_steps = torch.where(lifted, self.held_steps + 1, 0)
-        torch.maximum(self.max_height, height, out=self.max_height)
-        self.episode_return += reward
-
-    def _write_episodes(
-        self, ended: Tensor, height: Tensor, farthest: Tensor, truncated: Tensor, out: Tensor
-    ) -> None:
-        """Fills the `episode` rows of the environments that ended; see EPISODE_FIELDS."""
-        success = self.config.success
-        hold_steps = success.hold_steps(self.control_dt_s)
-        succeeded = truncated & (self.held_steps >= hold_steps) & (farthest < success.reach_m)
-        dropped = (self.max_height > success.height_m) & (height < success.height_m / 2)
-        columns = (
-            self.episode_return,
-            self.step_count.float(),
-            succeeded.float(),
-            self.max_height,
-            dropped.float(),
-            torch.from_numpy(self.object_index).float(),
-        )
-        out[ended] = torch.stack(columns, dim=1)[ended]
+        position = self.engine.object_position
+        lower, upper = self._workspace
+        return ~((position >= lower) & (position <= upper)).all(dim=1)  # NaN is outside too
 
     def _begin_episodes(self, ids: Tensor) -> None:
         self._draw_randomization(ids)
-        starts = [self._draw_start(env) for env in ids.tolist()]
-        pose = self._spawn(ids, starts)
-        self.decoder.reset(ids)
-        posture, velocity = self.decoder.start_position.expand(len(ids), -1), None
-        if self.config.randomization.changes_starts:
-            posture = posture + torch.stack([start.joint_offset for start in starts])
-            posture = posture.clamp(*self._joint_limits)
-            velocity = torch.stack([start.joint_velocity for start in starts])
-        self.engine.reset(ids, posture, pose, velocity)
+        starts = self._starts.draw(ids, self.difficulty, self._generator, self.decoder)
+        pose, posture = starts.object_pose, starts.joint_position
+        self.decoder.reset(ids, posture)
+        self.engine.reset(ids, posture, pose, starts.joint_velocity)
         if self._delay is not None:
             self._delay.restart(ids, posture)
-        resting = self.origin[2] + self._rest_height[ids] + _CLEARANCE_M
-        self.start_height[ids] = resting - _CLEARANCE_M
+        self.start_height[ids] = self.origin[2] + self._starts.rest_height[ids]
         self.episode_count[ids] += 1
         self.step_count[ids] = 0
-        self.held_steps[ids] = 0
-        self.max_height[ids] = 0.0
-        self.episode_return[ids] = 0.0
+        self.episode_difficulty[ids] = self.difficulty
+        self.episodes.begin(ids, pose[:, 2] - self.start_height[ids])
         self.last_action[ids] = 0.0
-
-    def _spawn(self, ids: Tensor, starts: Sequence[Start]) -> Tensor:
-        """Object poses [K, 7] xyz m and quaternion wxyz."""
-        spawn = self.config.spawn
-        pose = torch.zeros(len(ids), 7)
-        for row, (env, start) in enumerate(zip(ids.tolist(), starts, strict=True)):
-            x, y, yaw = self._generator(env, "spawn").uniform(-1.0, 1.0, 3)
-            pose[row, 0] = spawn.center_m[0] + start.width_scale * spawn.half_width_m[0] * x
-            pose[row, 1] = spawn.center_m[1] + start.width_scale * spawn.half_width_m[1] * y
-            half_yaw = start.yaw_scale * spawn.yaw_rad * yaw / 2
-            upright = (np.cos(half_yaw), 0.0, 0.0, np.sin(half_yaw))
-            pose[row, 3:] = torch.from_numpy(tilted(upright, start.tilt_rad))
-        height = self._rest_height[ids]
-        if not self.config.randomization.spawn_tilt_rad.is_always(0.0):
-            # in any attitude clear of the table
-            height = torch.linalg.norm(self._object_shape[ids, :3], dim=1) / 2
-        pose[:, 2] = self.origin[2] + height + _CLEARANCE_M
-        return pose
-
-    def _draw_start(self, env: int) -> Start:
-        config = self.config.randomization
-        if not config.changes_starts:
-            return Start()
-        joints = self._joint_limits.shape[1]
-        return draw_start(config, self.difficulty, self._generator(env, "start"), joints)
 
     def _draw_randomization(self, ids: Tensor) -> None:
         """Draws what is wrong in the episodes that begin: noise, delays, physics, pushes."""
@@ -314,8 +260,9 @@ class GraspEnv:
         config = self.config.randomization
         if config.changes_physics:
             generators = [self._generator(env, "physics") for env in ids.tolist()]
-            joints = self._joint_limits.shape[1]
-            parameters = draw_physics(config, self.difficulty, generators, joints)
+            parameters = draw_physics(
+                config, self.difficulty, generators, self._robot.num_joints
+            )
             self.engine.set_parameters(ids, parameters)
 
     def _random_parts(self) -> dict[str, Sensors | ActionDelay | Pushes]:
@@ -338,6 +285,7 @@ class GraspEnv:
         state = {name: getattr(self, name).clone() for name in _STATE}
         state |= {f"engine.{key}": value for key, value in self.engine.state_dict().items()}
         state |= {f"decoder.{key}": value for key, value in self.decoder.state_dict().items()}
+        state |= {f"episode.{key}": value for key, value in self.episodes.state_dict().items()}
         for prefix, part in self._random_parts().items():
             state |= {f"{prefix}.{key}": value for key, value in part.state_dict().items()}
         return state
@@ -348,6 +296,7 @@ class GraspEnv:
             getattr(self, name).copy_(state[name])
         self.engine.load_state_dict(_strip(state, "engine."))
         self.decoder.load_state_dict(_strip(state, "decoder."))
+        self.episodes.load_state_dict(_strip(state, "episode."))
         for prefix, part in self._random_parts().items():
             part.load_state_dict(_strip(state, f"{prefix}."))
         self.write_observations(out)
@@ -357,14 +306,12 @@ class GraspEnv:
     def telemetry(self, index: int) -> dict[str, Tensor]:
         """See `VecEnv.telemetry`."""
         engine = self.engine
-        goal = self.origin.clone()
-        goal[2] = self.start_height[index] + self.config.goal_height_m
         pose = torch.cat((engine.object_position[index], engine.object_quaternion[index]))
         return {
             "joint_position": engine.joint_position[index].clone(),
             "joint_velocity": engine.joint_velocity[index].clone(),
             "object_pose": pose,
-            "goal": goal,
+            "goal": self.goal[index].clone(),
         }
 
     def timings(self) -> dict[str, float]:

@@ -60,26 +60,31 @@ class Sensors:
         self.joint_age[env] = draw_steps(latency.joint_age_steps, difficulty, generator)
         self.image_age[env] = draw_steps(latency.image_age_steps, difficulty, generator)
 
-    def measure(self, step: Tensor, begun: Tensor) -> None:
+    def measure(self, step: Tensor, begun: Tensor, again: bool = False) -> None:
         """Measures joints and objects; call once after every control step.
 
         Args:
             step: [N] int64, control steps since the start of the episode.
             begun: [K] int64, environments whose episode has just begun.
+            again: For the second time after this step, because more episodes have begun: nothing
+                changes for the environments that are not among `begun`.
         """
         engine = self._engine
         joints = self.noise.joints(engine.joint_position, engine.joint_velocity, step)
         position, rotation = self.noise.object_pose(
             engine.object_position, engine.object_rotation, step
         )
-        _take(self._joints, torch.stack(joints, dim=1), begun)
-        _take(self._object, torch.cat((rotation, position.unsqueeze(2)), dim=2), begun)
+        pose = torch.cat((rotation, position.unsqueeze(2)), dim=2)
+        _take(self._joints, torch.stack(joints, dim=1), begun, again)
+        _take(self._object, pose, begun, again)
         self._expose()
 
-    def delay_images(self, out: Mapping[str, Tensor], begun: Tensor) -> None:
+    def delay_images(
+        self, out: Mapping[str, Tensor], begun: Tensor, again: bool = False
+    ) -> None:
         """Puts fresh images [N, ...] in store and the due ones in their place."""
         for name, line in self._images.items():
-            _take(line, out[name], begun)
+            _take(line, out[name], begun, again)
         self.show_images(out)
 
     def show_images(self, out: Mapping[str, Tensor]) -> None:
@@ -120,6 +125,7 @@ class Sensors:
         self._expose()
 
 
-def _take(line: DelayLine, sample: Tensor, begun: Tensor) -> None:
-    line.push(sample)
+def _take(line: DelayLine, sample: Tensor, begun: Tensor, again: bool) -> None:
+    if not again:
+        line.push(sample)
     line.fill(begun, sample[begun])

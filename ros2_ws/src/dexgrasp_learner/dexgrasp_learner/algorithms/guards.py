@@ -1,0 +1,63 @@
+"""What an update must never learn from, and how it says so."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from dexgrasp_learner.rollout import Rollout
+
+
+class NonFiniteLoss(RuntimeError):
+    """Something to learn from, a loss or a gradient was NaN or infinite.
+
+    The weights are those before the optimizer step that would have used it.
+    """
+
+
+def check_finite(terms: Mapping[str, Tensor], where: str) -> dict[str, float]:
+    """Scalars as floats.
+
+    Raises:
+        NonFiniteLoss: One is NaN or infinite; the message holds all of them.
+    """
+    values = dict(zip(terms, torch.stack([*terms.values()]).tolist(), strict=True))
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        shown = ", ".join(f"{name} = {value:.4g}" for name, value in values.items())
+        raise NonFiniteLoss(
+            f"{', '.join(bad)} not finite in {where} ({shown}); look at the observations and "
+            "rewards of this rollout, or lower the learning rate"
+        )
+    return values
+
+
+def check_rollout(rollout: Rollout, names: Sequence[str]) -> None:
+    """Looks through tensors [T, N, ...] of a rollout, by attribute name.
+
+    Raises:
+        NonFiniteLoss: One holds NaN or infinity; the message names the first place.
+    """
+    for name in names:
+        tensor: Tensor = getattr(rollout, name)
+        bad = (~tensor.isfinite()).nonzero()
+        if len(bad) > 0:
+            step, env = bad[0, :2].tolist()
+            raise NonFiniteLoss(
+                f"{name} of step {step}, environment {env} is {tensor[step, env].tolist()} "
+                f"({len(bad)} such values); look at what that environment observed"
+            )
+
+
+def valid_mean(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean over the steps that count, scalar; 0 where there are none.
+
+    Args:
+        values: [T, n, ...].
+        valid: bool [T, n]; None: all count.
+    """
+    if valid is None:
+        return values.mean()
+    counted = values[valid]
+    return counted.sum() / max(counted.numel(), 1)

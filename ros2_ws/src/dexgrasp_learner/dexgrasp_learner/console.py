@@ -1,0 +1,10 @@
+"""Lines for the person at the terminal."""
+
+import sys
+
+from tqdm import tqdm
+
+
+def warn(text: str) -> None:
+    """A line on stderr, above the progress bar if there is one."""
+    tqdm.write(f"dexgrasp: {text}", file=sys.stderr)

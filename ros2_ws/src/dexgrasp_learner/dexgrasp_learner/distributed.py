@@ -1,0 +1,247 @@
+"""Learners that take every optimizer step together: data parallelism, and cells on several hosts.
+
+Each rank is a cell, simulators and a learner, that `torchrun` has started. All ranks hold the same
+weights, average their gradients and share whatever steers the update: normaliser statistics,
+episodes, learning rate and difficulty. Tensors on the CPU travel by gloo, those on GPUs by NCCL.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dexgrasp_sim.config import ConfigError
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun tells each rank through its environment."""
+
+_BUCKET_BYTES = 32 * 2**20
+"""Gradients travel in pieces of about this size: few messages, little memory for the copy."""
+
+
+class PeerLost(RuntimeError):
+    """Another rank has ended, or has not answered within the time-out."""
+
+
+class PeersDiffer(RuntimeError):
+    """The ranks no longer hold the same weights."""
+
+
+class Peers:
+    """All ranks of a run, as one of them sees them; this one is alone and keeps what it has.
+
+    Every rank calls the same methods in the same order. All of them raise `PeerLost`.
+
+    Attributes:
+        rank: Of this learner, from 0.
+        size: How many there are.
+    """
+
+    rank = 0
+    size = 1
+
+    def average_(self, tensors: Sequence[Tensor]) -> None:
+        """Replaces floating-point tensors, of one device and type, by their mean over all ranks."""
+
+    def broadcast_(self, tensors: Sequence[Tensor], source: int = 0) -> None:
+        """Replaces tensors by those of one rank."""
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows [n, ...] of all ranks in the order of the ranks, [sum of all n, ...]."""
+        return rows
+
+    def share(self, data: bytes, source: int = 0) -> bytes:
+        """The bytes that one rank has; what the others give is ignored."""
+        del source
+        return data
+
+    def close(self) -> None:
+        """Leaves the group; idempotent."""
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """Of each flag, whether a rank has it set; the same answer everywhere."""
+        if self.size == 1:
+            return flags
+        return tuple(self.gather(torch.tensor([flags])).any(0).tolist())
+
+    def sum(self, *values: float) -> tuple[float, ...]:
+        """Of each value the sum over all ranks; the same answer everywhere."""
+        if self.size == 1:
+            return values
+        return tuple(self.gather(torch.tensor([values], dtype=torch.float64)).sum(0).tolist())
+
+    def moments(
+        self, count: Tensor | float, mean: Tensor, variance: Tensor
+    ) -> tuple[Tensor | float, Tensor, Tensor]:
+        """Moments of the samples of all ranks together.
+
+        Chan, Golub, LeVeque: "Updating formulae and a pairwise algorithm for computing sample
+        variances" (1979).
+
+        Args:
+            count: Samples on this rank, perhaps 0.
+            mean: float [...], without meaning where `count` is 0.
+            variance: float [...], their mean squared deviation from `mean`; the same.
+
+        Returns:
+            Count, mean and variance; alone, what was given.
+        """
+        if self.size == 1:
+            return count, mean, variance
+        own = torch.cat([torch.tensor([float(count)]), mean.flatten(), variance.flatten()])
+        counts, means, variances = self.gather(own.double()[None].cpu()).tensor_split(
+            (1, 1 + mean.numel()), 1
+        )
+        present = counts.squeeze(1) > 0
+        counts, means, variances = counts[present], means[present], variances[present]
+        total = counts.sum()
+        joint = (counts * means).sum(0) / total
+        spread = (counts * (variances + (means - joint).square())).sum(0) / total
+        return total, joint.view(mean.shape).to(mean), spread.view(mean.shape).to(mean)
+
+    def check_equal(self, states: Sequence[Mapping[str, Tensor]], where: str) -> None:
+        """Makes sure that all ranks hold the same tensors, bit for bit.
+
+        Raises:
+            PeersDiffer: They do not; the message names the ranks.
+        """
+        own = _digest(states) if self.size > 1 else 0
+        digests = self.gather(torch.tensor([own])).tolist()
+        differing = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+        if differing:
+            raise PeersDiffer(
+                f"{where}: the weights of ranks {differing} differ from those of rank 0; resume "
+                "from the last checkpoint, with the same kind of device on all ranks"
+            )
+
+
+class TorchPeers(Peers):
+    """The ranks of a torch.distributed group."""
+
+    def __init__(self, timeout_s: float) -> None:
+        """Joins the group that the environment variables name; see `connect_peers`."""
+        self.rank = int(os.environ["RANK"])
+        self.size = int(os.environ["WORLD_SIZE"])
+        self._timeout_s = timeout_s
+        backend = "gloo"
+        if torch.cuda.is_available() and dist.is_nccl_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            # without it a time-out of NCCL ends the process instead of raising an error
+            os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
+            backend = "cpu:gloo,cuda:nccl"
+        with self._named("joining the run"):
+            dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+
+    def average_(self, tensors: Sequence[Tensor]) -> None:
+        """See `Peers.average_`."""
+        for bucket in _buckets(tensors):
+            flat = torch.cat([tensor.flatten() for tensor in bucket])
+            with self._named("averaging gradients"):
+                dist.all_reduce(flat)
+            flat /= self.size
+            parts = flat.split([tensor.numel() for tensor in bucket])
+            for tensor, part in zip(bucket, parts):
+                tensor.copy_(part.view(tensor.shape))
+
+    def broadcast_(self, tensors: Sequence[Tensor], source: int = 0) -> None:
+        """See `Peers.broadcast_`."""
+        with self._named(f"receiving from rank {source}"):
+            for tensor in tensors:
+                dist.broadcast(tensor, source)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """See `Peers.gather`; the result is on the CPU."""
+        rows = rows.cpu().contiguous()
+        counts = self._gather_equal(torch.tensor([len(rows)])).tolist()
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        gathered = self._gather_equal(padded).view(self.size, *padded.shape)
+        return torch.cat([part[:count] for part, count in zip(gathered, counts)])
+
+    def share(self, data: bytes, source: int = 0) -> bytes:
+        """See `Peers.share`."""
+        size = torch.tensor([len(data)])
+        self.broadcast_([size], source)
+        if self.rank == source:
+            buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        else:
+            buffer = torch.empty(int(size), dtype=torch.uint8)
+        self.broadcast_([buffer], source)
+        return buffer.numpy().tobytes()
+
+    def close(self) -> None:
+        """See `Peers.close`."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def _gather_equal(self, rows: Tensor) -> Tensor:
+        """Rows [n, ...] of all ranks, the same n everywhere: [W * n, ...]."""
+        if rows.numel() == 0:
+            return rows.new_zeros(self.size * len(rows), *rows.shape[1:])
+        gathered = rows.new_empty(self.size * len(rows), *rows.shape[1:])
+        with self._named("sharing statistics"):
+            dist.all_gather_into_tensor(gathered, rows)
+        return gathered
+
+    @contextmanager
+    def _named(self, doing: str) -> Iterator[None]:
+        """Turns the library's errors into one line that says who is missing, and when."""
+        try:
+            yield
+        except RuntimeError as error:
+            others = [str(rank) for rank in range(self.size) if rank != self.rank]
+            who = f"rank {others[0]}" if len(others) == 1 else f"one of ranks {', '.join(others)}"
+            reason = str(error).splitlines()[0].rpartition("] ")[2]
+            raise PeerLost(
+                f"rank {self.rank} lost {who} while {doing} (time-out {self._timeout_s:g} s): "
+                f"{reason}; look at its log, then go on with --resume"
+            ) from error
+
+
+def connect_peers(timeout_s: float) -> TorchPeers:
+    """Joins the ranks that torchrun has started; only whoever asks for it is ever distributed.
+
+    Args:
+        timeout_s: How long a rank waits for the others, here and in every later exchange. It must
+            exceed the difference between the slowest and the fastest one of an iteration.
+
+    Raises:
+        ConfigError: torchrun has not started this process.
+        PeerLost: The others have not come in time.
+    """
+    missing = [name for name in VARIABLES if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            f"--distributed: {', '.join(missing)} not set; start it with torchrun "
+            "--nproc-per-node N -m dexgrasp_learner.train CONFIG --distributed"
+        )
+    return TorchPeers(timeout_s)
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Consecutive tensors, in groups that reach `_BUCKET_BYTES` with their last one."""
+    bucket: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        bucket.append(tensor)
+        size += tensor.numel() * tensor.element_size()
+        if size >= _BUCKET_BYTES:
+            yield bucket
+            bucket, size = [], 0
+    if bucket:
+        yield bucket
+
+
+def _digest(states: Sequence[Mapping[str, Tensor]]) -> int:
+    """63 bits of SHA-256 over the bytes of tensors."""
+    digest = hashlib.sha256()
+    for state in states:
+        for name, tensor in state.items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return int.from_bytes(digest.digest()[:8], "big") >> 1

@@ -1,0 +1,171 @@
+"""Worker processes that write into one shared file, and what happens when one is lost."""
+
+import atexit
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dexgrasp_learner.console import warn
+from dexgrasp_learner.in_process_pool import Pool
+from dexgrasp_learner.pool_spec import PoolSpec
+from dexgrasp_learner.restarts import Restart, RestartBudget
+from dexgrasp_learner.worker_group import ALL, Deadline, WorkerGroup, WorkerTimeout
+from dexgrasp_learner.worker_process import WorkerDied
+from dexgrasp_sim.env_slice import state_path
+from dexgrasp_sim.transport.protocol import Message, MessageType
+from dexgrasp_sim.transport.shared_memory import Segment, run_folder
+
+
+class StateNotSaved(OSError):
+    """Workers could not write their state, as on a full disk; they go on."""
+
+
+class SharedMemoryPool(Pool):
+    """Worker processes that write their slices of one memory-mapped file.
+
+    Attributes:
+        run_id: Id under which workers and observers attach.
+    """
+
+    def __init__(self, spec: PoolSpec, clock: Callable[[], float] = time.monotonic) -> None:
+        """Allocates the shared memory and starts the processes; errors as for `make_pool`.
+
+        Args:
+            spec: Of the run.
+            clock: Monotonic seconds, for the record of restarts.
+        """
+        layout = spec.layout()
+        self.run_id = spec.run_id or time.strftime("%m%d-%H%M%S-") + secrets.token_hex(3)
+        self._segment = Segment.create(self.run_id, layout)
+        super().__init__(spec, layout, self._segment.tensors, self._segment.telemetry)
+        self._owner_pid = os.getpid()
+        self._workers: WorkerGroup | None = None
+        self._is_started = False
+        self._newest_slot = 0
+        self._clock = clock
+        self._budget = RestartBudget(spec.restarts, clock)
+        atexit.register(self.close)
+        try:
+            log_dir = spec.log_dir or run_folder(self.run_id)
+            self._workers = WorkerGroup(self.run_id, spec.worker_specs(), log_dir, spec.spin_us)
+            self._workers.spawn()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def workers_alive(self) -> int:
+        """See `EnvPool`."""
+        return self._workers.alive if self._workers else 0
+
+    def start(self) -> None:
+        """See `EnvPool`."""
+        if not self._is_started:
+            deadline = Deadline.after(self.spec.start_timeout_s)
+            schema_hash = self.layout.schema_hash
+            self._open_workers().welcome(self.spec.orders(), schema_hash, deadline)
+            self._is_started = True
+        self._steps[:] = 0
+        self._order(MessageType.START)
+        self._check_sequence(0)
+
+    def send(self, slot: int, policy_version: int, workers: slice = ALL) -> None:
+        """See `EnvPool`."""
+        sequence = int(self._steps[workers][0]) + 1
+        step = Message(MessageType.STEP, slot, sequence, policy_version)
+        self._open_workers().send(step, workers=workers)
+        self._steps[workers] += 1
+
+    def wait(self, slot: int, timeout_s: float | None = None, workers: slice = ALL) -> None:
+        """See `EnvPool`."""
+        timeout_s = self.spec.timeout_s if timeout_s is None else timeout_s
+        answers = self._collect(timeout_s, slot + 1, workers)
+        self.slot_mismatches += sum(answer.slot != slot for answer in answers)
+        self._check_sequence(slot + 1, workers)
+        self._newest_slot = slot + 1
+
+    def roll_over(self) -> None:
+        """See `EnvPool`."""
+        super().roll_over()
+        self._newest_slot = 0
+
+    def save_state(self, folder: Path) -> None:
+        """See `EnvPool`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [state_path(folder, index) for index in range(self.num_workers)]
+        unsaved = set(range(self.num_workers))
+        while unsaved:
+            for index in unsaved:
+                worker = slice(index, index + 1)
+                self._open_workers().send(Message(MessageType.SAVE), paths, worker)
+            before = len(self.restarts)
+            answers = self._collect(self.spec.start_timeout_s, self._newest_slot)
+            refusals = [a.payload for a in answers if a.type == MessageType.REFUSED]
+            if refusals:
+                raise StateNotSaved("; ".join(str((why or {}).get("text")) for why in refusals))
+            unsaved = {restart.index for restart in self.restarts[before:]}
+
+    def load_state(self, folder: Path) -> None:
+        """See `EnvPool`."""
+        self._check_states(folder)
+        self._order(MessageType.LOAD, folder)
+
+    def close(self) -> None:
+        """See `EnvPool`. Tensors that the caller still holds stay readable."""
+        if os.getpid() != self._owner_pid:
+            return  # a fork of the learner must not end the learner's workers
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+        self._segment.close()
+        atexit.unregister(self.close)
+
+    def _order(self, kind: MessageType, folder: Path | None = None) -> None:
+        """Has all workers fill slot 0."""
+        indices = range(self.num_workers)
+        paths = [state_path(folder, index) for index in indices] if folder else None
+        workers = self._open_workers()
+        workers.send(Message(kind), paths)
+        workers.collect(Deadline.after(self.spec.start_timeout_s))
+        self._newest_slot = 0
+
+    def _collect(self, timeout_s: float, slot: int, workers: slice = ALL) -> list[Message]:
+        """The answers of these workers; who is lost is replaced and fills `slot` anew."""
+        deadline = Deadline.after(timeout_s)
+        before = len(self.restarts)
+        while True:
+            try:
+                answers = self._open_workers().collect(deadline, workers)
+            except (WorkerDied, WorkerTimeout) as error:
+                self._replace(error, slot)
+                continue
+            for restart in self.restarts[before:]:
+                restart.ready_s = self._clock()
+            return answers
+
+    def _replace(self, error: WorkerDied | WorkerTimeout, slot: int) -> None:
+        """Replaces lost workers; raises the error where that may not be."""
+        group, hung = self._open_workers(), isinstance(error, WorkerTimeout)
+        for index in error.indices:
+            worker = group.workers[index]
+            # one that only seems to hang may write again, and only our own processes can be ended
+            may = worker.spec.spawn or not hung
+            if not may or not self._budget.take(index):
+                raise error
+            self.restarts.append(Restart(index, hung, self._clock()))
+            what = "hangs" if hung else str(error).partition(";")[0]
+            warn(
+                f"simulator worker {index}: {what}; replaced, its environments begin new "
+                f"episodes (restart {len(self.restarts)} of this run; log: {worker.log_path})"
+            )
+            steps = int(self._steps[index])
+            payload = {"slot": slot, "sequence": steps}
+            order = Message(MessageType.START, slot - 1, steps, payload=payload)
+            group.replace(index, order, Deadline.after(self.spec.start_timeout_s))
+
+    def _open_workers(self) -> WorkerGroup:
+        if self._workers is None:
+            raise RuntimeError("the pool is closed; make a new one")
+        return self._workers

@@ -1,0 +1,246 @@
+"""Capacity plans: arithmetic by hand, the published figures, and real processes that run out."""
+
+import argparse
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dexgrasp_learner import plan_capacity
+from dexgrasp_learner.benchmarks.capacity import largest_that_fits
+from dexgrasp_learner.capacity.calibrate import Sample, fit_line, run_probe
+from dexgrasp_learner.capacity.costs import GIB, Costs, load_costs
+from dexgrasp_learner.capacity.model import (
+    device_bytes,
+    largest_count,
+    plan_data_parallel,
+    plan_disaggregated,
+)
+from dexgrasp_learner.capacity.probe import Probe
+from dexgrasp_learner.capacity.workload import Workload, buffer_bytes, plan_config
+from dexgrasp_sim.config import ConfigError, replace, to_dict
+from dexgrasp_sim.specs import TensorSpec
+from dexgrasp_sim.transport.layout import RunLayout
+
+COSTS = Costs(
+    source="by hand",
+    device="fit",
+    process=100,
+    simulator=200,
+    simulator_env=30,
+    simulator_pixel=2,
+    learner=50,
+    inference_env=5,
+    inference_pixel=0.5,
+    update_sample=10,
+    update_pixel=1,
+    storage="int16",
+    micro_batch_pixels=1000,
+)
+LOAD = Workload(pixels=10, horizon=4, buffer_bytes=20, parameters=3, micro_batch=8)
+
+
+def arguments(*texts):
+    parser = argparse.ArgumentParser()
+    plan_capacity.add_arguments(parser)
+    return parser.parse_args(texts)
+
+
+def test_what_a_device_holds():
+    """An update of 8 samples takes 8 * 20 = 160, inference of 5 environments 5 * 10."""
+    assert device_bytes(COSTS, LOAD, 5, 5) == {
+        "process": 100,
+        "simulator": 200,
+        "environments": 250,
+        "learner": 50,
+        "nets_and_optimizer": 48,
+        "rollout": 100,
+        "working_memory": 160,
+    }
+    assert device_bytes(COSTS, LOAD, None, 1)["working_memory"] == 4 * 20
+    assert device_bytes(COSTS, LOAD, None, 40)["working_memory"] == 40 * 10
+    assert set(device_bytes(COSTS, LOAD, 5, None)) == {"process", "simulator", "environments"}
+
+
+def test_data_parallel_by_hand():
+    """Fixed: 100 + 200 + 50 + 48 + 160 = 558; 50 + 20 per environment; 8 need 1118."""
+    plan = plan_data_parallel(COSTS, LOAD, 4, 1118)
+    assert plan.environments == 4 * 8
+    assert plan_data_parallel(COSTS, LOAD, 4, 1117).environments == 4 * 7
+    assert sum(plan.shares[0].bytes.values()) == 1118
+
+
+def test_disaggregated_by_hand():
+    """A simulator holds (1118 - 300) / 50 = 16. A learner holds 30, limited by inference:
+
+    198 + 30 * (20 + 10) = 1098. Three simulators and a learner hold min(48, 30), two and two
+    min(32, 60), one and three 16.
+    """
+    plan = plan_disaggregated(COSTS, LOAD, 4, 1118)
+    assert plan.environments == 32
+    simulators, learners = plan.shares
+    assert (simulators.devices, simulators.environments, simulators.limit) == (2, 16, 16)
+    assert (learners.devices, learners.environments, learners.limit) == (2, 16, 30)
+    assert plan.limited_by == "simulator"
+    assert plan_disaggregated(COSTS, LOAD, 4, 1118, learners=1).environments == 30
+    assert plan_disaggregated(COSTS, LOAD, 4, 1118, learners=1).limited_by == "learner"
+
+
+def test_nothing_fits():
+    assert plan_data_parallel(COSTS, LOAD, 4, 500).environments == 0
+    assert plan_disaggregated(COSTS, LOAD, 4, 200).environments == 0
+
+
+@settings(deadline=None)
+@given(
+    fixed=st.integers(0, 10**9),
+    slope=st.integers(1, 10**6),
+    memory=st.integers(0, 10**12),
+)
+def test_one_more_does_not_fit(fixed, slope, memory):
+    count = largest_count(lambda n: fixed + slope * n, memory)
+    assert count == min(max(0, (memory - fixed) // slope), 2**32 - 1)
+
+
+@settings(deadline=None)
+@given(
+    memory=st.floats(1e3, 1e6),
+    devices=st.integers(2, 9),
+    horizon=st.integers(1, 64),
+    micro_batch=st.integers(1, 500),
+)
+def test_a_plan_stays_within_memory_and_shares_add_up(memory, devices, horizon, micro_batch):
+    load = Workload(10, horizon, 5 * horizon, 3, micro_batch)
+    for plan in (
+        plan_data_parallel(COSTS, load, devices, memory),
+        plan_disaggregated(COSTS, load, devices, memory),
+    ):
+        assert sum(share.devices for share in plan.shares) == devices
+        for share in plan.shares:
+            assert share.environments <= share.limit
+            if plan.environments:
+                assert sum(share.bytes.values()) <= memory + len(share.bytes)
+                assert share.devices * share.environments >= plan.environments
+
+
+@pytest.mark.parametrize(
+    ("resolution", "data_parallel", "disaggregated"),
+    [("160x120", 4096, 8400), ("320x240", 1024, 2100)],
+)
+def test_the_fit_gives_the_published_figures(resolution, data_parallel, disaggregated):
+    plan = plan_capacity.make_plan(arguments("--resolution", resolution))
+    assert plan["data_parallel"] == data_parallel
+    assert plan["disaggregated"] == disaggregated
+    assert plan["ratio"] == pytest.approx(disaggregated / data_parallel, abs=5e-4)
+    assert plan["costs"]["source"].startswith("a fit, not a measurement")
+
+
+def test_the_fit_agrees_with_our_activations():
+    """Its one free slope of the update is of the size that this repository's nets really have."""
+    measured = load_costs("benchmarks/results/capacity_costs_cpu.json").update_pixel
+    assert load_costs("paper").update_pixel == pytest.approx(measured, rel=0.5)
+
+
+def test_smaller_storage_never_holds_less():
+    counts = [
+        plan_capacity.make_plan(arguments("--storage", storage))["data_parallel"]
+        for storage in plan_capacity.STORAGES
+    ]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1]
+
+
+def test_rollout_bytes_are_those_of_the_real_tensors():
+    groups = [TensorSpec("depth", (12, 16), "int16"), TensorSpec("proprio", (7,))]
+    layout = RunLayout(tuple(groups), 3, 0.1, 5, ((0, 10),))
+    blocks = [block for block in layout.rollout_blocks if block.name != "sequence"]
+    pool = sum(block.nbytes for block in blocks) / 10
+    private = 6 + 4 * 6 + 5 * 4 * (3 + 3) + 2 * 2 * 4 * 9
+    assert buffer_bytes(groups, 3, 9, 5, "int16") == pool + private
+    wider = 6 * 12 * 16 * 2 + 2 * 12 * 16 * 2  # two more bytes a pixel, and two slots of the pool
+    assert buffer_bytes(groups, 3, 9, 5, "float32") == pool + private + wider
+
+
+def test_a_line_is_found_again():
+    samples = [
+        Sample(count, pixels, 1000 + 20 * count + 3 * count * pixels)
+        for count in (1, 5, 9)
+        for pixels in (10, 40)
+    ]
+    line = fit_line(samples)
+    assert (line.fixed, line.env, line.pixel) == pytest.approx((1000, 20, 3))
+    assert line.residual == pytest.approx(0, abs=1e-6)
+
+
+def test_no_slope_is_negative():
+    line = fit_line([Sample(1, 10, 100), Sample(5, 10, 80), Sample(1, 40, 100), Sample(5, 40, 80)])
+    assert (line.env, line.pixel) == (0, 0)
+    assert line.fixed == pytest.approx(90)
+    assert line.residual == pytest.approx(10)
+
+
+@given(capacity=st.integers(0, 3000), guess=st.integers(1, 3000))
+def test_the_search_finds_the_end(capacity, guess):
+    found = largest_that_fits(guess, lambda n: n <= capacity)
+    assert found <= capacity
+    assert capacity - found <= max(1, 0.02 * capacity)
+
+
+def test_a_process_keeps_to_its_budget_or_runs_out_of_it():
+    """4 environments of 8 MiB each: 20 MiB are too few, whatever else a simulator takes."""
+    config = to_dict(plan_config(None, (32, 24), 2))
+    probe = Probe(role="simulator", config=config, envs=4, simulator_env_bytes=8 * 2**20)
+    footprint = run_probe(replace(probe, budget_bytes=400 * 2**20))
+    assert footprint is not None
+    assert footprint.peak >= 4 * 8 * 2**20
+    assert run_probe(replace(probe, budget_bytes=20 * 2**20)) is None
+
+
+def test_separate_simulators_and_a_learner_fit_or_do_not():
+    config = to_dict(plan_config(None, (32, 24), 2))
+    probe = Probe(role="split", config=config, envs=3, simulators=3, storage="float32")
+    assert run_probe(replace(probe, budget_bytes=400 * 2**20)) is not None
+    greedy = replace(probe, simulator_env_bytes=500 * 2**20, budget_bytes=400 * 2**20)
+    assert run_probe(greedy) is None
+
+
+def test_other_failures_are_no_want_of_memory():
+    with pytest.raises(RuntimeError, match="code 1"):
+        run_probe(Probe(role="simulator", config={"unknown": 1}))
+
+
+def test_the_table_names_the_source(capsys):
+    assert plan_capacity.run(arguments()) == 0
+    text = capsys.readouterr().out
+    assert "not a measurement" in text
+    assert "data-parallel: 4096 environments" in text
+    assert "ratio: 2.05" in text
+
+
+def test_json_has_the_breakdown(capsys):
+    assert plan_capacity.run(arguments("--json", "--gpus", "2", "--gpu-memory-gb", "24")) == 0
+    plan = json.loads(capsys.readouterr().out)
+    for share in plan["per_gpu"]["data_parallel"] + plan["per_gpu"]["disaggregated"]:
+        assert sum(share["bytes"].values()) <= 24 * GIB + len(share["bytes"])
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (("--gpus", "1"), "at least 2"),
+        (("--resolution", "160"), "WIDTHxHEIGHT"),
+        (("--horizon", "0"), "above zero"),
+        (("--costs", "nowhere.json"), "--calibrate"),
+    ],
+)
+def test_refusals(texts, message):
+    with pytest.raises(ConfigError, match=message):
+        plan_capacity.make_plan(arguments(*texts))
+
+
+def test_costs_that_were_not_measured_are_not_made_up(tmp_path):
+    path = tmp_path / "costs.json"
+    path.write_text(json.dumps({"costs": {**to_dict(COSTS), "simulator": None}}))
+    with pytest.raises(ConfigError, match="simulator: not measured"):
+        load_costs(str(path))

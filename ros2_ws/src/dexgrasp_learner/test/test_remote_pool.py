@@ -1,0 +1,150 @@
+"""Workers behind TCP: the same rollout as in this process, and how the loss of one shows."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from dexgrasp_learner.env_pool import PoolSpec, WorkerDied, WorkerTimeout, make_pool
+from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.env_slice import state_path
+from dexgrasp_sim.transport.layout import RESULT_NAMES
+from dexgrasp_sim.transport.tcp import parse_address
+
+TIMEOUT_S = 60.0
+GROUPS = {
+    "depth": {"shape": [24, 32], "dtype": "int16"},
+    "proprio": {"shape": [7]},
+    "half": {"shape": [3], "dtype": "float16"},
+    "contact": {"shape": [4], "dtype": "bool"},
+}
+SPEC = PoolSpec(
+    kind="synthetic",
+    config={"observations": GROUPS, "action_dim": 3, "episode_length": 3},
+    groups=tuple(GROUPS),
+    horizon=3,
+    num_envs=5,
+    num_workers=2,
+    seed=4,
+    env_offset=7,
+    transport="in_process",
+    timeout_s=TIMEOUT_S,
+    start_timeout_s=TIMEOUT_S,
+)
+
+
+def remote(**changes):
+    values = {**vars(SPEC), "transport": "remote", "listen": "127.0.0.1:0", **changes}
+    return make_pool(PoolSpec(**{k: v for k, v in values.items() if not k.startswith("__")}))
+
+
+@pytest.fixture
+def start_worker():
+    """Starts remote workers; none outlives the test."""
+    workers = []
+
+    def start(address, index):
+        words = ["-m", "dexgrasp_sim.remote_worker", "--learner", address, "--index", str(index)]
+        workers.append(subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.kill()
+        worker.communicate(timeout=TIMEOUT_S)
+
+
+def roll(pool, generator):
+    """A rollout with random actions; copies of everything that came."""
+    for slot in range(pool.horizon):
+        pool.tensors["actions"][slot] = torch.randn(pool.num_envs, 3, generator=generator)
+        pool.send(slot, policy_version=slot)
+        pool.wait(slot)
+    copies = {name: tensor.clone() for name, tensor in pool.tensors.items()}
+    pool.roll_over()
+    return copies
+
+
+def test_remote_workers_write_what_environments_in_this_process_write(start_worker, tmp_path):
+    here, there = make_pool(SPEC), remote()
+    workers = [start_worker(there.address, index) for index in range(2)]
+    for pool in (here, there):
+        pool.start()
+        pool.set_difficulty(0.5)
+    generators = [torch.Generator().manual_seed(1) for _ in range(2)]
+    for _ in range(2):
+        expected, found = (
+            roll(pool, generator) for pool, generator in zip((here, there), generators)
+        )
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    for name, pool in (("here", here), ("there", there)):
+        pool.save_state(tmp_path / name)
+    states = [state_path(tmp_path / name, 1).read_bytes() for name in ("here", "there")]
+    assert states[0] == states[1]
+
+    newest = {name: there.tensors[name][0].clone() for name in (*GROUPS, *RESULT_NAMES)}
+    roll(there, generators[1])
+    there.load_state(tmp_path / "here")
+    assert all(torch.equal(there.tensors[name][0], tensor) for name, tensor in newest.items())
+    assert there.slot_mismatches == 0
+    assert [timing["steps"] for timing in there.timings()] == [9.0, 9.0]
+
+    there.close()
+    assert [worker.wait(TIMEOUT_S) for worker in workers] == [0, 0]
+    assert there.workers_alive == 0
+
+
+def test_a_lost_worker_is_named_and_the_others_go_on(start_worker):
+    pool = remote(timeout_s=1.0)
+    workers = [start_worker(pool.address, index) for index in range(2)]
+    pool.start()
+    os.kill(workers[0].pid, signal.SIGSTOP)
+    pool.send(0, 0)
+    with pytest.raises(WorkerTimeout, match=r"workers \[0\] at 127\.0\.0\.1:\d+ have not"):
+        pool.wait(0)
+    os.kill(workers[0].pid, signal.SIGCONT)
+    pool.wait(0)
+    workers[1].kill()
+    workers[1].wait(TIMEOUT_S)
+    with pytest.raises(WorkerDied, match="simulator worker 1 died"):
+        pool.send(1, 0)
+        pool.wait(1)
+    assert pool.workers_alive == 1
+
+    pool.close()
+    assert workers[0].wait(TIMEOUT_S) == 0
+
+
+def test_a_worker_leaves_with_its_learner(start_worker):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        worker = start_worker("127.0.0.1:%d" % server.getsockname()[1], 0)
+        server.settimeout(TIMEOUT_S)
+        connection, _ = server.accept()
+        connection.recv(32)
+        connection.close()
+    assert worker.wait(TIMEOUT_S) == 1
+    assert b"the learner is gone" in worker.stderr.read()
+
+
+def test_strangers_and_workers_without_a_place_are_sent_away(start_worker):
+    pool = remote(num_workers=1, start_timeout_s=20.0)
+    stranger = socket.create_connection(parse_address(pool.address))
+    stranger.sendall(b"GET / HTTP/1.1\r\nHost: learner\r\n\r\n")
+    wrong = start_worker(pool.address, 3)
+    right = start_worker(pool.address, 0)
+    pool.start()
+    assert stranger.recv(1) == b""
+    assert wrong.wait(TIMEOUT_S) == 1
+    assert b"no place for worker 3" in wrong.stderr.read()
+    pool.close()
+    assert right.wait(TIMEOUT_S) == 0
+
+
+@pytest.mark.parametrize("address", ["", "29600", "host:", ":1", "host:port", "host:70000"])
+def test_an_address_needs_host_and_port(address):
+    with pytest.raises(ConfigError, match="HOST:PORT"):
+        remote(listen=address)

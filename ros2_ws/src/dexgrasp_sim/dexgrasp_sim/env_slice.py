@@ -1,0 +1,233 @@
+"""The environments of one worker, bound to the tensors of a run: steps, saves, restores."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.transport.layout import RESULT_NAMES, RunLayout, rollout_schema_hash
+from dexgrasp_sim.transport.protocol import ProtocolError
+from dexgrasp_sim.transport.telemetry import WorkerState, WorkerTelemetry
+from dexgrasp_sim.vec_env import VecEnv
+
+_NONE = torch.zeros(0, dtype=torch.int64)
+
+
+class EnvSlice:
+    """The environments of one worker, bound to their rows of the rollout tensors."""
+
+    def __init__(
+        self,
+        env: VecEnv,
+        layout: RunLayout,
+        tensors: Mapping[str, Tensor],
+        telemetry: WorkerTelemetry,
+        index: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Prepares the views of every slot.
+
+        Args:
+            env: As many environments as the worker's slice holds.
+            layout: Of the run.
+            tensors: The rollout tensors by name, see `RunLayout.rollout_blocks`.
+            telemetry: The worker's telemetry row.
+            index: Worker index.
+            clock: Seconds, for the time spent stepping.
+
+        Raises:
+            ProtocolError: The environments take or give something else than the layout says.
+        """
+        self.schema_hash = rollout_schema_hash(env.observation_specs, env.action_dim)
+        if self.schema_hash != layout.schema_hash:
+            raise ProtocolError(
+                f"worker {index}: its environments have schema {self.schema_hash}, the run has "
+                f"{layout.schema_hash}; install the same version of dexgrasp on both sides"
+            )
+        self.env = env
+        self.telemetry = telemetry
+        self._start, self._stop = layout.slices[index]
+        rows = slice(self._start, self._stop)
+        names = [spec.name for spec in layout.observation_specs] + [*RESULT_NAMES]
+        slots = range(layout.horizon + 1)
+        self._out = [{name: tensors[name][slot, rows] for name in names} for slot in slots]
+        self._actions = [tensors["actions"][slot, rows] for slot in range(layout.horizon)]
+        self._sequence = tensors["sequence"][:, index].numpy()
+        self._metadata = state_metadata(layout, index)
+        self._clock = clock
+        floats = [s.name for s in layout.observation_specs if s.torch_dtype.is_floating_point]
+        self._floats = ("reward", *floats)
+        self._slot = 0
+        self._steps = 0
+        self._episodes = 0
+        self._step_s = 0.0
+        self._rendered_s = 0.0
+
+    def reset(self) -> None:
+        """Starts episodes everywhere and fills slot 0, whose end-of-episode flags become True."""
+        self._episodes = 0
+        self._begin(slot=0, steps=0, first_episode=0)
+        self._out[0]["terminated"].fill_(True)
+        self._out[0]["valid"].fill_(True)
+        self._sequence[0] = 0
+        self.telemetry.count(episodes=0)
+        self.show()
+
+    def take_over(self, slot: int, steps: int) -> None:
+        """Goes on in place of a worker that was lost, with episodes that have never been.
+
+        Args:
+            slot: That worker's newest slot, or the one that it still owed; filled anew.
+            steps: That slot's sequence number.
+        """
+        self._episodes = self.telemetry.counter("episodes")
+        self._begin(slot, steps, self.telemetry.counter("newest_episode"))
+        self._out[slot]["valid"].fill_(False)
+        self._sequence[slot] = steps
+        self.show()
+
+    def _begin(self, slot: int, steps: int, first_episode: int) -> None:
+        """Starts episodes everywhere and fills a slot up to its sequence number."""
+        self._slot, self._steps = slot, steps
+        self.env.set_difficulty(self.telemetry.difficulty)
+        self.env.reset(self._out[slot], first_episode)
+        if len(self._broken(slot)):
+            raise FloatingPointError("the first observations of an episode are not finite")
+        self._out[slot]["truncated"].fill_(True)
+        self._rendered_s = self.env.timings()["render"]
+        self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        newest = int(self.env.episode_count.max())
+        self.telemetry.count(steps=self._steps, slot=self._slot, newest_episode=newest)
+
+    def step(self, slot: int, policy_version: int) -> None:
+        """Applies `actions[slot]` and fills slot + 1, its sequence number last."""
+        self.telemetry.count(state=WorkerState.STEPPING, policy_version=policy_version)
+        self.env.set_difficulty(self.telemetry.difficulty)
+        begin_s = self._clock()
+        self.env.step(self._actions[slot], self._out[slot + 1])
+        self._out[slot + 1]["valid"].fill_(True)
+        broken = self._broken(slot + 1)
+        if len(broken):
+            self._reset_broken(broken, slot + 1)
+        self._step_s = self._clock() - begin_s
+        self._slot = slot + 1
+        self._steps += 1
+        self._tell_progress()
+        self._sequence[slot + 1] = self._steps
+
+    def _broken(self, slot: int) -> Tensor:
+        """Environments [K] int64 of which something in a slot is not finite, or that diverged."""
+        out = self._out[slot]
+        # a sum is finite only if all that it adds up is; one sum over everything is the fast path
+        total = sum(float(out[name].sum(dtype=torch.float32)) for name in self._floats)
+        if math.isfinite(total) and not self.env.diverged.any():
+            return _NONE
+        rows = [out[name].reshape(len(out[name]), -1).float().sum(1) for name in self._floats]
+        finite = torch.isfinite(torch.stack(rows).sum(0))
+        return (~finite | self.env.diverged).nonzero().squeeze(1)
+
+    def _reset_broken(self, broken: Tensor, slot: int) -> None:
+        """Begins episodes in environments [K] whose step into a slot was no real one."""
+        out = self._out[slot]
+        out["reward"][broken] = 0.0
+        self.env.reset_envs(broken, out)
+        if len(self._broken(slot)):
+            raise FloatingPointError(
+                f"environments {(broken + self._start).tolist()} are not finite, not even after "
+                "they were reset"
+            )
+        out["episode"][broken] = 0.0
+        for name, value in (("terminated", False), ("truncated", True), ("valid", False)):
+            out[name][broken] = value
+        resets = self.telemetry.counter("resets_not_finite") + len(broken)
+        self.telemetry.count(resets_not_finite=resets)
+
+    def report(self) -> None:
+        """Tells what the last step took; a worker does so while the learner is already at work."""
+        out = self._out[self._slot]
+        ended = (out["terminated"] | out["truncated"]) & out["valid"]
+        self._episodes += int(ended.sum())
+        rendered_s = self.env.timings()["render"]
+        rendering_s = rendered_s - self._rendered_s
+        self._rendered_s = rendered_s
+        self.telemetry.count(state=WorkerState.WAITING, episodes=self._episodes)
+        self.telemetry.spend(simulating=self._step_s - rendering_s, rendering=rendering_s)
+        self.show()
+
+    def show(self) -> None:
+        """Writes the view of the watched environment if it is one of these and a view is due."""
+        wanted = self.telemetry.wanted_env(self._start, self._stop)
+        if wanted is not None:
+            self.telemetry.show(wanted, self.env.telemetry(wanted - self._start))
+
+    def save(self, path: Path) -> None:
+        """Writes everything that is needed to continue from the slot written last.
+
+        Raises:
+            OSError: It cannot be written, as on a full disk; nothing is left of it.
+        """
+        tensors = {f"env.{name}": tensor for name, tensor in self.env.state_dict().items()}
+        tensors |= {f"result.{name}": self._out[self._slot][name] for name in RESULT_NAMES}
+        # clones: safetensors refuses tensors that share memory, such as views of one segment
+        tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        part = path.with_suffix(".part")
+        try:
+            # serialised in memory: the library's own writer does not raise OSError on a full disk
+            part.write_bytes(save(tensors, metadata=self._metadata))
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+
+    def load(self, path: Path) -> None:
+        """Continues from what `save` wrote: rewrites observations and results in slot 0."""
+        tensors = load_file(path)
+        state = {n.removeprefix("env."): t for n, t in tensors.items() if n.startswith("env.")}
+        self._slot = 0
+        self.env.load_state_dict(state, self._out[0])
+        for name in RESULT_NAMES:
+            self._out[0][name].copy_(tensors[f"result.{name}"])
+        self._sequence[0] = self._steps
+        self._tell_progress()
+
+    def close(self) -> None:
+        """Closes the environments; idempotent."""
+        self.telemetry.count(state=WorkerState.STOPPED)
+        self.env.close()
+
+
+def state_path(folder: Path, index: int) -> Path:
+    """The file of worker `index` inside a folder of saved states."""
+    return folder / f"worker_{index}.safetensors"
+
+
+def state_metadata(layout: RunLayout, index: int) -> dict[str, str]:
+    """What a saved state must have in common with the run that loads it."""
+    start, stop = layout.slices[index]
+    return {"schema_hash": layout.schema_hash, "envs": f"{start}..{stop}"}
+
+
+def check_state_file(path: Path, layout: RunLayout, index: int) -> None:
+    """Makes sure that worker `index` can load a saved state.
+
+    Raises:
+        ConfigError: The file is missing, or is of other environments or another schema.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing; give a folder that `save_state` has written")
+    with safe_open(path, framework="pt") as file:
+        found = file.metadata()
+    wanted = state_metadata(layout, index)
+    if found != wanted:
+        raise ConfigError(
+            f"{path} is of {found} and worker {index} of this run has {wanted}; continue with "
+            "the environments, workers and observations that the state was saved with"
+        )

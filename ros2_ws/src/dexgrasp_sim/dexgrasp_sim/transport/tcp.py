@@ -1,0 +1,157 @@
+"""The channel of `channel` between two hosts: tensors follow their message as raw bytes.
+
+Over TCP and not torch.distributed: a gloo group is fixed when it forms, so that a simulator host
+that was lost could not come back, and after one time-out no exchange of that group goes on. Here a
+worker is a connection like any other: its end is an error of that worker alone, and bytes go from
+the socket into the slot of the rollout without a copy between.
+
+There is no encryption and no password, as in torch.distributed: listen on a network that only
+trusted hosts can reach. What arrives is numbers and JSON; nothing in it is executed.
+"""
+
+import socket
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.transport.channel import TRANSFER_TIMEOUT_S, Channel, ChannelClosed
+from dexgrasp_sim.transport.layout import RESULT_NAMES, RunLayout
+
+_PIECE_BYTES = 2**20
+"""Time-outs hold for a piece of this size, so that a large batch may take longer than one."""
+
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 5),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 15_000),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+)
+"""A connection whose other host is silent for 15 s is over, also while nothing is to be sent."""
+
+
+class TensorChannel(Channel):
+    """A channel that carries tensors too: contiguous ones on the CPU."""
+
+    def __init__(self, connection: socket.socket, spin_us: float = 0.0) -> None:
+        """Takes over a connected TCP socket; see `Channel`."""
+        super().__init__(connection, spin_us)
+        for level, option, value in _KEEPALIVE:
+            connection.setsockopt(level, option, value)
+
+    @property
+    def peer(self) -> str:
+        """`host:port` of the other side, "?" when it is gone."""
+        try:
+            host, port = self._socket.getpeername()[:2]
+        except OSError:
+            return "?"
+        return f"{host}:{port}"
+
+    def send_tensors(self, tensors: Sequence[Tensor]) -> None:
+        """Sends the elements of tensors, one behind the other.
+
+        Raises:
+            ChannelClosed: The other side is gone, or has not read for `TRANSFER_TIMEOUT_S`.
+        """
+        for tensor in tensors:
+            data = _bytes_of(tensor)
+            try:
+                for start in range(0, len(data), _PIECE_BYTES):
+                    self._socket.sendall(data[start : start + _PIECE_BYTES])
+            except OSError as error:
+                raise ChannelClosed(f"cannot send tensors: {error}") from None
+
+    def receive_tensors(self, tensors: Sequence[Tensor]) -> None:
+        """Fills tensors with what the other side's `send_tensors` sends.
+
+        Raises:
+            ChannelClosed: The other side is gone, or has not sent for `TRANSFER_TIMEOUT_S`.
+        """
+        for tensor in tensors:
+            data = _bytes_of(tensor)
+            filled = 0
+            while filled < len(data):
+                try:
+                    received = self._socket.recv_into(data[filled:])
+                except OSError as error:
+                    raise ChannelClosed(f"connection lost: {error}") from None
+                if received == 0:
+                    raise ChannelClosed("the other side has closed the connection")
+                filled += received
+
+
+class TcpListener:
+    """Waits for workers of other hosts."""
+
+    def __init__(self, address: str) -> None:
+        """Listens at `HOST:PORT`; port 0 lets the operating system choose.
+
+        Raises:
+            ConfigError: The address is none of this host, or in use.
+        """
+        host, port = parse_address(address)
+        try:
+            self._socket = socket.create_server((host, port), backlog=64)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen at {address}: {error.strerror}; give HOST:PORT with an address of "
+                "this host and a free port"
+            ) from None
+
+    @property
+    def address(self) -> str:
+        """`host:port` with the port that was chosen."""
+        host, port = self._socket.getsockname()[:2]
+        return f"{host}:{port}"
+
+    def accept(self, timeout_s: float) -> TensorChannel | None:
+        """The connection that arrives within `timeout_s` seconds, else None."""
+        self._socket.settimeout(max(timeout_s, 0.0))
+        try:
+            connection, _ = self._socket.accept()
+        except (TimeoutError, BlockingIOError):
+            return None
+        return TensorChannel(connection)
+
+    def close(self) -> None:
+        """Stops listening; idempotent."""
+        self._socket.close()
+
+
+def connect_tcp(address: str) -> TensorChannel:
+    """Connects to a listener at `HOST:PORT`.
+
+    Raises:
+        ConfigError: The address cannot be read.
+        ChannelClosed: Nobody listens there.
+    """
+    try:
+        return TensorChannel(socket.create_connection(parse_address(address), TRANSFER_TIMEOUT_S))
+    except OSError as error:
+        raise ChannelClosed(f"nobody listens at {address}: {error}") from None
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`; ConfigError if it is none."""
+    host, separator, port = address.rpartition(":")
+    if not separator or not host or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"address {address!r}: give HOST:PORT, such as 10.0.0.1:29600")
+    return host, int(port)
+
+
+def slot_tensors(
+    layout: RunLayout, tensors: Mapping[str, Tensor], index: int, slot: int
+) -> list[Tensor]:
+    """What worker `index` writes into a slot, in the order in which it travels."""
+    start, stop = layout.slices[index]
+    names = (*(spec.name for spec in layout.observation_specs), *RESULT_NAMES)
+    sequence = tensors["sequence"][slot, index : index + 1]
+    return [*(tensors[name][slot, start:stop] for name in names), sequence]
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.view(-1).view(torch.uint8).numpy())

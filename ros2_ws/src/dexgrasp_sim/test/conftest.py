@@ -1,0 +1,33 @@
+"""What tests need of the machine beside the Python packages."""
+
+import importlib
+import os
+import shutil
+
+import pytest
+
+_BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chromium-browser")
+
+
+def missing(what: str, package: str) -> None:
+    """Ends a test that cannot run here: a skip, but a failure in continuous integration."""
+    reason = f"{what} is not installed; run: sudo apt-get install {package}"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def egl():
+    """MuJoCo's module of OpenGL contexts that need no display."""
+    try:
+        return importlib.import_module("mujoco.egl")
+    except (ImportError, AttributeError):  # PyOpenGL: no attribute where there is no library
+        return missing("OpenGL without a display", "libegl1 libgl1-mesa-dri")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Path of a browser of the Chromium family."""
+    paths = [path for path in map(shutil.which, _BROWSERS) if path]
+    return paths[0] if paths else missing("a Chromium", "chromium-headless-shell")
