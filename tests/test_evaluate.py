@@ -14,6 +14,7 @@ from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.evaluate import actor_policy, allocate, evaluate, evaluate_actor
 from dexgrasp_learner.networks.policy import build_actor
 from dexgrasp_sim.config import replace, to_dict
+from dexgrasp_sim.tasks.grasp.config import SuccessConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.object_sets import object_set
 from dexgrasp_sim.tasks.grasp.observations import all_specs
@@ -27,8 +28,9 @@ RUN = load_run_config(
     ["task.episode_s=0.8", "network.actor_groups=[proprio, depth]", "network.memory=lstm"],
 )
 TASK = RUN.task
-SHORT_WAY = replace(TASK, workspace_m=0.05)
-"""Objects that start further away end their episode at once, and the next one begins."""
+NEAR_GOAL = SuccessConfig(goal_radius_m=0.07, hold_s=0.2, end_after_hold_s=0.2)
+SHORT_WAY = replace(TASK, goal_m=(-0.55, 0.10, 0.30), success=NEAR_GOAL)
+"""Objects that start near the goal end their episode soon, and the next one begins."""
 ROWS = {name: column for column, name in enumerate(EPISODE_FIELDS)}
 
 
@@ -213,9 +215,30 @@ def test_other_objects_take_the_place_of_the_configs(checkpoint, capsys, choice,
     code, out, _ = run_command(capsys, str(checkpoint), *options)
     assert code == 0
     figures = json.loads(out.splitlines()[-1])
+    assert figures["difficulty"] == 0.0
     counts = [one["episodes"] for one in figures["per_object"].values()]
     assert (list(figures["per_object"]), figures["objects"]) == (names, len(names))
     assert sum(counts) == 15 and max(counts) - min(counts) <= 1, "spread evenly"
+
+
+def test_the_difficulty_is_what_one_asks_for(tmp_path, capsys):
+    ramp = "task: {reward: {reach: {initial: 1, final: 2}, lift: 0, goal: 0}}\n"
+    (tmp_path / "ramp.yaml").write_text(f"base: {CONFIGS / 'smoke.yaml'}\n{ramp}")
+    returns = []
+    for difficulty in (0.0, 1.0):
+        code, out, _ = run_command(
+            capsys,
+            "scripted",
+            f"--config={tmp_path / 'ramp.yaml'}",
+            f"--difficulty={difficulty}",
+            "--episodes=2",
+            "--json",
+        )
+        assert code == 0
+        figures = json.loads(out.splitlines()[-1])
+        assert figures["difficulty"] == difficulty
+        returns.append(figures["episode_return"])
+    assert returns[1] == pytest.approx(2 * returns[0], abs=2e-4) and returns[0] > 0.1
 
 
 def test_an_untrained_policy_is_that_of_the_config(capsys):
@@ -234,6 +257,8 @@ def test_an_untrained_policy_is_that_of_the_config(capsys):
         (["scripted", "--episodes=0"], "--episodes 0: must be at least 1"),
         (["scripted", "--threads=0"], "--threads 0: must be at least 1"),
         (["scripted", "--seed=-1"], "--seed -1: must be at least 0"),
+        (["scripted", "--difficulty=1.5"], "--difficulty 1.5: must be from 0 to 1"),
+        (["scripted", "--difficulty=nan"], "--difficulty nan: must be from 0 to 1"),
         (["somewhere", "--swap-images", "--episodes=1"], "--swap-images needs at least"),
         (["scripted", "--set=task.episode_s=1"], "--set task.episode_s=1: changes a value of"),
         (["scripted", "--config=none.yaml"], "none.yaml: cannot be read"),

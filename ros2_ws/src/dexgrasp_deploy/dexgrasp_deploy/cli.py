@@ -27,6 +27,7 @@ COMMANDS = {
     "export": Command("dexgrasp_learner.export", "make a policy bundle from a checkpoint"),
     "inspect": Command("dexgrasp_sim.inspect", "describe the robot or the observations"),
     "render": Command("dexgrasp_sim.render", "show what the simulated cameras see"),
+    "view": Command("dexgrasp_learner.view", "watch a policy or a training in the browser"),
     "up": Command("dexgrasp_deploy.up", "start the ROS nodes of a robot or of a run"),
     "plan-capacity": Command(
         "dexgrasp_learner.plan_capacity", "predict how many environments fit on GPUs"

@@ -31,6 +31,7 @@ def evaluation(success, **rates):
         **figures_of(success),
         "policy": "any",
         "objects": len(OBJECTS),
+        "difficulty": 0.0,
         "max_lift_m": 0.2,
         "episode_return": 3.0,
         "per_object": {name: figures_of(rates.get(name, success)) for name in OBJECTS},

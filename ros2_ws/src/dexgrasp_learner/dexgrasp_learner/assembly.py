@@ -8,6 +8,7 @@ import torch
 from dexgrasp_learner.algorithms.distillation import Distillation
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.config import RunConfig
+from dexgrasp_learner.distributed import Peers
 from dexgrasp_learner.env_pool import PoolSpec
 from dexgrasp_learner.networks.policy import Actor, build_actor, build_critic
 from dexgrasp_learner.rollout import Rollout
@@ -20,6 +21,7 @@ class Algorithm(Protocol):
 
     actor: Actor
     device: torch.device
+    peers: Peers
     groups: tuple[str, ...]
     memory_sizes: dict[str, int]
 
@@ -27,8 +29,20 @@ class Algorithm(Protocol):
         """Draws the actions for one slot whose observations are in place."""
         ...
 
-    def update(self, rollout: Rollout) -> dict[str, float]:
-        """Learns from a complete rollout; returns figures by name."""
+    def act_with_copies(self) -> None:
+        """From now on copies of the nets act, as they are at each `refresh_copies`."""
+        ...
+
+    def refresh_copies(self) -> None:
+        """Gives the copies the present weights and statistics; nothing where the nets act."""
+        ...
+
+    def finish(self, rollout: Rollout) -> None:
+        """Takes over the results of the last action."""
+        ...
+
+    def learn(self, rollout: Rollout) -> dict[str, float]:
+        """Learns from a finished rollout; returns figures by name."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -40,21 +54,32 @@ class Algorithm(Protocol):
         ...
 
 
-def build_ppo(config: RunConfig) -> Ppo:
+_RANK_SEEDS = 1_000_003
+"""Ranks draw noise and minibatches from seeds so far apart, and from those of no other run."""
+
+
+def build_ppo(config: RunConfig, peers: Peers | None = None) -> Ppo:
     """Fresh networks and PPO for a run; ConfigError where the config contradicts itself."""
+    peers = peers or Peers()
     specs, action_dim = all_specs(config.task), len(config.task.action.dimensions)
     actor = build_actor(config.network, specs, action_dim, seed=config.seed)
     critic = build_critic(config.network, specs, seed=config.seed + 1)
     device = learner_device(config.training.device)
-    return Ppo(actor.to(device), critic.to(device), config.ppo, config.seed)
+    seed = config.seed + _RANK_SEEDS * peers.rank
+    return Ppo(actor.to(device), critic.to(device), config.ppo, seed, peers)
 
 
-def build_distillation(config: RunConfig, teacher: Actor) -> Distillation:
+def build_distillation(
+    config: RunConfig, teacher: Actor, peers: Peers | None = None
+) -> Distillation:
     """A fresh student and distillation for a run; ConfigError as for `build_ppo`."""
+    peers = peers or Peers()
     specs, action_dim = all_specs(config.task), len(config.task.action.dimensions)
     student = build_actor(config.network, specs, action_dim, seed=config.seed)
     device = learner_device(config.training.device)
-    return Distillation(student.to(device), teacher.to(device), config.distillation, config.seed)
+    student, teacher = student.to(device), teacher.to(device)
+    seed = config.seed + _RANK_SEEDS * peers.rank
+    return Distillation(student, teacher, config.distillation, seed, peers)
 
 
 def learner_device(name: str) -> torch.device:
@@ -73,11 +98,16 @@ def learner_device(name: str) -> torch.device:
 
 
 def pool_spec(
-    config: RunConfig, folder: Path | None, groups: tuple[str, ...], run_id: str = ""
+    config: RunConfig,
+    folder: Path | None,
+    groups: tuple[str, ...],
+    run_id: str = "",
+    rank: int = 0,
 ) -> PoolSpec:
     """The simulators that a run config asks for, writing the given observation groups.
 
-    Their logs go to the run folder; without one they vanish with the run.
+    Their logs go to the run folder; without one they vanish with the run. Those of each rank are
+    other environments.
     """
     simulators = config.simulators
     return PoolSpec(
@@ -89,10 +119,14 @@ def pool_spec(
         num_workers=simulators.num_workers,
         threads_per_worker=simulators.threads_per_worker,
         seed=config.seed,
+        env_offset=rank * simulators.num_envs,
         transport=simulators.transport,
+        listen=simulators.listen,
         sim_python=simulators.python,
         log_dir=folder / "logs" if folder else None,
         timeout_s=simulators.timeout_s,
         spin_us=simulators.spin_us,
         run_id=run_id,
+        workers=simulators.workers,
+        restarts=simulators.restarts,
     )

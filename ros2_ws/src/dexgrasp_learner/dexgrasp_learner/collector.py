@@ -6,6 +6,7 @@ import torch
 
 from dexgrasp_learner.env_pool import EnvPool
 from dexgrasp_learner.rollout import Rollout
+from dexgrasp_learner.stopwatch import Stopwatch
 from dexgrasp_sim.transport.layout import split_envs
 
 
@@ -26,7 +27,14 @@ class Collector:
     run can be repeated.
     """
 
-    def __init__(self, pool: EnvPool, rollout: Rollout, policy: Policy, groups: int = 1) -> None:
+    def __init__(
+        self,
+        pool: EnvPool,
+        rollout: Rollout,
+        policy: Policy,
+        groups: int = 1,
+        stopwatch: Stopwatch | None = None,
+    ) -> None:
         """Splits the workers.
 
         Args:
@@ -34,6 +42,7 @@ class Collector:
             rollout: On the pool's tensors.
             policy: Acts on the rollout or on parts of it.
             groups: At most as many as the pool has workers.
+            stopwatch: Takes the time of `wait` (for simulators) and `infer`.
 
         Raises:
             ValueError: There are fewer workers than groups.
@@ -42,11 +51,12 @@ class Collector:
             raise ValueError(
                 f"{pool.num_workers} workers cannot form {groups} groups; start more workers"
             )
-        envs = split_envs(pool.num_envs, pool.num_workers)
+        envs = pool.layout.slices
         workers = split_envs(pool.num_workers, groups)
         self._pool = pool
         self._rollout = rollout
         self._policy = policy
+        self._stopwatch = stopwatch or Stopwatch()
         self._workers = [slice(first, end) for first, end in workers]
         self._envs = [slice(envs[first][0], envs[end - 1][1]) for first, end in workers]
 
@@ -58,11 +68,16 @@ class Collector:
             WorkerDied, WorkerTimeout: See `EnvPool`.
         """
         parts = [self._rollout.part(envs) for envs in self._envs]
+        measure = self._stopwatch.measure
         for slot in range(self._rollout.horizon):
             for part, workers in zip(parts, self._workers):
                 if slot > 0:
-                    self._pool.wait(slot - 1, workers=workers)
-                self._policy.act(part, slot)
-                self._pool.send(slot, policy_version, workers)
-        self._pool.wait(self._rollout.horizon - 1)
+                    with measure("wait"):
+                        self._pool.wait(slot - 1, workers=workers)
+                with measure("infer"):
+                    self._policy.act(part, slot)
+                with measure("wait"):  # without processes, sending is simulating
+                    self._pool.send(slot, policy_version, workers)
+        with measure("wait"):
+            self._pool.wait(self._rollout.horizon - 1)
         self._rollout.join(parts)

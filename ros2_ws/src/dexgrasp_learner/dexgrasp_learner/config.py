@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 from dexgrasp_learner.algorithms.config import DistillationConfig, PpoConfig
 from dexgrasp_learner.curriculum import AdrConfig
 from dexgrasp_learner.networks.config import NetworkConfig
+from dexgrasp_learner.pool_spec import WorkerSpec
 from dexgrasp_sim.config import STRICT, load_config
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
@@ -22,30 +23,50 @@ class SimulatorsConfig:
 
     Attributes:
         num_envs: Environments of all workers together.
-        num_workers: Simulator processes; each holds an equal share of the environments.
+        num_workers: Simulator processes; each holds an equal share of the environments, unless
+            `workers` says otherwise.
         threads_per_worker: CPU threads of a worker for physics and images.
-        transport: `shared_memory`: worker processes; `in_process`: no processes, for tests.
+        transport: `shared_memory`: worker processes; `in_process`: no processes, one device for
+            all; `remote`: workers on other hosts, which people start with
+            `python -m dexgrasp_sim.remote_worker`.
+        listen: `HOST:PORT` of the learner's host where remote workers connect.
         python: Interpreter of the workers; empty: the learner's own.
+        workers: One by one, where they differ, instead of `threads_per_worker` and `python`.
         timeout_s: A worker that has not answered a step for this long counts as hung.
+        restarts: A worker that dies or hangs is replaced by a new process whose environments
+            begin new episodes, but not more often than this within 10 minutes: then the run
+            stops. 0: it stops at once.
         spin_us: Busy-wait before blocking on a worker; pays only with a free core each.
         pipeline: `barrier`: all workers simulate, then the learner infers for all environments.
             `double_buffered`: one half of the workers simulates while the learner infers for the
             other; still on-policy. Pays where a worker's device idles during inference: start two
-            workers on each.
+            workers on each. `overlapped`: the update goes on while the next rollout is collected
+            with the weights from before it, so that learning lags by one update; between
+            checkpoints only. Pays where simulators would idle during updates; takes the memory of
+            a second rollout.
     """
 
     num_envs: Count = 128
     num_workers: Count = 2
     threads_per_worker: Count = 1
-    transport: Literal["shared_memory", "in_process"] = "shared_memory"
+    transport: Literal["shared_memory", "in_process", "remote"] = "shared_memory"
+    listen: str = ""
     python: str = ""
+    workers: tuple[WorkerSpec, ...] = ()
     timeout_s: Positive = 60.0
+    restarts: Annotated[int, Field(ge=0)] = 3
     spin_us: Annotated[int, Field(ge=0)] = 0
-    pipeline: Literal["barrier", "double_buffered"] = "barrier"
+    pipeline: Literal["barrier", "double_buffered", "overlapped"] = "barrier"
 
     @model_validator(mode="after")
     def _check(self) -> "SimulatorsConfig":
-        if self.num_envs % self.num_workers:
+        total = sum(worker.num_envs for worker in self.workers)
+        if self.workers and (self.num_workers, self.num_envs) != (len(self.workers), total):
+            raise ValueError(
+                f"num_workers {self.num_workers} and num_envs {self.num_envs} must be what "
+                f"workers has: {len(self.workers)} with {total} environments; change one of them"
+            )
+        if not self.workers and self.num_envs % self.num_workers:
             raise ValueError(
                 f"num_envs {self.num_envs} is no multiple of num_workers {self.num_workers}"
             )
@@ -56,6 +77,13 @@ class SimulatorsConfig:
             )
         return self
 
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """Environments of each worker."""
+        if self.workers:
+            return tuple(worker.num_envs for worker in self.workers)
+        return (self.num_envs // self.num_workers,) * self.num_workers
+
 
 @dataclass(frozen=True, config=STRICT)
 class TrainingConfig:
@@ -64,6 +92,8 @@ class TrainingConfig:
     Attributes:
         horizon: Steps of a rollout.
         device: Where the networks compute: `cpu`, `cuda`, or `auto`, a GPU if there is one.
+        image_storage: Where the images of a rollout are while a GPU learns: `device`, or `host`,
+            from where they come in pieces, which takes less memory of the GPU and more time.
         iterations: Rollouts and updates.
         max_minutes: The run ends after this long even if iterations are left; None: no limit.
         checkpoint_every: Iterations between checkpoints.
@@ -77,6 +107,7 @@ class TrainingConfig:
 
     horizon: Count = 16
     device: Literal["auto", "cpu", "cuda"] = "cpu"
+    image_storage: Literal["device", "host"] = "device"
     iterations: Count = 300
     max_minutes: Positive | None = None
     checkpoint_every: Count = 50

@@ -75,34 +75,32 @@ class Peers:
             return values
         return tuple(self.gather(torch.tensor([values], dtype=torch.float64)).sum(0).tolist())
 
-    def moments(
-        self, count: Tensor | float, mean: Tensor, variance: Tensor
-    ) -> tuple[Tensor | float, Tensor, Tensor]:
-        """Moments of the samples of all ranks together.
+    def moments(self, samples: Tensor) -> tuple[int, Tensor, Tensor]:
+        """Count, mean and variance of the samples of all ranks as if they were one batch.
 
         Chan, Golub, LeVeque: "Updating formulae and a pairwise algorithm for computing sample
         variances" (1979).
 
         Args:
-            count: Samples on this rank, perhaps 0.
-            mean: float [...], without meaning where `count` is 0.
-            variance: float [...], their mean squared deviation from `mean`; the same.
+            samples: float [n, ...]; n may be 0.
 
         Returns:
-            Count, mean and variance; alone, what was given.
+            Of the n of all ranks: their sum, mean [...] and mean squared deviation from it [...],
+            both zero if there are none.
         """
+        count, mean = len(samples), samples.new_zeros(samples.shape[1:])
+        variance = mean
+        if count:
+            mean, variance = samples.mean(0), samples.var(0, correction=0)
         if self.size == 1:
             return count, mean, variance
-        own = torch.cat([torch.tensor([float(count)]), mean.flatten(), variance.flatten()])
-        counts, means, variances = self.gather(own.double()[None].cpu()).tensor_split(
-            (1, 1 + mean.numel()), 1
-        )
-        present = counts.squeeze(1) > 0
-        counts, means, variances = counts[present], means[present], variances[present]
-        total = counts.sum()
+        own = torch.cat([mean.new_tensor([count]), mean.flatten(), variance.flatten()]).double()
+        table = self.gather(own[None])
+        counts, means, variances = table.tensor_split((1, 1 + mean.numel()), dim=1)
+        total = max(counts.sum().item(), 1.0)
         joint = (counts * means).sum(0) / total
         spread = (counts * (variances + (means - joint).square())).sum(0) / total
-        return total, joint.view(mean.shape).to(mean), spread.view(mean.shape).to(mean)
+        return int(counts.sum()), joint.view_as(mean).to(mean), spread.view_as(mean).to(mean)
 
     def check_equal(self, states: Sequence[Mapping[str, Tensor]], where: str) -> None:
         """Makes sure that all ranks hold the same tensors, bit for bit.

@@ -65,7 +65,8 @@ def evaluate(
             finally:
                 env.close()
             bar.update(count)
-    return summarize(name, torch.cat(rows), [item.name for item in config.objects], seed)
+    names = [item.name for item in config.objects]
+    return summarize(name, torch.cat(rows), names, config.difficulty, seed)
 
 
 def evaluate_actor(
@@ -175,6 +176,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SET",
         help=f"{', '.join(OBJECT_SETS)}, or names of the config's objects with commas between",
     )
+    parser.add_argument(
+        "--difficulty", type=float, help="of the task's schedules, 0 to 1; else the config's"
+    )
     parser.add_argument("--seed", type=int, default=2_000_003)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
@@ -193,6 +197,8 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{name} {getattr(args, name)}: must be at least {least}")
     if args.swap_images and args.episodes < 2:
         raise ConfigError("--swap-images needs at least --episodes 2, to swap between")
+    if args.difficulty is not None and not 0.0 <= args.difficulty <= 1.0:
+        raise ConfigError(f"--difficulty {args.difficulty:g}: must be from 0 to 1")
     if args.overrides and not args.config:
         raise ConfigError(f"--set {args.overrides[0]}: changes a value of --config; give one")
     result = _evaluate_named(args)
@@ -250,4 +256,6 @@ def _evaluate_checkpoint(args: argparse.Namespace) -> Evaluation:
 
 
 def _chosen_task(config: GraspConfig, args: argparse.Namespace) -> GraspConfig:
-    return choose_objects(config, args.objects) if args.objects is not None else config
+    if args.objects is not None:
+        config = choose_objects(config, args.objects)
+    return config if args.difficulty is None else replace(config, difficulty=args.difficulty)

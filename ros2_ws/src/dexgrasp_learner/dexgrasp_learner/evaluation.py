@@ -44,6 +44,7 @@ class Evaluation(Figures):
     Attributes:
         policy: Whose they are.
         objects: How many objects the task has; the episodes are spread evenly over them.
+        difficulty: Where the schedules of the task stood, 0 to 1.
         max_lift_m: Mean over episodes of the greatest height above the start.
         episode_return: Mean sum of rewards.
         per_object: By name, of the objects that had an episode.
@@ -52,6 +53,7 @@ class Evaluation(Figures):
 
     policy: str
     objects: int
+    difficulty: float
     max_lift_m: float
     episode_return: float
     per_object: dict[str, Figures]
@@ -68,14 +70,17 @@ class Evaluation(Figures):
         }
 
 
-def summarize(policy: str, rows: Tensor, object_names: Sequence[str], seed: int) -> Evaluation:
+def summarize(
+    policy: str, rows: Tensor, object_names: Sequence[str], difficulty: float, seed: int
+) -> Evaluation:
     """Makes an evaluation of episodes.
 
     Args:
         policy: Name.
         rows: [K, E], columns as `EPISODE_FIELDS`, K at least 1.
         object_names: Of the task's objects, in its order.
-        seed: Goes into the result.
+        difficulty: Goes into the result, as does the seed.
+        seed: Of the episodes.
     """
     index = rows[:, EPISODE_FIELDS.index("object")]
     per_object = {
@@ -88,6 +93,7 @@ def summarize(policy: str, rows: Tensor, object_names: Sequence[str], seed: int)
         **_figures(rows),
         policy=policy,
         objects=len(object_names),
+        difficulty=difficulty,
         max_lift_m=round(means["max_lift_m"], 4),
         episode_return=round(means["return"], 4),
         per_object=per_object,
@@ -127,7 +133,8 @@ def as_text(result: Evaluation) -> str:
     width = max(map(len, [*result.per_object, "object"]))
     lines = [
         f"{result.policy}: {result.success_rate:.3f} of {result.episodes} episodes succeed "
-        f"(95 % interval {result.success_low:.3f} to {result.success_high:.3f})",
+        f"(95 % interval {result.success_low:.3f} to {result.success_high:.3f}) "
+        f"at difficulty {result.difficulty:g}",
         f"  mean highest lift {result.max_lift_m:.3f} m, return {result.episode_return:.3f}; "
         f"episodes spread evenly over {result.objects} objects, {each} each"
         + (f", {without} without one" if without else ""),

@@ -68,7 +68,9 @@ class ImagePrefetch:
             with self._on_stream():
                 received.copy_(staged, non_blocking=True)
         if self._stream is not None:
-            self._arrived[turn] = self._stream.record_event()
+            event = torch.cuda.Event()
+            event.record(self._stream)
+            self._arrived[turn] = event
 
     def _on_stream(self) -> AbstractContextManager[object]:
         return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()

@@ -1,7 +1,9 @@
 """The nodes of a training run; `train.launch.py` and `dexgrasp up train` start this one list."""
 
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from dexgrasp_learner.config import load_run_config
@@ -50,7 +52,7 @@ def train_nodes(
     nodes = [NodeSpec("dexgrasp_learner", LEARNER, LEARNER, learner)]
     if run.simulators.transport == "in_process":
         return nodes
-    watched = _worker_of(env_index, run.simulators.num_envs, run.simulators.num_workers)
+    watched = _worker_of(env_index, run.simulators.shares)
     task = json.dumps(to_dict(run.task))
     for worker in range(run.simulators.num_workers):
         parameters = {"run_id": run_id, "worker": worker, "task": task}
@@ -61,7 +63,9 @@ def train_nodes(
     return nodes
 
 
-def _worker_of(env: int, num_envs: int, num_workers: int) -> int:
-    if not 0 <= env < num_envs:
-        raise ConfigError(f"env_index {env}: the run has environments 0 to {num_envs - 1}")
-    return env // (num_envs // num_workers)
+def _worker_of(env: int, shares: Sequence[int]) -> int:
+    """The worker of an environment, from the numbers of environments of all workers."""
+    ends = [*accumulate(shares)]
+    if not 0 <= env < ends[-1]:
+        raise ConfigError(f"env_index {env}: the run has environments 0 to {ends[-1] - 1}")
+    return bisect_right(ends, env)

@@ -2,17 +2,13 @@
 
 import json
 import math
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-
-def warn(text: str) -> None:
-    """A line on stderr, above the progress bar if there is one."""
-    tqdm.write(f"dexgrasp: {text}", file=sys.stderr)
+from dexgrasp_learner.console import warn
 
 
 class MetricsWriter:

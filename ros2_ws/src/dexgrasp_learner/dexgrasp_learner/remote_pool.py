@@ -119,9 +119,7 @@ class RemotePool(Pool):
         deadline_s = time.monotonic() + _STOP_TIMEOUT_S
         for channel in self._workers.values():
             # a worker that reads STOP closes first; until then its last answer may still come
-            with suppress(ChannelClosed, ProtocolError, TimeoutError):
-                while True:
-                    channel.receive(max(deadline_s - time.monotonic(), 0.0))
+            channel.drain(max(deadline_s - time.monotonic(), 0.0))
             channel.close()
         self._workers = {}
 

@@ -175,12 +175,12 @@ class Rollout:
         return {**observations, **self._present}, self.start[slot : slot + 1]
 
     def flat_observations(self, slot: int) -> dict[str, Tensor]:
-        """Flat observations [1, n, P] from which a valid step was made; empty if there is none."""
+        """Flat observations [1, n, P] from which a valid step was made; n may be 0."""
         flat = {name: t[slot : slot + 1] for name, t in self.observations.items() if t.dim() == 3}
         if self.valid is None:
             return flat
         valid = self.valid[slot]
-        return {name: t[:, valid] for name, t in flat.items()} if valid.any() else {}
+        return {name: t[:, valid] for name, t in flat.items()}
 
     def twin(self) -> "Rollout":
         """A rollout of the same size with memory of its own, for `take`; not for acting."""

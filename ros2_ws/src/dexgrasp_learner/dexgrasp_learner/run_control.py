@@ -24,6 +24,7 @@ class RunStatus:
     Attributes:
         run_id: Name of the run folder.
         policy_version: Updates that the acting policy has had.
+        policy_lag: Updates that the last rollout's policy lacked when learning from it began.
         success: Fraction of successes among the last exploring episodes; NaN before any.
         reward: Mean reward per step of the last rollout.
         rollout_fraction: Share of the time spent in rollouts since the run started.
@@ -31,6 +32,7 @@ class RunStatus:
         remaining_s: Estimated time to the end; NaN while unknown.
         adr_level: Difficulty of the episodes, 0 to 1.
         schema_hash: Of the observation groups in use.
+        restarts: Workers that were lost and replaced since the run started.
         checkpoint: Path of the last checkpoint, "" before any.
         message: Why a run failed.
     """
@@ -42,6 +44,7 @@ class RunStatus:
     env_steps: int = 0
     env_steps_per_s: float = 0.0
     policy_version: int = 0
+    policy_lag: int = 0
     episodes: int = 0
     success: float = float("nan")
     reward: float = 0.0
@@ -52,13 +55,20 @@ class RunStatus:
     schema_hash: str = ""
     num_workers: int = 0
     workers_alive: int = 0
+    restarts: int = 0
     checkpoint: str = ""
     message: str = ""
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run reports when it ends."""
+    """What a run reports when it ends.
+
+    Attributes:
+        seconds: Of the learner by stage: `wait` for simulators, `copy`, `infer`, `update`, `join`
+            (waiting for an update that overlaps), `checkpoint`, `evaluation`.
+        worker_seconds: Of each worker: steps, and seconds `simulating`, `rendering`, `waiting`.
+    """
 
     iterations: int
     env_steps: int
@@ -70,6 +80,8 @@ class RunSummary:
     checkpoint: str
     run_dir: str
     seconds: dict[str, float]
+    worker_seconds: list[dict[str, float]]
+    restarts: int = 0
 
 
 @dataclass
@@ -103,6 +115,11 @@ class RunControl:
     def paused(self) -> bool:
         """Whether a pause is asked for."""
         return not self._resumed.is_set()
+
+    @property
+    def save_asked(self) -> bool:
+        """Whether a checkpoint is asked for."""
+        return self._save.is_set()
 
     @property
     def stopping(self) -> bool:

@@ -11,8 +11,10 @@ from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.curriculum import AdrController
 from dexgrasp_learner.env_pool import EnvPool
 from dexgrasp_learner.episode_statistics import EpisodeStatistics
+from dexgrasp_learner.learning import Collected
 from dexgrasp_learner.metrics import MetricsWriter, Progress
 from dexgrasp_learner.run_control import RunControl, RunState, RunSummary
+from dexgrasp_learner.stage_times import ROLLOUT_STAGES, IterationTimes, rounded
 from dexgrasp_learner.stopwatch import Stopwatch
 
 _ENDED = (RunState.FINISHED, RunState.FAILED)
@@ -87,6 +89,7 @@ class RunReport:
             clock: Seconds, monotonic.
         """
         self.stopwatch = Stopwatch()
+        self._times = IterationTimes()
         self._config = config
         self._folder = folder
         self._control = control
@@ -116,30 +119,37 @@ class RunReport:
         """Since the run began, in this process."""
         return (self._clock() - self._started_s) / 60
 
-    def record(self, figures: dict[str, float], rate: float, reward: float) -> None:
+    def record(
+        self, figures: dict[str, float], rate: float, rollout: Collected, policy_lag: int
+    ) -> None:
         """Writes the record of an iteration and shows it.
 
         Args:
             figures: Of the update and of an evaluation, by the names that they have in the record.
             rate: Environment steps per second of this iteration.
-            reward: Mean per step of its rollout.
+            rollout: What was learned from.
+            policy_lag: Updates that the policy of this rollout lacked.
         """
         assert self._writer is not None and self._progress is not None, "not open"
-        tally = self._tally
-        episodes = tally.episodes.figures()
+        tally, reward = self._tally, rollout.reward
         run = {
             "run/env_steps": tally.env_steps,
             "run/env_steps_per_s": rate,
             "run/reward": reward,
             "run/minutes": self.minutes,
+            "run/policy_lag": policy_lag,
+            "run/invalid_steps": rollout.invalid_steps,
         }
-        figures = {**figures, **episodes, **tally.adr.figures(self._config.task), **run}
+        episodes = tally.episodes.figures()
+        times = self._times.since_last(self.stopwatch.seconds, self._pool.timings())
+        figures = {**figures, **episodes, **tally.adr.figures(self._config.task), **run, **times}
         self._writer.write(tally.iteration, figures)
         self._progress.update(rate, reward, tally.episodes.success)
         self.status(
             state=RunState.RUNNING,
             env_steps_per_s=rate,
             reward=reward,
+            policy_lag=policy_lag,
             remaining_s=self._progress.remaining_s,
         )
 
@@ -163,12 +173,13 @@ class RunReport:
             episodes=tally.episodes.count,
             success=tally.episodes.success,
             adr_level=tally.adr.difficulty,
-            rollout_fraction=seconds.get("rollout", 0.0) / total_s,
+            rollout_fraction=sum(seconds.get(stage, 0.0) for stage in ROLLOUT_STAGES) / total_s,
             update_fraction=seconds.get("update", 0.0) / total_s,
             schema_hash=self._schema_hash,
             num_workers=self._pool.num_workers,
-            # a run fails as soon as one is lost, and none is left when it has ended
-            workers_alive=0 if ended else self._pool.num_workers,
+            # a run closes its workers when it has ended
+            workers_alive=0 if ended else self._pool.workers_alive,
+            restarts=len(self._pool.restarts),
             **changes,
         )
 
@@ -184,5 +195,7 @@ class RunReport:
             evaluation_success=self._tally.evaluation_success,
             checkpoint=self._control.status.checkpoint,
             run_dir=str(self._folder),
-            seconds={name: round(value, 3) for name, value in self.stopwatch.seconds.items()},
+            seconds=rounded(self.stopwatch.seconds),
+            worker_seconds=[rounded(worker) for worker in self._pool.timings()],
+            restarts=len(self._pool.restarts),
         )

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from dexgrasp_learner.assembly import Algorithm, build_distillation, build_ppo, pool_spec
+from dexgrasp_learner.cell import agree_on_checkpoint, gathered, weights
 from dexgrasp_learner.checkpoint import (
     check_resumable,
-    find_checkpoint,
     load_state,
     load_training,
     policy_schema,
@@ -18,11 +18,12 @@ from dexgrasp_learner.checkpoint import (
 )
 from dexgrasp_learner.collector import Collector
 from dexgrasp_learner.config import RunConfig
+from dexgrasp_learner.console import warn
 from dexgrasp_learner.curriculum import AdrController
 from dexgrasp_learner.env_pool import EnvPool, WorkerTimeout, make_pool
 from dexgrasp_learner.episode_statistics import EpisodeStatistics
 from dexgrasp_learner.evaluate import evaluate_actor
-from dexgrasp_learner.metrics import warn
+from dexgrasp_learner.learning import Learning, OverlappedLearning
 from dexgrasp_learner.rollout import Rollout
 from dexgrasp_learner.run_control import RunControl, RunState, RunSummary
 from dexgrasp_learner.run_report import RunReport, Tally
@@ -68,13 +69,18 @@ class Runner:
         self.control = control or RunControl()
         self._show_progress = show_progress
         self.algorithm = algorithm
+        self.peers = algorithm.peers
         self.schema_hash = policy_schema(algorithm.actor, config.task)
-        self.pool: EnvPool = make_pool(pool_spec(config, folder, algorithm.groups, run_id))
-        self.rollout = Rollout(
-            self.pool.tensors, algorithm.groups, algorithm.memory_sizes, algorithm.device
+        self.pool: EnvPool = make_pool(
+            pool_spec(config, folder, algorithm.groups, run_id, algorithm.peers.rank)
         )
-        groups = 2 if config.simulators.pipeline == "double_buffered" else 1
-        self.collector = Collector(self.pool, self.rollout, algorithm, groups)
+        self.rollout = Rollout(
+            self.pool.tensors,
+            algorithm.groups,
+            algorithm.memory_sizes,
+            algorithm.device,
+            config.training.image_storage,
+        )
         names = [item.name for item in config.task.objects]
         self.tally = Tally(
             AdrController(config.adr, config.task.difficulty), episodes=EpisodeStatistics(names)
@@ -83,6 +89,7 @@ class Runner:
             config, folder, self.control, self.tally, self.pool, self.schema_hash, clock
         )
         self._clock = clock
+        self.learning = self._make_learning()
         self.pool.set_difficulty(self.tally.adr.difficulty)
         self._resumed = False
         self._saved_iteration: int | None = None
@@ -98,17 +105,21 @@ class Runner:
         Raises:
             ConfigError: There is no checkpoint, or it does not fit this run's config.
         """
-        checkpoint = find_checkpoint(path)
+        start = agree_on_checkpoint(self.peers, path, self.folder)
+        checkpoint = start.path
         check_resumable(checkpoint, self.config)
         state = load_state(checkpoint)
-        training = load_training(checkpoint, self.algorithm.state_dict().keys())
+        own = self.algorithm.state_dict()
+        training = load_training(checkpoint, own.keys())
+        if not start.is_own:
+            training["algorithm"] |= {name: own[name] for name in ("noise", "shuffle")}
         self.algorithm.load_state_dict(training["algorithm"])
         self.tally.load_state_dict(state)
         self.pool.set_difficulty(self.tally.adr.difficulty)
         if checkpoint.parent == (self.folder / "checkpoints").resolve():
             self._saved_iteration = self.tally.iteration
         self.report.status(checkpoint=str(checkpoint))
-        if any((checkpoint / "simulators").iterdir()):
+        if start.is_exact:
             self.pool.start()
             self.pool.load_state(checkpoint / "simulators")
             self.rollout.load_state_dict(training["memory"])
@@ -120,7 +131,7 @@ class Runner:
         A checkpoint stands at the end, also when a simulator dies or the update fails.
 
         Raises:
-            WorkerDied, WorkerTimeout, NonFiniteLoss: After the checkpoint.
+            WorkerDied, WorkerTimeout, NonFiniteLoss, PeerLost, PeersDiffer: After the checkpoint.
             OSError: The last checkpoint cannot be written; for an earlier one the run only warns.
         """
         torch.set_num_threads(1)
@@ -128,8 +139,11 @@ class Runner:
             self.report.open(self._show_progress)
             if not self._resumed:
                 self.pool.start()
+            for net in weights(self.algorithm.state_dict()):
+                self.peers.broadcast_(list(net.values()))
             while self._goes_on():
                 self._iterate()
+            self._check_peers()
             self._save()
             self.report.status(state=RunState.FINISHED)
         except Exception as error:
@@ -145,44 +159,74 @@ class Runner:
     def close(self) -> None:
         """Stops the simulators; idempotent."""
         self.pool.close()
+        self.learning.close()
+
+    def _make_learning(self) -> Learning:
+        config, watch = self.config, self.report.stopwatch
+        self.rollout.stopwatch = watch
+        pipeline = config.simulators.pipeline
+        groups = 2 if pipeline == "double_buffered" else 1
+        collector = Collector(self.pool, self.rollout, self.algorithm, groups, watch)
+        kind = OverlappedLearning if pipeline == "overlapped" else Learning
+        threads = config.training.update_threads
+        return kind(self.pool, self.rollout, collector, self.algorithm, watch, threads)
 
     def _goes_on(self) -> bool:
-        while self.control.paused and not self.control.stopping:
+        if self.learning.is_ahead:
+            return True  # what was collected is learned from before anything else happens
+        while True:
+            over, paused, save = self.peers.any(
+                self._is_over(), self.control.paused, self.control.take_save_request()
+            )
+            if save:
+                self._check_peers()
+                self._save_or_warn()
+            if over or not paused:
+                return not over
             self.report.status(state=RunState.PAUSED)
-            self._save_if_asked()
             self.control.wait_while_paused(_PAUSE_POLL_S)
+
+    def _is_over(self) -> bool:
         training = self.config.training
-        return not (
+        return (
             self.control.stopping
             or self.tally.iteration >= training.iterations
             or (training.max_minutes is not None and self.report.minutes >= training.max_minutes)
             or (self.tally.evaluation_success or 0.0) >= training.target_success
         )
 
+    def _may_look_ahead(self) -> bool:
+        """Whether nothing may come after this iteration that needs the simulators at rest."""
+        training, following = self.config.training, self.tally.iteration + 1
+        return not (
+            self._is_over()
+            or self.control.paused
+            or self.control.save_asked
+            or following >= training.iterations
+            or following % training.checkpoint_every == 0
+        )
+
     def _iterate(self) -> None:
         started_s = self._clock()
-        tally, rollout, watch = self.tally, self.rollout, self.report.stopwatch
-        with watch.measure("rollout"):
-            self.collector.collect(policy_version=tally.iteration)
-        torch.set_num_threads(self.config.training.update_threads)
-        with watch.measure("update"):
-            metrics = self.algorithm.update(rollout)
-        torch.set_num_threads(1)
-        tally.add_episodes(
-            self.pool.tensors["episode"][1:], rollout.terminated | rollout.truncated
-        )
+        tally = self.tally
+        learned = self.learning.iterate(tally.iteration, self._may_look_ahead())
+        lag = tally.iteration - learned.rollout.policy_version
+        rollout = gathered(self.peers, learned.rollout)
+        tally.add_episodes(rollout.episode, rollout.ended)
         self.pool.set_difficulty(tally.adr.difficulty)
-        self.pool.roll_over()
         tally.iteration += 1
-        steps = rollout.horizon * rollout.num_envs
+        steps = self.rollout.horizon * self.rollout.num_envs * self.peers.size
         tally.env_steps += steps
         rate = steps / max(self._clock() - started_s, 1e-9)
-        figures = {f"update/{name}": value for name, value in metrics.items()}
+        figures = {f"update/{name}": value for name, value in learned.figures.items()}
         figures |= self._evaluate_if_due()
-        self.report.record(figures, rate, rollout.rewards.mean().item())
-        if tally.iteration % self.config.training.checkpoint_every == 0:
+        self.report.record(figures, rate, rollout, lag)
+        if learned.failure is not None:
+            raise learned.failure
+        checkpoint_every = self.config.training.checkpoint_every
+        if tally.iteration % checkpoint_every == 0 and not self.learning.is_ahead:
+            self._check_peers()
             self._save_or_warn()
-        self._save_if_asked()
 
     def _evaluate_if_due(self) -> dict[str, float]:
         training, tally = self.config.training, self.tally
@@ -239,9 +283,10 @@ class Runner:
         self.report.status(checkpoint=str(path), message="")
         self.control.saved(path)
 
-    def _save_if_asked(self) -> None:
-        if self.control.take_save_request():
-            self._save_or_warn()
+    def _check_peers(self) -> None:
+        """Before a checkpoint: all ranks still hold the same nets."""
+        where = f"iteration {self.tally.iteration}"
+        self.peers.check_equal(weights(self.algorithm.state_dict()), where)
 
     def _save_or_warn(self, with_simulators: bool = True) -> None:
         """A full disk costs a checkpoint, not the run."""

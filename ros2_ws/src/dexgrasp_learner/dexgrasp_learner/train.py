@@ -67,6 +67,7 @@ def supervise(args: argparse.Namespace, config: "RunConfig", algorithm: "Algorit
     from dexgrasp_learner.run_control import RunControl
     from dexgrasp_learner.run_folder import create_run_folder
     from dexgrasp_learner.runner import Runner
+    from dexgrasp_learner.stage_times import time_table
 
     folder = args.resume or create_run_folder(args.runs, config.name, config)
     control = RunControl()
@@ -83,6 +84,7 @@ def supervise(args: argparse.Namespace, config: "RunConfig", algorithm: "Algorit
         print(f"dexgrasp: {error}", file=sys.stderr)
         print(f"checkpoint: {control.status.checkpoint or 'none'}", file=sys.stderr)
         return 1
+    print(time_table(summary.seconds, summary.worker_seconds), file=sys.stderr)
     if args.json:
         print(summary_json(summary))
     else:

@@ -126,7 +126,7 @@ class WorkerGroup:
         May be called again after a `WorkerTimeout`, and after a loss and `replace`.
 
         Raises:
-            WorkerDied: A worker has ended or sent an ERROR.
+            WorkerDied: A worker has ended or sent an ERROR, perhaps one that has answered.
             WorkerTimeout: A worker has not answered in time.
             ProtocolError: A worker is of another version or has another schema.
         """
@@ -134,7 +134,7 @@ class WorkerGroup:
             for index in due:
                 if index in self._lost:
                     raise self._lost.pop(index)
-            ready = self._ready(due, deadline)
+            ready = self._ready(due, deadline, workers)
             for index in ready:
                 self._advance(self.workers[index])
             if not ready:
@@ -167,9 +167,11 @@ class WorkerGroup:
     def _due(self, workers: slice) -> list[int]:
         return [w.index for w in self.workers[workers] if w.index in self._awaited]
 
-    def _ready(self, due: list[int], deadline: Deadline) -> list[int]:
+    def _ready(self, due: list[int], deadline: Deadline, workers: slice) -> list[int]:
         """Those of which there is news: a connection, a message or an end."""
-        sources = {self.workers[index].source: index for index in due}
+        # who has answered is watched too: while another one is replaced, seconds pass
+        watched = [w for w in self.workers[workers] if w.channel or w.index in due]
+        sources = {worker.source: worker.index for worker in watched}
         until_s = min(self._deadlines.get(index, deadline).at_s for index in due)
         pause_s = until_s - time.monotonic()
         if any(self.workers[index].channel is None for index in due):
@@ -181,7 +183,9 @@ class WorkerGroup:
         if not worker.connect():
             return
         index = worker.index
-        message, awaited = worker.receive(), self._awaited[index]
+        message, awaited = worker.receive(), self._awaited.get(index)
+        if awaited is None:
+            raise ProtocolError(f"worker {index} sent {message.type.name} without being asked")
         if awaited != MessageType.DONE or message.type != MessageType.REFUSED:
             require(message, awaited)
         if awaited != MessageType.DONE:

@@ -79,6 +79,11 @@ class WorkerProcess:
         return shlex.join(self.command)
 
     @property
+    def pid(self) -> int | None:
+        """Process id, None for a worker started by hand."""
+        return self._process.pid if self._process else None
+
+    @property
     def source(self) -> Channel | Listener:
         """Where news of it comes from next."""
         return self.channel or self._listener

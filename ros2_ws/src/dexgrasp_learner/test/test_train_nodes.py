@@ -170,7 +170,8 @@ def check_scene(newest):
 
 
 def test_a_lost_worker_fails_the_run(watcher, tmp_path):
-    nodes = train_nodes(SMOKE, runs=tmp_path / "runs", overrides=SMALL)
+    overrides = [*SMALL, "simulators.restarts=0"]
+    nodes = train_nodes(SMOKE, runs=tmp_path / "runs", overrides=overrides)
     run_id = nodes[0].parameters["run_id"]
     with NodeGroup(nodes, os.environ, tmp_path) as group:
         watcher.wait_for_state(LearnerStatus.RUNNING)

@@ -98,7 +98,7 @@ class Distillation:
         """
         rollout.receive(slot)
         if self._acting.statistics_are_empty:
-            self.actor.update_statistics(rollout.flat_observations(slot))
+            self.actor.update_statistics(rollout.flat_observations(slot), self.peers)
             self.refresh_copies()
         observations, start = rollout.slot(slot)
         output = self._acting(observations, start, rollout.memory["actor"])
@@ -107,7 +107,7 @@ class Distillation:
         label = taught.mean[0].clamp(-1, 1)
         rollout.mean[slot] = label
         rollout.publish_actions(slot, self._drive(output.mean[0].clamp(-1, 1), label))
-        self.transitions += rollout.num_envs
+        self.transitions += rollout.num_envs * self.peers.size
 
     def finish(self, rollout: Rollout) -> None:
         """Takes over the results of the last action."""
@@ -141,9 +141,7 @@ class Distillation:
             for minibatch in minibatches:
                 steps.append(self._optimize(rollout, minibatch, batches, epoch))
         for slot in range(rollout.horizon):
-            observations = rollout.flat_observations(slot)
-            if observations:
-                self.actor.update_statistics(observations)
+            self.actor.update_statistics(rollout.flat_observations(slot), self.peers)
         metrics = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
         return {
             **metrics,
@@ -201,7 +199,7 @@ class Distillation:
                 for name, loss in losses.items():
                     terms[name] = terms.get(name, 0) + share * loss.detach()
         gradients = [weight.grad for weight in self.actor.parameters() if weight.grad is not None]
-        self.peers.average_(gradients)
+        self.peers.average_([*gradients, *terms.values()])
         terms["actor_grad_norm"] = nn.utils.clip_grad_norm_(
             self.actor.parameters(), self.config.max_grad_norm
         )

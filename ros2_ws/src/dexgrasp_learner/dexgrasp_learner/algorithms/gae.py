@@ -67,8 +67,7 @@ def normalize_advantages(
     if peers is None or peers.size == 1:
         mean, std = counted.mean(), counted.std()
     else:
-        own = counted.mean(), counted.var(correction=0)
-        count, mean, variance = peers.moments(counted.numel(), *own)
+        count, mean, variance = peers.moments(counted.flatten())
         std = (variance * count / (count - 1)).sqrt()
     normalized = (advantages - mean) / (std + 1e-8)
     return normalized if valid is None else normalized.masked_fill(~valid, 0.0)

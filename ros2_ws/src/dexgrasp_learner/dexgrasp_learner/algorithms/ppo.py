@@ -205,9 +205,7 @@ class Ppo:
             "bounds": valid_mean(excess.square().sum(-1), valid),
             "entropy": distribution.entropy(),
             "kl": valid_mean(kl, valid),
-            "clip_fraction": valid_mean(
-                ((ratio.detach() - 1).abs() > config.clip).float(), valid
-            ),
+            "clip_fraction": valid_mean(((ratio.detach() - 1).abs() > config.clip).float(), valid),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -254,7 +252,7 @@ class Ppo:
         rollout.returns.copy_(returns)
         if self.config.normalize_values:
             counted = returns if rollout.valid is None else returns[rollout.valid]
-            self.value_normalizer.update(counted.unsqueeze(-1))
+            self.value_normalizer.update(counted.unsqueeze(-1), self.peers)
 
     def _accumulate(
         self, rollout: Rollout, minibatch: list[Tensor], batches: Iterator[Batch]
@@ -270,7 +268,7 @@ class Ppo:
                 terms[name] = terms.get(name, 0) + share * loss.detach()
         nets = (*self.actor.parameters(), *self.critic.parameters())
         gradients = [net.grad for net in nets if net.grad is not None]
-        self.peers.average_([*gradients, terms["kl"]])
+        self.peers.average_([*gradients, *terms.values()])
         limit = self.config.max_grad_norm
         terms["actor_grad_norm"] = nn.utils.clip_grad_norm_(self.actor.parameters(), limit)
         terms["critic_grad_norm"] = nn.utils.clip_grad_norm_(self.critic.parameters(), limit)
@@ -319,9 +317,8 @@ class Ppo:
     def _update_statistics(self, rollout: Rollout, slots: range) -> None:
         for slot in slots:
             observations = rollout.flat_observations(slot)
-            if observations:
-                self.actor.update_statistics(observations)
-                self.critic.update_statistics(observations)
+            self.actor.update_statistics(observations, self.peers)
+            self.critic.update_statistics(observations, self.peers)
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -102,6 +103,7 @@ def hold(probe: Probe) -> Footprint:
     if probe.role == "worker":
         start, stop = split_envs(probe.envs, probe.simulators)[probe.index]
         with _extra_memory(probe, stop - start):
+            print("ready", flush=True)
             worker.serve(probe.run_id, probe.index)
     elif probe.role == "simulator":
         _simulate(probe, config)
@@ -233,7 +235,9 @@ def _build_learner(probe: Probe, config: RunConfig) -> Ppo:
     pieces = min(math.ceil(samples / probe.micro_batch), probe.envs)
     ppo = replace(config.ppo, epochs=1, minibatches=1, micro_batches=pieces)
     training = replace(config.training, device=probe.device)
-    simulators = replace(config.simulators, num_envs=probe.envs, num_workers=1)
+    # of what the nets are built from, only how many pieces an update may have depends on it
+    envs = max(probe.envs, config.simulators.num_envs)
+    simulators = replace(config.simulators, num_envs=envs, num_workers=1)
     return build_ppo(replace(config, ppo=ppo, training=training, simulators=simulators))
 
 
@@ -255,11 +259,13 @@ def _workers(probe: Probe, run_id: str) -> Iterator[None]:
     processes = [
         subprocess.Popen(
             command(replace(probe, role="worker", run_id=run_id, index=index)),
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
         )
         for index in range(probe.simulators)
     ]
     try:
+        for process in processes:
+            _wait_until_ready(process)
         yield
     except WorkerDied as error:
         if any(is_out_of_memory(_end(process)) for process in processes):
@@ -268,6 +274,18 @@ def _workers(probe: Probe, run_id: str) -> Iterator[None]:
     finally:
         for process in processes:
             _end(process)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes]) -> None:
+    """Waits for a worker's first line: who dies before it connects would be waited for."""
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], _START_TIMEOUT_S)
+    if ready and process.stdout.readline():
+        return
+    code = _end(process)
+    if is_out_of_memory(code):
+        raise MemoryError("a simulator has not even room for what its environments take")
+    raise RuntimeError(f"a simulator ended with code {code} before it began")
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from dexgrasp_learner.distributed import Peers
+
 
 class RunningNormalizer(nn.Module):
     """Scales vectors by the mean and variance of everything seen so far.
@@ -43,18 +45,24 @@ class RunningNormalizer(nn.Module):
         return torch.sqrt(self.variance + self.min_std**2)
 
     @torch.no_grad()
-    def update(self, values: Tensor) -> None:
+    def update(self, values: Tensor, peers: Peers | None = None) -> None:
         """Merges the statistics of a batch [..., size] into the running ones.
 
         Chan, Golub, LeVeque: "Updating formulae and a pairwise algorithm for computing sample
         variances" (1979).
+
+        Args:
+            values: The batch, perhaps empty.
+            peers: Who updates the same statistics at the same time with batches of their own;
+                all batches count as one.
         """
         values = values.reshape(-1, values.shape[-1]).float()
-        batch_count = values.shape[0]
+        batch_count, batch_mean, batch_variance = (peers or Peers()).moments(values)
+        if batch_count == 0:
+            return
         total = self.count + batch_count
         weight = (batch_count / total).float()
-        shift = values.mean(0) - self.mean
-        batch_variance = values.var(0, correction=0)
+        shift = batch_mean - self.mean
         spread = (batch_variance - self.variance) * weight + shift.square() * weight * (1 - weight)
         self.variance.add_(spread)
         self.mean.add_(shift * weight)

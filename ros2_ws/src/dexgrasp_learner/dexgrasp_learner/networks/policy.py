@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dexgrasp_learner.distributed import Peers
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.distribution import DiagonalGaussian
 from dexgrasp_learner.networks.encoders import build_encoder
@@ -165,11 +166,18 @@ class Actor(nn.Module):
         return bool(self.trunk.vector_groups) and self.trunk.normalizer.is_empty
 
     @torch.no_grad()
-    def update_statistics(self, observations: Mapping[str, Tensor]) -> None:
-        """Takes a batch of observations [T, N, ...] into the running normalisation."""
-        _update_normalizer(self.trunk, observations)
+    def update_statistics(
+        self, observations: Mapping[str, Tensor], peers: Peers | None = None
+    ) -> None:
+        """Takes a batch of observations [T, N, ...] into the running normalisation.
+
+        Args:
+            observations: By group; the flat ones suffice.
+            peers: See `RunningNormalizer.update`.
+        """
+        _update_normalizer(self.trunk, observations, peers)
         if self.auxiliary_group is not None:
-            self.auxiliary_normalizer.update(observations[self.auxiliary_group])
+            self.auxiliary_normalizer.update(observations[self.auxiliary_group], peers)
 
 
 class Critic(nn.Module):
@@ -195,9 +203,16 @@ class Critic(nn.Module):
         return CriticOutput(self.head(features).squeeze(-1), memory)
 
     @torch.no_grad()
-    def update_statistics(self, observations: Mapping[str, Tensor]) -> None:
-        """Takes a batch of observations [T, N, ...] into the running normalisation."""
-        _update_normalizer(self.trunk, observations)
+    def update_statistics(
+        self, observations: Mapping[str, Tensor], peers: Peers | None = None
+    ) -> None:
+        """Takes a batch of observations [T, N, ...] into the running normalisation.
+
+        Args:
+            observations: By group; the flat ones suffice.
+            peers: See `RunningNormalizer.update`.
+        """
+        _update_normalizer(self.trunk, observations, peers)
 
 
 def build_actor(
@@ -258,6 +273,8 @@ def _vector_size(name: str, specs: Mapping[str, TensorSpec]) -> int:
     return spec.shape[0]
 
 
-def _update_normalizer(trunk: Trunk, observations: Mapping[str, Tensor]) -> None:
+def _update_normalizer(
+    trunk: Trunk, observations: Mapping[str, Tensor], peers: Peers | None
+) -> None:
     if trunk.vector_groups:
-        trunk.normalizer.update(trunk.vectors(observations))
+        trunk.normalizer.update(trunk.vectors(observations), peers)

@@ -31,6 +31,7 @@ def learner_status(control: RunControl, run_id: str, stamp: Time) -> LearnerStat
         fraction_rollout=status.rollout_fraction,
         fraction_update=status.update_fraction,
         policy_version=status.policy_version,
+        policy_lag=status.policy_lag,
         reward_mean=status.reward,
         episode_success=status.success,
         adr_level=status.adr_level,

@@ -181,6 +181,11 @@ class FabricDecoder:
         self.path = torch.stack(path)
         return self.target
 
+    def actions_for(self, goal: Tensor) -> Tensor:
+        """Actions [N, action_dim], in [-1, 1], that come nearest to `goal` [N, 11]."""
+        columns = self._columns
+        return ((goal - self._center) / self._half_range)[:, columns].clamp(-1.0, 1.0)
+
     def intent(self) -> Tensor:
         """[N, 60]: see `intent_terms`."""
         rotation = zyx_euler_to_matrix(self.goal[self._lanes, 3:6])[: len(self.goal)]

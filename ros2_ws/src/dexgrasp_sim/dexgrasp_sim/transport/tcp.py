@@ -10,7 +10,9 @@ trusted hosts can reach. What arrives is numbers and JSON; nothing in it is exec
 """
 
 import socket
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -82,6 +84,15 @@ class TensorChannel(Channel):
                 if received == 0:
                     raise ChannelClosed("the other side has closed the connection")
                 filled += received
+
+    def drain(self, timeout_s: float) -> None:
+        """Throws away what comes until the other side closes, for at most `timeout_s` seconds."""
+        deadline_s = time.monotonic() + timeout_s
+        with suppress(OSError):
+            while (left_s := deadline_s - time.monotonic()) > 0:
+                self._socket.settimeout(left_s)
+                if not self._socket.recv(_PIECE_BYTES):
+                    return
 
 
 class TcpListener:

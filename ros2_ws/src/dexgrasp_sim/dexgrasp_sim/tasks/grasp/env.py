@@ -150,6 +150,7 @@ class GraspEnv:
         """See `VecEnv.step`."""
         self.last_action.copy_(torch.nan_to_num(actions).clamp(-1.0, 1.0))
         self._simulate(self.decoder.decode(self.last_action))
+        self.diverged.copy_(self.engine.diverged)
         self.step_count += 1
         height, farthest = self._height_and_farthest()
         self._reward_and_track(height, farthest, out["reward"])

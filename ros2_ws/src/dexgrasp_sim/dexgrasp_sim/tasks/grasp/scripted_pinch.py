@@ -1,0 +1,150 @@
+"""Pinches within the five principal components of the hand, found by optimisation.
+
+A pinch of a given opening puts the fingertips of index, middle and ring in a line, the thumb's
+opposite to them at that distance, all as low as the rest of the hand allows: so they reach objects
+that lie on a table. It closes level when the palm is pitched by `PALM_PITCH_RAD`; with less, the
+thumb lies flat, and its back keeps its tip off the table.
+"""
+
+import math
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dexgrasp_sim.control.fabric_config import FabricConfig
+from dexgrasp_sim.control.fabric_spheres import BODY_SPHERES, HAND_SPHERES
+from dexgrasp_sim.robot.hand_pca import NUM_COMPONENTS, load_hand_pca
+from dexgrasp_sim.robot.kinematics import Kinematics
+from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS, HAND_JOINTS, PALM, load_robot
+from dexgrasp_sim.robot.rotation import rpy_to_matrix
+
+PALM_PITCH_RAD = math.radians(17.0)
+"""Second ZYX Euler angle of a pinching palm that faces down: the fingers point below the thumb.
+Between 15 and 20 degrees all four tips come about as low as each other at all openings."""
+TIP_RADIUS_M = 0.012
+"""Of the spheres at the fingers' ends (URDF); the tip frame lies on it, its x axis outward."""
+
+_LEAST_M, _STEP_M, _STEPS = -0.06, 0.01, 22
+_ITERATIONS = 400
+_LEARNING_RATE = 0.05
+_ROUGHNESS = 300.0
+"""Cost of bends in the way that the hand closes, per squared second difference."""
+
+
+class Pinches(NamedTuple):
+    """Pinches by their opening, which is the distance between the surfaces of thumb and fingers.
+
+    Attributes:
+        openings_m: [W], rising in equal steps; below zero are goals of a hand that squeezes.
+        components: [W, 5] rad, principal components of the hand.
+        centers_m: [W, 3], midpoints between the tip of the thumb and those of the fingers, in the
+            palm frame; across, between the thumb and the middle finger.
+    """
+
+    openings_m: Tensor
+    components: Tensor
+    centers_m: Tensor
+
+    def at(self, opening_m: Tensor) -> tuple[Tensor, Tensor]:
+        """Components [N, 5] and centres [N, 3] at openings [N], clamped to the table's."""
+        last = len(self.openings_m) - 1
+        place = ((opening_m - self.openings_m[0]) / _STEP_M).clamp(0.0, last)
+        left = place.long().clamp(max=last - 1)
+        share = (place - left)[:, None]
+        return (
+            torch.lerp(self.components[left], self.components[left + 1], share),
+            torch.lerp(self.centers_m[left], self.centers_m[left + 1], share),
+        )
+
+
+class _Hand:
+    """Tips and lowest point of hands, in a frame at the palm that is level: x along which the
+    pinch closes, z down.
+    """
+
+    def __init__(self, config: FabricConfig) -> None:
+        robot = load_robot()
+        self._spheres = [BODY_SPHERES[index] for index in HAND_SPHERES]
+        frames = [PALM, *FINGERTIPS]
+        frames += sorted({sphere.frame for sphere in self._spheres} - {PALM})
+        self._kinematics = Kinematics(robot, frames)
+        self._carriers = [frames.index(sphere.frame) for sphere in self._spheres]
+        self._offsets = torch.tensor([sphere.offset_m for sphere in self._spheres])
+        self._radii = torch.tensor([sphere.radius_m for sphere in self._spheres])
+        self._columns = robot.joint_indices(HAND_JOINTS)
+        self._num_joints = robot.num_joints
+        self._axes = load_hand_pca().axes.clone()  # what inference mode made has no gradients
+        start = torch.tensor(config.start_position_rad)[self._columns]
+        # what the components leave open hardly moves while the fabric acts
+        self._rest = start - self._axes.T @ (self._axes @ start)
+        limits = torch.tensor([robot.lower.tolist(), robot.upper.tolist()])[:, self._columns]
+        self._lower, self._upper = limits
+        self.level = rpy_to_matrix(torch.tensor([0.0, -PALM_PITCH_RAD, 0.0]))
+
+    def joints(self, components: Tensor) -> Tensor:
+        """[W, 16] rad of components [W, 5]."""
+        return components @ self._axes + self._rest
+
+    def beyond(self, joints: Tensor) -> Tensor:
+        """[W], squared rad beyond the joint limits."""
+        return (joints - joints.clamp(self._lower, self._upper)).square().sum(1)
+
+    def tips_and_lowest(self, joints: Tensor) -> tuple[Tensor, Tensor]:
+        """Centres of the tips' spheres [W, 4, 3] m and the lowest point's z [W] m."""
+        full = joints.new_zeros(len(joints), self._num_joints)
+        full[:, self._columns] = joints
+        frames = self._kinematics.forward(full)
+        origin, turn = frames.position[:, :1], frames.rotation[:, 0] @ self.level.T
+        tip = slice(1, 1 + len(FINGERTIPS))
+        tips = frames.position[:, tip] - TIP_RADIUS_M * frames.rotation[:, tip, :, 0]
+        spheres = frames.position[:, self._carriers] + (
+            frames.rotation[:, self._carriers] @ self._offsets[..., None]
+        ).squeeze(-1)
+        lowest = (((spheres - origin) @ turn)[..., 2] + self._radii).amax(1)
+        return (tips - origin) @ turn, lowest
+
+
+@cache
+@torch.inference_mode(False)
+def find_pinches(config: FabricConfig) -> Pinches:
+    """Pinches of 0 to 15 cm and their continuation inside, within the config's hand range."""
+    hand = _Hand(config)
+    openings = _LEAST_M + _STEP_M * torch.arange(_STEPS)
+    low, high = (torch.tensor(bound) for bound in config.hand_range_rad())
+    share = torch.zeros(_STEPS, NUM_COMPONENTS, requires_grad=True)
+    optimizer = torch.optim.Adam([share], lr=_LEARNING_RATE)
+    with torch.enable_grad():
+        for _ in range(_ITERATIONS):
+            optimizer.zero_grad()
+            bends = share[2:] - 2.0 * share[1:-1] + share[:-2]
+            components = low + (high - low) * share.sigmoid()
+            cost = _cost(hand, components, openings) + _ROUGHNESS * bends.square().sum()
+            cost.backward()
+            optimizer.step()
+    components = low + (high - low) * share.detach().sigmoid()
+    tips, _ = hand.tips_and_lowest(hand.joints(components))
+    centers = 0.5 * (tips[:, :3].mean(1) + tips[:, 3])
+    centers[:, 1] = 0.5 * (tips[:, FINGERTIPS.index("middle_tip"), 1] + tips[:, 3, 1])
+    return Pinches(openings, components, centers @ hand.level)
+
+
+def _cost(hand: _Hand, components: Tensor, openings: Tensor) -> Tensor:
+    """In mm^2: the opening counts fully, tips in line, opposite and low less; more reach helps."""
+    joints = hand.joints(components)
+    tips, lowest = hand.tips_and_lowest(joints)
+    tips, lowest = 1e3 * tips, 1e3 * lowest
+    fingers, thumb = tips[:, :3], tips[:, 3]
+    middle = fingers.mean(1)
+    opening = middle[:, 0] - thumb[:, 0] - 2e3 * TIP_RADIUS_M
+    raised = lowest[:, None] - tips[:, :, 2]
+    cost = (
+        (opening - 1e3 * openings).square()
+        + 0.3 * (fingers[..., 0] - middle[:, :1]).square().sum(1)
+        + 0.03 * (thumb[:, 1] - middle[:, 1]).square()
+        + 0.3 * (raised[:, :3].square().mean(1) + raised[:, 3].square())
+        - middle[:, 2]
+        + 1e3 * hand.beyond(joints)
+    )
+    return cost.sum()

@@ -1,0 +1,88 @@
+"""Where a pinching palm can be put: how far the fabric stays from it, as a table."""
+
+import math
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dexgrasp_sim.control.fabric_config import FabricConfig
+from dexgrasp_sim.control.fabric_decoder import FabricDecoder
+from dexgrasp_sim.robot.kinematics import Kinematics
+from dexgrasp_sim.robot.kuka_allegro import PALM, load_robot
+from dexgrasp_sim.robot.rotation import zyx_euler_to_matrix
+from dexgrasp_sim.tasks.grasp.scripted_pinch import PALM_PITCH_RAD, find_pinches
+
+ROLLS_RAD = tuple(math.radians(angle) for angle in (-20.0, 0.0, 20.0))
+"""Turns about the palm's own x axis to choose from; they leave the pinch level."""
+
+_X_M = (-0.80, -0.60, -0.45, -0.30)
+_Y_M = (-0.30, -0.10, 0.10, 0.30, 0.50)
+_YAW_STEPS = 5
+_PINCH_M, _HEIGHT_ABOVE_TABLE_M = 0.09, 0.04
+_TIME_S, _DT_S = 2.0, 1.0 / 60.0
+
+
+class ReachMap(NamedTuple):
+    """Errors at points of a grid; between them they are interpolated.
+
+    Attributes:
+        axes: Rising coordinates of the grid: x and y in m, base frame, yaw in rad.
+        error_m: [X, Y, Z, R], by roll at last, see `ROLLS_RAD`.
+    """
+
+    axes: tuple[Tensor, Tensor, Tensor]
+    error_m: Tensor
+
+    def at(self, x_m: Tensor, y_m: Tensor, yaw_rad: Tensor) -> Tensor:
+        """Errors [..., R] at coordinates [...], clamped to the grid."""
+        cells = [_cell(value, axis) for value, axis in zip((x_m, y_m, yaw_rad), self.axes)]
+        total = torch.zeros(*x_m.shape, self.error_m.shape[-1])
+        for corner in range(8):
+            upper = [bool(corner >> axis & 1) for axis in range(3)]
+            x, y, z = (left + side for (left, _), side in zip(cells, upper))
+            weight = torch.ones_like(x_m)
+            for (_, share), side in zip(cells, upper):
+                weight = weight * (share if side else 1.0 - share)
+            total += weight[..., None] * self.error_m[x, y, z]
+        return total
+
+
+def _cell(value: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]:
+    """Index of the grid point to the left and the share of the way to the next."""
+    inside = value.clamp(float(axis[0]), float(axis[-1]))
+    left = (torch.bucketize(inside, axis) - 1).clamp(0, len(axis) - 2)
+    return left, (inside - axis[left]) / (axis[left + 1] - axis[left])
+
+
+@cache
+def explore(config: FabricConfig, table_top_m: float) -> ReachMap:
+    """Moves a batch of palms from the start posture to all points of the grid.
+
+    Args:
+        config: The fabric.
+        table_top_m: Its height; the pinch is some cm above.
+    """
+    middle, half = config.palm_euler_rad[0], config.palm_angle_rad
+    axes = (
+        torch.tensor(_X_M),
+        torch.tensor(_Y_M),
+        torch.linspace(middle - half, middle + half, _YAW_STEPS),
+    )
+    grid = torch.stack(torch.meshgrid(*axes, torch.tensor(ROLLS_RAD), indexing="ij"), -1)
+    points = grid.view(-1, 4)
+    count, robot = len(points), load_robot()
+    components, center = find_pinches(config).at(torch.full((count,), _PINCH_M))
+    euler = torch.stack(
+        (points[:, 2], torch.full((count,), PALM_PITCH_RAD), math.pi + points[:, 3]), 1
+    )
+    above = torch.full((count, 1), table_top_m + _HEIGHT_ABOVE_TABLE_M)
+    pinch = torch.cat((points[:, :2], above), 1)
+    palm = pinch - (zyx_euler_to_matrix(euler) @ center[..., None]).squeeze(-1)
+    decoder = FabricDecoder(config, robot, count, _DT_S)
+    actions = decoder.actions_for(torch.cat((palm, euler, components), 1))
+    for _ in range(round(_TIME_S / _DT_S)):
+        decoder.decode(actions)
+    reached = Kinematics(robot, [PALM]).forward(decoder.target).position[:, 0]
+    return ReachMap(axes, torch.linalg.norm(reached - palm, dim=1).view(grid.shape[:-1]))

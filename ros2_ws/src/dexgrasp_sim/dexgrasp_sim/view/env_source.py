@@ -1,0 +1,103 @@
+"""Environments that this process steps, driven by a policy."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dexgrasp_sim.config import replace
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
+from dexgrasp_sim.view.source import IMAGE_GROUPS, Moment
+
+Policy = Callable[[dict[str, Tensor], Tensor], Tensor]
+"""Actions [N, A] from observations {group: [N, ...]} and the flags [N] of episodes that begin."""
+
+_SUCCESS = EPISODE_FIELDS.index("success")
+
+
+class EnvSource:
+    """See `Source`; all environments move, one is shown."""
+
+    is_driven = True
+    has_ended = False
+
+    def __init__(
+        self,
+        name: str,
+        config: GraspConfig,
+        make_policy: Callable[[GraspEnv], Policy],
+        groups: tuple[str, ...],
+        num_envs: int,
+        seed: int = 0,
+        env: int = 0,
+    ) -> None:
+        """Builds the environments and starts an episode in each.
+
+        Args:
+            name: See `Source`.
+            config: The task; starts are not staggered.
+            make_policy: Makes the policy of these environments.
+            groups: Observation groups that it reads.
+            num_envs: How many; objects go round.
+            seed: Of the episodes.
+            env: Which one to show.
+        """
+        config = replace(config, stagger_starts=False)
+        self.name, self.num_envs, self.groups = name, num_envs, IMAGE_GROUPS
+        self.env = env
+        self.period_s = config.control_dt_s
+        self._env = GraspEnv(config, num_envs, seed, 1, tuple({*groups, *IMAGE_GROUPS}))
+        specs = (*self._env.observation_specs, *RESULT_SPECS)
+        self._out = {spec.name: spec.empty(num_envs) for spec in specs}
+        self._env.reset(self._out)
+        self._policy = make_policy(self._env)
+        self._begins = torch.ones(num_envs, dtype=torch.bool)
+        self._steps = self._episodes = self._successes = 0
+
+    def select(self, env: int) -> None:
+        """See `Source.select`."""
+        self.env = env
+
+    @torch.inference_mode()
+    def advance(self) -> None:
+        """See `Source.advance`."""
+        out = self._out
+        self._env.step(self._policy(out, self._begins), out)
+        self._begins = out["terminated"] | out["truncated"]
+        self._steps += 1
+        self._episodes += int(self._begins.sum())
+        self._successes += int(out["episode"][self._begins, _SUCCESS].sum())
+
+    @torch.inference_mode()
+    def restart(self) -> None:
+        """See `Source.restart`."""
+        self._env.reset_envs(torch.tensor([self.env]), self._out)
+        self._begins[self.env] = True
+
+    def moment(self) -> Moment:
+        """See `Source.moment`."""
+        env, shown = self._env, self.env
+        values = env.telemetry(shown)
+        item = env.config.objects[int(env.object_index[shown])]
+        episode_s = float(env.step_count[shown]) * self.period_s
+        return Moment(
+            env=shown,
+            time_s=self._steps * self.period_s,
+            joint_position=values["joint_position"],
+            object_pose=values["object_pose"],
+            goal=values["goal"],
+            reward=float(self._out["reward"][shown]),
+            images={group: self._out[group][shown].clone() for group in self.groups},
+            facts={
+                "object": item.name,
+                "time in the episode": f"{episode_s:.1f} of {env.config.episode_s:g} s",
+                "episodes, all environments": str(self._episodes),
+                "of these successful": str(self._successes),
+            },
+        )
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self._env.close()

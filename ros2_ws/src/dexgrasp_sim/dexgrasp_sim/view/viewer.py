@@ -1,0 +1,116 @@
+"""A web page that shows one environment, and the loop that keeps it current."""
+
+import contextlib
+import io
+import logging
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+import numpy as np
+import viser
+
+from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.robot.kuka_allegro import load_robot
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.view.panel import Panel
+from dexgrasp_sim.view.scene import SceneView
+from dexgrasp_sim.view.source import Source
+
+_EYE_FROM_SPAWN_M = np.array([-1.35, -0.92, 0.78])
+_AIM_FROM_SPAWN_M = np.array([0.15, 0.05, 0.15])
+_FIELD_OF_VIEW_RAD = 0.75
+
+
+class Viewer:
+    """Serves the page until it is closed; a context manager."""
+
+    def __init__(
+        self,
+        source: Source,
+        config: GraspConfig,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Starts the web server, in a thread of its own.
+
+        Args:
+            source: What to show; closed with the viewer.
+            config: The source's task.
+            host: Address to listen on; 0.0.0.0 lets other machines look.
+            port: If it is taken, the next free one.
+            clock: Monotonic seconds.
+
+        Raises:
+            ConfigError: The address is none of this machine's, or no port is free.
+        """
+        self._source, self._clock = source, clock
+        # a browser that opens a connection and thinks better of it is worth no traceback
+        logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # its banner
+                self.server = viser.ViserServer(host, port, verbose=False)
+        except (OSError, RuntimeError) as error:
+            raise ConfigError(f"cannot listen on {host}:{port} ({error}); give another") from None
+        self.scene = SceneView(self.server.scene, load_robot(), config)
+        self.panel = Panel(self.server.gui, source, config)
+        self._look_at_table(config)
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        host = self.server.get_host()
+        return f"http://{'localhost' if host == '0.0.0.0' else host}:{self.server.get_port()}"
+
+    def __enter__(self) -> "Viewer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def run(self, stop: threading.Event) -> None:
+        """Shows moments at the source's pace until `stop` is set or the source has ended."""
+        due_s = self._clock()
+        while not stop.is_set() and not self._source.has_ended:
+            self.tick()
+            # what is late stays late: the page shows real time or slower, never faster
+            due_s = max(due_s + self._source.period_s, self._clock())
+            stop.wait(due_s - self._clock())
+
+    def tick(self) -> None:
+        """Does what the user has asked for, moves on unless paused, and shows the result."""
+        wishes, source = self.panel.wishes, self._source
+        if wishes.env is not None:
+            chosen, wishes.env = wishes.env, None
+            source.select(chosen)
+        if wishes.restart:
+            wishes.restart = False
+            source.restart()
+        elif not wishes.is_paused or wishes.step:
+            wishes.step = False
+            source.advance()
+        moment = source.moment()
+        if moment is not None:
+            with self.server.atomic():
+                self.scene.show(moment)
+            self.panel.show(moment)
+
+    def close(self) -> None:
+        """Ends the web server and lets go of the source; idempotent."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.server.stop()
+        self._source.close()
+
+    def _look_at_table(self, config: GraspConfig) -> None:
+        spawn = np.array([*config.spawn.center_m, config.table.top_m])
+        camera = self.server.initial_camera
+        camera.position = spawn + _EYE_FROM_SPAWN_M
+        camera.look_at = spawn + _AIM_FROM_SPAWN_M
+        camera.fov = _FIELD_OF_VIEW_RAD
