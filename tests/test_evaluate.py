@@ -12,6 +12,7 @@ from dexgrasp_learner import evaluate as module
 from dexgrasp_learner.checkpoint import policy_schema, save_checkpoint
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.evaluate import actor_policy, allocate, evaluate, evaluate_actor
+from dexgrasp_learner.evaluation import as_text
 from dexgrasp_learner.networks.policy import build_actor
 from dexgrasp_sim.config import replace, to_dict
 from dexgrasp_sim.tasks.grasp.config import SuccessConfig
@@ -113,6 +114,28 @@ def test_the_rates_per_object_add_up_to_the_whole():
         assert total == pytest.approx(8 * getattr(result, figure), abs=1e-2)
     assert result.success_rate > 0.5 and 1.0 < (result.time_to_goal_s or 0.0) < 4.0
     assert result.success_low < result.success_rate <= result.success_high
+
+
+def test_episodes_whose_physics_fail_are_no_successes():
+    """The second of four environments, all of whose objects are at the goal from the start."""
+    spawn = replace(TASK.spawn, half_width_m=(0.0, 0.0))
+    rule = SuccessConfig(goal_radius_m=0.2, hold_s=0.2, reach_m=5.0)
+    config = replace(TASK, goal_m=(-0.55, 0.10, 0.30), success=rule, spawn=spawn)
+
+    def spoil(env):
+        def act(observations, start):
+            if int(env.step_count[1]) == 3:
+                env.engine._qvel[1] = float("nan")
+            return torch.zeros(env.num_envs, env.action_dim)
+
+        return act
+
+    assert evaluate("still", still_policy, config, (), 4, seed=0).success_rate == 1.0
+    result = evaluate("spoiled", spoil, config, (), 4, seed=0)
+    assert (result.diverged, result.success_rate, result.episodes) == (1, 0.75, 4)
+    assert [one.success_rate for one in result.per_object.values()] == [1.0, 0.0, 1.0]
+    assert "physics failed in 1" in as_text(result)
+    json.dumps(asdict(result), allow_nan=False)
 
 
 def test_objects_without_an_episode_have_no_rate():

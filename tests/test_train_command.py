@@ -70,10 +70,10 @@ def workers_of(learner_pid):
 class Learner:
     """`dexgrasp train` in a process group of its own, observed until it has trained a little."""
 
-    def __init__(self, runs, num_workers):
+    def __init__(self, runs, num_workers, *overrides):
         self.runs = runs
         self.num_workers = num_workers
-        overrides = [*ENDLESS, f"simulators.num_workers={num_workers}"]
+        overrides = [*ENDLESS, f"simulators.num_workers={num_workers}", *overrides]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dexgrasp_deploy.cli", *command(runs, *overrides)],
             stdout=subprocess.PIPE,
@@ -99,6 +99,19 @@ class Learner:
         assert run_folder(self.run_id).is_dir()
         return self
 
+    def wait_for_another(self, pid):
+        """Waits until another worker has taken the place of the lost worker 0 and trained."""
+        deadline_s = time.monotonic() + TIMEOUT_S
+        metrics = self.folder / "metrics.jsonl"
+        before = None
+        while not before or len(metrics.read_text().splitlines()) < before + 2:
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline_s
+            self.workers, _ = workers_of(self.process.pid)
+            if before is None and self.workers.get(0, pid) != pid:
+                before = len(metrics.read_text().splitlines())
+            time.sleep(0.02)
+
     def end(self):
         """Waits for the learner's end; returns exit code, stdout and stderr."""
         out, err = self.process.communicate(timeout=TIMEOUT_S)
@@ -118,8 +131,8 @@ def start(tmp_path):
     """Starts learners; kills what a failed test leaves of them."""
     learners = []
 
-    def start(name, num_workers):
-        learners.append(Learner(tmp_path / name, num_workers))
+    def start(name, num_workers, *overrides):
+        learners.append(Learner(tmp_path / name, num_workers, *overrides))
         return learners[-1]
 
     yield start
@@ -229,8 +242,9 @@ def test_ctrl_c_ends_in_order_whoever_gets_it(start):
         assert learner.has_left_nothing()
 
 
-def test_when_a_worker_or_the_learner_is_killed_nothing_is_left_but_a_checkpoint(start):
-    bereft, killed = start("bereft", 2), start("killed", 1)
+def test_when_a_worker_or_the_learner_is_killed_nothing_is_left_but_a_checkpoint(start, capsys):
+    bereft = start("bereft", 2, "simulators.restarts=0")
+    killed = start("killed", 1)
     for learner in (bereft, killed):
         learner.wait_until_it_trains()
 
@@ -244,10 +258,20 @@ def test_when_a_worker_or_the_learner_is_killed_nothing_is_left_but_a_checkpoint
     assert "Traceback" not in err
     assert bereft.has_left_nothing()
 
+    lost = killed.workers[0]
+    os.kill(lost, signal.SIGKILL)
+    killed.wait_for_another(lost)
     killed.process.kill()
-    assert killed.end()[0] == -signal.SIGKILL
-    assert killed.has_left_nothing(within_s=6.0)
+    code, _, err = killed.end()
+    assert code == -signal.SIGKILL
+    assert "worker 0 died (exit code -9); replaced" in err and "Traceback" not in err
+    assert killed.has_left_nothing(within_s=5.0)
     load_actor(killed.folder)
+    done = load_state(find_checkpoint(killed.folder))["iteration"]
+    more = ["--set", f"training.iterations={done + 1}"]
+    code, out, err = in_process(["train", "--resume", str(killed.folder), "--json", *more], capsys)
+    assert code == 0, err
+    assert json.loads(out)["iterations"] == done + 1
 
 
 def test_a_worker_that_fails_says_why(tmp_path, capsys):

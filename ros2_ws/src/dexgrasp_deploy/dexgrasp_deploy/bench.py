@@ -8,6 +8,7 @@ from pathlib import Path
 BENCHMARKS = {
     "capacity": "dexgrasp_learner.benchmarks.capacity",
     "equivalence": "dexgrasp_learner.benchmarks.equivalence",
+    "faults": "dexgrasp_learner.benchmarks.faults",
     "learner": "dexgrasp_learner.benchmarks.learner",
     "pipeline": "dexgrasp_learner.benchmarks.pipeline",
     "rollout": "dexgrasp_learner.benchmarks.rollout",

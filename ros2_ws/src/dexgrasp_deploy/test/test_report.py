@@ -36,6 +36,7 @@ def evaluation(success, **rates):
         "episode_return": 3.0,
         "per_object": {name: figures_of(rates.get(name, success)) for name in OBJECTS},
         "seed": 1,
+        "diverged": 0,
     }
 
 

@@ -1,11 +1,18 @@
 """`dexgrasp distill`: a student that sees other things learns what its teacher would do."""
 
 import argparse
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dexgrasp_learner.train import add_arguments as add_train_arguments
-from dexgrasp_learner.train import read_config, supervise
+from dexgrasp_learner.train import supervise
 from dexgrasp_sim.config import ConfigError
+
+if TYPE_CHECKING:
+    from dexgrasp_learner.algorithms.distillation import Distillation
+    from dexgrasp_learner.config import RunConfig
+    from dexgrasp_learner.distributed import Peers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,14 +23,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Distils; exit codes as for `dexgrasp train`."""
+    return supervise(args, partial(_build, args.teacher))
+
+
+def _build(teacher_path: Path, config: "RunConfig", peers: "Peers") -> "Distillation":
     from dexgrasp_learner.checkpoint import load_actor
     from dexgrasp_learner.runner import build_distillation
 
-    config = read_config(args)
-    teacher, teacher_config, _ = load_actor(args.teacher)
+    teacher, teacher_config, _ = load_actor(teacher_path)
     if teacher_config.task.action != config.task.action:
         raise ConfigError(
-            f"--teacher {args.teacher}: acts otherwise than the student's `task.action`; "
+            f"--teacher {teacher_path}: acts otherwise than the student's `task.action`; "
             "give both the same"
         )
-    return supervise(args, config, build_distillation(config, teacher))
+    return build_distillation(config, teacher, peers)

@@ -215,8 +215,8 @@ def connect_peers(timeout_s: float) -> TorchPeers:
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:
         raise ConfigError(
-            f"--distributed: {', '.join(missing)} not set; start it with torchrun "
-            "--nproc-per-node N -m dexgrasp_learner.train CONFIG --distributed"
+            f"--distributed: {', '.join(missing)} not set; start it as torchrun "
+            "--nproc-per-node N --no-python dexgrasp train CONFIG --distributed"
         )
     return TorchPeers(timeout_s)
 

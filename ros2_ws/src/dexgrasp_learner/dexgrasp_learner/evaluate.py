@@ -19,7 +19,7 @@ from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.object_sets import OBJECT_SETS, object_set
-from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
+from dexgrasp_sim.tasks.grasp.scripted import make_script
 from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
 
 _BATCH = 128
@@ -53,7 +53,7 @@ def evaluate(
         show_progress: Whether a bar goes to stderr.
     """
     config = replace(config, stagger_starts=False)
-    rows = []
+    rows, diverged = [], 0
     batches = math.ceil(episodes / _BATCH)
     limits = [episodes * batch // batches for batch in range(batches + 1)]
     with tqdm(total=episodes, desc=name, unit="episode", disable=not show_progress) as bar:
@@ -61,12 +61,14 @@ def evaluate(
             count = stop - offset
             env = GraspEnv(config, count, seed, threads, groups, env_offset=offset)
             try:
-                rows.append(_run_batch(env, make_policy))
+                figures, broken = _run_batch(env, make_policy)
+                rows.append(figures)
+                diverged += broken
             finally:
                 env.close()
             bar.update(count)
     names = [item.name for item in config.objects]
-    return summarize(name, torch.cat(rows), names, config.difficulty, seed)
+    return summarize(name, torch.cat(rows), names, config.difficulty, seed, diverged)
 
 
 def evaluate_actor(
@@ -115,7 +117,7 @@ def actor_policy(actor: Actor, swap_images: bool = False) -> PolicyFactory:
 
 def scripted_policy(env: GraspEnv) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
     """The scripted policy; it reads the simulation instead of observations."""
-    script = ScriptedPolicy(env)
+    script = make_script(env)
     return lambda observations, start: script.act()
 
 
@@ -126,21 +128,24 @@ def allocate(env: GraspEnv) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def _run_batch(env: GraspEnv, make_policy: PolicyFactory) -> Tensor:
-    """The `episode` row [N, E] of the first episode of each environment."""
+def _run_batch(env: GraspEnv, make_policy: PolicyFactory) -> tuple[Tensor, int]:
+    """The `episode` row [N, E] of each environment's first episode; in how many physics failed."""
     out = allocate(env)
     env.reset(out)
     policy = make_policy(env)
     start = torch.ones(env.num_envs, dtype=torch.bool)
     running = torch.ones(env.num_envs, dtype=torch.bool)
+    broken = torch.zeros(env.num_envs, dtype=torch.bool)
     rows = torch.zeros(env.num_envs, len(EPISODE_FIELDS))
     for _ in range(env.config.episode_steps):
         env.step(policy(out, start), out)
         start = out["terminated"] | out["truncated"]
+        broken |= running & env.diverged
         first_end = running & start
         rows[first_end] = out["episode"][first_end]
         running &= ~start
-    return rows
+    rows[broken, EPISODE_FIELDS.index("success")] = 0.0
+    return rows, int(broken.sum())
 
 
 def choose_objects(config: GraspConfig, choice: str) -> GraspConfig:

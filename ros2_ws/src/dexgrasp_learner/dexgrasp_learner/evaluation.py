@@ -49,6 +49,7 @@ class Evaluation(Figures):
         episode_return: Mean sum of rewards.
         per_object: By name, of the objects that had an episode.
         seed: Of the episodes' starts.
+        diverged: Episodes in which the physics failed; no success, whatever they showed.
     """
 
     policy: str
@@ -58,6 +59,7 @@ class Evaluation(Figures):
     episode_return: float
     per_object: dict[str, Figures]
     seed: int
+    diverged: int
 
     def record(self) -> dict[str, float]:
         """For the metrics of a run, `evaluation/...`; NaN where no episode reached the goal."""
@@ -71,7 +73,12 @@ class Evaluation(Figures):
 
 
 def summarize(
-    policy: str, rows: Tensor, object_names: Sequence[str], difficulty: float, seed: int
+    policy: str,
+    rows: Tensor,
+    object_names: Sequence[str],
+    difficulty: float,
+    seed: int,
+    diverged: int = 0,
 ) -> Evaluation:
     """Makes an evaluation of episodes.
 
@@ -79,8 +86,9 @@ def summarize(
         policy: Name.
         rows: [K, E], columns as `EPISODE_FIELDS`, K at least 1.
         object_names: Of the task's objects, in its order.
-        difficulty: Goes into the result, as does the seed.
-        seed: Of the episodes.
+        difficulty: See `Evaluation`, as for the rest.
+        seed: Of the episodes' starts.
+        diverged: How many of them.
     """
     index = rows[:, EPISODE_FIELDS.index("object")]
     per_object = {
@@ -98,6 +106,7 @@ def summarize(
         episode_return=round(means["return"], 4),
         per_object=per_object,
         seed=seed,
+        diverged=diverged,
     )
 
 
@@ -137,7 +146,8 @@ def as_text(result: Evaluation) -> str:
         f"at difficulty {result.difficulty:g}",
         f"  mean highest lift {result.max_lift_m:.3f} m, return {result.episode_return:.3f}; "
         f"episodes spread evenly over {result.objects} objects, {each} each"
-        + (f", {without} without one" if without else ""),
+        + (f", {without} without one" if without else "")
+        + (f"; physics failed in {result.diverged}" if result.diverged else ""),
         f"  {'object':<{width}}  episodes  success   95 % interval  dropped  to goal  in region",
         *(_line(name, figures, width) for name, figures in result.per_object.items()),
         _line("all", result, width),

@@ -155,10 +155,10 @@ class SharedMemoryPool(Pool):
             if not may or not self._budget.take(index):
                 raise error
             self.restarts.append(Restart(index, hung, self._clock()))
-            what = "hangs" if hung else str(error).partition(";")[0]
+            what = f"simulator worker {index} hangs" if hung else str(error).partition(";")[0]
             warn(
-                f"simulator worker {index}: {what}; replaced, its environments begin new "
-                f"episodes (restart {len(self.restarts)} of this run; log: {worker.log_path})"
+                f"{what}; replaced, its environments begin new episodes "
+                f"(restart {len(self.restarts)} of this run; log: {worker.log_path})"
             )
             steps = int(self._steps[index])
             payload = {"slot": slot, "sequence": steps}

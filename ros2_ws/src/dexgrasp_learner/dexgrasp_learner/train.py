@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from dexgrasp_sim.config import ConfigError
 
 if TYPE_CHECKING:
     from dexgrasp_learner.config import RunConfig
+    from dexgrasp_learner.distributed import Peers
+    from dexgrasp_learner.run_control import RunControl
     from dexgrasp_learner.runner import Algorithm, RunSummary
 
 INTERRUPTED = 130
@@ -30,14 +33,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
     )
     parser.add_argument("--json", action="store_true", help="last line is one JSON object")
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of the ranks that torchrun starts; they average their gradients",
+    )
+    parser.add_argument(
+        "--peer-timeout-s",
+        type=float,
+        default=300.0,
+        help="a rank that others wait for longer than this counts as lost",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains; 0 when done, 1 when a simulator died or the loss broke, 130 after Ctrl-C."""
+    """Trains; 0 when done, 1 when something was lost or the loss broke, 130 after Ctrl-C."""
     from dexgrasp_learner.runner import build_ppo
 
-    config = read_config(args)
-    return supervise(args, config, build_ppo(config))
+    return supervise(args, build_ppo)
 
 
 def read_config(args: argparse.Namespace) -> "RunConfig":
@@ -60,36 +73,63 @@ def read_config(args: argparse.Namespace) -> "RunConfig":
     raise ConfigError("nothing to train: give a config file, or --resume with a run folder")
 
 
-def supervise(args: argparse.Namespace, config: "RunConfig", algorithm: "Algorithm") -> int:
-    """Runs an algorithm under signals and prints how it ended; returns the exit code."""
+def supervise(
+    args: argparse.Namespace, build: Callable[["RunConfig", "Peers"], "Algorithm"]
+) -> int:
+    """Runs the algorithm that `build` makes, under signals, and prints how it ended.
+
+    Returns:
+        The exit code.
+    """
     from dexgrasp_learner.algorithms.ppo import NonFiniteLoss
+    from dexgrasp_learner.distributed import PeerLost, Peers, PeersDiffer, connect_peers
     from dexgrasp_learner.env_pool import WorkerDied, WorkerTimeout
     from dexgrasp_learner.run_control import RunControl
-    from dexgrasp_learner.run_folder import create_run_folder
-    from dexgrasp_learner.runner import Runner
     from dexgrasp_learner.stage_times import time_table
 
-    folder = args.resume or create_run_folder(args.runs, config.name, config)
-    control = RunControl()
+    control, peers = RunControl(), Peers()
     try:
-        with _stop_on_signal(control.stop):
-            runner = Runner(config, folder, algorithm, control, sys.stderr.isatty())
-            try:
-                if args.resume:
-                    runner.resume(folder)
-                summary = runner.run()
-            finally:
-                runner.close()
-    except (WorkerDied, WorkerTimeout, NonFiniteLoss, OSError) as error:
+        if args.distributed:
+            peers = connect_peers(args.peer_timeout_s)
+        summary = _train(args, build, control, peers)
+    except (WorkerDied, WorkerTimeout, NonFiniteLoss, PeerLost, PeersDiffer, OSError) as error:
         print(f"dexgrasp: {error}", file=sys.stderr)
         print(f"checkpoint: {control.status.checkpoint or 'none'}", file=sys.stderr)
         return 1
+    finally:
+        peers.close()
+    if peers.rank > 0:
+        return INTERRUPTED if control.stopping else 0
     print(time_table(summary.seconds, summary.worker_seconds), file=sys.stderr)
     if args.json:
         print(summary_json(summary))
     else:
         print(f"run folder: {summary.run_dir}\ncheckpoint: {summary.checkpoint}")
     return INTERRUPTED if control.stopping else 0
+
+
+def _train(
+    args: argparse.Namespace,
+    build: Callable[["RunConfig", "Peers"], "Algorithm"],
+    control: "RunControl",
+    peers: "Peers",
+) -> "RunSummary":
+    """A run from its config to its end."""
+    from dexgrasp_learner.cell import cell_folder, shared_config
+    from dexgrasp_learner.runner import Runner
+
+    config = shared_config(peers, partial(read_config, args))
+    algorithm = build(config, peers)
+    folder = cell_folder(peers, args.resume, args.runs, config)
+    show_progress = sys.stderr.isatty() and peers.rank == 0
+    with _stop_on_signal(control.stop):
+        runner = Runner(config, folder, algorithm, control, show_progress)
+        try:
+            if args.resume:
+                runner.resume(folder)
+            return runner.run()
+        finally:
+            runner.close()
 
 
 @contextmanager

@@ -52,6 +52,28 @@ def test_timeout_in_the_last_step_does_not_use_the_next_episode():
     assert advantages.item() == pytest.approx(1 + 0.5 * 2 - 2)
 
 
+def test_a_step_without_a_result_by_hand():
+    """What was before it ends in the value of the state in which its action was taken."""
+    advantages, returns = estimate_advantages(
+        column([1.0, 1e6, 3.0]),
+        column(VALUES),
+        column(NEVER),
+        column([False, True, False]),  # a broken simulator's row says that
+        gamma=0.5,
+        gae_lambda=0.5,
+        valid=column([True, False, True]),
+    )
+    # 1 + .5*2 - 1 = 1, nothing, 3 + .5*4 - 3 = 2
+    torch.testing.assert_close(advantages, column([1.0, 0.0, 2.0]))
+    torch.testing.assert_close(returns, column([2.0, 2.0, 5.0]))
+
+
+def test_advantages_of_steps_that_do_not_count_are_zero_and_move_no_mean():
+    valid = torch.tensor([[True, True], [False, True]])
+    normalized = normalize_advantages(torch.tensor([[1.0, 2.0], [1e6, 3.0]]), valid)
+    torch.testing.assert_close(normalized, torch.tensor([[-1.0, 0.0], [0.0, 1.0]]))
+
+
 def test_environments_do_not_mix():
     generator = torch.Generator().manual_seed(0)
     rewards = torch.randn(6, 3, generator=generator)

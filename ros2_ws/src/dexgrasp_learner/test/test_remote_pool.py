@@ -123,7 +123,7 @@ def test_a_lost_worker_is_named_and_the_others_go_on(start_worker):
 
 def test_a_worker_leaves_with_its_learner(start_worker):
     with socket.create_server(("127.0.0.1", 0)) as server:
-        worker = start_worker("127.0.0.1:%d" % server.getsockname()[1], 0)
+        worker = start_worker(f"127.0.0.1:{server.getsockname()[1]}", 0)
         server.settimeout(TIMEOUT_S)
         connection, _ = server.accept()
         connection.recv(32)

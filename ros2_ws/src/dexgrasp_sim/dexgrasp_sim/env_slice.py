@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.transport.carrier import Carrier, InPlace, Slots
 from dexgrasp_sim.transport.layout import RESULT_NAMES, RunLayout, rollout_schema_hash
 from dexgrasp_sim.transport.protocol import ProtocolError
 from dexgrasp_sim.transport.telemetry import WorkerState, WorkerTelemetry
@@ -30,6 +31,7 @@ class EnvSlice:
         telemetry: WorkerTelemetry,
         index: int,
         clock: Callable[[], float] = time.perf_counter,
+        carrier: Callable[[Slots], Carrier] = InPlace,
     ) -> None:
         """Prepares the views of every slot.
 
@@ -40,6 +42,7 @@ class EnvSlice:
             telemetry: The worker's telemetry row.
             index: Worker index.
             clock: Seconds, for the time spent stepping.
+            carrier: Brings what the environments write to the learner.
 
         Raises:
             ProtocolError: The environments take or give something else than the layout says.
@@ -56,7 +59,10 @@ class EnvSlice:
         rows = slice(self._start, self._stop)
         names = [spec.name for spec in layout.observation_specs] + [*RESULT_NAMES]
         slots = range(layout.horizon + 1)
-        self._out = [{name: tensors[name][slot, rows] for name in names} for slot in slots]
+        self._carrier = carrier(
+            [{name: tensors[name][slot, rows] for name in names} for slot in slots]
+        )
+        self._out = self._carrier.out
         self._actions = [tensors["actions"][slot, rows] for slot in range(layout.horizon)]
         self._sequence = tensors["sequence"][:, index].numpy()
         self._metadata = state_metadata(layout, index)
@@ -75,6 +81,7 @@ class EnvSlice:
         self._begin(slot=0, steps=0, first_episode=0)
         self._out[0]["terminated"].fill_(True)
         self._out[0]["valid"].fill_(True)
+        self._carrier.publish(0)
         self._sequence[0] = 0
         self.telemetry.count(episodes=0)
         self.show()
@@ -89,6 +96,7 @@ class EnvSlice:
         self._episodes = self.telemetry.counter("episodes")
         self._begin(slot, steps, self.telemetry.counter("newest_episode"))
         self._out[slot]["valid"].fill_(False)
+        self._carrier.publish(slot)
         self._sequence[slot] = steps
         self.show()
 
@@ -112,11 +120,12 @@ class EnvSlice:
         self.telemetry.count(state=WorkerState.STEPPING, policy_version=policy_version)
         self.env.set_difficulty(self.telemetry.difficulty)
         begin_s = self._clock()
-        self.env.step(self._actions[slot], self._out[slot + 1])
+        self.env.step(self._carrier.fetch(self._actions[slot]), self._out[slot + 1])
         self._out[slot + 1]["valid"].fill_(True)
         broken = self._broken(slot + 1)
         if len(broken):
             self._reset_broken(broken, slot + 1)
+        self._carrier.publish(slot + 1)
         self._step_s = self._clock() - begin_s
         self._slot = slot + 1
         self._steps += 1
@@ -195,6 +204,7 @@ class EnvSlice:
         self.env.load_state_dict(state, self._out[0])
         for name in RESULT_NAMES:
             self._out[0][name].copy_(tensors[f"result.{name}"])
+        self._carrier.publish(0)
         self._sequence[0] = self._steps
         self._tell_progress()
 

@@ -193,7 +193,7 @@ def _leave_with_learner(channel: TensorChannel) -> None:
 
 
 def _untouched(blocks: tuple[Block, ...]) -> dict[str, Tensor]:
-    """Zeros of which only the rows that are written take memory: the other workers' rows do not."""
+    """Zeros of which only those rows take memory that are written: not the other workers'."""
     arrays = {block.name: np.zeros(block.shape, dtype=block.dtype) for block in blocks}
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from dexgrasp_sim.config import ConfigError, parse_config, read_values, replace
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
-from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
+from dexgrasp_sim.tasks.grasp.scripted import make_script
 from dexgrasp_sim.vec_env import RESULT_SPECS
 from dexgrasp_sim.vision.camera import CameraConfig
 
@@ -120,7 +120,7 @@ def shoot(config: GraspConfig, num_envs: int, seed: int) -> Iterator[Shot]:
     steps = [round(moment * config.control_hz) for moment in MOMENTS_S]
     try:
         env.reset(out)
-        policy = ScriptedPolicy(env)
+        policy = make_script(env)
         for step in range(min(max(steps) + 1, config.episode_steps)):
             if step in steps:
                 yield Shot(step * config.control_dt_s, _images(env, out))

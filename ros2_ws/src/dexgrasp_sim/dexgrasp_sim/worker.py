@@ -21,6 +21,7 @@ import torch
 
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.env_slice import EnvSlice
+from dexgrasp_sim.transport.carrier import make_carrier
 from dexgrasp_sim.transport.channel import Channel, ChannelClosed, connect
 from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError, require
 from dexgrasp_sim.transport.shared_memory import (
@@ -101,7 +102,14 @@ def _build(channel: Channel, segment: Segment, index: int) -> EnvSlice:
         groups=orders["groups"],
         env_offset=orders["env_offset"] + start,
     )
-    env_slice = EnvSlice(env, segment.layout, segment.tensors, telemetry, index)
+    env_slice = EnvSlice(
+        env,
+        segment.layout,
+        segment.tensors,
+        telemetry,
+        index,
+        carrier=lambda slots: make_carrier(slots, {**orders, "rows": (start, stop)}),
+    )
     ready = Message(MessageType.READY, payload={"schema_hash": env_slice.schema_hash})
     channel.send(ready)
     return env_slice

@@ -267,6 +267,7 @@ def test_the_environment_gives_the_published_reward_for_a_fixed_goal():
     assert env.telemetry(1)["goal"].tolist() == pytest.approx(goal.tolist())
 
 
-def test_a_goal_below_the_table_is_refused():
-    with pytest.raises(ConfigError, match=r"`goal_m` \(0.0, 0.0, 0.2\) is not above the table"):
-        parse_config(GraspConfig, {"goal_m": [0.0, 0.0, 0.2]})
+@pytest.mark.parametrize("goal", [(-0.55, 0.1, 0.2), (-0.2, 0.1, 0.5), (-0.55, 0.5, 0.5)])
+def test_a_goal_below_the_table_or_outside_the_workspace_is_refused(goal):
+    with pytest.raises(ConfigError, match=rf"`goal_m` \({goal[0]}, .* is not above the table and"):
+        parse_config(GraspConfig, {"goal_m": goal})

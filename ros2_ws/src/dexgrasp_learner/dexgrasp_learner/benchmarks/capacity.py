@@ -11,7 +11,6 @@ tensor in each simulator that takes per environment what the fit to the paper sa
 """
 
 import argparse
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -180,7 +179,6 @@ class _Comparison:
             simulators=simulators,
             simulator_env_bytes=self._simulator_env_bytes,
             budget_bytes=self._budget,
-            run_id=f"capacity-{secrets.token_hex(4)}",
         )
         fits = run_probe(probe) is not None
         self._bar.set_postfix_str(f"{mode.name}: {envs} {'fit' if fits else 'do not fit'}")

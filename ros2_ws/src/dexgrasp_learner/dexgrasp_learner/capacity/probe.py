@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import resource
+import secrets
 import select
 import signal
 import subprocess
@@ -61,7 +62,7 @@ class Probe:
         simulator_env_bytes: What simulating an environment takes on top, as on a GPU it would.
         budget_bytes: Memory beyond that of the bare process, for each; None: no limit.
         device: Where the learner computes.
-        run_id: Of the learner, for `worker` and `split`.
+        run_id: Of the learner, for `worker`.
         index: For `worker`.
     """
 
@@ -95,6 +96,8 @@ def hold(probe: Probe) -> Footprint:
     """
     torch.set_num_threads(1)
     config = TypeAdapter(RunConfig).validate_python(probe.config)
+    if probe.role == "split":
+        probe = replace(probe, run_id=f"capacity-{secrets.token_hex(4)}")
     base, untouched = _private_bytes("VmRSS"), _untouched_bytes()
     if probe.budget_bytes is not None:
         # the rollout of separate simulators is shared memory, which no limit of a process counts
@@ -335,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         footprint = hold(TypeAdapter(Probe).validate_json(options.probe))
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
         if isinstance(error, MemoryError) or any(sign in str(error) for sign in _SIGNS):
             print(error, file=sys.stderr)
             return TOO_MUCH

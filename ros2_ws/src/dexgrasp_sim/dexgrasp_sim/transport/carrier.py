@@ -15,11 +15,11 @@ A learner without GPU may have workers that compute elsewhere than in the shared
 
 import base64
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import rebuild_cuda_tensor, reduce_tensor
 
 from dexgrasp_sim.config import ConfigError
 
@@ -27,7 +27,8 @@ Slots = Sequence[Mapping[str, Tensor]]
 """For each slot the tensors [n, ...] of a worker's environments, by name."""
 
 CarrierName = Literal["host", "pinned", "cuda_ipc"]
-CARRIERS: tuple[CarrierName, ...] = ("host", "pinned", "cuda_ipc")
+
+_BASE64 = "base64:"
 
 
 class Carrier(Protocol):
@@ -38,6 +39,10 @@ class Carrier(Protocol):
     """
 
     out: Slots
+
+    def fetch(self, actions: Tensor) -> Tensor:
+        """Actions [n, A] of the shared file, where the environments compute."""
+        ...
 
     def publish(self, slot: int) -> None:
         """Returns when what the environments wrote stands in the learner's slot."""
@@ -50,6 +55,10 @@ class InPlace:
     def __init__(self, slots: Slots) -> None:
         """Takes the slots, views of tensors that both sides map."""
         self.out = slots
+
+    def fetch(self, actions: Tensor) -> Tensor:
+        """See `Carrier`."""
+        return actions
 
     def publish(self, slot: int) -> None:
         """See `Carrier`; nothing is to be done."""
@@ -73,7 +82,12 @@ class Staged:
         device = torch.device(device)
         stage = {name: torch.zeros_like(t, device=device) for name, t in slots[0].items()}
         self.out = [stage] * len(slots)
+        self._device = device
         self._copied = torch.cuda.Event() if device.type == "cuda" else None
+
+    def fetch(self, actions: Tensor) -> Tensor:
+        """See `Carrier`."""
+        return actions.to(self._device, non_blocking=True)
 
     def publish(self, slot: int) -> None:
         """See `Carrier`."""
@@ -82,6 +96,31 @@ class Staged:
         if self._copied is not None:
             self._copied.record()
             self._copied.synchronize()
+
+
+def make_carrier(slots: Slots, orders: Mapping[str, Any]) -> Carrier:
+    """The carrier of a worker.
+
+    Args:
+        slots: Its rows of the shared file, slot by slot.
+        orders: From the learner: `carrier`, by default `host`; `device`, where the environments
+            compute; for `cuda_ipc` also `handles`, see `ipc_handles`, and `rows`, the first of
+            its environments and the one after its last.
+    """
+    name: CarrierName = orders.get("carrier", "host")
+    if name == "host":
+        return InPlace(slots)
+    if name == "cuda_ipc":
+        slots = _in_learner(slots, open_ipc_handles(orders["handles"]), slice(*orders["rows"]))
+    return Staged(slots, orders["device"])
+
+
+def _in_learner(slots: Slots, opened: Mapping[str, Tensor], rows: slice) -> Slots:
+    """The same slots, of which the opened tensors [T + 1, N, ...] are the learner's."""
+    return [
+        {**tensors, **{name: tensor[slot, rows] for name, tensor in opened.items()}}
+        for slot, tensors in enumerate(slots)
+    ]
 
 
 class PinnedMemory:
@@ -133,30 +172,22 @@ def open_ipc_handles(handles: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: _open(handle) for name, handle in handles.items()}
 
 
-# torch pickles exactly these nine values to share a CUDA tensor (torch.multiprocessing.reductions)
-def _handle_of(tensor: Tensor) -> dict[str, Any]:
-    storage: Any = tensor.untyped_storage()
-    parts = [
-        {"base64": base64.b64encode(part).decode()} if isinstance(part, bytes) else part
-        for part in storage._share_cuda_()
-    ]
-    return {
-        "storage": parts,
-        "offset": tensor.storage_offset(),
-        "shape": list(tensor.shape),
-        "dtype": str(tensor.dtype).removeprefix("torch."),
-    }
+def _handle_of(tensor: Tensor) -> list[Any]:
+    _, arguments = reduce_tensor(tensor)
+    size, stride, offset, dtype = arguments[1], arguments[2], arguments[3], arguments[5]
+    # without the two classes and the gradient flag, which say nothing about where it lies
+    place = [*arguments[6:10], *arguments[11:]]
+    values = [list(size), list(stride), offset, str(dtype).removeprefix("torch."), *place]
+    return [_BASE64 + base64.b64encode(v).decode() if isinstance(v, bytes) else v for v in values]
 
 
-def _open(handle: Mapping[str, Any]) -> Tensor:
-    parts = [
-        base64.b64decode(part["base64"]) if isinstance(part, dict) else part
-        for part in handle["storage"]
+def _open(handle: Sequence[Any]) -> Tensor:
+    size, stride, offset, dtype, *place = [
+        base64.b64decode(value.removeprefix(_BASE64))
+        if isinstance(value, str) and value.startswith(_BASE64)
+        else value
+        for value in handle
     ]
-    torch.cuda.init()
-    storage: Any = torch.UntypedStorage
-    opened = storage._new_shared_cuda(*parts)
-    dtype = getattr(torch, handle["dtype"])
-    tensor = torch.empty(0, dtype=dtype, device=opened.device)
-    shape = torch.Size(handle["shape"])
-    return tensor.set_(opened, handle["offset"], shape)
+    shape = torch.Size(size), tuple(stride), offset
+    storage = torch.storage.TypedStorage, getattr(torch, dtype)
+    return rebuild_cuda_tensor(Tensor, *shape, *storage, *place[:4], False, *place[4:])

@@ -56,9 +56,8 @@ class Panel:
         self._samples: deque[tuple[float, ...]] = deque(maxlen=_HISTORY)
         self._env = source.env
         self._drawn_s = -math.inf
-        gui.configure_theme(
-            control_layout="fixed", control_width="large", show_logo=False, show_share_button=False
-        )
+        gui.configure_theme(control_width="large", show_logo=False, show_share_button=False)
+        gui.main_panel.dock_right()
         gui.set_panel_label("dexgrasp")
         gui.add_markdown(f"### {source.name}")
         if source.is_driven:

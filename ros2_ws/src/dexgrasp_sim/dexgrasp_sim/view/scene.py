@@ -24,6 +24,7 @@ _SPAWN_LINE_M = 0.003
 _ABOVE_TABLE_M = 0.002
 _CAMERA_SIZE_M = 0.025
 _LABEL_SIZE = 0.8
+_LABEL_ABOVE_CAMERA_M = 0.04
 _SMOOTH = 40
 """Corners of the polygon that a cylinder is drawn as."""
 
@@ -54,8 +55,8 @@ class SceneView:
         left, right = config.camera.stereo_pair(config.stereo_baseline_m)
         self._add_camera("left", left)
         self._add_camera("right", right)
-        above = config.camera.position + [0.0, 0.0, 0.04]
-        self._add_label("/camera/label", "cameras", tuple(above.tolist()))
+        x, y, z = config.camera.position_m
+        self._add_label("/camera/label", "cameras", (x, y, z + _LABEL_ABOVE_CAMERA_M))
 
     def show(self, moment: Moment) -> None:
         """Moves robot, object and goal, and shows the environment's own object."""

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-IMAGE_GROUPS = ("depth", "stereo_rgb")
+IMAGE_GROUPS: tuple[str, ...] = ("depth", "stereo_rgb")
 """Observation groups that the viewer can show."""
 
 

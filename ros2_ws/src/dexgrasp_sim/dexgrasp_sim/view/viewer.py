@@ -1,8 +1,10 @@
 """A web page that shows one environment, and the loop that keeps it current."""
 
 import contextlib
+import errno
 import io
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -44,16 +46,14 @@ class Viewer:
             clock: Monotonic seconds.
 
         Raises:
-            ConfigError: The address is none of this machine's, or no port is free.
+            ConfigError: The address is none of this machine's, or the port is not for everybody.
         """
         self._source, self._clock = source, clock
         # a browser that opens a connection and thinks better of it is worth no traceback
         logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):  # its banner
-                self.server = viser.ViserServer(host, port, verbose=False)
-        except (OSError, RuntimeError) as error:
-            raise ConfigError(f"cannot listen on {host}:{port} ({error}); give another") from None
+        _check_address(host, port)
+        with contextlib.redirect_stdout(io.StringIO()):  # its banner
+            self.server = viser.ViserServer(host, port, verbose=False)
         self.scene = SceneView(self.server.scene, load_robot(), config)
         self.panel = Panel(self.server.gui, source, config)
         self._look_at_table(config)
@@ -114,3 +114,16 @@ class Viewer:
         camera.position = spawn + _EYE_FROM_SPAWN_M
         camera.look_at = spawn + _AIM_FROM_SPAWN_M
         camera.fov = _FIELD_OF_VIEW_RAD
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raises ConfigError where viser's own thread would fail and leave the caller waiting."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:  # there it takes the next port
+            raise ConfigError(
+                f"cannot listen on {host}:{port} ({error.strerror}); give another address"
+            ) from None

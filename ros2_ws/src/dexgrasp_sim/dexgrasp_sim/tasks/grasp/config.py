@@ -101,8 +101,9 @@ class GraspConfig:
         camera: Depth camera, base frame; a mapping overrides the default one key by key.
         stereo_baseline_m: Distance of the right camera from the left one (`camera`).
         image: How the simulated images differ from ideal ones.
-        difficulty: Where the schedules of `observation_noise`, `latency` and `randomization`
-            stand, 0 (initial) to 1 (final), until the learner's curriculum says otherwise.
+        difficulty: Where the schedules of `observation_noise`, `latency`, `randomization`,
+            `reward` and a fabric's `action` stand, 0 (initial) to 1 (final), until the learner's
+            curriculum says otherwise.
     """
 
     control_hz: Positive = 15.0
@@ -167,11 +168,7 @@ class GraspConfig:
         self._check_view()
         if isinstance(self.action, FabricConfig):
             self._check_fabric_table(self.action)
-        if self.goal_m is not None and self.goal_m[2] <= self.table.top_m:
-            raise ValueError(
-                f"`goal_m` {self.goal_m} is not above the table top at {self.table.top_m:g} m; "
-                "raise its third number"
-            )
+        self._check_goal()
         return self
 
     def _check_workspace(self) -> None:
@@ -185,6 +182,16 @@ class GraspConfig:
                     f"the workspace from {lower[axis]:g} to {upper[axis]:g} m; narrow `spawn` or "
                     "widen `workspace_m` or `workspace_box_m`"
                 )
+
+    def _check_goal(self) -> None:
+        lower, upper = self.workspace
+        lower = (*lower[:2], max(lower[2], self.table.top_m))
+        goal = self.goal_m
+        if goal and not all(lo < x < hi for lo, x, hi in zip(lower, goal, upper)):
+            raise ValueError(
+                f"`goal_m` {goal} is not above the table and in the workspace from {lower} to "
+                f"{upper} m; move it, or widen `workspace_m` or `workspace_box_m`"
+            )
 
     def _check_view(self) -> None:
         share = self.spawn_in_view

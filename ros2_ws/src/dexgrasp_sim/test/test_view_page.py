@@ -1,0 +1,194 @@
+"""The viewer in a real browser: the page loads, shows the scene and obeys its controls."""
+
+import base64
+import json
+import subprocess
+import threading
+import time
+import urllib.request
+
+import cv2
+import numpy as np
+import pytest
+from websockets.sync.client import connect
+
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
+from dexgrasp_sim.view.env_source import EnvSource
+from dexgrasp_sim.view.viewer import Viewer
+
+TIMEOUT_S = 60.0
+CONFIG = GraspConfig()
+# without a display, a GPU or the network; as root and in containers
+OPTIONS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--hide-scrollbars",
+    "--window-size=1280,800",
+    "--remote-debugging-port=0",
+)
+
+
+def wait_for(true, what):
+    end_s = time.monotonic() + TIMEOUT_S
+    while not (found := true()):
+        assert time.monotonic() < end_s, f"waited {TIMEOUT_S:.0f} s for {what}"
+        time.sleep(0.05)
+    return found
+
+
+class Page:
+    """A page in a browser, through the Chrome DevTools Protocol."""
+
+    def __init__(self, port):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=TIMEOUT_S) as answer:
+            targets = json.load(answer)
+        [target] = [target for target in targets if target["type"] == "page"]
+        self._socket = connect(target["webSocketDebuggerUrl"], max_size=None)
+        self._calls = 0
+
+    def call(self, method, **parameters):
+        self._calls += 1
+        request = {"id": self._calls, "method": method, "params": parameters}
+        self._socket.send(json.dumps(request))
+        while (answer := json.loads(self._socket.recv(TIMEOUT_S))).get("id") != self._calls:
+            pass
+        return answer["result"]
+
+    def evaluate(self, expression):
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def text(self):
+        return self.evaluate("document.body.innerText")
+
+    def click(self, label):
+        find = f"[...document.querySelectorAll('button')].find(b => b.innerText == '{label}')"
+        wait_for(lambda: self.evaluate(f"Boolean({find})"), f"the button {label}")
+        self.evaluate(f"{find}.click()")
+
+    def press(self, selector, key):
+        self.evaluate(f"document.querySelector('{selector}').focus()")
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+
+    def screenshot(self):
+        """[H, W, 3] uint8 BGR."""
+        data = base64.b64decode(self.call("Page.captureScreenshot")["data"])
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+    def close(self):
+        self._socket.close()
+
+
+@pytest.fixture(scope="module")
+def viewed():
+    """A source and its viewer, which runs in a thread."""
+
+    def make_policy(env):
+        policy = ScriptedPolicy(env)
+        return lambda observations, begins: policy.act()
+
+    source = EnvSource("scripted policy", CONFIG, make_policy, (), num_envs=3)
+    stop = threading.Event()
+    with Viewer(source, CONFIG, port=0) as viewer:
+        loop = threading.Thread(target=viewer.run, args=(stop,))
+        loop.start()
+        yield source, viewer
+        stop.set()
+        loop.join(TIMEOUT_S)
+        assert not loop.is_alive()
+
+
+@pytest.fixture(scope="module")
+def page(browser, viewed, tmp_path_factory):
+    profile = tmp_path_factory.mktemp("profile")
+    command = [browser, *OPTIONS, f"--user-data-dir={profile}", viewed[1].url]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        written = profile / "DevToolsActivePort"
+        lines = wait_for(lambda: written.exists() and written.read_text().split(), "the browser")
+        page = Page(int(lines[0]))
+        wait_for(viewed[1].server.get_clients, "the page's websocket")
+        wait_for(lambda: "environment" in (page.text() or ""), "the panel")
+        yield page
+        page.close()
+    finally:
+        process.terminate()
+        process.wait(TIMEOUT_S)
+
+
+def test_the_page_shows_what_the_panel_says(page, viewed):
+    text = page.text()
+    for words in ("scripted policy", "Pause", "New episode", "depth (near is bright)"):
+        assert words in text
+    wait_for(lambda: "time in the episode" in page.text(), "the figures")
+    source, _ = viewed
+    assert source.moment().facts["object"] in page.text()
+    pictures = "[...document.querySelectorAll('img')].map(i => [i.naturalWidth, i.naturalHeight])"
+    assert max(page.evaluate(pictures)) > [600, 100]
+    assert page.evaluate("document.querySelectorAll('.uplot canvas').length") == 2
+
+
+def count(image, hue, tolerance=8):
+    """Pixels of a strong colour; hue from 0 to 179, as OpenCV counts."""
+    hues, strengths, values = cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2HSV))
+    near = np.abs((hues.astype(int) - hue + 90) % 180 - 90) <= tolerance
+    return int((near & (strengths > 110) & (values > 60)).sum())
+
+
+def test_the_scene_is_drawn_with_robot_table_and_goal(page, viewed):
+    """By colours that nothing else has: the arm's orange joints, the goal's green, blue lines."""
+    _, viewer = viewed
+    [client] = viewer.server.get_clients().values()
+
+    def scene():
+        return cv2.cvtColor(client.get_render(480, 640, timeout=TIMEOUT_S), cv2.COLOR_RGB2BGR)
+
+    wait_for(lambda: count(scene(), hue=12) > 1000, "the arm and the table")
+    image = scene()
+    assert count(image, hue=12) > 1000
+    assert count(image, hue=67) > 20
+    assert count(image, hue=107) > 50
+    # and the arm is gone if its nodes are
+    robot = [f"/robot/{link}" for link in viewer.scene._links]
+    for name in robot:
+        viewer.server.scene.get_handle_by_name(name).visible = False
+    wait_for(lambda: count(scene(), hue=12) < 0.8 * count(image, hue=12), "the arm to vanish")
+    for name in robot:
+        viewer.server.scene.get_handle_by_name(name).visible = True
+
+
+def test_a_screenshot_of_the_whole_page_is_not_blank(page):
+    image = page.screenshot()
+    assert image.shape[0] > 500 and image.shape[1] > 1000
+    left, right = image[:, :800], image[:, 900:]
+    for half in (left, right):
+        assert len(np.unique(half.reshape(-1, 3), axis=0)) > 200
+        assert half.std() > 10
+
+
+def test_the_controls_do_what_they_say(page, viewed):
+    source, viewer = viewed
+    page.click("Pause")
+    wait_for(lambda: viewer.panel.wishes.is_paused, "the pause")
+    page.click("Step")
+    wait_for(lambda: not viewer.panel.wishes.step, "the step")
+    stopped_s = source.moment().time_s
+    page.click("Step")
+    wait_for(lambda: source.moment().time_s > stopped_s, "the step")
+    assert source.moment().time_s == pytest.approx(stopped_s + source.period_s)
+    page.press("[role=slider]", "ArrowRight")
+    wait_for(lambda: source.env == 1, "the other environment")
+    wait_for(lambda: CONFIG.objects[1].name in page.text(), "its object")
+    page.click("New episode")
+    wait_for(lambda: "0.0 of" in page.text(), "the new episode")
+    assert source.moment().time_s == pytest.approx(stopped_s + source.period_s)  # still paused
+    page.click("Run")
+    wait_for(lambda: source.moment().time_s > stopped_s + 3 * source.period_s, "time to pass")
