@@ -9,6 +9,7 @@ BENCHMARKS = {
     "capacity": "dexgrasp_learner.benchmarks.capacity",
     "equivalence": "dexgrasp_learner.benchmarks.equivalence",
     "faults": "dexgrasp_learner.benchmarks.faults",
+    "gpu_transport": "dexgrasp_learner.benchmarks.gpu_transport",
     "learner": "dexgrasp_learner.benchmarks.learner",
     "pipeline": "dexgrasp_learner.benchmarks.pipeline",
     "rollout": "dexgrasp_learner.benchmarks.rollout",

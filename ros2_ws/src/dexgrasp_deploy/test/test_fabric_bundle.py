@@ -145,7 +145,6 @@ def test_robot_and_training_do_the_same_and_safety_changes_nothing(bundle, robot
     expected, targets = [], []
     for action in actions:
         expected.append(out["proprio"][0].clone().numpy())
-        env.decoder.load_state_dict(env.decoder.state_dict())
         env.step(action[None], out)
         targets.append(env.decoder.target[0].numpy())
     port, policy = WorldPort(manifest, robot, clock), Replay(manifest, actions.numpy())
@@ -160,7 +159,8 @@ def test_robot_and_training_do_the_same_and_safety_changes_nothing(bundle, robot
 def test_in_shadow_mode_the_fabric_begins_where_the_robot_stands(bundle, robot, clock):
     port = WorldPort(bundle.manifest, robot, clock)
     start = np.array(bundle.manifest.robot.start_position_rad)
-    away = start + 0.1
+    away = start.copy()
+    away[:7] -= 0.1
     sample = partial(JointSample, tuple(robot.joint_names), velocity=np.zeros(23))
     port.joints = lambda: sample(position=away, stamp_s=clock())
     loop = ControlLoop(PolicyRuntime(bundle), robot, port, clock, ControlConfig())

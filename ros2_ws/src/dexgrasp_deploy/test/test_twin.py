@@ -10,7 +10,7 @@ from dexgrasp_deploy.drivers.base import DriverContext, JointSample, Level
 from dexgrasp_deploy.drivers.sim import SimArm, SimCamera, SimHand, SimWorld
 from dexgrasp_deploy.episode import Reason
 from dexgrasp_deploy.judge import GraspJudge
-from dexgrasp_sim.config import ConfigError, replace
+from dexgrasp_sim.config import ConfigError, parse_config, replace, to_dict
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 GROUPS = ("proprio", "depth")
@@ -188,6 +188,35 @@ def test_stereo_camera(manifest, robot, clock):
     assert image.shape == (2, 24, 32, 3)
     assert image.dtype == np.uint8
     assert (image[0] != image[1]).any()
+
+
+def test_camera_is_as_imperfect_as_in_training(manifest, robot, clock):
+    """Noise of its own in each exposure, and a camera pose that is a little off all the time."""
+    noise = {"depth_sigma_per_m": 0.01, "dropout_share": 0.01}
+    world = SimWorld(DriverContext(robot, clock, manifest))
+
+    def exposures(image):
+        task = parse_config(GraspConfig, {**to_dict(manifest.task), "image": image})
+        camera = SimCamera()
+        context = DriverContext(robot, clock, replace(manifest, task=task))
+        camera.configure(context, {"kind": "depth"})
+        images = []
+        for _ in range(2):
+            clock.now_s += 1.0
+            world.advance()
+            camera.observe(world.read(robot.joint_names), world.object_pose, world.object.name)
+            images.append(camera.read().image.astype(int))
+        camera.deactivate()
+        return images
+
+    clean, again = exposures({})
+    first, second = exposures({"depth_noise": noise})
+    both = (first > 0) & (second > 0) & (clean > 0)
+    assert np.abs(clean - again).max() <= 1
+    assert 0.002 < ((first - clean)[both] / 1000).std() < 0.02
+    assert (first != second).mean() > 0.5 and 0.005 < (first == 0).mean() - (clean == 0).mean()
+    off, same = exposures({"camera_jitter": {"position_m": 0.03, "rotation_rad": 0.05}})
+    assert (off != clean).mean() > 0.5 and np.abs(off - same).max() <= 1
 
 
 def test_wrong_camera_parameters_are_named(manifest, robot, clock):

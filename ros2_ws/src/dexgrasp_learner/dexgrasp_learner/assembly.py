@@ -127,6 +127,7 @@ def pool_spec(
         timeout_s=simulators.timeout_s,
         spin_us=simulators.spin_us,
         run_id=run_id,
+        pin=learner_device(config.training.device).type == "cuda",
         workers=simulators.workers,
         restarts=simulators.restarts,
     )

@@ -155,11 +155,11 @@ class TorchPeers(Peers):
     def gather(self, rows: Tensor) -> Tensor:
         """See `Peers.gather`; the result is on the CPU."""
         rows = rows.cpu().contiguous()
-        counts = self._gather_equal(torch.tensor([len(rows)])).tolist()
+        counts = [int(count) for count in self._gather_equal(torch.tensor([len(rows)]))]
         padded = rows.new_zeros(max(counts), *rows.shape[1:])
         padded[: len(rows)] = rows
-        gathered = self._gather_equal(padded).view(self.size, *padded.shape)
-        return torch.cat([part[:count] for part, count in zip(gathered, counts)])
+        parts = zip(self._gather_equal(padded), counts)
+        return torch.cat([part[:count] for part, count in parts])
 
     def share(self, data: bytes, source: int = 0) -> bytes:
         """See `Peers.share`."""
@@ -177,13 +177,12 @@ class TorchPeers(Peers):
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def _gather_equal(self, rows: Tensor) -> Tensor:
-        """Rows [n, ...] of all ranks, the same n everywhere: [W * n, ...]."""
-        if rows.numel() == 0:
-            return rows.new_zeros(self.size * len(rows), *rows.shape[1:])
-        gathered = rows.new_empty(self.size * len(rows), *rows.shape[1:])
-        with self._named("sharing statistics"):
-            dist.all_gather_into_tensor(gathered, rows)
+    def _gather_equal(self, rows: Tensor) -> list[Tensor]:
+        """Rows [n, ...] of each rank, the same n everywhere."""
+        gathered = [torch.empty_like(rows) for _ in range(self.size)]
+        if rows.numel() > 0:
+            with self._named("sharing statistics"):
+                dist.all_gather(gathered, rows)
         return gathered
 
     @contextmanager
@@ -194,7 +193,7 @@ class TorchPeers(Peers):
         except RuntimeError as error:
             others = [str(rank) for rank in range(self.size) if rank != self.rank]
             who = f"rank {others[0]}" if len(others) == 1 else f"one of ranks {', '.join(others)}"
-            reason = str(error).splitlines()[0].rpartition("] ")[2]
+            reason = str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0]
             raise PeerLost(
                 f"rank {self.rank} lost {who} while {doing} (time-out {self._timeout_s:g} s): "
                 f"{reason}; look at its log, then go on with --resume"

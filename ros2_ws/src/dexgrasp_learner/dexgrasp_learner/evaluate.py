@@ -105,10 +105,11 @@ def actor_policy(actor: Actor, swap_images: bool = False) -> PolicyFactory:
                     key: value.roll(1, dims=0) if key in _IMAGE_GROUPS else value
                     for key, value in observations.items()
                 }
-            batch = {key: observations[key].unsqueeze(0) for key in actor.groups}
-            output = actor(batch, start.unsqueeze(0), memory)
+            device = memory.device
+            batch = {key: observations[key].unsqueeze(0).to(device) for key in actor.groups}
+            output = actor(batch, start.unsqueeze(0).to(device), memory)
             memory = output.memory
-            return output.mean[0]
+            return output.mean[0].to(start.device)
 
         return act
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -110,7 +111,7 @@ def summarize(
     )
 
 
-def _figures(rows: Tensor) -> dict:
+def _figures(rows: Tensor) -> dict[str, Any]:
     means, episodes = episode_means(rows), len(rows)
     low, high = success_interval(round(means["success"] * episodes), episodes)
     entry_s = means["time_to_goal_s"]

@@ -87,10 +87,12 @@ class InProcessPool(Pool):
 
     def _build(self, index: int) -> EnvSlice:
         orders = self.spec.orders()[index]
-        del orders["spin_us"]
         start, stop = self.layout.slices[index]
-        orders["env_offset"] += start
-        env = make_env(num_envs=stop - start, **orders)
+        env = make_env(
+            num_envs=stop - start,
+            env_offset=orders["env_offset"] + start,
+            **{name: orders[name] for name in ("kind", "config", "groups", "seed", "threads")},
+        )
         telemetry = WorkerTelemetry(self.telemetry, index)
         telemetry.count(pid=os.getpid())
         return EnvSlice(env, self.layout, self.tensors, telemetry, index)

@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dexgrasp_sim.config import STRICT, ConfigError
+from dexgrasp_sim.transport.carrier import CarrierName
 from dexgrasp_sim.transport.layout import RunLayout, split_envs
 from dexgrasp_sim.vec_env import env_specs
 
@@ -59,6 +60,9 @@ class PoolSpec:
         spawn: False: the workers are started by hand, within `start_timeout_s`.
         workers: Where they differ, one by one, instead of `num_workers`, `threads_per_worker`,
             `sim_python` and `spawn`; their environments add up to `num_envs`.
+        carrier: How worker processes bring observations to the learner, see `transport.carrier`.
+        device: Where the environments compute, for carriers other than `host`.
+        pin: Whether to register the shared memory with CUDA, for a learner on a GPU.
         restarts: A worker that dies or hangs in the middle of the run is replaced, but not more
             often than this within 10 minutes; then its loss is an error. 0: it always is.
     """
@@ -82,6 +86,9 @@ class PoolSpec:
     run_id: str = ""
     spawn: bool = True
     workers: tuple[WorkerSpec, ...] = ()
+    carrier: CarrierName = "host"
+    device: Literal["cpu", "cuda"] = "cpu"
+    pin: bool = False
     restarts: Annotated[int, Field(ge=0)] = 0
 
     def worker_specs(self) -> tuple[WorkerSpec, ...]:
@@ -130,6 +137,8 @@ class PoolSpec:
             "seed": self.seed,
             "env_offset": self.env_offset,
             "spin_us": self.spin_us,
+            "carrier": self.carrier,
+            "device": self.device,
         }
         common = json.loads(json.dumps(values))
         return [{**common, "threads": worker.threads} for worker in self.worker_specs()]

@@ -142,6 +142,7 @@ class RemotePool(Pool):
                     f"{timeout_s:g} s; start them, and see whether a firewall is between",
                     missing,
                 )
+        self._listener.close()  # who comes too late is told so by the operating system
         for index in range(self.num_workers):
             ready = require(self._receive(index, deadline_s - time.monotonic()), MessageType.READY)
             found = (ready.payload or {}).get("schema_hash")

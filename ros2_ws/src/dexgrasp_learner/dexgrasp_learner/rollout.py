@@ -143,7 +143,11 @@ class Rollout:
         return self._local["truncated"][1:]
 
     def receive(self, slot: int) -> None:
-        """Takes over a slot that the pool has completed; at slot 0 a new rollout begins."""
+        """Takes over a slot that the pool has completed; at slot 0 a new rollout begins.
+
+        A mirror's copy is only queued, in front of what reads it on the same stream. The workers
+        write the slot again after actions that have left the GPU later, so that nobody waits.
+        """
         with self.stopwatch.measure("copy"):
             if self._is_mirrored:
                 for name in (*self.observations, *_RESULTS):

@@ -4,8 +4,11 @@ import atexit
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from dexgrasp_learner.console import warn
 from dexgrasp_learner.in_process_pool import Pool
@@ -14,6 +17,7 @@ from dexgrasp_learner.restarts import Restart, RestartBudget
 from dexgrasp_learner.worker_group import ALL, Deadline, WorkerGroup, WorkerTimeout
 from dexgrasp_learner.worker_process import WorkerDied
 from dexgrasp_sim.env_slice import state_path
+from dexgrasp_sim.transport.carrier import PinnedMemory, ipc_handles
 from dexgrasp_sim.transport.protocol import Message, MessageType
 from dexgrasp_sim.transport.shared_memory import Segment, run_folder
 
@@ -43,11 +47,15 @@ class SharedMemoryPool(Pool):
         self._owner_pid = os.getpid()
         self._workers: WorkerGroup | None = None
         self._is_started = False
+        self._handles: dict[str, Any] = {}
+        self._pinned: PinnedMemory | None = None
         self._newest_slot = 0
         self._clock = clock
         self._budget = RestartBudget(spec.restarts, clock)
         atexit.register(self.close)
         try:
+            if spec.pin:
+                self._pinned = PinnedMemory(self.tensors.values())
             log_dir = spec.log_dir or run_folder(self.run_id)
             self._workers = WorkerGroup(self.run_id, spec.worker_specs(), log_dir, spec.spin_us)
             self._workers.spawn()
@@ -60,12 +68,21 @@ class SharedMemoryPool(Pool):
         """See `EnvPool`."""
         return self._workers.alive if self._workers else 0
 
+    def share(self, tensors: Mapping[str, Tensor]) -> None:
+        """Has workers write into tensors [T+1, N, ...] of this process's GPU; before `start`.
+
+        For the carrier `cuda_ipc`. The pool's own tensors of these names stay as they are, so
+        that `roll_over` is up to the caller, and the tensors must live as long as the pool.
+        """
+        self._handles = ipc_handles(tensors)
+
     def start(self) -> None:
         """See `EnvPool`."""
         if not self._is_started:
             deadline = Deadline.after(self.spec.start_timeout_s)
             schema_hash = self.layout.schema_hash
-            self._open_workers().welcome(self.spec.orders(), schema_hash, deadline)
+            orders = [{**order, "handles": self._handles} for order in self.spec.orders()]
+            self._open_workers().welcome(orders, schema_hash, deadline)
             self._is_started = True
         self._steps[:] = 0
         self._order(MessageType.START)
@@ -119,6 +136,9 @@ class SharedMemoryPool(Pool):
         if self._workers is not None:
             self._workers.close()
             self._workers = None
+        if self._pinned is not None:
+            self._pinned.close()
+            self._pinned = None
         self._segment.close()
         atexit.unregister(self.close)
 

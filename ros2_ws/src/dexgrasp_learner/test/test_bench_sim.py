@@ -13,12 +13,25 @@ from dexgrasp_sim.tasks.grasp.env import GraspEnv
 
 torch.set_num_threads(1)
 CONFIG = Path(__file__).parents[4] / "config" / "laptop_depth.yaml"
+PAPER = CONFIG.with_name("paper.yaml")
 
 
 def test_sim_gives_its_figures_and_leaves_the_cores_alone():
     parser = argparse.ArgumentParser()
     sim.add_arguments(parser)
-    texts = ["--config", str(CONFIG), "--envs", "2", "--repeats", "1", "--scaling-envs", "1", "2"]
+    texts = [
+        "--config",
+        str(CONFIG),
+        "--fabric-config",
+        str(PAPER),
+        "--envs",
+        "2",
+        "--repeats",
+        "1",
+        "--scaling-envs",
+        "1",
+        "2",
+    ]
     cores = os.sched_getaffinity(0)
     settings, figures = sim.measure(parser.parse_args(texts))
     assert os.sched_getaffinity(0) == cores

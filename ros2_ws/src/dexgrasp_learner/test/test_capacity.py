@@ -48,7 +48,7 @@ def arguments(*texts):
 
 
 def test_what_a_device_holds():
-    """An update of 8 samples takes 8 * 20 = 160, inference of 5 environments 5 * 10."""
+    """An update of 8 samples takes 8 * 20 bytes, inference of 5 environments 5 * 10."""
     assert device_bytes(COSTS, LOAD, 5, 5) == {
         "process": 100,
         "simulator": 200,
@@ -56,35 +56,34 @@ def test_what_a_device_holds():
         "learner": 50,
         "nets_and_optimizer": 48,
         "rollout": 100,
-        "working_memory": 160,
+        "inference": 50,
+        "update": 160,
     }
-    assert device_bytes(COSTS, LOAD, None, 1)["working_memory"] == 4 * 20
-    assert device_bytes(COSTS, LOAD, None, 40)["working_memory"] == 40 * 10
+    assert device_bytes(COSTS, LOAD, None, 1)["update"] == 4 * 20
     assert set(device_bytes(COSTS, LOAD, 5, None)) == {"process", "simulator", "environments"}
 
 
 def test_data_parallel_by_hand():
-    """Fixed: 100 + 200 + 50 + 48 + 160 = 558; 50 + 20 per environment; 8 need 1118."""
-    plan = plan_data_parallel(COSTS, LOAD, 4, 1118)
+    """Fixed: 100 + 200 + 50 + 48 + 160 = 558; each environment 50 + 20 + 10; 8 need 1198."""
+    plan = plan_data_parallel(COSTS, LOAD, 4, 1198)
     assert plan.environments == 4 * 8
-    assert plan_data_parallel(COSTS, LOAD, 4, 1117).environments == 4 * 7
-    assert sum(plan.shares[0].bytes.values()) == 1118
+    assert plan_data_parallel(COSTS, LOAD, 4, 1197).environments == 4 * 7
+    assert sum(plan.shares[0].bytes.values()) == 1198
 
 
 def test_disaggregated_by_hand():
-    """A simulator holds (1118 - 300) / 50 = 16. A learner holds 30, limited by inference:
+    """A simulator holds (1198 - 300) / 50 = 17, a learner (1198 - 358) / (20 + 10) = 28.
 
-    198 + 30 * (20 + 10) = 1098. Three simulators and a learner hold min(48, 30), two and two
-    min(32, 60), one and three 16.
+    Three simulators and a learner hold min(51, 28), two and two min(34, 56), one and three 17.
     """
-    plan = plan_disaggregated(COSTS, LOAD, 4, 1118)
-    assert plan.environments == 32
+    plan = plan_disaggregated(COSTS, LOAD, 4, 1198)
+    assert plan.environments == 34
     simulators, learners = plan.shares
-    assert (simulators.devices, simulators.environments, simulators.limit) == (2, 16, 16)
-    assert (learners.devices, learners.environments, learners.limit) == (2, 16, 30)
+    assert (simulators.devices, simulators.environments, simulators.limit) == (2, 17, 17)
+    assert (learners.devices, learners.environments, learners.limit) == (2, 17, 28)
     assert plan.limited_by == "simulator"
-    assert plan_disaggregated(COSTS, LOAD, 4, 1118, learners=1).environments == 30
-    assert plan_disaggregated(COSTS, LOAD, 4, 1118, learners=1).limited_by == "learner"
+    assert plan_disaggregated(COSTS, LOAD, 4, 1198, learners=1).environments == 28
+    assert plan_disaggregated(COSTS, LOAD, 4, 1198, learners=1).limited_by == "learner"
 
 
 def test_nothing_fits():
@@ -184,7 +183,7 @@ def test_no_slope_is_negative():
 def test_the_search_finds_the_end(capacity, guess):
     found = largest_that_fits(guess, lambda n: n <= capacity)
     assert found <= capacity
-    assert capacity - found <= max(1, 0.02 * capacity)
+    assert capacity - found <= max(1, 0.04 * capacity)
 
 
 def test_a_process_keeps_to_its_budget_or_runs_out_of_it():

@@ -24,7 +24,7 @@ from dexgrasp_learner.checkpoint import (
 )
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.networks.policy import build_actor
-from dexgrasp_sim.config import ConfigError, to_dict
+from dexgrasp_sim.config import ConfigError, replace, to_dict
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 
 torch.set_num_threads(1)
@@ -50,6 +50,20 @@ def save(parent, iteration, save_simulators=None, config=CONFIG):
         state={"schema_hash": policy_schema(actor, config.task), "config": to_dict(config)},
         save_simulators=save_simulators or (lambda folder: None),
     )
+
+
+def test_an_actor_comes_with_the_difficulty_that_it_was_trained_at(tmp_path):
+    """The bundle that is made of it then has the damping of that difficulty."""
+    actor = make_actor(CONFIG, seed=1)
+    state = {
+        "schema_hash": policy_schema(actor, CONFIG.task),
+        "config": to_dict(CONFIG),
+        "adr": {"difficulty": 0.62, "increment": 31, "episodes": 5, "success": 0.5},
+    }
+    training = {"algorithm": {}, "memory": {}}
+    folder = save_checkpoint(tmp_path, 1, actor, training, state, lambda folder: None)
+    config = load_actor(folder)[1]
+    assert config == replace(CONFIG, task=replace(CONFIG.task, difficulty=0.62))
 
 
 def names(parent):

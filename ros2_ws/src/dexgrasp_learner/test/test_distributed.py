@@ -255,7 +255,7 @@ def test_whoever_is_not_started_by_torchrun_is_told_how(monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(ConfigError, match="RANK, LOCAL_RANK.*torchrun"):
+    with pytest.raises(ConfigError, match=r"RANK, LOCAL_RANK.*torchrun"):
         connect_peers(timeout_s=1.0)
 
 

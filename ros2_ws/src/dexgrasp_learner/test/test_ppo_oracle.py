@@ -6,11 +6,11 @@ import pytest
 import torch
 from rsl_rl.algorithms import PPO
 from rsl_rl.models import MLPModel, RNNModel
-from rsl_rl.storage import RolloutStorage
 from tensordict import TensorDict
 from torch import Tensor, nn
 
 from dexgrasp_learner.algorithms.ppo import Ppo, PpoConfig
+from dexgrasp_learner.benchmarks.learner_rsl_rl import make_ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, Critic, build_actor, build_critic
 from dexgrasp_learner.rollout import Rollout
@@ -87,23 +87,7 @@ def make_theirs(ours: Ppo, config: PpoConfig, memory: str) -> PPO:
     critic = model(observations, GROUPS, "critic", 1, HIDDEN, **extra)
     for net, source in ((actor, ours.actor), (critic, ours.critic)):
         _copy_weights(source, net)
-    return PPO(
-        actor,
-        critic,
-        RolloutStorage("rl", ENVS, HORIZON, observations, [ACTIONS]),
-        num_learning_epochs=config.epochs,
-        num_mini_batches=config.minibatches,
-        clip_param=config.clip,
-        gamma=config.gamma,
-        lam=config.gae_lambda,
-        value_loss_coef=config.value_coefficient,
-        entropy_coef=config.entropy_coefficient,
-        learning_rate=config.learning_rate,
-        max_grad_norm=config.max_grad_norm,
-        use_clipped_value_loss=config.clip_value_loss,
-        schedule=config.schedule,
-        desired_kl=config.desired_kl,
-    )
+    return make_ppo(actor, critic, observations, HORIZON, config)
 
 
 def _copy_weights(ours: Actor | Critic, theirs: nn.Module) -> None:

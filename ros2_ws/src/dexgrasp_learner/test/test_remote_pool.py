@@ -14,7 +14,8 @@ from dexgrasp_learner.env_pool import PoolSpec, WorkerDied, WorkerTimeout, make_
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.env_slice import state_path
 from dexgrasp_sim.transport.layout import RESULT_NAMES
-from dexgrasp_sim.transport.tcp import parse_address
+from dexgrasp_sim.transport.protocol import Message, MessageType
+from dexgrasp_sim.transport.tcp import connect_tcp, parse_address
 
 TIMEOUT_S = 60.0
 GROUPS = {
@@ -136,13 +137,14 @@ def test_strangers_and_workers_without_a_place_are_sent_away(start_worker):
     pool = remote(num_workers=1, start_timeout_s=20.0)
     stranger = socket.create_connection(parse_address(pool.address))
     stranger.sendall(b"GET / HTTP/1.1\r\nHost: learner\r\n\r\n")
-    wrong = start_worker(pool.address, 3)
+    placeless = connect_tcp(pool.address)
+    placeless.send(Message(MessageType.HELLO, payload={"index": 3}))
     right = start_worker(pool.address, 0)
     pool.start()
     with pytest.raises(ConnectionResetError):
         stranger.recv(1)
-    assert wrong.wait(TIMEOUT_S) == 1
-    assert b"no place for worker 3" in wrong.stderr.read()
+    answer = placeless.expect(MessageType.ERROR, TIMEOUT_S)
+    assert answer.payload == {"text": "there is no place for worker 3; free are [0]"}
     pool.close()
     assert right.wait(TIMEOUT_S) == 0
 

@@ -41,6 +41,7 @@ class SyntheticConfig:
         control_dt_s: Control period that it claims to have.
         episode_length: Steps; environment e has e % 3 more, so that ends do not coincide.
         step_s: Seconds that a step sleeps.
+        device: Where the tensors are that it writes; the learner's actions come from there, too.
         idle: A step only copies the first observations again: rewards and flags stay as they
             are, no episode ends. What is left to measure is the transport.
         fault: What goes wrong, to test how learners take it: an exception, an exit without a
@@ -59,6 +60,7 @@ class SyntheticConfig:
     control_dt_s: PositiveFloat = 0.1
     episode_length: PositiveInt = 5
     step_s: float = Field(default=0.0, ge=0.0)
+    device: Literal["cpu", "cuda"] = "cpu"
     idle: bool = False
     fault: Literal["none", "raise", "exit", "kill", "hang", "schema"] = "none"
     fault_step: PositiveInt = 3
@@ -126,19 +128,20 @@ class SyntheticEnv:
         self._faulty = 0 <= self._config.fault_env - env_offset < num_envs
         if self._faulty and self._config.fault == "schema":
             self.observation_specs += (TensorSpec("unexpected", (1,)),)
-        self._envs = torch.arange(env_offset, env_offset + num_envs)
+        device = self._config.device
+        self._envs = torch.arange(env_offset, env_offset + num_envs, device=device)
         self._base = {
-            spec.name: torch.stack([_base(spec, seed, env) for env in self._envs.tolist()])
-            for spec in specs.observation_specs
+            s.name: torch.stack([_base(s, seed, env) for env in self._envs.tolist()]).to(device)
+            for s in specs.observation_specs
         }
         self._lengths = self._config.episode_length + self._envs % 3
         self.difficulty = 0.0
         self._step_seconds = 0.0
         self._steps = torch.zeros((), dtype=torch.int64)
-        self._episode_steps = torch.zeros(num_envs, dtype=torch.int64)
-        self._returns = torch.zeros(num_envs)
-        self.episode_count = torch.zeros(num_envs, dtype=torch.int64)
-        self.diverged = torch.zeros(num_envs, dtype=torch.bool)
+        self._episode_steps = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self._returns = torch.zeros(num_envs, device=device)
+        self.episode_count = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self.diverged = torch.zeros(num_envs, dtype=torch.bool, device=device)
 
     def reset(self, out: Mapping[str, Tensor], first_episode: int = 0) -> None:
         """See `VecEnv.reset`."""
@@ -191,6 +194,7 @@ class SyntheticEnv:
             "steps": self._steps.clone(),
             "episode_steps": self._episode_steps.clone(),
             "returns": self._returns.clone(),
+            "episode_count": self.episode_count.clone(),
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> None:
@@ -198,6 +202,7 @@ class SyntheticEnv:
         self._steps.copy_(state["steps"])
         self._episode_steps.copy_(state["episode_steps"])
         self._returns.copy_(state["returns"])
+        self.episode_count.copy_(state["episode_count"])
         self._observe(out)
 
     def set_difficulty(self, difficulty: float) -> None:
@@ -223,7 +228,7 @@ class SyntheticEnv:
             if self._config.idle:
                 out[name].copy_(base)
             elif base.dtype == torch.bool:
-                torch.logical_xor(base, torch.tensor(steps % 2 == 1), out=out[name])
+                torch.logical_xor(base, base.new_tensor(steps % 2 == 1), out=out[name])
             else:
                 torch.add(base, steps % _STEP_PERIOD, out=out[name])
 

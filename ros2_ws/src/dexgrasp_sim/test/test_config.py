@@ -275,7 +275,8 @@ def test_a_camera_is_overridden_key_by_key():
     default, config = GraspConfig(), parse_config(GraspConfig, {"camera": {"width": 64}})
     assert config.camera == replace(default.camera, width=64)
     turned = {"look_at_m": None, "quaternion_wxyz": [1.0, 0.0, 0.0, 0.0]}
-    camera = parse_config(GraspConfig, {"camera": turned}).camera
+    below = {"center_m": default.camera.position_m[:2]}  # it looks straight down
+    camera = parse_config(GraspConfig, {"camera": turned, "spawn": below}).camera
     assert (camera.look_at_m, camera.position_m) == (None, default.camera.position_m)
 
 

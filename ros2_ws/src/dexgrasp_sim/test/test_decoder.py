@@ -95,7 +95,7 @@ def test_wrong_action_spaces_are_named_as_the_user_wrote_them(action, message):
 
 def test_the_fabric_keeps_off_the_table_that_is_simulated():
     lower = {"center_m": [-0.5725, 0.088, 0.135]}
-    with pytest.raises(ConfigError, match="`table` is .* which is not the obstacle 'table'"):
+    with pytest.raises(ConfigError, match=r"`table` is .* which is not the obstacle 'table'"):
         parse_config(GraspConfig, {"action": {"kind": "fabric"}, "table": lower})
     with pytest.raises(ConfigError, match="not the obstacle 'table'"):
         box = {"name": "box", "center_m": [0, 0, -1], "size_m": [1, 1, 1]}
@@ -108,9 +108,9 @@ def test_the_fabric_keeps_off_the_table_that_is_simulated():
 
 def test_what_cannot_start_or_run_is_a_config_error():
     palm = Obstacle("box", (-0.54, -0.13, 0.86), (0.1, 0.1, 0.1))
-    with pytest.raises(ConfigError, match="task.action: the start posture .* obstacle 'box'"):
+    with pytest.raises(ConfigError, match=r"task.action: the start posture .* obstacle 'box'"):
         make_decoder(FabricConfig(obstacles=(palm,)), ROBOT, 1, 1 / 60)
-    with pytest.raises(ConfigError, match="not on 'cuda'.*kind: fabric"):
+    with pytest.raises(ConfigError, match=r"not on 'cuda'.*kind: fabric"):
         make_decoder(ActionConfig(), ROBOT, 1, 1 / 60, device="cuda")
 
 

@@ -56,6 +56,16 @@ def test_observations_in_words_name_every_term(capsys):
             assert term.name in text
 
 
+def test_observations_come_with_the_names_of_the_action(capsys, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("task: {action: {kind: fabric, dimensions: [palm_y, hand_2]}}\n")
+    action = json.loads(call(capsys, "observations", "--config", path, "--json"))["action"]
+    assert action == {"kind": "fabric", "names": ["palm_y", "hand_2"]}
+    text = call(capsys, "observations", "--config", path)
+    assert "fabric" in text and "hand_2" in text and "palm_goal_axes_x_y" in text
+    assert "palm_yaw" in call(capsys, "observations")
+
+
 def test_observations_of_a_run_config(capsys, tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(

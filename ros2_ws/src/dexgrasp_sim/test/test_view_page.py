@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
+from dexgrasp_sim.robot.kuka_allegro import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
 from dexgrasp_sim.view.env_source import EnvSource
@@ -29,7 +30,7 @@ OPTIONS = (
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
     "--hide-scrollbars",
-    "--window-size=1280,800",
+    "--window-size=1000,640",
     "--remote-debugging-port=0",
 )
 
@@ -98,6 +99,9 @@ def viewed():
     source = EnvSource("scripted policy", CONFIG, make_policy, (), num_envs=3)
     stop = threading.Event()
     with Viewer(source, CONFIG, port=0) as viewer:
+        for _ in range(4):
+            viewer.tick()
+        viewer.panel.wishes.is_paused = True  # a page at rest needs few frames
         loop = threading.Thread(target=viewer.run, args=(stop,))
         loop.start()
         yield source, viewer
@@ -136,50 +140,35 @@ def test_the_page_shows_what_the_panel_says(page, viewed):
     assert page.evaluate("document.querySelectorAll('.uplot canvas').length") == 2
 
 
-def count(image, hue, tolerance=8):
-    """Pixels of a strong colour; hue from 0 to 179, as OpenCV counts."""
-    hues, strengths, values = cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2HSV))
-    near = np.abs((hues.astype(int) - hue + 90) % 180 - 90) <= tolerance
-    return int((near & (strengths > 110) & (values > 60)).sum())
-
-
-def test_the_scene_is_drawn_with_robot_table_and_goal(page, viewed):
-    """By colours that nothing else has: the arm's orange joints, the goal's green, blue lines."""
-    _, viewer = viewed
-    [client] = viewer.server.get_clients().values()
-
-    def scene():
-        return cv2.cvtColor(client.get_render(480, 640, timeout=TIMEOUT_S), cv2.COLOR_RGB2BGR)
-
-    wait_for(lambda: count(scene(), hue=12) > 1000, "the arm and the table")
-    image = scene()
-    assert count(image, hue=12) > 1000
-    assert count(image, hue=67) > 20
-    assert count(image, hue=107) > 50
-    # and the arm is gone if its nodes are
-    robot = [f"/robot/{link}" for link in viewer.scene._links]
-    for name in robot:
-        viewer.server.scene.get_handle_by_name(name).visible = False
-    wait_for(lambda: count(scene(), hue=12) < 0.8 * count(image, hue=12), "the arm to vanish")
-    for name in robot:
-        viewer.server.scene.get_handle_by_name(name).visible = True
-
-
-def test_a_screenshot_of_the_whole_page_is_not_blank(page):
+def orange_pixels(page):
+    """How much is seen of the arm's joints: nothing else in the scene is so orange."""
     image = page.screenshot()
-    assert image.shape[0] > 500 and image.shape[1] > 1000
-    left, right = image[:, :800], image[:, 900:]
-    for half in (left, right):
+    scene = image[150:, : image.shape[1] // 2]  # below the browser's word on software rendering
+    hue, strength, value = cv2.split(cv2.cvtColor(scene, cv2.COLOR_BGR2HSV))
+    return int(((np.abs(hue.astype(int) - 13) <= 3) & (strength > 150) & (value > 100)).sum())
+
+
+def test_the_scene_and_the_panel_are_drawn(page, viewed):
+    _, viewer = viewed
+    wait_for(lambda: orange_pixels(page) > 1000, "the robot")
+    image = page.screenshot()
+    width = image.shape[1]
+    for half in (image[:, : width // 2], image[:, 3 * width // 4 :]):
         assert len(np.unique(half.reshape(-1, 3), axis=0)) > 200
         assert half.std() > 10
+    scene = viewer.server.scene
+    links = [link.name for link in load_robot().links.values() if link.visuals]
+    frames = [scene.get_handle_by_name(f"/robot/{name}") for name in links]
+    for frame in frames:
+        frame.visible = False
+    # what the page shows is what the nodes say
+    wait_for(lambda: orange_pixels(page) < 100, "the robot to vanish")
+    for frame in frames:
+        frame.visible = True
 
 
 def test_the_controls_do_what_they_say(page, viewed):
     source, viewer = viewed
-    page.click("Pause")
-    wait_for(lambda: viewer.panel.wishes.is_paused, "the pause")
-    page.click("Step")
-    wait_for(lambda: not viewer.panel.wishes.step, "the step")
     stopped_s = source.moment().time_s
     page.click("Step")
     wait_for(lambda: source.moment().time_s > stopped_s, "the step")
@@ -192,3 +181,5 @@ def test_the_controls_do_what_they_say(page, viewed):
     assert source.moment().time_s == pytest.approx(stopped_s + source.period_s)  # still paused
     page.click("Run")
     wait_for(lambda: source.moment().time_s > stopped_s + 3 * source.period_s, "time to pass")
+    page.click("Pause")
+    wait_for(lambda: viewer.panel.wishes.is_paused, "the pause")

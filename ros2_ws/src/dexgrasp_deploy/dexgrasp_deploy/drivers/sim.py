@@ -27,6 +27,7 @@ from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.physics.mujoco_batch import MujocoBatch
 from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS, HAND_JOINTS
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.tasks.grasp.images import Images
 from dexgrasp_sim.tasks.grasp.objects import ObjectConfig
 from dexgrasp_sim.vec_env import RESULT_SPECS
 
@@ -160,7 +161,10 @@ class SimHand(_SimJoints, HandDriver):
 
 
 class SimCamera(SceneCamera):
-    """The training camera, drawing the scene it is told about.
+    """The training camera, drawing the scene it is told about as imperfectly as in training.
+
+    Errors of the camera's pose and of the scene's look, which training draws for each episode, are
+    drawn once.
 
     Parameters: `rate_hz`, most exposures per second; `kind`, `depth` or `stereo_rgb`, by default
     what the policy reads.
@@ -183,7 +187,10 @@ class SimCamera(SceneCamera):
             raise ConfigError(f"camera.rate_hz = {rate_hz}: must be positive")
         self._period_s = 1.0 / rate_hz
         self._order = context.robot.joint_names
+        self._seed = context.seed
         self._engines: dict[str, MujocoBatch] = {}
+        self._images: dict[str, Images] = {}
+        self._exposures = 0
         self._last_s = -np.inf
         self._stamp_s: float | None = None
         self._object_name = self._task.objects[0].name
@@ -222,6 +229,7 @@ class SimCamera(SceneCamera):
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()
+        self._images.clear()
 
     def _engine(self) -> MujocoBatch:
         name = self._object_name
@@ -229,15 +237,21 @@ class SimCamera(SceneCamera):
             objects = tuple(item for item in self._task.objects if item.name == name)
             if not objects:
                 raise ValueError(f"the bundle's task has no object {name!r}")
-            self._engines[name] = MujocoBatch(replace(self._task, objects=objects), [0], 1)
+            task = replace(self._task, objects=objects)
+            self._engines[name] = MujocoBatch(task, [0], 1)
+            self._images[name] = Images(task, self._engines[name], self._seed, env_offset=0)
         return self._engines[name]
 
     def _draw(self) -> NDArray[Any]:
         camera = self._task.camera
+        self._engine()
+        draw, episode = self._images[self._object_name], torch.zeros(1, dtype=torch.int64)
+        step = torch.tensor([self._exposures])
+        self._exposures += 1
         if self._kind == "depth":
             depth = torch.zeros(1, camera.height, camera.width, dtype=torch.int16)
-            self._engine().render_depth(depth)
+            draw.write_depth(episode, step, depth)
             return depth[0].numpy().astype(np.uint16)
         images = torch.zeros(1, 2, 3, camera.height, camera.width, dtype=torch.uint8)
-        self._engine().render_stereo_rgb(images)
+        draw.write_stereo_rgb(episode, step, images)
         return np.ascontiguousarray(images[0].numpy().transpose(0, 2, 3, 1))

@@ -28,7 +28,7 @@ from dexgrasp_sim.config import parse_config, replace, to_dict
 DEVICES = 4
 _MIB = 2**20
 _SMALL_MICRO_BATCH = 64
-_STEP, _TOLERANCE = 0.06, 0.02
+_STEP, _TOLERANCE = 0.08, 0.04
 """Of a count: the first step away from the prediction, and how closely the end is found."""
 
 
@@ -60,7 +60,7 @@ MODES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See `dexgrasp bench capacity --help`."""
-    parser.add_argument("--budget-mib", type=int, default=768, help="of each of four devices")
+    parser.add_argument("--budget-mib", type=int, default=512, help="of each of four devices")
     parser.add_argument("--resolution", default="160x120")
     parser.add_argument("--horizon", type=int, default=16)
     parser.add_argument(
@@ -187,7 +187,7 @@ class _Comparison:
 
 
 def largest_that_fits(guess: int, fits: Callable[[int], bool]) -> int:
-    """The largest n that fits, within 2 %, found from a guess in few trials; 0 if 1 does not."""
+    """The largest n that fits, within 4 %, found from a guess in few trials; 0 if 1 does not."""
     step = max(1, round(_STEP * guess))
     if fits(max(guess, 1)):
         lower, upper = guess, guess + step

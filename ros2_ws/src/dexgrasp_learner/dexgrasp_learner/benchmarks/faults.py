@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=int, default=20, help="workers to kill")
     parser.add_argument("--hangs", type=int, default=3, help="workers to stop")
     parser.add_argument("--workers", type=int, default=4, help="at least 2")
+    parser.add_argument("--groups", type=int, default=1, help="of workers that take turns")
     parser.add_argument("--timeout-s", type=float, default=2.0, help="when a worker hangs")
     parser.add_argument("--pause-s", type=float, default=2.0, help="longest between two faults")
     parser.add_argument("--limit-s", type=float, default=900.0, help="then the run is given up")
@@ -102,7 +103,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
         "invalid_steps": invalid,
         "slot_mismatches": pool.slot_mismatches,
     }
-    names = ("kills", "hangs", "workers", "timeout_s", "pause_s", "seed")
+    names = ("kills", "hangs", "workers", "groups", "timeout_s", "pause_s", "seed")
     settings = {name: getattr(args, name) for name in names}
     settings |= {"envs_per_worker": _ENVS_PER_WORKER, "horizon": _HORIZON, "step_s": _STEP_S}
     return settings, figures
@@ -236,7 +237,7 @@ def _train(
 ) -> tuple[int, int]:
     """Trains until all faults are over; returns steps that were not valid, and iterations."""
     rollout = Rollout(pool.tensors, algorithm.groups, algorithm.memory_sizes)
-    collector = Collector(pool, rollout, algorithm)
+    collector = Collector(pool, rollout, algorithm, args.groups)
     pool.start()
     injector.seen.update(status.pid for status in read_statuses(pool.telemetry))
     injector.start()

@@ -4,14 +4,15 @@ from typing import Any
 
 import torch
 from rsl_rl.algorithms import PPO
-from rsl_rl.models import RNNModel
+from rsl_rl.models import MLPModel, RNNModel
 from rsl_rl.storage import RolloutStorage
 from rsl_rl.utils import unpad_trajectories
 from tensordict import TensorDict
 from torch import Tensor
 
+from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.benchmarks import learner_side
-from dexgrasp_learner.benchmarks.learner_side import ACTION_DIM, SideResult, Sizes
+from dexgrasp_learner.benchmarks.learner_side import SideResult, Sizes
 from dexgrasp_learner.networks.policy import Actor, Critic
 
 _GROUPS = {
@@ -89,9 +90,8 @@ def run_theirs(sizes: Sizes) -> SideResult:
     base_mib = learner_side.peak_memory_mib()
     first = _observed(sizes, learner_side.slot_tensors(sizes, 0))
     actor, critic = learner_side.build_nets(sizes)
-    ppo = _make_ppo(
-        TrunkModel(actor, first, "actor"), TrunkModel(critic, first, "critic"), first, sizes
-    )
+    models = TrunkModel(actor, first, "actor"), TrunkModel(critic, first, "critic")
+    ppo = make_ppo(*models, first, sizes.horizon, learner_side.PPO)
     last = _collect(ppo, sizes)
     learner_side.drift(ppo.actor, ppo.critic)
 
@@ -110,12 +110,23 @@ def run_theirs(sizes: Sizes) -> SideResult:
     )
 
 
-def _make_ppo(actor: TrunkModel, critic: TrunkModel, first: TensorDict, sizes: Sizes) -> PPO:
-    config = learner_side.PPO
+def make_ppo(
+    actor: MLPModel, critic: MLPModel, first: TensorDict, horizon: int, config: PpoConfig
+) -> PPO:
+    """rsl_rl's PPO with the settings that it shares with ours.
+
+    Args:
+        actor: Gives as many actions as its output has.
+        critic: Gives one value.
+        first: Observations [N] of one step.
+        horizon: Steps of a rollout.
+        config: Of ours.
+    """
+    actions = [layer for layer in actor.mlp if isinstance(layer, torch.nn.Linear)][-1].out_features
     return PPO(
         actor,
         critic,
-        RolloutStorage("rl", sizes.envs, sizes.horizon, first, [ACTION_DIM]),
+        RolloutStorage("rl", first.batch_size[0], horizon, first, [actions]),
         num_learning_epochs=config.epochs,
         num_mini_batches=config.minibatches,
         clip_param=config.clip,

@@ -23,12 +23,11 @@ from dexgrasp_learner.rollout import Rollout
 from dexgrasp_sim.config import STRICT, replace
 from dexgrasp_sim.specs import TensorSpec
 
-SIDES = ("dexgrasp", "micro_batches", "rsl_rl")
-"""Ours, ours with every minibatch computed in pieces, theirs."""
+SIDES = ("dexgrasp", "whole_minibatches", "rsl_rl")
+"""Ours as it is by default, ours with every minibatch computed in one piece, theirs."""
 
 ACTION_DIM = 11
 ACTOR_GROUPS, CRITIC_GROUPS = ("proprio", "depth"), ("critic",)
-_MICRO_BATCHES = 4
 _DRIFT = 1.02
 _MEAN_GAIN = 50.0
 PPO = PpoConfig(
@@ -175,8 +174,13 @@ def cpu_seconds(update: Callable[[], dict[str, float]]) -> tuple[dict[str, float
     return metrics, time.process_time() - begin_s
 
 
-def run_ours(sizes: Sizes, micro_batches: int = 1) -> SideResult:
-    """Our PPO on tensors as an environment pool has them, which simulators fill in place."""
+def run_ours(sizes: Sizes, micro_batches: int | None = None) -> SideResult:
+    """Our PPO on tensors as an environment pool has them, which simulators fill in place.
+
+    Args:
+        sizes: Of the rollout and the nets.
+        micro_batches: See `PpoConfig`.
+    """
     base_mib = peak_memory_mib()
     actor, critic = build_nets(sizes)
     ppo = Ppo(actor, critic, replace(PPO, micro_batches=micro_batches), seed=0)
@@ -220,7 +224,7 @@ def _run(side: str, sizes: Sizes) -> SideResult:
         from dexgrasp_learner.benchmarks.learner_rsl_rl import run_theirs
 
         return run_theirs(sizes)
-    return run_ours(sizes, _MICRO_BATCHES if side == "micro_batches" else 1)
+    return run_ours(sizes, 1 if side == "whole_minibatches" else None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,14 +23,18 @@ from tqdm import tqdm
 
 from dexgrasp_learner.benchmarks.grasp_tape import grasp_config, grasp_tape
 from dexgrasp_learner.benchmarks.sim_gymnasium import gymnasium_steps_per_s
+from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.evaluate import allocate
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.control.decoder import make_decoder
-from dexgrasp_sim.control.fabric_config import FabricConfig
 from dexgrasp_sim.physics.scene import build_models
 from dexgrasp_sim.robot.kuka_allegro import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.tasks.grasp.scripted import make_script
+
+_FABRIC_S = 2.0
+"""Enough to reach, close and lift."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ SIDES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See `dexgrasp bench sim --help`."""
     parser.add_argument("--config", type=Path, default=Path("config/laptop_depth.yaml"))
+    parser.add_argument("--fabric-config", type=Path, default=Path("config/paper.yaml"))
     parser.add_argument("--envs", type=int, default=256)
     parser.add_argument("--control-hz", type=float, default=60.0)
     parser.add_argument("--scaling-envs", type=int, nargs="+", default=[64, 256, 1024])
@@ -69,13 +74,15 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 
     `state_ratio` and `depth_64x48_ratio` are against the raw batch, `gymnasium_ratio` is ours over
     Gymnasium's loop, both with 64x48 depth images (None where Gymnasium is not installed);
-    `fabric_fraction` is the share of the geometric fabric in a control step with it, and
-    `scaling_ratio` the largest cost per environment over that of the smallest number of them.
+    `fabric_fraction` is the share of the geometric fabric in a control step of the task that has
+    it, during scripted grasps; `scaling_ratio` is the largest cost per environment over that of
+    the smallest number of them.
     """
     torch.set_num_threads(1)
     config = grasp_config(args.config, args.control_hz).task
+    fabric = replace(load_run_config(args.fabric_config).task, stagger_starts=False)
     with _one_core():
-        rates = _medians(_sides(config, args.envs, args.scaling_envs), args.repeats)
+        rates = _medians(_sides(config, fabric, args.envs, args.scaling_envs), args.repeats)
     cost_us = {count: 1e6 / rates[f"state_{count}_envs"] for count in args.scaling_envs}
     figures = {
         "state_ratio": _ratio(rates, "state", "raw_batch"),
@@ -91,6 +98,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
         "control_hz": args.control_hz,
         "physics_hz": round(1 / config.physics.timestep_s),
         "objects": len(config.objects),
+        "fabric_objects": len(fabric.objects),
         "repeats": args.repeats,
         "cores": 1,
     }
@@ -98,7 +106,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _sides(
-    config: GraspConfig, envs: int, scaling_envs: Sequence[int]
+    config: GraspConfig, fabric: GraspConfig, envs: int, scaling_envs: Sequence[int]
 ) -> dict[str, Callable[[], float | None]]:
     """Name of a side to what measures its control steps per second."""
     sides: dict[str, Callable[[], float | None]] = {
@@ -110,9 +118,9 @@ def _sides(
         sides[f"state_{count}_envs"] = lambda count=count: _task_steps_per_s(
             config, SIDES["state"], count
         )
-    fabric = replace(config, action=FabricConfig())
-    sides["state_fabric"] = lambda: _play(fabric, _fabric_tape(fabric), SIDES["state"], envs)
-    sides["fabric_alone"] = lambda: _fabric_steps_per_s(fabric, envs)
+    tape = _scripted_tape(fabric, envs)
+    sides["state_fabric"] = lambda: _play(fabric, tape, SIDES["state"])
+    sides["fabric_alone"] = lambda: _fabric_steps_per_s(fabric, tape)
     sides["gymnasium_state"] = lambda: gymnasium_steps_per_s(config, _joint_targets(config, 1))
     sides["gymnasium_depth_64x48"] = lambda: gymnasium_steps_per_s(
         config, _joint_targets(config, 1), (64, 48)
@@ -170,37 +178,48 @@ def _task_steps_per_s(config: GraspConfig, side: Side, envs: int) -> float:
     if side.image:
         width, height = side.image
         config = replace(config, camera=replace(config.camera, width=width, height=height))
-    return _play(config, grasp_tape(config), side, envs)
+    return _play(config, grasp_tape(config)[:, None].expand(-1, envs, -1), side)
 
 
-def _fabric_steps_per_s(config: GraspConfig, envs: int) -> float:
+def _fabric_steps_per_s(config: GraspConfig, tape: Tensor) -> float:
     """The decoder alone, without physics."""
-    tape = _fabric_tape(config)
+    envs = tape.shape[1]
     decoder = make_decoder(config.action, load_robot(), envs, config.control_dt_s)
-    decoder.decode(tape[0].expand(envs, -1))
+    decoder.decode(tape[0])
     started_s = time.perf_counter()
-    for action in tape:
-        decoder.decode(action.expand(envs, -1))
+    for actions in tape:
+        decoder.decode(actions)
     return len(tape) * envs / (time.perf_counter() - started_s)
 
 
-def _fabric_tape(config: GraspConfig) -> Tensor:
-    """Actions [T, 11] for one second: a new goal every quarter."""
-    generator = torch.Generator().manual_seed(0)
-    goals = torch.rand(4, len(config.action.dimensions), generator=generator) * 2 - 1
-    return goals.repeat_interleave(round(config.control_hz / 4), dim=0)
+@torch.inference_mode()
+def _scripted_tape(config: GraspConfig, envs: int) -> Tensor:
+    """What the scripted policy does for an episode's first seconds, [T, envs, A]."""
+    env = GraspEnv(config, envs, seed=0, threads=1, groups=SIDES["state"].groups)
+    try:
+        out = allocate(env)
+        env.reset(out)
+        script = make_script(env)
+        tape = []
+        for _ in range(round(_FABRIC_S * config.control_hz)):
+            tape.append(script.act().clone())
+            env.step(tape[-1], out)
+        return torch.stack(tape)
+    finally:
+        env.close()
 
 
 @torch.inference_mode()
-def _play(config: GraspConfig, tape: Tensor, side: Side, envs: int) -> float:
-    """Control steps per second of all environments together."""
+def _play(config: GraspConfig, tape: Tensor, side: Side) -> float:
+    """Control steps per second of all environments together; actions [T, envs, A]."""
+    envs = tape.shape[1]
     env = GraspEnv(config, envs, seed=0, threads=1, groups=side.groups)
     try:
         out = allocate(env)
         env.reset(out)  # compiles the image kernels before the clock starts
         started_s = time.perf_counter()
-        for action in tape:
-            env.step(action.expand(envs, -1), out)
+        for actions in tape:
+            env.step(actions, out)
         return len(tape) * envs / (time.perf_counter() - started_s)
     finally:
         env.close()

@@ -159,7 +159,7 @@ def _step_ms(
         for name, make in makers.items():
             samples[name] += _turn(make(payload), steps)
         bar.update()
-    return {name: _spread([1e3 * s for s in values]) for name, values in samples.items()}
+    return {name: spread([1e3 * s for s in values]) for name, values in samples.items()}
 
 
 def _turn(carrier: Carrier, steps: int) -> list[float]:
@@ -178,7 +178,8 @@ def _seconds(carrier: Carrier) -> float:
     return time.perf_counter() - begin_s
 
 
-def _spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and the percentiles 10 and 90."""
     p10, median, p90 = np.percentile(values, (10, 50, 90))
     return {"median": round(median, 4), "p10": round(p10, 4), "p90": round(p90, 4)}
 

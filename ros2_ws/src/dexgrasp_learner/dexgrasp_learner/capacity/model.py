@@ -108,8 +108,8 @@ def device_bytes(
 ) -> dict[str, float]:
     """What a device holds that simulates some environments and learns from some.
 
-    An update holds the activations of one micro-batch, or of all there is if that is less;
-    inference is over by then.
+    An update holds the activations of one micro-batch, or of all there is if that is less. What
+    inference took is free by then, but in pieces too small for it.
 
     Args:
         costs: Of this software on this device.
@@ -129,7 +129,8 @@ def device_bytes(
         held["learner"] = costs.learner
         held["nets_and_optimizer"] = OPTIMIZER_COPIES * 4 * load.parameters
         held["rollout"] = learned * load.buffer_bytes
-        held["working_memory"] = max(update, inference)
+        held["inference"] = inference
+        held["update"] = update
     return held
 
 

@@ -4,17 +4,16 @@ The lock-step protocol is the same for all: a worker says DONE when the slot is 
 learner reads it, and nobody waits for anything else. What differs is what happens before that:
 
 - `host`: the environments write into the shared file; nothing is left to do.
-- `pinned`: the environments write on their own device, from where `publish` copies into the
-  shared file, which both sides have registered with CUDA; so does the learner's copy to its own.
+- `staged`: the environments write on their own device, from where `publish` copies into the
+  shared file. The device may be the CPU, which is how a machine without GPU runs this code.
+- `pinned`: the same with the shared file registered with CUDA, by the learner as well, so that
+  no copy goes through a buffer of the driver.
 - `cuda_ipc`: `publish` copies from device to device, into tensors of the learner that the worker
   has opened. No host memory is involved; both sides need a GPU, one host and one IPC namespace.
-
-A learner without GPU may have workers that compute elsewhere than in the shared file: that is
-`pinned` with nothing registered, and what the tests of a machine without GPU run.
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -26,7 +25,7 @@ from dexgrasp_sim.config import ConfigError
 Slots = Sequence[Mapping[str, Tensor]]
 """For each slot the tensors [n, ...] of a worker's environments, by name."""
 
-CarrierName = Literal["host", "pinned", "cuda_ipc"]
+CarrierName = Literal["host", "staged", "pinned", "cuda_ipc"]
 
 _BASE64 = "base64:"
 
@@ -71,19 +70,25 @@ class Staged:
     kernels need no other synchronisation; one event per step is waited for.
     """
 
-    def __init__(self, slots: Slots, device: torch.device | str) -> None:
+    def __init__(self, slots: Slots, device: torch.device | str, pin: bool = False) -> None:
         """Allocates the tensors that all slots share.
 
         Args:
             slots: Where the learner reads: mapped memory, or memory of its GPU.
             device: Where the environments compute.
+            pin: Whether to register mapped slots with CUDA, where the device is a GPU; they stay
+                so until the process ends.
         """
         self._slots = slots
         device = torch.device(device)
         stage = {name: torch.zeros_like(t, device=device) for name, t in slots[0].items()}
         self.out = [stage] * len(slots)
         self._device = device
-        self._copied = torch.cuda.Event() if device.type == "cuda" else None
+        is_gpu = device.type == "cuda"
+        self._copied = torch.cuda.Event() if is_gpu else None
+        self._pinned = (
+            PinnedMemory([t for s in slots for t in s.values()]) if pin and is_gpu else None
+        )
 
     def fetch(self, actions: Tensor) -> Tensor:
         """See `Carrier`."""
@@ -112,7 +117,7 @@ def make_carrier(slots: Slots, orders: Mapping[str, Any]) -> Carrier:
         return InPlace(slots)
     if name == "cuda_ipc":
         slots = _in_learner(slots, open_ipc_handles(orders["handles"]), slice(*orders["rows"]))
-    return Staged(slots, orders["device"])
+    return Staged(slots, orders["device"], pin=name == "pinned")
 
 
 def _in_learner(slots: Slots, opened: Mapping[str, Tensor], rows: slice) -> Slots:
@@ -129,16 +134,16 @@ class PinnedMemory:
     Without that CUDA copies through a buffer of its own, and the caller waits.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        """Registers the memory between the first and the last byte of tensors on the host.
+    def __init__(self, tensors: Collection[Tensor]) -> None:
+        """Registers the memory between the first and the last byte of contiguous host tensors.
 
         Raises:
             ConfigError: CUDA refuses.
         """
-        begin = min(tensor.data_ptr() for tensor in tensors.values())
-        end = max(tensor.data_ptr() + tensor.nbytes for tensor in tensors.values())
+        begin = min(tensor.data_ptr() for tensor in tensors)
+        end = max(tensor.data_ptr() + tensor.nbytes for tensor in tensors)
         # the tensors keep the mapping alive, which must not go before it is unregistered
-        self._tensors = dict(tensors)
+        self._tensors = list(tensors)
         self._begin: int | None = None
         runtime: Any = torch.cuda.cudart()
         error = runtime.cudaHostRegister(begin, end - begin, 0)
@@ -155,7 +160,7 @@ class PinnedMemory:
             runtime: Any = torch.cuda.cudart()
             runtime.cudaHostUnregister(self._begin)
             self._begin = None
-        self._tensors = {}
+        self._tensors = []
 
 
 def ipc_handles(tensors: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -137,8 +137,8 @@ class Panel:
 
 
 def _caption(groups: tuple[str, ...]) -> str:
-    names = {"depth": "depth (near is bright)", "stereo_rgb": "left and right camera"}
-    return "what the policy may see: " + ", ".join(names[group] for group in groups)
+    names = {"depth": "depth (near is bright)", "stereo_rgb": "left and right image"}
+    return ", ".join(names[group] for group in groups)
 
 
 def _side_by_side(tiles: list[np.ndarray]) -> np.ndarray:

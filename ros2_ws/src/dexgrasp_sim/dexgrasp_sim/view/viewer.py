@@ -57,6 +57,7 @@ class Viewer:
         self.scene = SceneView(self.server.scene, load_robot(), config)
         self.panel = Panel(self.server.gui, source, config)
         self._look_at_table(config)
+        self._shown: tuple[int, float] | None = None
 
     @property
     def url(self) -> str:
@@ -93,11 +94,13 @@ class Viewer:
         if wishes.restart:
             wishes.restart = False
             source.restart()
+            self._shown = None
         elif not wishes.is_paused or wishes.step:
             wishes.step = False
             source.advance()
         moment = source.moment()
-        if moment is not None:
+        if moment is not None and (moment.env, moment.time_s) != self._shown:
+            self._shown = moment.env, moment.time_s
             with self.server.atomic():
                 self.scene.show(moment)
             self.panel.show(moment)

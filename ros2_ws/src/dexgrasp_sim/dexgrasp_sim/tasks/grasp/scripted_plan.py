@@ -79,7 +79,7 @@ def plan(objects: Objects, reach: ReachMap) -> Grasp:
     skew = torch.where(any_yaw, 0.0, skew)
     x, y = (objects.position[:, axis, None].expand_as(yaw) for axis in (0, 1))
     away = (reach.at(x, y, yaw) - _NEAR_M).clamp_min(0.0) / 0.01
-    hard = (width - _EASY_WIDTH_M).clamp_min(0.0) / 0.02
+    hard = 30.0 * width + (width - _EASY_WIDTH_M).clamp_min(0.0) / 0.02
     hard = hard + (width - _WIDEST_M).clamp_min(0.0) / 0.001
     turned = 0.5 * (torch.tensor(ROLLS_RAD) != 0.0)
     cost = away + (3.0 * skew + hard)[..., None] + turned
