@@ -155,6 +155,8 @@ def test_a_killed_rank_ends_the_run_with_a_checkpoint_and_all_resume_from_it(sta
         for path in (folder, folder / "rank_1")
     )
     assert all(torch.equal(second[name], weight) for name, weight in first.items())
+    states = [load_state(find_checkpoint(path)) for path in (folder, folder / "rank_1")]
+    assert states[0] == states[1], "episodes, difficulty and steps are those of all ranks"
 
 
 @pytest.fixture
@@ -185,6 +187,48 @@ def ip(command):
         return subprocess.run(["ip", *command.split()], capture_output=True, text=True, timeout=20)
     except FileNotFoundError:
         return subprocess.CompletedProcess(command, 127, "", "ip is not installed")
+
+
+LEARNER = """
+import sys
+from dexgrasp_learner.env_pool import PoolSpec, WorkerTimeout, make_pool
+pool = make_pool(PoolSpec(kind="synthetic", config={}, groups=("state",), horizon=1, num_envs=4,
+                          transport="remote", listen=sys.argv[1], timeout_s=3.0))
+pool.start()
+try:
+    for step in range(1_000_000):
+        pool.send(0, policy_version=step)
+        pool.wait(0)
+        pool.roll_over()
+        if step == 10:
+            print("ready", flush=True)
+except WorkerTimeout as error:
+    print(error, flush=True)
+finally:
+    pool.close()
+"""
+
+
+def test_a_cut_network_ends_a_learner_and_its_remote_worker(hosts):
+    address = f"{hosts[0][2]}:29600"
+    command = ("ip", "netns", "exec", hosts[0][0], sys.executable, "-c", LEARNER, address)
+    learner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    command = ("ip", "netns", "exec", hosts[1][0], sys.executable, "-m")
+    words = ("dexgrasp_sim.remote_worker", "--learner", address, "--index", "0")
+    worker = subprocess.Popen((*command, *words), stderr=subprocess.PIPE, text=True)
+    try:
+        assert learner.stdout is not None
+        assert learner.stdout.readline() == "ready\n"
+        ip(f"-n {hosts[1][0]} link set {hosts[1][1]} down")
+        output, _ = learner.communicate(timeout=TIMEOUT_S)
+        assert f"workers [0] at {hosts[1][2]}:" in output
+        assert "have not answered within 3 s" in output
+        assert learner.returncode == 0
+        assert worker.wait(TIMEOUT_S) == 1
+    finally:
+        for process in (learner, worker):
+            process.kill()
+            process.communicate(timeout=TIMEOUT_S)
 
 
 def test_a_cut_network_ends_both_sides_in_time_each_with_a_checkpoint(hosts, start, tmp_path):

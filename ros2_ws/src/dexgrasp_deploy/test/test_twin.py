@@ -214,7 +214,7 @@ def test_camera_is_as_imperfect_as_in_training(manifest, robot, clock):
     both = (first > 0) & (second > 0) & (clean > 0)
     assert np.abs(clean - again).max() <= 1
     assert 0.002 < ((first - clean)[both] / 1000).std() < 0.02
-    assert (first != second).mean() > 0.5 and 0.005 < (first == 0).mean() - (clean == 0).mean()
+    assert (first != second).mean() > 0.5 and (first == 0).mean() - (clean == 0).mean() > 0.005
     off, same = exposures({"camera_jitter": {"position_m": 0.03, "rotation_rad": 0.05}})
     assert (off != clean).mean() > 0.5 and np.abs(off - same).max() <= 1
 

@@ -70,6 +70,11 @@ class SimulatorsConfig:
             raise ValueError(
                 f"num_envs {self.num_envs} is no multiple of num_workers {self.num_workers}"
             )
+        if (self.transport == "remote") != bool(self.listen):
+            raise ValueError(
+                f"transport {self.transport!r} with listen {self.listen!r}: remote workers need "
+                "HOST:PORT to connect to, others do not; change one of them"
+            )
         if self.pipeline == "double_buffered" and self.num_workers % 2:
             raise ValueError(
                 f"pipeline double_buffered halves the workers and num_workers is "

@@ -128,7 +128,7 @@ class TorchPeers(Peers):
         self._timeout_s = timeout_s
         backend = "gloo"
         if torch.cuda.is_available() and dist.is_nccl_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
             # without it a time-out of NCCL ends the process instead of raising an error
             os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
             backend = "cpu:gloo,cuda:nccl"

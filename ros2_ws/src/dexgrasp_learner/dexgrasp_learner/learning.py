@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dexgrasp_learner.assembly import Algorithm
 from dexgrasp_learner.collector import Collector
-from dexgrasp_learner.env_pool import EnvPool, WorkerDied, WorkerTimeout
+from dexgrasp_learner.env_pool import EnvPool
 from dexgrasp_learner.rollout import Rollout
 from dexgrasp_learner.stopwatch import Stopwatch
 
@@ -145,7 +145,7 @@ class OverlappedLearning(Learning):
     def iterate(self, version: int, look_ahead: bool) -> Learned:
         """One update, and beside it the next rollout; see `Learning`.
 
-        A simulator that fails meanwhile does not undo the update: see `Learned.failure`.
+        What fails meanwhile does not undo the update: see `Learned.failure`.
         """
         torch.set_num_threads(self._update_threads)
         self._algorithm.refresh_copies()
@@ -159,7 +159,7 @@ class OverlappedLearning(Learning):
         if look_ahead:
             try:
                 self._collector.collect(version)
-            except (WorkerDied, WorkerTimeout) as error:
+            except Exception as error:  # the weights are not at rest before the update ends
                 failure = error
         with self._stopwatch.measure("join"):
             figures = update.result()

@@ -28,7 +28,8 @@ _LINES = 20
 class RemotePool(Pool):
     """Workers of other hosts write their slices of this process's memory, through sockets.
 
-    A worker that is lost ends the run, with a checkpoint, as its host may be gone for good.
+    A worker that is lost ends the run, with a checkpoint, whatever `PoolSpec.restarts` says: this
+    host cannot start another one.
 
     Attributes:
         address: `HOST:PORT` where workers connect.

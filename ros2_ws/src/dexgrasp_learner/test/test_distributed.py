@@ -5,18 +5,24 @@ torchrun starts this file as the ranks, which write what they find where the tes
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from dexgrasp_learner.algorithms.ppo import Ppo, PpoConfig
+from dexgrasp_learner.cell import gathered
+from dexgrasp_learner.curriculum import AdrConfig, AdrController
 from dexgrasp_learner.distributed import VARIABLES, Peers, PeersDiffer, connect_peers
+from dexgrasp_learner.learning import Collected
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.rollout import Rollout
+from dexgrasp_learner.run_report import Tally
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.specs import TensorSpec
+from dexgrasp_sim.vec_env import EPISODE_FIELDS
 
 RANKS = 2
 TIMEOUT_S = 100.0
@@ -77,7 +83,24 @@ def learn(peers, saved):
     return {"ppo": state, "figures": figures}
 
 
+def collected(rank):
+    """Episodes of a rank; the second one has more, and one that was not whole."""
+    rows = torch.rand(20 + 11 * rank, len(EPISODE_FIELDS))
+    rows[:, EPISODE_FIELDS.index("success")] = torch.arange(len(rows)) % 3 > 0
+    rows[:, EPISODE_FIELDS.index("whole")] = torch.arange(len(rows)) < 30
+    return Collected(4, rows, torch.ones(len(rows), dtype=torch.bool), rank, 1 + rank)
+
+
+def tally_of(rollout):
+    tally = Tally(AdrController(AdrConfig(enabled=True, min_episodes=45), difficulty=0.5))
+    tally.add_episodes(rollout.episode, rollout.ended)
+    return tally.state_dict()
+
+
 def exchange(peers):
+    torch.manual_seed(2)
+    own = [collected(rank) for rank in range(RANKS)]
+    together = gathered(peers, own[peers.rank])
     rank = torch.tensor(float(peers.rank))
     averaged = [rank.clone(), rank.expand(2, 5).clone(), rank.expand(LARGE).clone(), rank + 1]
     peers.average_(averaged)
@@ -94,6 +117,8 @@ def exchange(peers):
     nothing = peers.moments(torch.empty(0, 3))
     lonely = peers.moments(samples if peers.rank else samples[:0])
     return {
+        "rollout": [together.reward, together.invalid_steps],
+        "tally": tally_of(together),
         "averaged": [tensor.mean() for tensor in averaged],
         "error": error,
         "weights": weights[0],
@@ -236,6 +261,18 @@ def test_every_exchange_gives_all_ranks_the_same(results):
             torch.testing.assert_close(found[name], wanted)
         assert found["nothing"][0] == 0
         assert not found["nothing"][1].any() and not found["nothing"][2].any()
+
+
+def test_episodes_of_all_ranks_count_and_lead_to_one_difficulty(results):
+    torch.manual_seed(2)
+    own = [collected(rank) for rank in range(RANKS)]
+    rows = torch.cat([rollout.episode for rollout in own])
+    expected = tally_of(replace(own[0], episode=rows, ended=torch.ones(51, dtype=torch.bool)))
+    assert expected["adr"]["increment"] == 26, "that takes the episodes of both"
+    for rank in results[1]:
+        found = rank["exchange"]
+        assert found["tally"] == expected
+        assert found["rollout"] == [0.5, 3]
 
 
 def test_alone_everything_stays_as_it_is():

@@ -32,6 +32,11 @@ def spawn_corners(task):
 def test_it_is_the_published_task(paper):
     task = paper.task
     assert (task.control_hz, task.physics_steps, task.episode_steps) == (60.0, 2, 600)
+    assert task.physics.timestep_s == pytest.approx(1 / 120)
+    assert task.physics.integrator == "implicitfast"
+    assert task.spawn.center_m == (-0.55, 0.1) and task.spawn.height_m == 0.5
+    assert task.reward.reach.at(0.0) == task.reward.reach.at(1.0) == 1.0
+    assert paper.adr.increments == 50 and paper.training.horizon == 16
     assert len(task.objects) == 152 and task.action.kind == "fabric"
     assert len(task.action.dimensions) == 11
     assert task.goal_m == (-0.5, 0.0, 0.75) and task.success.goal_radius_m == 0.1

@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from dexgrasp_learner.env_pool import PoolSpec, WorkerDied, WorkerTimeout, make_pool
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.env_slice import state_path
+from dexgrasp_sim.specs import TensorSpec
+from dexgrasp_sim.synthetic_env import expected_observation
 from dexgrasp_sim.transport.layout import RESULT_NAMES
 from dexgrasp_sim.transport.protocol import Message, MessageType
 from dexgrasp_sim.transport.tcp import connect_tcp, parse_address
@@ -77,6 +79,8 @@ def test_remote_workers_write_what_environments_in_this_process_write(start_work
     for pool in (here, there):
         pool.start()
         pool.set_difficulty(0.5)
+        spec = TensorSpec("proprio", (7,))
+        assert torch.equal(pool.tensors["proprio"][0, 4], expected_observation(spec, 4, 7 + 4, 0))
     generators = [torch.Generator().manual_seed(1) for _ in range(2)]
     for _ in range(2):
         expected, found = (

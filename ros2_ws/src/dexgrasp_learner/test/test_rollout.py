@@ -117,6 +117,17 @@ def test_minibatches_deal_every_environment_once(envs, minibatches, micro_batche
     assert sorted(torch.cat(pieces).tolist()) == list(range(envs))
 
 
+def test_by_default_micro_batches_hold_a_bearable_number_of_images():
+    generator = torch.Generator()
+    tensors = pool_tensors(16, 64)
+    with_images = make_rollout(tensors).minibatches(2, None, generator)
+    assert [[len(piece) for piece in pieces] for pieces in with_images] == [[16, 16]] * 2
+    without = Rollout(tensors, ("proprio",), {}).minibatches(2, None, generator)
+    assert [[len(piece) for piece in pieces] for pieces in without] == [[32]] * 2
+    long = Rollout(pool_tensors(300, 4), ("depth",), {}).minibatches(2, None, generator)
+    assert [[len(piece) for piece in pieces] for pieces in long] == [[1, 1]] * 2
+
+
 def test_order_depends_on_the_generator_only():
     rollout = make_rollout(pool_tensors(1, 16))
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from dexgrasp_learner.assembly import pool_spec
 from dexgrasp_learner.benchmarks import faults
-from dexgrasp_learner.config import SimulatorsConfig
+from dexgrasp_learner.config import SimulatorsConfig, load_run_config
 from dexgrasp_learner.env_pool import (
     PoolSpec,
     StateNotSaved,
@@ -21,12 +22,14 @@ from dexgrasp_learner.env_pool import (
     WorkerSpec,
     make_pool,
 )
+from dexgrasp_learner.launch_plan import train_nodes
 from dexgrasp_learner.restarts import WINDOW_S, RestartBudget
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.synthetic_env import expected_observation
 from dexgrasp_sim.transport.shared_memory import run_folder
 from dexgrasp_sim.transport.telemetry import read_statuses
 
+SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
 SEED, HORIZON, TIMEOUT_S = 6, 4, 120.0
 CONFIG = {"observations": {"state": {"shape": [4]}}, "action_dim": 2, "episode_length": 3}
 
@@ -239,6 +242,22 @@ def test_workers_that_differ_must_add_up():
     spec = PoolSpec("synthetic", {}, ("state",), 2, 5, workers=(WorkerSpec(3), WorkerSpec(1)))
     with pytest.raises(ConfigError, match="num_envs 5 is not the sum 4"):
         spec.layout()
+
+
+def test_a_run_config_names_its_workers():
+    overrides = [
+        "simulators.workers=[{num_envs: 12, threads: 2}, {num_envs: 4, spawn: false}]",
+        "simulators.restarts=7",
+    ]
+    config = load_run_config(SMOKE, overrides)
+    spec = pool_spec(config, None, ("proprio",))
+    assert spec.worker_specs() == (WorkerSpec(12, threads=2), WorkerSpec(4, spawn=False))
+    assert [order["threads"] for order in spec.orders()] == [2, 1]
+    assert spec.restarts == 7
+    for env, worker in ((0, 1), (11, 1), (12, 2), (15, 2)):
+        nodes = train_nodes(SMOKE, overrides=overrides, env_index=env)
+        watching = [index for index, node in enumerate(nodes) if "env_index" in node.parameters]
+        assert watching == [worker], "after the learner come the workers' nodes"
 
 
 def test_restarts_are_counted_per_worker_and_forgotten_after_a_while():

@@ -1,5 +1,7 @@
 """What a learner reads is the same whichever way the tensors come to it."""
 
+import json
+
 import pytest
 import torch
 
@@ -80,6 +82,12 @@ def test_in_place_has_nothing_to_copy():
     assert in_place.out[0]["state"] is slots[0]["state"]
     assert in_place.fetch(actions) is actions
     in_place.publish(0)
+
+
+def test_handles_survive_json():
+    values = ["float32", 3, True, None, b"\x00\xffhandle", [2, 3]]
+    text = json.dumps([carrier._to_json(value) for value in values])
+    assert [carrier._from_json(value) for value in json.loads(text)] == values
 
 
 @needs_gpu

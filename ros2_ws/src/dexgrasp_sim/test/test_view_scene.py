@@ -259,10 +259,10 @@ def test_a_running_training_is_watched_without_touching_it(run):
 
 
 def test_an_environment_that_is_not_there_is_refused(run):
-    with pytest.raises(ConfigError, match="environment 4 is not in 0..3"):
+    with pytest.raises(ConfigError, match=r"environment 4 is not in 0\.\.3"):
         RunSource(run[0], CONFIG, env=4)
 
 
 def test_an_address_that_is_not_ours_is_refused(source):
-    with pytest.raises(ConfigError, match="cannot listen on 203.0.113.1"):
+    with pytest.raises(ConfigError, match=r"cannot listen on 203\.0\.113\.1"):
         Viewer(source, CONFIG, host="203.0.113.1", port=0)

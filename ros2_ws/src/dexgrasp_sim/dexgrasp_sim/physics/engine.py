@@ -104,8 +104,8 @@ class PhysicsEngine(Protocol):
     object_mass: Tensor
     """[N] kg."""
     velocity_lead_s: Tensor
-    """[N, 23] s: the servos' damping over their stiffness. Joint targets that lead by so many times
-    a velocity make the servos, which damp towards rest, damp towards that velocity instead."""
+    """[N, 23] s: the servos' damping over their stiffness. Joint targets that lead by so many
+    times a velocity make the servos, which damp towards rest, damp towards that velocity."""
     diverged: Tensor
     """[N] bool: since its reset the environment's state was once not finite or beyond all bounds.
     The engine has put it in some harmless state, which means nothing: reset it."""

@@ -13,8 +13,8 @@ learner reads it, and nobody waits for anything else. What differs is what happe
 """
 
 import base64
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -82,7 +82,7 @@ class Staged:
         self._slots = slots
         device = torch.device(device)
         stage = {name: torch.zeros_like(t, device=device) for name, t in slots[0].items()}
-        self.out = [stage] * len(slots)
+        self.out: Slots = [stage] * len(slots)
         self._device = device
         is_gpu = device.type == "cuda"
         self._copied = torch.cuda.Event() if is_gpu else None
@@ -178,21 +178,23 @@ def open_ipc_handles(handles: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _handle_of(tensor: Tensor) -> list[Any]:
-    _, arguments = reduce_tensor(tensor)
-    size, stride, offset, dtype = arguments[1], arguments[2], arguments[3], arguments[5]
-    # without the two classes and the gradient flag, which say nothing about where it lies
-    place = [*arguments[6:10], *arguments[11:]]
-    values = [list(size), list(stride), offset, str(dtype).removeprefix("torch."), *place]
-    return [_BASE64 + base64.b64encode(v).decode() if isinstance(v, bytes) else v for v in values]
+    arguments = cast("Any", reduce_tensor(tensor)[1])
+    _, size, stride, offset, _, dtype, *place = arguments
+    name = str(dtype).removeprefix("torch.")
+    return [_to_json(value) for value in (list(size), list(stride), offset, name, *place)]
 
 
 def _open(handle: Sequence[Any]) -> Tensor:
-    size, stride, offset, dtype, *place = [
-        base64.b64decode(value.removeprefix(_BASE64))
-        if isinstance(value, str) and value.startswith(_BASE64)
-        else value
-        for value in handle
-    ]
-    shape = torch.Size(size), tuple(stride), offset
-    storage = torch.storage.TypedStorage, getattr(torch, dtype)
-    return rebuild_cuda_tensor(Tensor, *shape, *storage, *place[:4], False, *place[4:])
+    size, stride, offset, name, *place = (_from_json(value) for value in handle)
+    rebuild: Callable[..., Tensor] = rebuild_cuda_tensor
+    kind = torch.storage.TypedStorage
+    return rebuild(Tensor, torch.Size(size), stride, offset, kind, getattr(torch, name), *place)
+
+
+def _to_json(value: Any) -> Any:
+    return _BASE64 + base64.b64encode(value).decode() if isinstance(value, bytes) else value
+
+
+def _from_json(value: Any) -> Any:
+    is_bytes = isinstance(value, str) and value.startswith(_BASE64)
+    return base64.b64decode(value.removeprefix(_BASE64)) if is_bytes else value

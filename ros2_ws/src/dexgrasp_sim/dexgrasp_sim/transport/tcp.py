@@ -1,9 +1,11 @@
 """The channel of `channel` between two hosts: tensors follow their message as raw bytes.
 
-Over TCP and not torch.distributed: a gloo group is fixed when it forms, so that a simulator host
-that was lost could not come back, and after one time-out no exchange of that group goes on. Here a
-worker is a connection like any other: its end is an error of that worker alone, and bytes go from
-the socket into the slot of the rollout without a copy between.
+Over TCP and not torch.distributed: a gloo group is fixed when it forms, and one receive that takes
+longer than its time-out closes the connection for good ("Application timeout caused pair
+closure", torch 2.13), so that a simulator host that was slow once ended the run. Here a worker is
+a connection like any other: `EnvPool.wait` may be called again after a time-out, the loss of a
+worker is an error of that worker alone, and bytes go from the socket into the slot of the rollout
+without a copy between.
 
 There is no encryption and no password, as in torch.distributed: listen on a network that only
 trusted hosts can reach. What arrives is numbers and JSON; nothing in it is executed.

@@ -69,6 +69,10 @@ class EnvSource:
         self._steps += 1
         self._episodes += int(self._begins.sum())
         self._successes += int(out["episode"][self._begins, _SUCCESS].sum())
+        broken = torch.nonzero(self._env.diverged).squeeze(1)
+        if len(broken):
+            self._env.reset_envs(broken, out)
+            self._begins[broken] = True
 
     @torch.inference_mode()
     def restart(self) -> None:

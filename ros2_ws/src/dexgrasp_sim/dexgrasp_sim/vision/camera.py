@@ -143,7 +143,7 @@ class CameraConfig:
         return stack([u, v], -1), depth  # type: ignore[call-overload]
 
     def sees(self, points: np.ndarray) -> np.ndarray:
-        """Whether points [..., 3] m of the base frame lie in the image and in range, [...] bool."""
+        """[...] bool: whether points [..., 3] m, base frame, are in the image and in range."""
         pixel, depth = self.project(points)
         u, v = pixel[..., 0], pixel[..., 1]
         in_image = (np.abs(2 * u - self.width + 1) <= self.width) & (

@@ -261,9 +261,7 @@ class GraspEnv:
         config = self.config.randomization
         if config.changes_physics:
             generators = [self._generator(env, "physics") for env in ids.tolist()]
-            parameters = draw_physics(
-                config, self.difficulty, generators, self._robot.num_joints
-            )
+            parameters = draw_physics(config, self.difficulty, generators, self._robot.num_joints)
             self.engine.set_parameters(ids, parameters)
 
     def _random_parts(self) -> dict[str, Sensors | ActionDelay | Pushes]:

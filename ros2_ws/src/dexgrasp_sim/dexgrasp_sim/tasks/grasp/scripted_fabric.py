@@ -29,6 +29,8 @@ _CLOSING_M_S, _GRIP_S = 0.25, 0.15
 _HOVER_M = 0.07
 _PALM_CLEARANCE_M = 0.008
 _LEAST_TIP_HEIGHT_M = 0.014
+_LEAD_M = 0.05
+_MISSED_M = 0.03
 _RESTING_M_S, _LEVER_M = 0.05, 0.05
 _FALL_S = 0.4
 _LOST_M, _DRAGGED_M = 0.12, 0.08
@@ -93,7 +95,7 @@ class FabricScriptedPolicy:
         self._opening = torch.full((count,), _WIDEST_OPENING_M)
         self._pinch = torch.zeros(count, 3)
         self._correction = torch.zeros(count, 3)
-        self._grasp = plan(self._objects(), self._reach)
+        self._grasp = plan(self._objects(), self._reach, self.losses)
 
     def act(self) -> Tensor:
         """[N, action_dim] for the environments' present state."""
@@ -132,7 +134,7 @@ class FabricScriptedPolicy:
         """While waiting the grasp is planned anew, and until the descent its place follows."""
         objects, old = self._objects(), self._grasp
         waiting, free = self.phase == Phase.WAIT, self.phase <= Phase.HOVER
-        fresh = plan(objects, self._reach)
+        fresh = plan(objects, self._reach, self.losses)
         self._grasp = Grasp(*(torch.where(waiting, new, kept) for new, kept in zip(fresh, old)))
         tall = height(objects)
         _, center = self._pinches.at(self._grasp.width_m)
@@ -164,7 +166,9 @@ class FabricScriptedPolicy:
         position = self._env.engine.object_position
         way = self._env.goal - position
         share = ((position[:, 2] - self._pinch[:, 2]) / 0.15).clamp(0.0, 1.0)
-        return torch.cat((share[:, None] * way[:, :2], way[:, 2:]), 1)
+        way = torch.cat((share[:, None] * way[:, :2], way[:, 2:]), 1)
+        length = torch.linalg.norm(way, dim=1, keepdim=True)
+        return way * (_LEAD_M / length.clamp_min(_LEAD_M))
 
     def _corrected(self, error: Tensor, dt_s: float) -> Tensor:
         """What is added to the palm's goal against a lasting error [N, 3]."""
@@ -194,12 +198,13 @@ class FabricScriptedPolicy:
         away = torch.linalg.norm(position - hand, dim=1) > _LOST_M
         left = (time_s > _LIFT_S) & (position[:, 2] < self._pinch[:, 2] + _LIFTED_M)
         lost = (phase == Phase.CARRY) & (away | left)
+        missed = (phase == Phase.DESCEND) & (time_s > 1.0) & (distance > _MISSED_M)
         return Progress(
             resting=resting,
             above=(close & resting) | (time_s > 2.0),
             down=(distance < 0.008) | (time_s > 1.0),
             shut=time_s > closing_s,
-            lost=lost | ((phase == Phase.CLOSE) & (moved > _DRAGGED_M)),
+            lost=lost | missed | ((phase == Phase.CLOSE) & (moved > _DRAGGED_M)),
         )
 
     def _advance(self, progress: Progress, dt_s: float) -> None:

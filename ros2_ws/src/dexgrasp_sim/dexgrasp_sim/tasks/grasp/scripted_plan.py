@@ -11,6 +11,7 @@ from dexgrasp_sim.tasks.grasp.scripted_reach import ROLLS_RAD, ReachMap
 _YAWS = 9
 _NEAR_M = 0.005
 """A palm this close to its place counts as being there."""
+_STAY_AWAY_M = 0.01
 _EASY_WIDTH_M, _WIDEST_M = 0.07, 0.128
 _HALF_TURN = math.pi
 _EXACT_YAWS = 2
@@ -57,11 +58,17 @@ def height(objects: Objects) -> Tensor:
     return torch.where(objects.is_round, torch.hypot(x, y) + z, box)
 
 
-def plan(objects: Objects, reach: ReachMap) -> Grasp:
+def plan(objects: Objects, reach: ReachMap, losses: Tensor) -> Grasp:
     """The pinch that costs least among those along the object's sides and at a few yaws between.
 
     Costs count centimetres that the palm stays away, radians off the object's sides, and widths
     that are hard to span.
+
+    Args:
+        objects: What to grasp.
+        reach: Where the palm gets to.
+        losses: [N] int64, failed attempts: with each one being off the sides counts half as much,
+            so that a grasp that fails is not tried again and again.
     """
     rows = torch.arange(len(objects.position))
     upright = objects.rotation[:, 2].abs().argmax(1)
@@ -78,11 +85,12 @@ def plan(objects: Objects, reach: ReachMap) -> Grasp:
     width = torch.where(any_yaw, along, width)
     skew = torch.where(any_yaw, 0.0, skew)
     x, y = (objects.position[:, axis, None].expand_as(yaw) for axis in (0, 1))
-    away = (reach.at(x, y, yaw) - _NEAR_M).clamp_min(0.0) / 0.01
+    away = (reach.at(x, y, yaw) - _NEAR_M).clamp_min(0.0) / _STAY_AWAY_M
     hard = 30.0 * width + (width - _EASY_WIDTH_M).clamp_min(0.0) / 0.02
     hard = hard + (width - _WIDEST_M).clamp_min(0.0) / 0.001
     turned = 0.5 * (torch.tensor(ROLLS_RAD) != 0.0)
-    cost = away + (3.0 * skew + hard)[..., None] + turned
+    patience = 0.5 ** losses.clamp(max=3)[:, None]
+    cost = away + (3.0 * patience * skew + hard)[..., None] + turned
     best = cost.flatten(1).argmin(1)
     column, roll = best // len(ROLLS_RAD), best % len(ROLLS_RAD)
     return Grasp(
