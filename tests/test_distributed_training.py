@@ -191,7 +191,7 @@ def ip(command):
 
 LEARNER = """
 import sys
-from dexgrasp_learner.env_pool import PoolSpec, WorkerTimeout, make_pool
+from dexgrasp_learner.env_pool import PoolSpec, WorkerDied, WorkerTimeout, make_pool
 pool = make_pool(PoolSpec(kind="synthetic", config={}, groups=("state",), horizon=1, num_envs=4,
                           transport="remote", listen=sys.argv[1], timeout_s=3.0))
 pool.start()
@@ -202,7 +202,7 @@ try:
         pool.roll_over()
         if step == 10:
             print("ready", flush=True)
-except WorkerTimeout as error:
+except (WorkerDied, WorkerTimeout) as error:  # the first one if cut in the middle of a slot
     print(error, flush=True)
 finally:
     pool.close()
@@ -221,8 +221,8 @@ def test_a_cut_network_ends_a_learner_and_its_remote_worker(hosts):
         assert learner.stdout.readline() == "ready\n"
         ip(f"-n {hosts[1][0]} link set {hosts[1][1]} down")
         output, _ = learner.communicate(timeout=TIMEOUT_S)
-        assert f"workers [0] at {hosts[1][2]}:" in output
-        assert "have not answered within 3 s" in output
+        assert f"at {hosts[1][2]}:" in output
+        assert "have not answered within 3 s" in output or "connection lost: timed out" in output
         assert learner.returncode == 0
         assert worker.wait(TIMEOUT_S) == 1
     finally:

@@ -198,13 +198,14 @@ class Runner:
     def _may_look_ahead(self) -> bool:
         """Whether nothing may come after this iteration that needs the simulators at rest."""
         training, following = self.config.training, self.tally.iteration + 1
-        return not (
+        (must_rest,) = self.peers.any(
             self._is_over()
             or self.control.paused
             or self.control.save_asked
             or following >= training.iterations
             or following % training.checkpoint_every == 0
         )
+        return not must_rest
 
     def _iterate(self) -> None:
         started_s = self._clock()

@@ -112,17 +112,17 @@ class SharedMemoryPool(Pool):
         """See `EnvPool`."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = [state_path(folder, index) for index in range(self.num_workers)]
-        unsaved = set(range(self.num_workers))
+        unsaved = [ALL]
         while unsaved:
-            for index in unsaved:
-                worker = slice(index, index + 1)
-                self._open_workers().send(Message(MessageType.SAVE), paths, worker)
+            for workers in unsaved:
+                self._open_workers().send(Message(MessageType.SAVE), paths, workers)
             before = len(self.restarts)
             answers = self._collect(self.spec.start_timeout_s, self._newest_slot)
             refusals = [a.payload for a in answers if a.type == MessageType.REFUSED]
             if refusals:
                 raise StateNotSaved("; ".join(str((why or {}).get("text")) for why in refusals))
-            unsaved = {restart.index for restart in self.restarts[before:]}
+            lost = {restart.index for restart in self.restarts[before:]}
+            unsaved = [slice(index, index + 1) for index in lost]
 
     def load_state(self, folder: Path) -> None:
         """See `EnvPool`."""

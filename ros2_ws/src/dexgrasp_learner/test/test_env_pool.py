@@ -242,7 +242,7 @@ def test_an_exit_without_a_word_is_reported(build):
         step(pool, 0)
 
 
-def test_a_hung_worker_is_reported_and_ended(build):
+def test_a_hung_worker_is_reported_and_ended(build, tmp_path):
     pool = build({"fault": "hang", "fault_step": 2, "fault_env": 4}, timeout_s=0.5)
     pool.start()
     step(pool, 0)
@@ -250,7 +250,8 @@ def test_a_hung_worker_is_reported_and_ended(build):
     with pytest.raises(WorkerTimeout, match=r"workers \[1\] .* 0\.5 s.*worker_1\.log"):
         pool.wait(1)
     with pytest.raises(RuntimeError, match="busy"):
-        pool.save_state(Path("unused"))
+        pool.save_state(tmp_path / "unused")
+    assert not [*(tmp_path / "unused").iterdir()]
     assert all(map(is_alive, pids(pool)))
 
 

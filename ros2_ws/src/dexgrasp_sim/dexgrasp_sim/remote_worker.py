@@ -72,6 +72,13 @@ class RemoteSlice:
         row.count(pid=os.getpid(), state=WorkerState.WAITING)
         self.envs = EnvSlice(env, self.layout, self.tensors, row, index)
 
+    def wait(self, channel: TensorChannel) -> Message:
+        """The learner's next order; the time until it comes is counted."""
+        begin_s = time.perf_counter()
+        message = _next_message(channel)
+        self.envs.telemetry.spend(waiting=time.perf_counter() - begin_s)
+        return message
+
     def carry_out(self, channel: TensorChannel, message: Message) -> None:
         """Does what an order says and answers it."""
         order = message.payload or {}
@@ -148,7 +155,7 @@ def serve(learner: str, index: int, timeout_s: float) -> None:
         ready = {"schema_hash": remote.envs.schema_hash}
         channel.send(Message(MessageType.READY, payload=ready))
         try:
-            while (message := _next_message(channel)).type != MessageType.STOP:
+            while (message := remote.wait(channel)).type != MessageType.STOP:
                 remote.carry_out(channel, message)
         finally:
             remote.envs.close()

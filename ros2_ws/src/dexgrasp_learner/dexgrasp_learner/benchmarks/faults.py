@@ -13,6 +13,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=4, help="at least 2")
     parser.add_argument("--groups", type=int, default=1, help="of workers that take turns")
     parser.add_argument("--timeout-s", type=float, default=2.0, help="when a worker hangs")
-    parser.add_argument("--pause-s", type=float, default=2.0, help="longest between two faults")
+    parser.add_argument("--pause-s", type=float, default=5.0, help="longest between two faults")
     parser.add_argument("--limit-s", type=float, default=900.0, help="then the run is given up")
     parser.add_argument("--seed", type=int, default=0)
 
@@ -262,6 +263,6 @@ def _train(
     return invalid, iterations
 
 
-def _longest(seconds: Any) -> float | None:
+def _longest(seconds: Iterable[float]) -> float | None:
     values = [*seconds]
     return round(max(values), 3) if values else None

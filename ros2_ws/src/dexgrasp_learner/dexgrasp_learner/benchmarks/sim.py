@@ -17,17 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mujoco.batch import Batch
 from torch import Tensor
 from tqdm import tqdm
 
 from dexgrasp_learner.benchmarks.grasp_tape import grasp_config, grasp_tape
-from dexgrasp_learner.benchmarks.sim_gymnasium import gymnasium_steps_per_s
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.evaluate import allocate
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.control.decoder import make_decoder
-from dexgrasp_sim.physics.scene import build_models
+from dexgrasp_sim.physics.bare_batch import BareBatch
+from dexgrasp_sim.physics.gymnasium_loop import gymnasium_steps_per_s
 from dexgrasp_sim.robot.kuka_allegro import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
@@ -150,19 +149,12 @@ def _raw_steps_per_s(config: GraspConfig, envs: int) -> float:
     targets = _joint_targets(config, envs)
     env = GraspEnv(config, envs, seed=0, threads=1, groups=SIDES["state"].groups)
     env.reset(allocate(env))
-    robot = load_robot()
-    kinds = build_models(robot, config.table, config.objects, config.physics)
-    models = [kinds[index] for index in env.object_index.tolist()]
-    batch = Batch(models[0], nsim=envs, nthread=1)
-    batch.set_models(models)
-    batch.state[:] = env.engine.state_dict()["state"].numpy()
+    state = env.engine.state_dict()["state"]
+    batch = BareBatch(config, env.object_index.tolist(), state, threads=1)
     env.close()
-    control = batch.bind("ctrl")
-    columns = [models[0].actuator(name).id for name in robot.joint_names]
     started_s = time.perf_counter()
     for target in targets.numpy():
-        control[:, columns] = target
-        batch.step(nstep=config.physics_steps)
+        batch.step(target)
     return len(targets) * envs / (time.perf_counter() - started_s)
 
 

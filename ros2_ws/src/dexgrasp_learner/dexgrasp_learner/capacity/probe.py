@@ -13,6 +13,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -41,6 +42,7 @@ _SIGNS = ("alloc", "MemoryError", "ut of memory", "start new thread")
 """How torch, numpy, C++ and CUDA call it."""
 _START_TIMEOUT_S = 120.0
 _EXIT_TIMEOUT_S = 5.0
+_LOOK_S = 1e-3
 
 Role = Literal["simulator", "learner", "data_parallel", "split", "worker"]
 
@@ -82,7 +84,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Memory in bytes: of the process before it held anything, and its peak above that."""
+    """Memory in bytes: resident before anything was held, and the peak of what came on top."""
 
     base: int
     peak: int
@@ -98,11 +100,19 @@ def hold(probe: Probe) -> Footprint:
     config = TypeAdapter(RunConfig).validate_python(probe.config)
     if probe.role == "split":
         probe = replace(probe, run_id=f"capacity-{secrets.token_hex(4)}")
-    base, untouched = _private_bytes("VmRSS"), _untouched_bytes()
+    base = _status_bytes("VmRSS") - _status_bytes("RssFile") - _status_bytes("RssShmem")
     if probe.budget_bytes is not None:
         # the rollout of separate simulators is shared memory, which no limit of a process counts
         shared = _pool_spec(probe, config).layout().nbytes if probe.role == "split" else 0
         limit_memory(probe.budget_bytes - shared)
+    with CommittedPeak() as peak:
+        _hold_as(probe, config)
+    if probe.device == "cuda":
+        return Footprint(_cuda_context_bytes(), torch.cuda.max_memory_allocated())
+    return Footprint(base, peak.bytes)
+
+
+def _hold_as(probe: Probe, config: RunConfig) -> None:
     if probe.role == "worker":
         start, stop = split_envs(probe.envs, probe.simulators)[probe.index]
         with _extra_memory(probe, stop - start):
@@ -114,11 +124,6 @@ def hold(probe: Probe) -> Footprint:
         _learn(probe, config)
     else:
         _run(probe, config)
-    if probe.device == "cuda":
-        return Footprint(_cuda_context_bytes(), torch.cuda.max_memory_allocated())
-    # a limit counts what is reserved and never touched, too
-    peak = _private_bytes("VmHWM") + max(0, _untouched_bytes() - untouched)
-    return Footprint(base, peak - base)
 
 
 def limit_memory(budget_bytes: int) -> None:
@@ -309,13 +314,29 @@ def command(probe: Probe) -> list[str]:
     return [sys.executable, "-m", "dexgrasp_learner.capacity.probe", json.dumps(to_dict(probe))]
 
 
-def _private_bytes(name: str) -> int:
-    """Resident memory of this process alone, now (VmRSS) or at its peak (VmHWM)."""
-    return _status_bytes(name) - _status_bytes("RssFile") - _status_bytes("RssShmem")
+class CommittedPeak:
+    """The most private memory that this process was given on top of what it had, touched or not.
 
+    That is what RLIMIT_DATA counts; the kernel keeps no peak of it, so a thread looks at it.
+    """
 
-def _untouched_bytes() -> int:
-    return _status_bytes("VmData") - _status_bytes("RssAnon")
+    def __enter__(self) -> "CommittedPeak":
+        """Starts looking."""
+        self.bytes = 0
+        self._before = _status_bytes("VmData")
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Stops looking."""
+        self._over.set()
+        self._thread.join(_EXIT_TIMEOUT_S)
+
+    def _look(self) -> None:
+        while not self._over.wait(_LOOK_S):
+            self.bytes = max(self.bytes, _status_bytes("VmData") - self._before)
 
 
 def _status_bytes(name: str) -> int:

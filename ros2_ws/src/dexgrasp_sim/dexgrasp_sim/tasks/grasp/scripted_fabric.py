@@ -20,7 +20,7 @@ from dexgrasp_sim.tasks.grasp.scripted_pinch import PALM_PITCH_RAD, find_pinches
 from dexgrasp_sim.tasks.grasp.scripted_plan import Grasp, Objects, height, plan
 from dexgrasp_sim.tasks.grasp.scripted_reach import explore
 
-_MARGIN_M, _WIDEST_OPENING_M = 0.03, 0.14
+_MARGIN_M, _WIDEST_OPENING_M = 0.04, 0.14
 """The open hand is wider than the object by the former, up to the latter."""
 _SQUEEZE_M, _SQUEEZE_PER_WIDTH = 0.02, 0.33
 """The shut hand's goal is narrower than the object by this and by this share of its width. Small

@@ -11,7 +11,7 @@ from dexgrasp_sim.tasks.grasp.scripted_reach import ROLLS_RAD, ReachMap
 _YAWS = 9
 _NEAR_M = 0.005
 """A palm this close to its place counts as being there."""
-_STAY_AWAY_M = 0.01
+_STAY_AWAY_M = 0.005
 _EASY_WIDTH_M, _WIDEST_M = 0.07, 0.128
 _HALF_TURN = math.pi
 _EXACT_YAWS = 2

@@ -79,9 +79,7 @@ class Sensors:
         _take(self._object, pose, begun, again)
         self._expose()
 
-    def delay_images(
-        self, out: Mapping[str, Tensor], begun: Tensor, again: bool = False
-    ) -> None:
+    def delay_images(self, out: Mapping[str, Tensor], begun: Tensor, again: bool = False) -> None:
         """Puts fresh images [N, ...] in store and the due ones in their place."""
         for name, line in self._images.items():
             _take(line, out[name], begun, again)

@@ -1,11 +1,11 @@
-"""The benchmark's peer: Gymnasium's vectorised loop over single MuJoCo environments."""
+"""A benchmark's peer: Gymnasium's vectorised loop over single MuJoCo environments."""
 
 import importlib
 import importlib.util
 import math
 import os
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import mujoco
 import numpy as np
@@ -13,16 +13,14 @@ from torch import Tensor
 
 from dexgrasp_sim.physics.scene import build_models
 from dexgrasp_sim.robot.kuka_allegro import load_robot
-
-if TYPE_CHECKING:
-    from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 _ENVS = 8
 """The cost of this loop per environment does not fall with their number."""
 
 
 def gymnasium_steps_per_s(
-    config: "GraspConfig", targets: Tensor, image: tuple[int, int] | None = None
+    config: GraspConfig, targets: Tensor, image: tuple[int, int] | None = None
 ) -> float | None:
     """Control steps per second of Gymnasium's `SyncVectorEnv`.
 
@@ -57,7 +55,7 @@ def gymnasium_steps_per_s(
         envs.close()
 
 
-def _environment_class(config: "GraspConfig", image: tuple[int, int] | None) -> Any:
+def _environment_class(config: GraspConfig, image: tuple[int, int] | None) -> Any:
     base = importlib.import_module("gymnasium.envs.mujoco").MujocoEnv
     box = importlib.import_module("gymnasium.spaces").Box
     robot = load_robot()
@@ -104,7 +102,7 @@ def _environment_class(config: "GraspConfig", image: tuple[int, int] | None) -> 
     return Environment
 
 
-def _camera_config(config: "GraspConfig") -> dict[str, Any]:
+def _camera_config(config: GraspConfig) -> dict[str, Any]:
     """The task's camera as MuJoCo's free camera, which turns about the point it looks at."""
     forward = config.camera.rotation_ros[:, 2]
     return {
