@@ -46,7 +46,7 @@ class Peers:
     size = 1
 
     def average_(self, tensors: Sequence[Tensor]) -> None:
-        """Replaces floating-point tensors, of one device and type, by their mean over all ranks."""
+        """Replaces float tensors, all of one device and type, by their mean over all ranks."""
 
     def broadcast_(self, tensors: Sequence[Tensor], source: int = 0) -> None:
         """Replaces tensors by those of one rank."""

@@ -26,17 +26,25 @@ _SQUEEZE_M, _SQUEEZE_PER_WIDTH = 0.02, 0.33
 """The shut hand's goal is narrower than the object by this and by this share of its width. Small
 objects escape when pressed harder, large ones fall when pressed less."""
 _CLOSING_M_S, _GRIP_S = 0.25, 0.15
+"""How fast the goal of the fingers shuts, and how long they press before the object is lifted."""
 _HOVER_M = 0.07
 _PALM_CLEARANCE_M = 0.008
 _LEAST_TIP_HEIGHT_M = 0.014
+"""Of the tips' centres above the table."""
 _LEAD_M = 0.05
-_MISSED_M = 0.03
+"""How far ahead of the palm its goal is while it carries: nearer, and the fabric goes slower."""
+_BESIDE_M, _ABOVE_M, _HOVER_S = 0.015, 0.03, 2.0
+_DOWN_M, _DESCENT_S, _MISSED_M = 0.008, 1.0, 0.03
+"""A descent ends at its place or after its time; further away the grasp has missed."""
 _RESTING_M_S, _LEVER_M = 0.05, 0.05
+"""Speed below which objects rest; turning counts as the speed at this lever."""
 _FALL_S = 0.4
+"""Objects that are dropped rest nowhere before."""
 _LOST_M, _DRAGGED_M = 0.12, 0.08
 _LIFT_S, _LIFTED_M = 0.7, 0.05
-_CORRECTION, _CORRECTED_M, _MOST_CORRECTION_M = 3.0, 0.05, 0.04
-"""The palm's goal moves against the error at this rate per second, where that is small."""
+_STRAIGHT_UP_M = 0.15
+_CORRECTION_PER_S, _CORRECTED_M, _MOST_CORRECTION_M = 3.0, 0.05, 0.04
+"""The palm's goal moves against the error at this rate, where that is small."""
 
 
 class Phase(IntEnum):
@@ -165,7 +173,7 @@ class FabricScriptedPolicy:
         """The way [N, 3] from the object to the goal, straight up at first."""
         position = self._env.engine.object_position
         way = self._env.goal - position
-        share = ((position[:, 2] - self._pinch[:, 2]) / 0.15).clamp(0.0, 1.0)
+        share = ((position[:, 2] - self._pinch[:, 2]) / _STRAIGHT_UP_M).clamp(0.0, 1.0)
         way = torch.cat((share[:, None] * way[:, :2], way[:, 2:]), 1)
         length = torch.linalg.norm(way, dim=1, keepdim=True)
         return way * (_LEAD_M / length.clamp_min(_LEAD_M))
@@ -175,7 +183,7 @@ class FabricScriptedPolicy:
         phase = self.phase
         near = torch.linalg.norm(error, dim=1) < _CORRECTED_M
         acts = ((phase == Phase.HOVER) | (phase == Phase.DESCEND)) & near
-        change = torch.where(acts[:, None], -_CORRECTION * dt_s * error, 0.0)
+        change = torch.where(acts[:, None], -_CORRECTION_PER_S * dt_s * error, 0.0)
         summed = (self._correction + change).clamp(-_MOST_CORRECTION_M, _MOST_CORRECTION_M)
         kept = (phase != Phase.WAIT) & (phase != Phase.CARRY)
         self._correction = torch.where(kept[:, None], summed, 0.0)
@@ -190,7 +198,7 @@ class FabricScriptedPolicy:
         resting = (speed < _RESTING_M_S) & fallen
         distance = torch.linalg.norm(error, dim=1)
         aside = torch.linalg.norm(error[:, :2], dim=1)
-        close = (aside < 0.015) & (error[:, 2].abs() < 0.03)
+        close = (aside < _BESIDE_M) & (error[:, 2].abs() < _ABOVE_M)
         closing_s = (_MARGIN_M + _SQUEEZE_M + _SQUEEZE_PER_WIDTH * self._grasp.width_m) / (
             _CLOSING_M_S
         ) + _GRIP_S
@@ -198,11 +206,11 @@ class FabricScriptedPolicy:
         away = torch.linalg.norm(position - hand, dim=1) > _LOST_M
         left = (time_s > _LIFT_S) & (position[:, 2] < self._pinch[:, 2] + _LIFTED_M)
         lost = (phase == Phase.CARRY) & (away | left)
-        missed = (phase == Phase.DESCEND) & (time_s > 1.0) & (distance > _MISSED_M)
+        missed = (phase == Phase.DESCEND) & (time_s > _DESCENT_S) & (distance > _MISSED_M)
         return Progress(
             resting=resting,
-            above=(close & resting) | (time_s > 2.0),
-            down=(distance < 0.008) | (time_s > 1.0),
+            above=(close & resting) | (time_s > _HOVER_S),
+            down=(distance < _DOWN_M) | (time_s > _DESCENT_S),
             shut=time_s > closing_s,
             lost=lost | missed | ((phase == Phase.CLOSE) & (moved > _DRAGGED_M)),
         )

@@ -9,13 +9,19 @@ from torch import Tensor
 from dexgrasp_sim.tasks.grasp.scripted_reach import ROLLS_RAD, ReachMap
 
 _YAWS = 9
+"""Candidates over the palm's range, besides the object's own sides."""
 _NEAR_M = 0.005
 """A palm this close to its place counts as being there."""
-_STAY_AWAY_M = 0.005
-_EASY_WIDTH_M, _WIDEST_M = 0.07, 0.128
+_AWAY_COST_PER_M = 200.0
+_SKEW_COST_PER_RAD = 3.0
+_WIDTH_COST_PER_M = 30.0
+_WIDE_M, _WIDE_COST_PER_M = 0.07, 50.0
+_WIDEST_M, _TOO_WIDE_COST_PER_M = 0.128, 1000.0
+"""The open hand leaves no room for objects that are wider."""
+_ROLL_COST = 0.5
+_TRIES = 3
+"""After so many losses the plan changes no more."""
 _HALF_TURN = math.pi
-_EXACT_YAWS = 2
-"""Candidates along the object's own axes."""
 
 
 class Objects(NamedTuple):
@@ -61,8 +67,7 @@ def height(objects: Objects) -> Tensor:
 def plan(objects: Objects, reach: ReachMap, losses: Tensor) -> Grasp:
     """The pinch that costs least among those along the object's sides and at a few yaws between.
 
-    Costs count centimetres that the palm stays away, radians off the object's sides, and widths
-    that are hard to span.
+    Costs count how far the palm stays away, radians off the object's sides, and width.
 
     Args:
         objects: What to grasp.
@@ -85,12 +90,15 @@ def plan(objects: Objects, reach: ReachMap, losses: Tensor) -> Grasp:
     width = torch.where(any_yaw, along, width)
     skew = torch.where(any_yaw, 0.0, skew)
     x, y = (objects.position[:, axis, None].expand_as(yaw) for axis in (0, 1))
-    away = (reach.at(x, y, yaw) - _NEAR_M).clamp_min(0.0) / _STAY_AWAY_M
-    hard = 30.0 * width + (width - _EASY_WIDTH_M).clamp_min(0.0) / 0.02
-    hard = hard + (width - _WIDEST_M).clamp_min(0.0) / 0.001
-    turned = 0.5 * (torch.tensor(ROLLS_RAD) != 0.0)
-    patience = 0.5 ** losses.clamp(max=3)[:, None]
-    cost = away + (3.0 * patience * skew + hard)[..., None] + turned
+    away = _AWAY_COST_PER_M * (reach.at(x, y, yaw) - _NEAR_M).clamp_min(0.0)
+    wide = (
+        _WIDTH_COST_PER_M * width
+        + _WIDE_COST_PER_M * (width - _WIDE_M).clamp_min(0.0)
+        + _TOO_WIDE_COST_PER_M * (width - _WIDEST_M).clamp_min(0.0)
+    )
+    patience = 0.5 ** losses.clamp(max=_TRIES)[:, None]
+    turned = _ROLL_COST * (torch.tensor(ROLLS_RAD) != 0.0)
+    cost = away + (_SKEW_COST_PER_RAD * patience * skew + wide)[..., None] + turned
     best = cost.flatten(1).argmin(1)
     column, roll = best // len(ROLLS_RAD), best % len(ROLLS_RAD)
     return Grasp(
