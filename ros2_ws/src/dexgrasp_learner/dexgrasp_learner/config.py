@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from dexgrasp_learner.algorithms.config import DistillationConfig, PpoConfig
 from dexgrasp_learner.curriculum import AdrConfig
 from dexgrasp_learner.networks.config import NetworkConfig
-from dexgrasp_learner.pool_spec import WorkerSpec
+from dexgrasp_learner.pool.pool_spec import WorkerSpec
 from dexgrasp_sim.config import STRICT, load_config
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dexgrasp_learner.assembly import Algorithm
 from dexgrasp_learner.collector import Collector
-from dexgrasp_learner.env_pool import EnvPool
+from dexgrasp_learner.pool.env_pool import EnvPool
 from dexgrasp_learner.rollout import Rollout
 from dexgrasp_learner.stopwatch import Stopwatch
 

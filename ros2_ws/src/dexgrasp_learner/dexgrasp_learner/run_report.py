@@ -9,10 +9,10 @@ from torch import Tensor
 
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.curriculum import AdrController
-from dexgrasp_learner.env_pool import EnvPool
 from dexgrasp_learner.episode_statistics import EpisodeStatistics
 from dexgrasp_learner.learning import Collected
 from dexgrasp_learner.metrics import MetricsWriter, Progress
+from dexgrasp_learner.pool.env_pool import EnvPool
 from dexgrasp_learner.run_control import RunControl, RunState, RunSummary
 from dexgrasp_learner.stage_times import ROLLOUT_STAGES, IterationTimes, rounded
 from dexgrasp_learner.stopwatch import Stopwatch

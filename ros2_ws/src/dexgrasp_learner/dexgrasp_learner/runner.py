@@ -20,10 +20,10 @@ from dexgrasp_learner.collector import Collector
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.console import warn
 from dexgrasp_learner.curriculum import AdrController
-from dexgrasp_learner.env_pool import EnvPool, WorkerTimeout, make_pool
 from dexgrasp_learner.episode_statistics import EpisodeStatistics
 from dexgrasp_learner.evaluate import evaluate_actor
 from dexgrasp_learner.learning import Learning, OverlappedLearning
+from dexgrasp_learner.pool.env_pool import EnvPool, WorkerTimeout, make_pool
 from dexgrasp_learner.rollout import Rollout
 from dexgrasp_learner.run_control import RunControl, RunState, RunSummary
 from dexgrasp_learner.run_report import RunReport, Tally

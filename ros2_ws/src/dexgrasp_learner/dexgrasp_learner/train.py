@@ -83,7 +83,7 @@ def supervise(
     """
     from dexgrasp_learner.algorithms.ppo import NonFiniteLoss
     from dexgrasp_learner.distributed import PeerLost, Peers, PeersDiffer, connect_peers
-    from dexgrasp_learner.env_pool import WorkerDied, WorkerTimeout
+    from dexgrasp_learner.pool.env_pool import WorkerDied, WorkerTimeout
     from dexgrasp_learner.run_control import RunControl
     from dexgrasp_learner.stage_times import time_table
 

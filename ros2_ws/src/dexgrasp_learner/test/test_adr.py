@@ -5,7 +5,7 @@ import torch
 
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.curriculum import AdrConfig, AdrController
-from dexgrasp_learner.env_pool import PoolSpec, make_pool
+from dexgrasp_learner.pool.env_pool import PoolSpec, make_pool
 from dexgrasp_learner.runner import Runner, build_ppo
 from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.vec_env import EPISODE_FIELDS

@@ -24,12 +24,12 @@ from tqdm import tqdm
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.collector import Collector
-from dexgrasp_learner.env_pool import PoolSpec
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
-from dexgrasp_learner.restarts import Restart
+from dexgrasp_learner.pool.env_pool import PoolSpec
+from dexgrasp_learner.pool.restarts import Restart
+from dexgrasp_learner.pool.shared_memory_pool import SharedMemoryPool
 from dexgrasp_learner.rollout import Rollout
-from dexgrasp_learner.shared_memory_pool import SharedMemoryPool
 from dexgrasp_sim.transport.shared_memory import run_folder
 from dexgrasp_sim.transport.telemetry import read_statuses
 

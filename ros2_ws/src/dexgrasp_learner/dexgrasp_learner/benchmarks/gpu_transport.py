@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from dexgrasp_learner.benchmarks.transport import make_payloads, spread
 from dexgrasp_learner.benchmarks.transport_peers import ACTION_DIM, Payload
-from dexgrasp_learner.pool_spec import PoolSpec
-from dexgrasp_learner.shared_memory_pool import SharedMemoryPool
+from dexgrasp_learner.pool.pool_spec import PoolSpec
+from dexgrasp_learner.pool.shared_memory_pool import SharedMemoryPool
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.synthetic_env import expected_observation
 from dexgrasp_sim.transport.carrier import CarrierName

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dexgrasp_sim
 from dexgrasp_learner.console import warn
-from dexgrasp_learner.pool_spec import WorkerSpec
+from dexgrasp_learner.pool.pool_spec import WorkerSpec
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.transport.channel import TRANSFER_TIMEOUT_S, Channel, ChannelClosed, Listener
 from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError

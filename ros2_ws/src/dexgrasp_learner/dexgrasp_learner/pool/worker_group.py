@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dexgrasp_learner.pool_spec import WorkerSpec
-from dexgrasp_learner.worker_process import WorkerDied, WorkerProcess
+from dexgrasp_learner.pool.pool_spec import WorkerSpec
+from dexgrasp_learner.pool.worker_process import WorkerDied, WorkerProcess
 from dexgrasp_sim.transport.channel import ready_channels
 from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError, require
 

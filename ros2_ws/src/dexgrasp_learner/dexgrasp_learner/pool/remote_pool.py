@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from dexgrasp_learner.in_process_pool import Pool, private_tensors
 from dexgrasp_learner.metrics import warn
-from dexgrasp_learner.pool_spec import PoolSpec
-from dexgrasp_learner.worker_group import ALL, WorkerTimeout
-from dexgrasp_learner.worker_process import WorkerDied
+from dexgrasp_learner.pool.in_process_pool import Pool, private_tensors
+from dexgrasp_learner.pool.pool_spec import PoolSpec
+from dexgrasp_learner.pool.worker_group import ALL, WorkerTimeout
+from dexgrasp_learner.pool.worker_process import WorkerDied
 from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.env_slice import state_path
 from dexgrasp_sim.transport.channel import ChannelClosed, ready_channels

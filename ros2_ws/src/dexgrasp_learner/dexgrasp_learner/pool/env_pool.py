@@ -6,13 +6,13 @@ from typing import Protocol
 
 from torch import Tensor
 
-from dexgrasp_learner.in_process_pool import InProcessPool
-from dexgrasp_learner.pool_spec import PoolSpec, WorkerSpec
-from dexgrasp_learner.remote_pool import RemotePool
-from dexgrasp_learner.restarts import Restart
-from dexgrasp_learner.shared_memory_pool import SharedMemoryPool, StateNotSaved
-from dexgrasp_learner.worker_group import ALL, WorkerTimeout
-from dexgrasp_learner.worker_process import WorkerDied
+from dexgrasp_learner.pool.in_process_pool import InProcessPool
+from dexgrasp_learner.pool.pool_spec import PoolSpec, WorkerSpec
+from dexgrasp_learner.pool.remote_pool import RemotePool
+from dexgrasp_learner.pool.restarts import Restart
+from dexgrasp_learner.pool.shared_memory_pool import SharedMemoryPool, StateNotSaved
+from dexgrasp_learner.pool.worker_group import ALL, WorkerTimeout
+from dexgrasp_learner.pool.worker_process import WorkerDied
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.transport.layout import RunLayout
 

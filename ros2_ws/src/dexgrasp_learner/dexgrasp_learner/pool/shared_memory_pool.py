@@ -11,11 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from dexgrasp_learner.console import warn
-from dexgrasp_learner.in_process_pool import Pool
-from dexgrasp_learner.pool_spec import PoolSpec
-from dexgrasp_learner.restarts import Restart, RestartBudget
-from dexgrasp_learner.worker_group import ALL, Deadline, WorkerGroup, WorkerTimeout
-from dexgrasp_learner.worker_process import WorkerDied
+from dexgrasp_learner.pool.in_process_pool import Pool
+from dexgrasp_learner.pool.pool_spec import PoolSpec
+from dexgrasp_learner.pool.restarts import Restart, RestartBudget
+from dexgrasp_learner.pool.worker_group import ALL, Deadline, WorkerGroup, WorkerTimeout
+from dexgrasp_learner.pool.worker_process import WorkerDied
 from dexgrasp_sim.env_slice import state_path
 from dexgrasp_sim.transport.carrier import PinnedMemory, ipc_handles
 from dexgrasp_sim.transport.protocol import Message, MessageType
