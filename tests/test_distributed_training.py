@@ -191,7 +191,10 @@ def ip(command):
 
 LEARNER = """
 import sys
-from dexgrasp_learner.pool.env_pool import PoolSpec, WorkerDied, WorkerTimeout, make_pool
+from dexgrasp_learner.pool.env_pool import make_pool
+from dexgrasp_learner.pool.pool_spec import PoolSpec
+from dexgrasp_learner.pool.worker_group import WorkerTimeout
+from dexgrasp_learner.pool.worker_process import WorkerDied
 pool = make_pool(PoolSpec(kind="synthetic", config={}, groups=("state",), horizon=1, num_envs=4,
                           transport="remote", listen=sys.argv[1], timeout_s=3.0))
 pool.start()

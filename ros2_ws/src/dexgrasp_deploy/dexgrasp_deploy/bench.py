@@ -13,6 +13,7 @@ BENCHMARKS = {
     "learner": "dexgrasp_learner.benchmarks.learner",
     "pipeline": "dexgrasp_learner.benchmarks.pipeline",
     "rollout": "dexgrasp_learner.benchmarks.rollout",
+    "scripted": "dexgrasp_learner.benchmarks.scripted",
     "sim": "dexgrasp_learner.benchmarks.sim",
     "transport": "dexgrasp_learner.benchmarks.transport",
 }

@@ -58,9 +58,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> dict[str, Any]:
+    from dexgrasp_learner.assembly import build_ppo
     from dexgrasp_learner.config import load_run_config
     from dexgrasp_learner.run_folder import create_run_folder
-    from dexgrasp_learner.runner import Runner, build_ppo
+    from dexgrasp_learner.runner import Runner
 
     limit = f"training.max_minutes={args.minutes}"
     config = load_run_config(args.config, [limit, *args.overrides])

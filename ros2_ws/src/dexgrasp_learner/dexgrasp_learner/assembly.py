@@ -10,7 +10,7 @@ from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.distributed import Peers
 from dexgrasp_learner.networks.policy import Actor, build_actor, build_critic
-from dexgrasp_learner.pool.env_pool import PoolSpec
+from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.rollout import Rollout
 from dexgrasp_sim.config import ConfigError, to_dict
 from dexgrasp_sim.tasks.grasp.observations import all_specs

@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(teacher_path: Path, config: "RunConfig", peers: "Peers") -> "Distillation":
+    from dexgrasp_learner.assembly import build_distillation
     from dexgrasp_learner.checkpoint import load_actor
-    from dexgrasp_learner.runner import build_distillation
 
     teacher, teacher_config, _ = load_actor(teacher_path)
     if teacher_config.task.action != config.task.action:

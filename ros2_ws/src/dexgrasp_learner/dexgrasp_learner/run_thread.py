@@ -4,9 +4,10 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+from dexgrasp_learner.assembly import build_ppo
 from dexgrasp_learner.config import RunConfig
-from dexgrasp_learner.run_control import RunControl, RunState
-from dexgrasp_learner.runner import Runner, RunSummary, build_ppo
+from dexgrasp_learner.run_control import RunControl, RunState, RunSummary
+from dexgrasp_learner.runner import Runner
 
 
 class RunThread(threading.Thread):

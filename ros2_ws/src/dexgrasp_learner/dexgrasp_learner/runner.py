@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dexgrasp_learner.assembly import Algorithm, build_distillation, build_ppo, pool_spec
+from dexgrasp_learner.assembly import Algorithm, pool_spec
 from dexgrasp_learner.cell import agree_on_checkpoint, gathered, weights
 from dexgrasp_learner.checkpoint import (
     check_resumable,
@@ -23,13 +23,12 @@ from dexgrasp_learner.curriculum import AdrController
 from dexgrasp_learner.episode_statistics import EpisodeStatistics
 from dexgrasp_learner.evaluate import evaluate_actor
 from dexgrasp_learner.learning import Learning, OverlappedLearning
-from dexgrasp_learner.pool.env_pool import EnvPool, WorkerTimeout, make_pool
+from dexgrasp_learner.pool.env_pool import EnvPool, make_pool
+from dexgrasp_learner.pool.worker_group import WorkerTimeout
 from dexgrasp_learner.rollout import Rollout
 from dexgrasp_learner.run_control import RunControl, RunState, RunSummary
 from dexgrasp_learner.run_report import RunReport, Tally
 from dexgrasp_sim.config import to_dict
-
-__all__ = ["Algorithm", "RunSummary", "Runner", "build_distillation", "build_ppo", "pool_spec"]
 
 _PAUSE_POLL_S = 0.2
 EVALUATION_SEED = 1_000_003
@@ -53,7 +52,7 @@ class Runner:
 
         Args:
             config: The run.
-            algorithm: What learns; see `build_ppo` and `build_distillation`.
+            algorithm: What learns; see `assembly`.
             folder: The run folder; made by `create_run_folder`.
             control: How others steer the run.
             show_progress: Whether a progress bar goes to stderr.

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from dexgrasp_sim.config import ConfigError
 
 if TYPE_CHECKING:
+    from dexgrasp_learner.assembly import Algorithm
     from dexgrasp_learner.config import RunConfig
     from dexgrasp_learner.distributed import Peers
-    from dexgrasp_learner.run_control import RunControl
-    from dexgrasp_learner.runner import Algorithm, RunSummary
+    from dexgrasp_learner.run_control import RunControl, RunSummary
 
 INTERRUPTED = 130
 
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains; 0 when done, 1 when something was lost or the loss broke, 130 after Ctrl-C."""
-    from dexgrasp_learner.runner import build_ppo
+    from dexgrasp_learner.assembly import build_ppo
 
     return supervise(args, build_ppo)
 
@@ -81,9 +81,10 @@ def supervise(
     Returns:
         The exit code.
     """
-    from dexgrasp_learner.algorithms.ppo import NonFiniteLoss
+    from dexgrasp_learner.algorithms.guards import NonFiniteLoss
     from dexgrasp_learner.distributed import PeerLost, Peers, PeersDiffer, connect_peers
-    from dexgrasp_learner.pool.env_pool import WorkerDied, WorkerTimeout
+    from dexgrasp_learner.pool.worker_group import WorkerTimeout
+    from dexgrasp_learner.pool.worker_process import WorkerDied
     from dexgrasp_learner.run_control import RunControl
     from dexgrasp_learner.stage_times import time_table
 

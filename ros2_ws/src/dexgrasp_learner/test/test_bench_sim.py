@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from dexgrasp_learner.benchmarks import sim
+from dexgrasp_learner.benchmarks import scripted, sim
 from dexgrasp_learner.benchmarks.grasp_tape import grasp_config, grasp_tape
 from dexgrasp_learner.evaluate import allocate
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
@@ -54,3 +54,12 @@ def test_the_recorded_targets_are_those_of_the_task():
         env.step(action.expand(2, -1), out)
         torch.testing.assert_close(env.decoder.target, target)
     env.close()
+
+
+def test_the_scripted_teacher_is_measured_per_start_and_set():
+    parser = argparse.ArgumentParser()
+    scripted.add_arguments(parser)
+    texts = ["--config", str(PAPER), "--objects", "cube_box", "--episodes", "1"]
+    _, figures = scripted.measure(parser.parse_args(texts))
+    assert set(figures) == {"spawn_center_cube_box", "whole_spawn_cube_box"}
+    assert figures["spawn_center_cube_box"]["success_rate"] == 1.0

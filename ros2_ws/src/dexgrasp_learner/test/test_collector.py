@@ -3,12 +3,14 @@
 import pytest
 import torch
 
-from dexgrasp_learner.algorithms.ppo import Ppo, PpoConfig
+from dexgrasp_learner.algorithms.config import PpoConfig
+from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.collector import Collector
 from dexgrasp_learner.config import SimulatorsConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
-from dexgrasp_learner.pool.env_pool import PoolSpec, make_pool
+from dexgrasp_learner.pool.env_pool import make_pool
+from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.rollout import Rollout
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.synthetic_env import expected_observation

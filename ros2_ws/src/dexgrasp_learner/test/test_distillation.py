@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dexgrasp_learner.algorithms.distillation import Distillation, DistillationConfig
-from dexgrasp_learner.algorithms.ppo import NonFiniteLoss
+from dexgrasp_learner.algorithms.config import DistillationConfig
+from dexgrasp_learner.algorithms.distillation import Distillation
+from dexgrasp_learner.algorithms.guards import NonFiniteLoss
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor
 from dexgrasp_learner.rollout import Rollout

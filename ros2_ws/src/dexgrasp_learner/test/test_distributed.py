@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dexgrasp_learner.algorithms.ppo import Ppo, PpoConfig
+from dexgrasp_learner.algorithms.config import PpoConfig
+from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.cell import gathered
 from dexgrasp_learner.curriculum import AdrConfig, AdrController
 from dexgrasp_learner.distributed import VARIABLES, Peers, PeersDiffer, connect_peers

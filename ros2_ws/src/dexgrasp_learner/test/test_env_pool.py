@@ -10,7 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dexgrasp_learner.pool.env_pool import PoolSpec, WorkerDied, WorkerTimeout, make_pool
+from dexgrasp_learner.pool.env_pool import make_pool
+from dexgrasp_learner.pool.pool_spec import PoolSpec
+from dexgrasp_learner.pool.worker_group import WorkerTimeout
+from dexgrasp_learner.pool.worker_process import WorkerDied
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.synthetic_env import expected_observation
 from dexgrasp_sim.transport import shared_memory

@@ -45,7 +45,8 @@ def run_id():
 
 LEARNER = """
 import os, sys, time
-from dexgrasp_learner.pool.env_pool import PoolSpec, make_pool
+from dexgrasp_learner.pool.env_pool import make_pool
+from dexgrasp_learner.pool.pool_spec import PoolSpec
 pool = make_pool(PoolSpec(kind="synthetic", config={config}, groups=("state",), horizon=2,
                           num_envs=4, num_workers=2, run_id=sys.argv[1]))
 pool.start()

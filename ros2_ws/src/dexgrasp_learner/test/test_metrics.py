@@ -8,7 +8,8 @@ from contextlib import closing
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dexgrasp_learner.metrics import MetricsWriter, Progress, warn
+from dexgrasp_learner.console import warn
+from dexgrasp_learner.metrics import MetricsWriter, Progress
 
 
 def read_lines(folder):

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dexgrasp_learner.algorithms.ppo import NonFiniteLoss, Ppo, PpoConfig
+from dexgrasp_learner.algorithms.config import PpoConfig
+from dexgrasp_learner.algorithms.guards import NonFiniteLoss
+from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.rollout import Rollout

@@ -2,7 +2,8 @@
 
 import torch
 
-from dexgrasp_learner.algorithms.ppo import Ppo, PpoConfig
+from dexgrasp_learner.algorithms.config import PpoConfig
+from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor, build_critic
 from dexgrasp_learner.rollout import Rollout

@@ -9,7 +9,8 @@ from rsl_rl.models import MLPModel, RNNModel
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from dexgrasp_learner.algorithms.ppo import Ppo, PpoConfig
+from dexgrasp_learner.algorithms.config import PpoConfig
+from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.benchmarks.learner_rsl_rl import make_ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, Critic, build_actor, build_critic

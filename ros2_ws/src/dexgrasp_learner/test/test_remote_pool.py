@@ -10,7 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dexgrasp_learner.pool.env_pool import PoolSpec, WorkerDied, WorkerTimeout, make_pool
+from dexgrasp_learner.pool.env_pool import make_pool
+from dexgrasp_learner.pool.pool_spec import PoolSpec
+from dexgrasp_learner.pool.worker_group import WorkerTimeout
+from dexgrasp_learner.pool.worker_process import WorkerDied
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.env_slice import state_path
 from dexgrasp_sim.specs import TensorSpec

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dexgrasp_learner.algorithms.distillation import Distillation, DistillationConfig
-from dexgrasp_learner.algorithms.ppo import Ppo, PpoConfig
+from dexgrasp_learner.algorithms.config import DistillationConfig, PpoConfig
+from dexgrasp_learner.algorithms.distillation import Distillation
+from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.rollout import Rollout

@@ -13,8 +13,6 @@ from dexgrasp_learner.distributed import Peers
 from dexgrasp_learner.networks.policy import Actor
 from dexgrasp_learner.rollout import Batch, Rollout
 
-__all__ = ["Distillation", "DistillationConfig"]
-
 
 class Distillation:
     """Acts during a rollout and learns from the teacher's answers; used as `Ppo` is.

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from dexgrasp_learner.assembly import build_ppo, pool_spec
 from dexgrasp_learner.config import RunConfig, load_run_config
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.rollout import Rollout
-from dexgrasp_learner.runner import build_ppo, pool_spec
 from dexgrasp_sim.config import replace
 
 

@@ -26,7 +26,7 @@ from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.collector import Collector
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
-from dexgrasp_learner.pool.env_pool import PoolSpec
+from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.restarts import Restart
 from dexgrasp_learner.pool.shared_memory_pool import SharedMemoryPool
 from dexgrasp_learner.rollout import Rollout

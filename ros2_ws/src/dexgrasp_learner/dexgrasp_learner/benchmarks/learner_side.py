@@ -16,7 +16,8 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn
 
-from dexgrasp_learner.algorithms.ppo import Ppo, PpoConfig
+from dexgrasp_learner.algorithms.config import PpoConfig
+from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, Critic, build_actor, build_critic
 from dexgrasp_learner.rollout import Rollout

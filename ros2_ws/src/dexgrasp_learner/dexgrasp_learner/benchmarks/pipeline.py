@@ -19,12 +19,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from dexgrasp_learner.algorithms.ppo import Ppo, PpoConfig
+from dexgrasp_learner.algorithms.config import PpoConfig
+from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.collector import Collector
 from dexgrasp_learner.learning import Learning, OverlappedLearning
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
-from dexgrasp_learner.pool.env_pool import PoolSpec, make_pool
+from dexgrasp_learner.pool.env_pool import make_pool
+from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.rollout import Rollout
 from dexgrasp_learner.stage_times import rounded
 from dexgrasp_learner.stopwatch import Stopwatch

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from dexgrasp_learner.assembly import build_ppo
 from dexgrasp_learner.benchmarks.grasp_tape import grasp_config, grasp_tape
 from dexgrasp_learner.config import RunConfig
-from dexgrasp_learner.pool.env_pool import PoolSpec, make_pool
+from dexgrasp_learner.pool.env_pool import make_pool
+from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.rollout import Rollout
-from dexgrasp_learner.runner import build_ppo
 from dexgrasp_sim.config import replace, to_dict
 
 _HORIZON = 16

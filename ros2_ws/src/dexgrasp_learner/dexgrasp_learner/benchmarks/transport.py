@@ -15,7 +15,8 @@ import torch
 from tqdm import tqdm
 
 from dexgrasp_learner.benchmarks.transport_peers import ACTION_DIM, PEERS, Carrier, Payload
-from dexgrasp_learner.pool.env_pool import PoolSpec, make_pool
+from dexgrasp_learner.pool.env_pool import make_pool
+from dexgrasp_learner.pool.pool_spec import PoolSpec
 
 FIXED, MEDIUM, LARGE = "1_kb", "1_mb", "10_mb"
 _VECTORS = ((180,), "float32")

@@ -29,7 +29,9 @@ from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.assembly import build_ppo, pool_spec
 from dexgrasp_learner.capacity.workload import Storage, is_image
 from dexgrasp_learner.config import RunConfig
-from dexgrasp_learner.pool.env_pool import EnvPool, PoolSpec, WorkerDied, make_pool
+from dexgrasp_learner.pool.env_pool import EnvPool, make_pool
+from dexgrasp_learner.pool.pool_spec import PoolSpec
+from dexgrasp_learner.pool.worker_process import WorkerDied
 from dexgrasp_learner.rollout import Rollout
 from dexgrasp_sim import worker
 from dexgrasp_sim.config import STRICT, replace, to_dict

@@ -7,24 +7,13 @@ from typing import Protocol
 from torch import Tensor
 
 from dexgrasp_learner.pool.in_process_pool import InProcessPool
-from dexgrasp_learner.pool.pool_spec import PoolSpec, WorkerSpec
+from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.remote_pool import RemotePool
 from dexgrasp_learner.pool.restarts import Restart
-from dexgrasp_learner.pool.shared_memory_pool import SharedMemoryPool, StateNotSaved
-from dexgrasp_learner.pool.worker_group import ALL, WorkerTimeout
-from dexgrasp_learner.pool.worker_process import WorkerDied
+from dexgrasp_learner.pool.shared_memory_pool import SharedMemoryPool
+from dexgrasp_learner.pool.worker_group import ALL
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.transport.layout import RunLayout
-
-__all__ = [
-    "EnvPool",
-    "PoolSpec",
-    "StateNotSaved",
-    "WorkerDied",
-    "WorkerSpec",
-    "WorkerTimeout",
-    "make_pool",
-]
 
 
 class EnvPool(Protocol):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dexgrasp_learner.metrics import warn
+from dexgrasp_learner.console import warn
 from dexgrasp_learner.pool.in_process_pool import Pool, private_tensors
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.worker_group import ALL, WorkerTimeout
