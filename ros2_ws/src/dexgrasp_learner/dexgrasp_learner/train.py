@@ -123,10 +123,8 @@ def _train(
     algorithm = build(config, peers)
     folder = cell_folder(peers, args.resume, args.runs, config)
     show_progress = sys.stderr.isatty() and peers.rank == 0
-    # a new run's shared memory has the name of its folder; a resumed folder may have any name
-    run_id = folder.name if peers.rank == 0 and not args.resume else ""
     with _stop_on_signal(control.stop):
-        runner = Runner(config, folder, algorithm, control, show_progress, run_id=run_id)
+        runner = Runner(config, folder, algorithm, control, show_progress)
         try:
             if args.resume:
                 runner.resume(folder)
