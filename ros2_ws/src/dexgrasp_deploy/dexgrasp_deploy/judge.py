@@ -59,6 +59,7 @@ class GraspJudge:
         self._names = robot.joint_names
         self._kinematics = Kinematics(robot, (*FINGERTIPS, GRASP_CENTER))
         self._start_height_m = start_height_m
+        self._landed = task.spawn.height_m is None
         self._inside_since_s: float | None = None
         self._position: NDArray[np.float64] | None = None
         self._stamp_s = 0.0
@@ -67,6 +68,9 @@ class GraspJudge:
     def observe(self, object_position: NDArray[np.float64], stamp_s: float) -> None:
         """Takes a pose of the object: [3] m, base frame, at a monotonic time."""
         lift_m = float(object_position[2]) - self._start_height_m
+        self._landed |= lift_m < self._rule.height_m / 2
+        if not self._landed:
+            lift_m = 0.0  # it is still falling to where it starts, see `EpisodeTracker`
         self.max_lift_m = max(self.max_lift_m, lift_m)
         self._position, self._stamp_s = object_position, stamp_s
         distance_m = float(np.linalg.norm(object_position - self._goal_m))

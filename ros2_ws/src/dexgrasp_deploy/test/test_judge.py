@@ -8,7 +8,7 @@ from dexgrasp_deploy.drivers.base import JointSample
 from dexgrasp_deploy.judge import GraspJudge, summarize
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.kuka_allegro import GRASP_CENTER, RESET_POSTURE
-from dexgrasp_sim.tasks.grasp.config import GraspConfig, SuccessConfig
+from dexgrasp_sim.tasks.grasp.config import GraspConfig, SpawnConfig, SuccessConfig
 
 RULE = SuccessConfig(height_m=0.10, hold_s=0.5, reach_m=0.20)
 TASK = GraspConfig(success=RULE)
@@ -70,6 +70,15 @@ def test_with_a_goal_of_its_own_the_place_counts_and_not_the_height(robot, joint
     assert not judged(robot, joints, held, further)[0]
     passed = [(0.0, in_hand), (0.3, in_hand - [0.0, 0.02, 0.0]), (0.7, in_hand)]
     assert not judged(robot, joints, passed, task)[0]
+
+
+def test_an_object_that_drops_to_its_start_was_not_lifted(robot, joints, in_hand):
+    task = GraspConfig(success=RULE, spawn=SpawnConfig(height_m=0.5))
+    heights = (0.5, 0.36, 0.30)
+    poses = [(stamp_s, [-0.5, 0.0, height]) for stamp_s, height in enumerate(heights)]
+    assert judged(robot, joints, poses, task) == (False, 0.0)
+    lifted = [*poses, (4.0, in_hand), (5.0, in_hand)]
+    assert judged(robot, joints, lifted, task) == (True, pytest.approx(in_hand[2] - START_M))
 
 
 def test_no_pose_is_no_success(robot, joints):

@@ -158,15 +158,10 @@ def check_resumable(checkpoint: Path, config: RunConfig) -> None:
         *(
             change
             for group in randomized
-            if group in saved["task"]  # checkpoints from before these existed had none of it
             for change in _changes(saved["task"][group], own["task"][group], f"task.{group}")
         ),
         *_changes(saved["network"], own["network"], "network"),
-        *_changes(
-            {"kind": "velocity", **saved["task"]["action"]},  # the only one at first
-            own["task"]["action"],
-            "task.action",
-        ),
+        *_changes(saved["task"]["action"], own["task"]["action"], "task.action"),
         *_changes(saved["task"]["camera"], own["task"]["camera"], "task.camera"),
         *_changes(saved["simulators"], own["simulators"], "simulators", ("num_envs",)),
         # the optimizers' state brings these along, so that a new value would do nothing

@@ -2,10 +2,12 @@
 
 Each rank is a cell, simulators and a learner, that `torchrun` has started. All ranks hold the same
 weights, average their gradients and share whatever steers the update: normaliser statistics,
-episodes, learning rate and difficulty. Tensors on the CPU travel by gloo, those on GPUs by NCCL.
+episodes, learning rate and difficulty. The gradients of all ranks count alike, also where one had
+fewer valid steps. Tensors on the CPU travel by gloo, those on GPUs by NCCL.
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -208,9 +210,11 @@ def connect_peers(timeout_s: float) -> TorchPeers:
             exceed the difference between the slowest and the fastest one of an iteration.
 
     Raises:
-        ConfigError: torchrun has not started this process.
+        ConfigError: torchrun has not started this process, or the time-out is not positive.
         PeerLost: The others have not come in time.
     """
+    if not 0 < timeout_s < math.inf:
+        raise ConfigError(f"--peer-timeout-s {timeout_s:g}: must be a number of seconds above 0")
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:
         raise ConfigError(

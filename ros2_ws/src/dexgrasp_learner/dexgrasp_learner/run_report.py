@@ -56,8 +56,7 @@ class Tally:
         self.iteration = state["iteration"]
         self.env_steps = state["env_steps"]
         self.episodes.load_state_dict(state["episodes"])
-        if "adr" in state:
-            self.adr.load_state_dict(state["adr"])
+        self.adr.load_state_dict(state["adr"])
 
 
 class RunReport:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,23 +74,27 @@ class Runner:
         self.pool: EnvPool = make_pool(
             pool_spec(config, folder, algorithm.groups, run_id, algorithm.peers.rank)
         )
-        self.rollout = Rollout(
-            self.pool.tensors,
-            algorithm.groups,
-            algorithm.memory_sizes,
-            algorithm.device,
-            config.training.image_storage,
-        )
-        names = [item.name for item in config.task.objects]
-        self.tally = Tally(
-            AdrController(config.adr, config.task.difficulty), episodes=EpisodeStatistics(names)
-        )
-        self.report = RunReport(
-            config, folder, self.control, self.tally, self.pool, self.schema_hash, clock
-        )
-        self._clock = clock
-        self.learning = self._make_learning()
-        self.pool.set_difficulty(self.tally.adr.difficulty)
+        with ExitStack() as undo:
+            undo.callback(self.pool.close)
+            self.rollout = Rollout(
+                self.pool.tensors,
+                algorithm.groups,
+                algorithm.memory_sizes,
+                algorithm.device,
+                config.training.image_storage,
+            )
+            names = [item.name for item in config.task.objects]
+            self.tally = Tally(
+                AdrController(config.adr, config.task.difficulty),
+                episodes=EpisodeStatistics(names),
+            )
+            self.report = RunReport(
+                config, folder, self.control, self.tally, self.pool, self.schema_hash, clock
+            )
+            self._clock = clock
+            self.learning = self._make_learning()
+            self.pool.set_difficulty(self.tally.adr.difficulty)
+            undo.pop_all()
         self._resumed = False
         self._saved_iteration: int | None = None
 

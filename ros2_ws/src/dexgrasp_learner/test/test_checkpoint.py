@@ -258,6 +258,7 @@ def test_the_schema_hash_covers_what_the_actor_reads_and_nothing_else():
         ("network.memory=none", ["`network.memory` = 'none'", "'lstm'"]),
         ("simulators.num_envs=32", ["`simulators.num_envs` = 32", "16"]),
         ("task.camera.width=40", ["`task.camera.width` = 40", "32"]),
+        ("task.action={kind: fabric}", ["`task.action.kind` = 'fabric'", "'velocity'"]),
         ("ppo.learning_rate=0.1", ["`ppo.learning_rate` = 0.1", "0.001"]),
     ],
 )
@@ -276,13 +277,3 @@ def test_a_run_cannot_go_on_with_what_the_checkpoint_brings_along_changed(
 )
 def test_a_run_can_go_on_with_other_values_changed(tmp_path, override):
     check_resumable(save(tmp_path, 1), load_run_config(SMOKE, [override]))
-
-
-def test_a_run_from_before_there_was_a_choice_of_action_spaces_can_go_on(tmp_path):
-    folder = save(tmp_path, 1, config=load_run_config(SMOKE))
-    state = json.loads((folder / "state.json").read_text())
-    assert state["config"]["task"]["action"].pop("kind") == "velocity"
-    (folder / "state.json").write_text(json.dumps(state))
-    check_resumable(folder, load_run_config(SMOKE))
-    with pytest.raises(ConfigError, match=r"`task\.action\.kind` = 'fabric', which was"):
-        check_resumable(folder, load_run_config(SMOKE, ["task.action={kind: fabric}"]))

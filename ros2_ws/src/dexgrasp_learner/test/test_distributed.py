@@ -297,6 +297,12 @@ def test_whoever_is_not_started_by_torchrun_is_told_how(monkeypatch):
         connect_peers(timeout_s=1.0)
 
 
+@pytest.mark.parametrize("timeout_s", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_time_out_must_be_a_time(timeout_s):
+    with pytest.raises(ConfigError, match="--peer-timeout-s"):
+        connect_peers(timeout_s)
+
+
 def main():
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])

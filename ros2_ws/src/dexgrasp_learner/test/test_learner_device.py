@@ -1,5 +1,7 @@
 """Where the networks of a run compute."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,11 +9,12 @@ from dexgrasp_learner.assembly import build_ppo, learner_device, pool_spec
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_sim.config import ConfigError
 
+SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
 HAS_GPU = torch.cuda.is_available()
 
 
 def config(device):
-    return load_run_config("config/smoke.yaml", [f"training.device={device}"])
+    return load_run_config(SMOKE, [f"training.device={device}"])
 
 
 def test_the_cpu_is_always_there():

@@ -18,6 +18,8 @@ from dexgrasp_learner.run_thread import RunThread
 from dexgrasp_learner.runner import Runner
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 
+pytestmark = pytest.mark.usefixtures("restore_torch")
+
 SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
 TIMEOUT_S = 60.0
 TINY = [
@@ -26,16 +28,6 @@ TINY = [
     "training.checkpoint_every=1000", "task.episode_s=1.0",
 ]  # fmt: skip
 OVERLAPPED = [*TINY, "simulators.pipeline=overlapped"]
-
-
-@pytest.fixture(autouse=True)
-def restore_torch():
-    """A runner sets these for its whole process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.set_num_threads(threads)
 
 
 def make_config(*overrides):

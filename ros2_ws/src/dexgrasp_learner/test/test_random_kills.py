@@ -2,17 +2,23 @@
 
 import argparse
 
+import pytest
+
 from dexgrasp_learner.benchmarks import faults
+from dexgrasp_sim.config import ConfigError
 
 KILLS = 20
 
 
-def test_training_survives_20_random_kills():
+def measure(options):
     parser = argparse.ArgumentParser()
     faults.add_arguments(parser)
+    return faults.measure(parser.parse_args(options.split()))
+
+
+def test_training_survives_20_random_kills():
     # kills end connections, so that no worker is ever held for hung however busy the machine is
-    options = f"--kills {KILLS} --hangs 0 --workers 4 --pause-s 0.2 --timeout-s 60 --limit-s 300"
-    _, figures = faults.measure(parser.parse_args(options.split()))
+    _, figures = measure(f"--kills {KILLS} --hangs 0 --pause-s 0.2 --timeout-s 60 --limit-s 100")
     assert (figures["kills"], figures["hangs"]) == (KILLS, 0)
     assert figures["nans"] > 0
     assert figures["survived"] == figures["injected"] == KILLS + figures["nans"]
@@ -20,3 +26,9 @@ def test_training_survives_20_random_kills():
     assert (figures["leaked_segments"], figures["leaked_processes"]) == (0, 0)
     assert figures["weights_finite"]
     assert figures["slot_mismatches"] == 0
+
+
+@pytest.mark.parametrize("options", ["--workers 1", "--groups 5", "--kills -1", "--timeout-s 0"])
+def test_arguments_out_of_range_are_refused(options):
+    with pytest.raises(ConfigError, match=options.split()[0]):
+        measure(options)

@@ -129,6 +129,24 @@ def test_a_lost_worker_is_named_and_the_others_go_on(start_worker):
     assert workers[0].wait(TIMEOUT_S) == 0
 
 
+def test_a_state_that_cannot_be_written_costs_the_checkpoint_and_not_the_run(
+    start_worker, tmp_path
+):
+    pool = remote()
+    workers = [start_worker(pool.address, index) for index in range(2)]
+    pool.start()
+    state_path(tmp_path, 0).mkdir()
+    with pytest.raises(OSError, match=r"worker 0: .*directory"):
+        pool.save_state(tmp_path)
+    roll(pool, torch.Generator().manual_seed(1))
+    assert pool.slot_mismatches == 0
+    state_path(tmp_path, 0).rmdir()
+    pool.save_state(tmp_path)
+    assert state_path(tmp_path, 0).stat().st_size > 0
+    pool.close()
+    assert [worker.wait(TIMEOUT_S) for worker in workers] == [0, 0]
+
+
 def test_a_worker_leaves_with_its_learner(start_worker):
     with socket.create_server(("127.0.0.1", 0)) as server:
         worker = start_worker(f"127.0.0.1:{server.getsockname()[1]}", 0)

@@ -1,14 +1,9 @@
-"""Whole training runs, small ones: exact continuation, how they end, and how they are steered."""
+"""Whole training runs, small ones: exact continuation, what they record and how they end."""
 
 import json
 import math
 import os
-import resource
-import signal
-import threading
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,11 +14,12 @@ from dexgrasp_learner.assembly import build_distillation, build_ppo
 from dexgrasp_learner.checkpoint import find_checkpoint, load_actor, load_state
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.networks.policy import build_actor
-from dexgrasp_learner.pool.worker_group import WorkerTimeout
 from dexgrasp_learner.run_control import RunControl, RunState
 from dexgrasp_learner.runner import Runner
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.tasks.grasp.observations import all_specs
+
+pytestmark = pytest.mark.usefixtures("restore_torch")
 
 SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
 TIMEOUT_S = 60.0
@@ -46,16 +42,6 @@ EASY = [  # episodes of one step, in which the object, still falling, is high en
     "task.success.reach_m=20",
 ]
 IMPOSSIBLE = [*EASY, "task.success.reach_m=0.001"]
-
-
-@pytest.fixture(autouse=True)
-def restore_torch():
-    """A runner sets these for its whole process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.set_num_threads(threads)
 
 
 def make_runner(folder, *overrides, build=build_ppo, **arguments):
@@ -248,72 +234,6 @@ def test_every_record_has_finite_figures(tmp_path):
         assert [record[f"object/{name}"] for name in ("box", "cylinder", "sphere")] == [1.0] * 3
 
 
-class Background:
-    """A run in another thread, steered from the test's."""
-
-    def __init__(self, folder, *overrides, pause=False):
-        self.control = RunControl()
-        if pause:
-            self.control.pause()
-        self.runner = make_runner(folder, *overrides, control=self.control)
-        self.result: Any = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self):
-        try:
-            self.result = self.runner.run()
-        except Exception as error:
-            self.result = error
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.control.stop()
-        self.join()
-
-    def join(self):
-        self._thread.join(TIMEOUT_S)
-        assert not self._thread.is_alive()
-        return self.result
-
-    def wait_for(self, condition):
-        deadline_s = time.monotonic() + TIMEOUT_S
-        while not condition(self.control.status):
-            assert time.monotonic() < deadline_s, self.control.status
-            assert self._thread.is_alive() or condition(self.control.status), self.result
-            time.sleep(0.005)
-
-
-ENDLESS = [*TINY, "training.iterations=1000000"]
-
-
-def test_a_run_is_paused_saved_resumed_and_stopped_from_outside(tmp_path):
-    with Background(tmp_path, *ENDLESS, pause=True) as run:
-        run.wait_for(lambda status: status.state is RunState.PAUSED)
-        path = Path(run.control.save(TIMEOUT_S))
-        assert path.name == "iteration_000000"
-        assert run.control.status.iteration == 0, "it has not gone on"
-        run.control.resume()
-        run.wait_for(lambda status: status.iteration >= 2)
-        assert run.control.status.state is RunState.RUNNING
-        path = Path(run.control.save(TIMEOUT_S))
-        assert find_checkpoint(path) == path and load_state(path)["iteration"] >= 2
-        run.control.pause()
-        run.wait_for(lambda status: status.state is RunState.PAUSED)
-        iteration = run.control.status.iteration
-        path = run.control.save(TIMEOUT_S)
-        assert path == run.control.save(TIMEOUT_S), "once is enough"
-        assert load_state(Path(path))["iteration"] == run.control.status.iteration == iteration
-        run.control.stop()
-        summary = run.join()
-    assert summary.iterations == iteration
-    status = run.control.status
-    assert (status.state, status.workers_alive, status.message) == (RunState.FINISHED, 0, "")
-    assert status.checkpoint == summary.checkpoint == str(path)
-
-
 def test_the_status_tells_where_the_run_stands(tmp_path):
     control = RunControl()
     summary = train(tmp_path, *TINY, *EASY, "training.iterations=3", control=control)
@@ -350,81 +270,6 @@ def test_a_failure_leaves_the_exact_checkpoint_of_its_iteration_alone(tmp_path):
     train(tmp_path, *TINY, "training.iterations=4", resume=True)
     train(tmp_path / "unharmed", *TINY, "training.iterations=4")
     assert same(content(tmp_path), content(tmp_path / "unharmed"))
-
-
-def test_after_a_failure_a_run_goes_on_with_new_episodes(tmp_path):
-    with Background(tmp_path, *ENDLESS) as run:
-        run.wait_for(lambda status: status.iteration >= 1)
-        while run.result is None:
-            with torch.inference_mode():  # as the memory itself was made
-                run.runner.rollout.memory["critic"].fill_(math.nan)
-        assert isinstance(run.join(), NonFiniteLoss)
-    failed_at = run.control.status.iteration
-    assert load_state(find_checkpoint(tmp_path))["iteration"] == failed_at
-    more = f"training.iterations={failed_at + 2}"
-    assert train(tmp_path, *TINY, more, resume=True).iterations == failed_at + 2
-    assert weights(tmp_path)["head.0.weight"].isfinite().all()
-
-
-def test_a_hung_simulator_ends_the_run_with_a_checkpoint_to_go_on_from(tmp_path):
-    overrides = [*ENDLESS[len(LOCAL) :], "simulators.num_workers=1", "simulators.timeout_s=0.5"]
-    overrides += ["simulators.restarts=0"]
-    with Background(tmp_path, *overrides, "training.checkpoint_every=1000000") as run:
-        run.wait_for(lambda status: status.iteration >= 1)
-        (worker,) = run.runner.pool._workers.workers  # type: ignore[attr-defined]
-        os.kill(worker.pid, signal.SIGSTOP)
-        assert isinstance(run.join(), WorkerTimeout)
-    status = run.control.status
-    assert status.state is RunState.FAILED and "workers [0]" in status.message
-    assert load_state(Path(status.checkpoint))["iteration"] == status.iteration
-    assert not Path(f"/proc/{worker.pid}").exists()
-    more = f"training.iterations={status.iteration + 1}"
-    summary = train(tmp_path, *TINY, more, "simulators.num_workers=1", resume=True)
-    assert summary.iterations == status.iteration + 1
-
-
-def set_file_limit(limit_bytes):
-    """The kernel then refuses to let a file of this process grow further; returns the old one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
-    return soft
-
-
-def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, capsys):
-    with Background(tmp_path, *ENDLESS) as run:
-        run.wait_for(lambda status: status.iteration >= 1)
-        good = run.control.save(TIMEOUT_S)
-        limit = set_file_limit(10_000)
-        try:
-            run.wait_for(lambda status: status.iteration > load_state(Path(good))["iteration"])
-            assert run.control.save(timeout_s=0.01) == ""
-            run.wait_for(lambda status: "no checkpoint at iteration" in status.message)
-            failed_at = run.control.status.iteration
-            run.wait_for(lambda status: status.iteration > failed_at)
-            assert run.control.status.state is RunState.RUNNING
-            assert run.control.status.checkpoint == good
-            assert str(find_checkpoint(tmp_path)) == good
-        finally:
-            set_file_limit(limit)
-        later = run.control.save(TIMEOUT_S)
-        assert load_state(Path(later))["iteration"] > failed_at
-        assert run.control.status.message == ""
-    assert "File too large; free some space" in capsys.readouterr().err
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_where_even_the_last_checkpoint_cannot_be_written_the_run_has_failed(tmp_path, capsys):
-    control = RunControl()
-    runner = make_runner(tmp_path, *TINY, "training.iterations=30", control=control)
-    limit = set_file_limit(5_000)
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            runner.run()
-    finally:
-        set_file_limit(limit)
-    assert control.status.state is RunState.FAILED
-    assert (control.status.iteration, control.status.checkpoint) == (30, "")
-    assert "the figures of iteration 30 are lost" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Steps without a real result, as when a simulator broke: nothing learns from them."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -155,10 +157,12 @@ def test_observation_statistics_leave_out_what_no_valid_step_was_made_from():
     assert normalizer.count.item() == len(expected)
 
 
-def test_an_update_from_no_valid_step_at_all_leaves_the_weights_finite():
+@pytest.mark.parametrize(("make", "loss"), zip(ALGORITHMS, ("surrogate", "imitation")))
+def test_an_update_from_no_valid_step_at_all_leaves_weights_and_figures_finite(make, loss):
     everything = [(step, env) for step in range(HORIZON) for env in range(ENVS)]
-    algorithm = make_distillation()
-    rollout = collect(algorithm, pool_tensors(broken=everything))
-    figures, state = outcome(algorithm, rollout)
-    assert figures["imitation"] == 0.0
-    assert all(tensor.isfinite().all() for tensor in state["actor"].values())
+    algorithm = make()
+    figures, state = outcome(algorithm, collect(algorithm, pool_tensors(broken=everything)))
+    assert figures[loss] == 0.0
+    assert all(map(math.isfinite, figures.values())), figures
+    for net in state.values():
+        assert all(tensor.isfinite().all() for tensor in net.values())

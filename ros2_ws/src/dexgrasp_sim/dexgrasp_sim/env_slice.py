@@ -206,6 +206,7 @@ class EnvSlice:
             self._out[0][name].copy_(tensors[f"result.{name}"])
         self._carrier.publish(0)
         self._sequence[0] = self._steps
+        self._rendered_s = self.env.timings()["render"]
         self._tell_progress()
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ from dexgrasp_sim.transport.layout import Block, RunLayout
 from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError, require
 from dexgrasp_sim.transport.tcp import TensorChannel, connect_tcp, slot_tensors
 from dexgrasp_sim.transport.telemetry import WorkerState, WorkerTelemetry
-from dexgrasp_sim.vec_env import make_env
+from dexgrasp_sim.worker import make_ordered_env, next_message
 
 _POLL_S = 1.0
 _CONNECT_RETRY_S = 0.5
@@ -59,15 +59,7 @@ class RemoteSlice:
         self.tensors = _untouched(self.layout.rollout_blocks)
         self.telemetry = _untouched(self.layout.telemetry_blocks)
         start, stop = self.layout.slices[index]
-        env = make_env(
-            kind=orders["kind"],
-            config=orders["config"],
-            num_envs=stop - start,
-            seed=orders["seed"],
-            threads=orders["threads"],
-            groups=orders["groups"],
-            env_offset=orders["env_offset"] + start,
-        )
+        env = make_ordered_env(orders, start, stop)
         row = WorkerTelemetry(self.telemetry, index)
         row.count(pid=os.getpid(), state=WorkerState.WAITING)
         self.envs = EnvSlice(env, self.layout, self.tensors, row, index)
@@ -75,7 +67,7 @@ class RemoteSlice:
     def wait(self, channel: TensorChannel) -> Message:
         """The learner's next order; the time until it comes is counted."""
         begin_s = time.perf_counter()
-        message = _next_message(channel)
+        message = next_message(channel)
         self.envs.telemetry.spend(waiting=time.perf_counter() - begin_s)
         return message
 
@@ -144,13 +136,14 @@ def serve(learner: str, index: int, timeout_s: float) -> None:
         ProtocolError: The learner speaks another version.
     """
     channel = _connect(learner, timeout_s)
-    threading.Thread(target=_leave_with_learner, args=(channel,), daemon=True).start()
+    is_over = threading.Event()
+    watch = threading.Thread(target=_leave_with_learner, args=(channel, is_over), daemon=True)
+    watch.start()
     try:
         hello = {"index": index, "pid": os.getpid(), "python": sys.version.split()[0]}
         channel.send(Message(MessageType.HELLO, payload=hello))
-        orders = require(_next_message(channel), MessageType.WELCOME).payload or {}
+        orders = require(next_message(channel), MessageType.WELCOME).payload or {}
         channel.spin_us = orders["spin_us"]
-        torch.set_num_threads(orders["threads"])
         remote = RemoteSlice(orders, index)
         ready = {"schema_hash": remote.envs.schema_hash}
         channel.send(Message(MessageType.READY, payload=ready))
@@ -159,14 +152,15 @@ def serve(learner: str, index: int, timeout_s: float) -> None:
                 remote.carry_out(channel, message)
         finally:
             remote.envs.close()
-    except ChannelClosed:
-        raise
+    except ChannelClosed as error:
+        raise ChannelClosed(f"the learner is gone: {error}") from None
     except Exception:
         with suppress(ChannelClosed):
             text = traceback.format_exc()
             channel.send(Message(MessageType.ERROR, payload={"text": text}))
         raise
     finally:
+        is_over.set()
         channel.close()
 
 
@@ -182,19 +176,17 @@ def _connect(learner: str, timeout_s: float) -> TensorChannel:
         time.sleep(_CONNECT_RETRY_S)
 
 
-def _next_message(channel: TensorChannel) -> Message:
-    """Waits for as long as the learner lives: it may be updating its weights, or be paused."""
-    while True:
-        with suppress(TimeoutError):
-            return channel.receive(_POLL_S)
+def _leave_with_learner(channel: TensorChannel, is_over: threading.Event) -> None:
+    """Ends the process when the learner's end of the channel closes, whatever it is doing.
 
-
-def _leave_with_learner(channel: TensorChannel) -> None:
-    """Ends the process when the learner's end of the channel closes, whatever it is doing."""
+    Not when `is_over`, which is set before this end closes and the process leaves by itself.
+    """
     poller = select.poll()
     poller.register(channel.fileno(), select.POLLRDHUP)
-    while not poller.poll(_POLL_S * 1e3):
+    while not is_over.is_set() and not poller.poll(_POLL_S * 1e3):
         pass
+    if is_over.is_set():
+        return
     print("dexgrasp remote worker: the learner is gone", file=sys.stderr, flush=True)
     os._exit(1)
 

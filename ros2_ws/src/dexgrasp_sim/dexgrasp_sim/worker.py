@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from dexgrasp_sim.transport.shared_memory import (
     socket_path,
 )
 from dexgrasp_sim.transport.telemetry import WorkerState, WorkerTelemetry
-from dexgrasp_sim.vec_env import make_env
+from dexgrasp_sim.vec_env import VecEnv, make_env
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -89,21 +89,11 @@ def _build(channel: Channel, segment: Segment, index: int) -> EnvSlice:
     """Builds the environments that the learner's WELCOME names and reports their schema."""
     telemetry = WorkerTelemetry(segment.telemetry, index)
     telemetry.count(pid=os.getpid(), state=WorkerState.BUILDING)
-    orders = require(_next_message(channel), MessageType.WELCOME).payload or {}
+    orders = require(next_message(channel), MessageType.WELCOME).payload or {}
     channel.spin_us = orders["spin_us"]
-    _limit_threads(orders["threads"])
     start, stop = segment.layout.slices[index]
-    env = make_env(
-        kind=orders["kind"],
-        config=orders["config"],
-        num_envs=stop - start,
-        seed=orders["seed"],
-        threads=orders["threads"],
-        groups=orders["groups"],
-        env_offset=orders["env_offset"] + start,
-    )
     env_slice = EnvSlice(
-        env,
+        make_ordered_env(orders, start, stop),
         segment.layout,
         segment.tensors,
         telemetry,
@@ -115,9 +105,29 @@ def _build(channel: Channel, segment: Segment, index: int) -> EnvSlice:
     return env_slice
 
 
-def _limit_threads(threads: int) -> None:
+def make_ordered_env(orders: Mapping[str, Any], start: int, stop: int) -> VecEnv:
+    """The environments [start, stop) of a run, and as many threads as they may have.
+
+    Args:
+        orders: The payload of the learner's WELCOME.
+        start: First environment of the worker.
+        stop: The one after its last.
+
+    Raises:
+        ConfigError: The environments' config is wrong.
+    """
+    threads = orders["threads"]
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     torch.set_num_threads(threads)
+    return make_env(
+        kind=orders["kind"],
+        config=orders["config"],
+        num_envs=stop - start,
+        seed=orders["seed"],
+        threads=threads,
+        groups=orders["groups"],
+        env_offset=orders["env_offset"] + start,
+    )
 
 
 def _obey(channel: Channel, env_slice: EnvSlice) -> None:
@@ -125,7 +135,7 @@ def _obey(channel: Channel, env_slice: EnvSlice) -> None:
     env_slice.telemetry.count(state=WorkerState.WAITING)
     while True:
         begin_s = time.perf_counter()
-        message = _next_message(channel)
+        message = next_message(channel)
         env_slice.telemetry.spend(waiting=time.perf_counter() - begin_s)
         if message.type == MessageType.STOP:
             return
@@ -158,7 +168,7 @@ def _carry_out(message: Message, env_slice: EnvSlice) -> None:
         raise ProtocolError(f"the learner sent {message.type.name}, which is no order")
 
 
-def _next_message(channel: Channel) -> Message:
+def next_message(channel: Channel) -> Message:
     """Waits for as long as the learner lives: it may be updating its weights, or be paused."""
     while True:
         with suppress(TimeoutError):

@@ -5,6 +5,7 @@ import os
 import shutil
 
 import pytest
+import torch
 
 _BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chromium-browser")
 
@@ -15,6 +16,16 @@ def missing(what: str, package: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Tensors are too small for two threads to help; on a busy machine they get in each other's
+    way."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -19,15 +19,7 @@ TABLE_CENTER = torch.tensor(WORLD[0].center_m).double()
 TABLE_HALF = 0.5 * torch.tensor(WORLD[0].size_m).double()
 seeds = st.integers(0, 2**31)
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors are too small for two threads to help; on a busy machine they get in each other's
-    way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def generator(seed):

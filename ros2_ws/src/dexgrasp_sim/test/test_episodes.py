@@ -61,6 +61,7 @@ class Carried:
         return self.figures
 
 
+BRIEF = {"hold_s": 0.01, "end_after_hold_s": 0.01}
 INSIDE, ASIDE, ABOVE = {"y": 0.09}, {"y": 0.11}, {"z": 0.12}
 
 
@@ -110,6 +111,25 @@ def test_an_episode_ends_when_the_object_was_held_for_so_long():
     assert figures["in_goal_region"] == pytest.approx(8 / 9)
     figures = carried.episode([ASIDE] * 10 + [INSIDE] * 2)  # the next one counts anew
     assert (figures["success"], figures["length"]) == (0, 12)
+
+
+def test_a_hold_shorter_than_a_step_ends_no_episode_before_it_is_held():
+    carried = Carried({**IN_BALL, "success": {**IN_BALL["success"], **BRIEF}})
+    figures = carried.episode([ASIDE] * 3 + [INSIDE])
+    assert (figures["success"], figures["length"]) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"goal_m": (-0.5, 0.1, 0.27)}, "is not above 0.3"),
+        ({"workspace_box_m": ((-0.8, -0.2, 0.2), (-0.3, 0.4, 0.28))}, "outside the workspace"),
+        ({"workspace_box_m": ((-0.8, -0.2, 0.4), (-0.3, 0.4, 2.0))}, "outside the workspace"),
+    ],
+)
+def test_heights_with_which_no_episode_makes_sense_are_refused(task, message):
+    with pytest.raises(ConfigError, match=message):
+        GraspEnv(parse_config(GraspConfig, task), 3, 0, 1, groups=())
 
 
 def test_an_episode_inherits_no_figures_from_the_one_before():

@@ -12,15 +12,7 @@ from dexgrasp_sim.tasks.grasp.curriculum import Ramp
 ROBOT = load_robot()
 DT_S = 1 / 60
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors are too small for two threads to help; on a busy machine they get in each other's
-    way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make(num_envs):

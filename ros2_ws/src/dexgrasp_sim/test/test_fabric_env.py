@@ -10,6 +10,7 @@ from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.vec_env import RESULT_SPECS
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 GROUPS = ("proprio", "state", "critic")
 FABRIC = {
     "control_hz": 60.0,
@@ -46,15 +47,6 @@ class Play:
     def step(self, actions):
         self.env.step(actions, self.out)
         return {name: value.clone() for name, value in self.out.items()}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """As in `test_fabric_decoder.py`."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def random_actions(steps, count):

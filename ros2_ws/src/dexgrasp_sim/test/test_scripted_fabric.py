@@ -17,22 +17,22 @@ from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.object_sets import PRIMITIVES
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy, make_script
-from dexgrasp_sim.tasks.grasp.scripted_fabric import (
+from dexgrasp_sim.tasks.grasp.scripted.fabric import (
     FabricScriptedPolicy,
     Phase,
     Progress,
     next_phase,
 )
-from dexgrasp_sim.tasks.grasp.scripted_pinch import (
+from dexgrasp_sim.tasks.grasp.scripted.pinch import (
     PALM_PITCH_RAD,
     TIP_RADIUS_M,
     find_pinches,
 )
-from dexgrasp_sim.tasks.grasp.scripted_plan import Objects, height, plan
-from dexgrasp_sim.tasks.grasp.scripted_reach import ROLLS_RAD, ReachMap, explore
+from dexgrasp_sim.tasks.grasp.scripted.plan import Objects, height, plan
+from dexgrasp_sim.tasks.grasp.scripted.reach import ROLLS_RAD, ReachMap, explore
 from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
 
-torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROBOT = load_robot()
 CONFIGS = Path(__file__).parents[4] / "config"

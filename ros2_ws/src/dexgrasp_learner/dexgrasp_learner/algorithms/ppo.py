@@ -320,9 +320,9 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def _explained_variance(rollout: Rollout) -> float:
-    """1 - Var(returns - values) / Var(returns); 0 where the returns do not vary."""
+    """1 - Var(returns - values) / Var(returns); 0 where returns do not vary or there are none."""
     returns, errors = rollout.returns, rollout.returns - rollout.values[:-1]
     if rollout.valid is not None:
         returns, errors = returns[rollout.valid], errors[rollout.valid]
     variance = returns.var()
-    return (1 - errors.var() / variance).item() if variance != 0 else 0.0
+    return (1 - errors.var() / variance).item() if variance > 0 else 0.0

@@ -30,6 +30,7 @@ from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.restarts import Restart
 from dexgrasp_learner.pool.shared_memory_pool import SharedMemoryPool
 from dexgrasp_learner.rollout import Rollout
+from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.transport.shared_memory import run_folder
 from dexgrasp_sim.transport.telemetry import read_statuses
 
@@ -40,6 +41,7 @@ _NAN_EVERY = 20
 _LAST_ITERATIONS = 3
 """Rollouts and updates after the last fault, in which nothing may be wrong any more."""
 _POLL_S = 0.01
+_STOP_TIMEOUT_S = 10.0
 _NETWORK = NetworkConfig(
     actor_groups=("state",),
     critic_groups=("state",),
@@ -74,7 +76,11 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     from a kill to the learner's notice, `notice_hang_s` the same from a stop; `restart_s` from the
     notice until the slot was complete. `leaked_segments` and `leaked_processes` are what is left
     of the run after its end.
+
+    Raises:
+        ConfigError: An argument is out of range.
     """
+    _check(args)
     torch.set_num_threads(1)
     pool = SharedMemoryPool(_pool_spec(args))
     try:
@@ -158,7 +164,7 @@ class Injector:
     def stop(self) -> None:
         """Does no more harm from now on."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(_STOP_TIMEOUT_S)
 
     @property
     def is_done(self) -> bool:
@@ -202,6 +208,16 @@ class Injector:
             restarts = [restart for restart in self._pool.restarts if restart.index == index]
             for fault, restart in zip(faults, restarts):
                 fault.restart = restart
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name, least in (("kills", 0), ("hangs", 0), ("workers", 2), ("groups", 1), ("seed", 0)):
+        if getattr(args, name) < least:
+            raise ConfigError(f"--{name} {getattr(args, name)}: must be at least {least}")
+    if args.groups > args.workers:
+        raise ConfigError(f"--groups {args.groups}: must be at most --workers {args.workers}")
+    if args.timeout_s <= 0 or args.pause_s < 0:
+        raise ConfigError("--timeout-s must be above 0, --pause-s must not be below it")
 
 
 def _pool_spec(args: argparse.Namespace) -> PoolSpec:

@@ -16,7 +16,6 @@ from dexgrasp_sim.tasks.grasp.observations import all_specs
 from dexgrasp_sim.transport.layout import RunLayout
 
 Storage = Literal["float32", "float16", "int16", "uint8"]
-STORAGES: tuple[Storage, ...] = ("float32", "float16", "int16", "uint8")
 
 _DEFAULT = {
     "network": {

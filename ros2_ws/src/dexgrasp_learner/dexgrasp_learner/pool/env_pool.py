@@ -89,8 +89,7 @@ class EnvPool(Protocol):
         """Each worker writes `worker_<k>.safetensors`, also one that has just been replaced.
 
         Raises:
-            OSError: A state cannot be written, as on a full disk; all goes on. Of worker
-                processes it is a `StateNotSaved`.
+            OSError: A state cannot be written, as on a full disk; all goes on.
             WorkerDied, WorkerTimeout: As for `wait`.
         """
         ...

@@ -88,16 +88,20 @@ class RemotePool(Pool):
         folder.mkdir(parents=True, exist_ok=True)
         for index in range(self.num_workers):
             self._order(index, MessageType.SAVE, slot=0)
-        refused = []
+        unsaved = []
         for index in range(self.num_workers):
-            del self._pending[index]
             done = self._receive(index, self.spec.start_timeout_s)
             if done.type == MessageType.REFUSED:
-                refused.append(f"worker {index}: {(done.payload or {}).get('text')}")
-                continue
-            state_path(folder, index).write_bytes(self._receive_bytes(index, done))
-        if refused:
-            raise OSError("; ".join(refused))
+                unsaved.append(f"worker {index}: {(done.payload or {}).get('text')}")
+            else:
+                state = self._receive_bytes(index, require(done, MessageType.DONE))
+                try:
+                    state_path(folder, index).write_bytes(state)
+                except OSError as error:  # the answers of the others are to be taken all the same
+                    unsaved.append(f"worker {index}: {error}")
+            del self._pending[index]
+        if unsaved:
+            raise OSError("; ".join(unsaved))
 
     def load_state(self, folder: Path) -> None:
         """See `EnvPool`."""
@@ -136,7 +140,7 @@ class RemotePool(Pool):
             channel = self._listener.accept(_CONNECT_POLL_S)
             if channel is not None:
                 self._introduce(channel)
-            elif time.monotonic() > deadline_s:
+            if len(self._workers) < self.num_workers and time.monotonic() > deadline_s:
                 missing = sorted({*range(self.num_workers)} - {*self._workers})
                 raise WorkerTimeout(
                     f"workers {missing} have not connected to {self.address} within "

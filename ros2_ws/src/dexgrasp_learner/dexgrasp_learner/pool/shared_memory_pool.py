@@ -22,10 +22,6 @@ from dexgrasp_sim.transport.protocol import Message, MessageType
 from dexgrasp_sim.transport.shared_memory import Segment, run_folder
 
 
-class StateNotSaved(OSError):
-    """Workers could not write their state, as on a full disk; they go on."""
-
-
 class SharedMemoryPool(Pool):
     """Worker processes that write their slices of one memory-mapped file.
 
@@ -120,7 +116,7 @@ class SharedMemoryPool(Pool):
             answers = self._collect(self.spec.start_timeout_s, self._newest_slot)
             refusals = [a.payload for a in answers if a.type == MessageType.REFUSED]
             if refusals:
-                raise StateNotSaved("; ".join(str((why or {}).get("text")) for why in refusals))
+                raise OSError("; ".join(str((why or {}).get("text")) for why in refusals))
             lost = {restart.index for restart in self.restarts[before:]}
             unsaved = [slice(index, index + 1) for index in lost]
 

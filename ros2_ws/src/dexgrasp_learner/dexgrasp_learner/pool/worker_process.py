@@ -205,7 +205,8 @@ class WorkerProcess:
                 self._process.terminate()
             if self._wait(_EXIT_TIMEOUT_S) is None:
                 self._process.kill()
-                self._process.wait(_EXIT_TIMEOUT_S)
+                if self._wait(_KILL_TIMEOUT_S) is None:  # the others are to be ended all the same
+                    warn(f"worker {self.index}, process {self._process.pid}, does not end")
 
     def _log_tail(self) -> list[str]:
         try:

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from dexgrasp_sim.config import STRICT
@@ -12,7 +12,7 @@ from dexgrasp_sim.control.fabric_world import WORLD, Obstacle
 from dexgrasp_sim.robot.hand_pca import load_hand_pca
 from dexgrasp_sim.robot.kuka_allegro import FABRIC_DEFAULT_POSTURE, RESET_POSTURE
 from dexgrasp_sim.specs import Term
-from dexgrasp_sim.tasks.grasp.curriculum import Ramp
+from dexgrasp_sim.tasks.grasp.curriculum import NonNegativeRamp, Ramp
 
 FabricAction = Literal[
     "palm_x",
@@ -34,15 +34,6 @@ ArmVector = tuple[Positive, Positive, Positive, Positive, Positive, Positive, Po
 Posture = Annotated[tuple[float, ...], Field(min_length=23, max_length=23)]
 
 ALL_ACTIONS: tuple[FabricAction, ...] = FabricAction.__args__  # type: ignore[attr-defined]
-
-
-def _non_negative(ramp: Ramp) -> Ramp:
-    if min(ramp.initial, ramp.end) < 0.0:
-        raise ValueError(f"{min(ramp.initial, ramp.end):g} is below 0; give numbers from 0 up")
-    return ramp
-
-
-NonNegativeRamp = Annotated[Ramp, AfterValidator(_non_negative)]
 
 
 @dataclass(frozen=True, config=STRICT)

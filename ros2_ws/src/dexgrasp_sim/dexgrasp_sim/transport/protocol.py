@@ -1,7 +1,8 @@
 """The messages between learner and worker: a fixed header and, for some, a JSON payload.
 
-Tensors never travel in a message; they lie in the shared file and a message says that they are
-ready. Lock-step of one worker (learner's messages to the left)::
+Tensors never travel in a message; they lie in the shared file, or follow the message where the two
+sides share no memory (`tcp`), and a message says that they are ready. Lock-step of one worker
+(learner's messages to the left)::
 
     <- HELLO     who I am, which schema I attached to
     WELCOME ->   which environments to build

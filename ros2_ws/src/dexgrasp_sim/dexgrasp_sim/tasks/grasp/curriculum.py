@@ -125,12 +125,19 @@ class Ramp:
         return self.initial + difficulty * (self.end - self.initial)
 
 
+def _non_negative_ramp(ramp: Ramp) -> Ramp:
+    if min(ramp.initial, ramp.end) < 0.0:
+        raise ValueError(f"{min(ramp.initial, ramp.end):g} is below 0; give numbers from 0 up")
+    return ramp
+
+
 def _positive_ramp(ramp: Ramp) -> Ramp:
     if min(ramp.initial, ramp.end) <= 0.0:
         raise ValueError(f"{min(ramp.initial, ramp.end):g} is not above 0; give numbers above 0")
     return ramp
 
 
+NonNegativeRamp = Annotated[Ramp, AfterValidator(_non_negative_ramp)]
 PositiveRamp = Annotated[Ramp, AfterValidator(_positive_ramp)]
 
 

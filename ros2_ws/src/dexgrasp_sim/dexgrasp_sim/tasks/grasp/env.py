@@ -293,6 +293,7 @@ class GraspEnv:
         """See `VecEnv.load_state_dict`."""
         for name in _STATE:
             getattr(self, name).copy_(state[name])
+        self.diverged.fill_(False)
         self.engine.load_state_dict(_strip(state, "engine."))
         self.decoder.load_state_dict(_strip(state, "decoder."))
         self.episodes.load_state_dict(_strip(state, "episode."))

@@ -153,7 +153,7 @@ class EpisodeTracker:
         """[N] bool: the object has been in the goal region for `end_after_hold_s`."""
         if self._rule.end_after_hold_s is None:
             return torch.zeros_like(self.landed)
-        return self.held_steps >= round(self._rule.end_after_hold_s / self._dt_s)
+        return self.held_steps >= max(1, round(self._rule.end_after_hold_s / self._dt_s))
 
     def rows(
         self, step: Tensor, height_m: Tensor, farthest_m: Tensor, truncated: Tensor

@@ -49,7 +49,8 @@ class EpisodeStarts:
         objects: [N], index into `config.objects` of each environment.
 
         Raises:
-            ConfigError: `spawn.height_m` has an object in the table.
+            ConfigError: `spawn.height_m` has an object in the table, or an object at rest or at
+                its start is outside the workspace or not below the goal.
         """
         self._config = config
         chosen = [config.objects[index] for index in objects]
@@ -59,6 +60,7 @@ class EpisodeStarts:
         limits = np.array([robot.lower, robot.upper])
         self._lower, self._upper = torch.from_numpy(limits).float()
         self._center_height = self._center_heights()
+        self._check_heights()
 
     def draw(
         self, ids: Tensor, difficulty: float, generator: Generators, decoder: Decoder
@@ -124,3 +126,20 @@ class EpisodeStarts:
                 f"raise it to {lowest.max():.3f} m or leave it out"
             )
         return torch.full((count,), config.spawn.height_m)
+
+    def _check_heights(self) -> None:
+        """Episodes must neither end as they begin nor have a goal that lies in the table."""
+        config, rest = self._config, self._config.table.top_m + self.rest_height
+        lower_m, upper_m = (corner[2] for corner in config.workspace)
+        lowest_m, highest_m = float(rest.min()), float(self._center_height.max())
+        if lowest_m < lower_m or highest_m > upper_m:
+            raise ConfigError(
+                f"task: objects rest as low as {lowest_m:.3f} m and start as high as "
+                f"{highest_m:.3f} m, outside the workspace from {lower_m:g} to {upper_m:g} m; "
+                "widen `workspace_box_m` or change `spawn.height_m`"
+            )
+        if config.goal_m is not None and config.goal_m[2] <= rest.max():
+            raise ConfigError(
+                f"task.goal_m {config.goal_m} is not above {float(rest.max()):.3f} m, where an "
+                "object's centre is when it stands on the table; raise it"
+            )

@@ -1,33 +1,14 @@
-"""Scripted policies that know where the object is: the proof that the task is solvable."""
-
-from typing import Protocol
+"""A scripted policy for palm velocities and the closure of the hand."""
 
 import torch
 from torch import Tensor
 
 from dexgrasp_sim.control.action_decoder import ActionDecoder
-from dexgrasp_sim.control.fabric_config import FabricConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
-from dexgrasp_sim.tasks.grasp.scripted_fabric import FabricScriptedPolicy
 
 _APPROACH_S = 1.4
 _CLOSE_S = 1.1
 _LIFT_HEIGHT_M = 0.24
-
-
-class Script(Protocol):
-    """A policy that reads the simulation instead of observations."""
-
-    def act(self) -> Tensor:
-        """[N, action_dim] for the environments' present state."""
-        ...
-
-
-def make_script(env: GraspEnv) -> Script:
-    """The scripted policy for the environments' action space."""
-    if isinstance(env.config.action, FabricConfig):
-        return FabricScriptedPolicy(env)
-    return ScriptedPolicy(env)
 
 
 class ScriptedPolicy:

@@ -16,9 +16,9 @@ from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.kuka_allegro import PALM, load_robot
 from dexgrasp_sim.robot.rotation import zyx_euler_to_matrix
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
-from dexgrasp_sim.tasks.grasp.scripted_pinch import PALM_PITCH_RAD, find_pinches
-from dexgrasp_sim.tasks.grasp.scripted_plan import Grasp, Objects, height, plan
-from dexgrasp_sim.tasks.grasp.scripted_reach import explore
+from dexgrasp_sim.tasks.grasp.scripted.pinch import PALM_PITCH_RAD, find_pinches
+from dexgrasp_sim.tasks.grasp.scripted.plan import Grasp, Objects, height, plan
+from dexgrasp_sim.tasks.grasp.scripted.reach import explore
 
 _MARGIN_M, _WIDEST_OPENING_M = 0.04, 0.14
 """The open hand is wider than the object by the former, up to the latter."""

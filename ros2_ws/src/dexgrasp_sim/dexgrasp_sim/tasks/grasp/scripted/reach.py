@@ -12,7 +12,7 @@ from dexgrasp_sim.control.fabric_decoder import FabricDecoder
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.kuka_allegro import PALM, load_robot
 from dexgrasp_sim.robot.rotation import zyx_euler_to_matrix
-from dexgrasp_sim.tasks.grasp.scripted_pinch import PALM_PITCH_RAD, find_pinches
+from dexgrasp_sim.tasks.grasp.scripted.pinch import PALM_PITCH_RAD, find_pinches
 
 ROLLS_RAD = tuple(math.radians(angle) for angle in (-20.0, 0.0, 20.0))
 """Turns about the palm's own x axis to choose from; they leave the pinch level."""
@@ -29,7 +29,7 @@ class ReachMap(NamedTuple):
 
     Attributes:
         axes: Rising coordinates of the grid: x and y in m, base frame, yaw in rad.
-        error_m: [X, Y, Z, R], by roll at last, see `ROLLS_RAD`.
+        error_m: [X, Y, W, R] by x, y, yaw and roll, see `ROLLS_RAD`.
     """
 
     axes: tuple[Tensor, Tensor, Tensor]
@@ -41,11 +41,11 @@ class ReachMap(NamedTuple):
         total = torch.zeros(*x_m.shape, self.error_m.shape[-1])
         for corner in range(8):
             upper = [bool(corner >> axis & 1) for axis in range(3)]
-            x, y, z = (left + side for (left, _), side in zip(cells, upper))
+            x, y, yaw = (left + side for (left, _), side in zip(cells, upper))
             weight = torch.ones_like(x_m)
             for (_, share), side in zip(cells, upper):
                 weight = weight * (share if side else 1.0 - share)
-            total += weight[..., None] * self.error_m[x, y, z]
+            total += weight[..., None] * self.error_m[x, y, yaw]
         return total
 
 

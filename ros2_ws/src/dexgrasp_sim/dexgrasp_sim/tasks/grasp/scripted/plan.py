@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dexgrasp_sim.tasks.grasp.scripted_reach import ROLLS_RAD, ReachMap
+from dexgrasp_sim.tasks.grasp.scripted.reach import ROLLS_RAD, ReachMap
 
 _YAWS = 9
 """Candidates over the palm's range, besides the object's own sides."""

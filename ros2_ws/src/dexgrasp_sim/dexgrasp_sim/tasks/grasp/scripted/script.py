@@ -1,0 +1,25 @@
+"""The choice of a scripted policy by the action space."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from dexgrasp_sim.control.fabric_config import FabricConfig
+from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.tasks.grasp.scripted.fabric import FabricScriptedPolicy
+from dexgrasp_sim.tasks.grasp.scripted.velocity import ScriptedPolicy
+
+
+class Script(Protocol):
+    """A policy that reads the simulation instead of observations."""
+
+    def act(self) -> Tensor:
+        """[N, action_dim] for the environments' present state."""
+        ...
+
+
+def make_script(env: GraspEnv) -> Script:
+    """The scripted policy for the environments' action space."""
+    if isinstance(env.config.action, FabricConfig):
+        return FabricScriptedPolicy(env)
+    return ScriptedPolicy(env)
