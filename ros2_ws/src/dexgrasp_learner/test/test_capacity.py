@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -137,7 +138,8 @@ def test_the_fit_gives_the_published_figures(resolution, data_parallel, disaggre
 
 def test_the_fit_agrees_with_our_activations():
     """Its one free slope of the update is of the size that this repository's nets really have."""
-    measured = load_costs("benchmarks/results/capacity_costs_cpu.json").update_pixel
+    results = Path(__file__).parents[4] / "benchmarks" / "results"
+    measured = load_costs(str(results / "capacity_costs_cpu.json")).update_pixel
     assert load_costs("paper").update_pixel == pytest.approx(measured, rel=0.5)
 
 

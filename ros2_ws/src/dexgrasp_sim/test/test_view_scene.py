@@ -258,6 +258,19 @@ def test_a_running_training_is_watched_without_touching_it(run):
     source.close()
 
 
+def test_the_successor_of_a_worker_that_died_while_it_was_showing_is_seen(run):
+    run_id, segment = run
+    source = RunSource(run_id, CONFIG, env=3)
+    worker = WorkerTelemetry(segment.telemetry, 1)
+    worker.show(3, VIEW)
+    worker.count(view_sequence=worker.counter("view_sequence") + 1)
+    assert source.moment() is None
+    for _ in range(2):
+        WorkerTelemetry(segment.telemetry, 1).show(3, VIEW)
+        assert source.moment() is not None
+    source.close()
+
+
 def test_an_environment_that_is_not_there_is_refused(run):
     with pytest.raises(ConfigError, match=r"environment 4 is not in 0\.\.3"):
         RunSource(run[0], CONFIG, env=4)

@@ -89,18 +89,20 @@ class WorkerTelemetry:
     def show(self, env: int, values: Mapping[str, Tensor]) -> None:
         """Writes the view of environment `env` (global index).
 
-        The sequence number is odd while it is written, so that a reader takes no half of it.
+        The sequence number is odd while it is written, so that a reader takes no half of it. A
+        worker that was killed in the middle leaves it odd to its successor.
 
         Args:
             env: Global index.
             values: `VecEnv.telemetry`; keys that `VIEW_SPECS` lacks are left out.
         """
-        self._counters[_COUNTER["view_sequence"]] += 1
+        writing = self.counter("view_sequence") | 1
+        self.count(view_sequence=writing)
         for name, target in self._view.items():
             target.copy_(values[name])
         self._view_env[0] = env
         self._seconds[_SECOND["view_time_s"]] = self._clock()
-        self._counters[_COUNTER["view_sequence"]] += 1
+        self.count(view_sequence=writing + 1)
 
 
 @dataclass(frozen=True)
