@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import queue
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from torch import multiprocessing as torch_multiprocessing
 ACTION_DIM = 11
 TIMEOUT_S = 120.0
 """No peer waits longer; its simulator ends itself when it hears nothing for as long."""
+_RAY_END_S = 5.0
+"""Ray's processes are still busy ending when its shutdown returns, and would disturb the next."""
 
 
 @dataclass(frozen=True)
@@ -257,6 +260,7 @@ class RayCarrier:
     def close(self) -> None:
         """See `Carrier`."""
         self._ray.shutdown()
+        time.sleep(_RAY_END_S)
 
 
 class _RaySimulator:
