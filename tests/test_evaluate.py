@@ -30,7 +30,7 @@ RUN = load_run_config(
 )
 TASK = RUN.task
 NEAR_GOAL = SuccessConfig(goal_radius_m=0.07, hold_s=0.2, end_after_hold_s=0.2)
-SHORT_WAY = replace(TASK, goal_m=(-0.55, 0.10, 0.30), success=NEAR_GOAL)
+SHORT_WAY = replace(TASK, goal_m=(-0.55, 0.10, 0.31), success=NEAR_GOAL)
 """Objects that start near the goal end their episode soon, and the next one begins."""
 ROWS = {name: column for column, name in enumerate(EPISODE_FIELDS)}
 
@@ -120,7 +120,7 @@ def test_episodes_whose_physics_fail_are_no_successes():
     """The second of four environments, all of whose objects are at the goal from the start."""
     spawn = replace(TASK.spawn, half_width_m=(0.0, 0.0))
     rule = SuccessConfig(goal_radius_m=0.2, hold_s=0.2, reach_m=5.0)
-    config = replace(TASK, goal_m=(-0.55, 0.10, 0.30), success=rule, spawn=spawn)
+    config = replace(TASK, goal_m=(-0.55, 0.10, 0.31), success=rule, spawn=spawn)
 
     def spoil(env):
         def act(observations, start):
