@@ -11,7 +11,7 @@ from dexgrasp_deploy.cli import main
 from dexgrasp_learner import evaluate as module
 from dexgrasp_learner.checkpoint import policy_schema, save_checkpoint
 from dexgrasp_learner.config import load_run_config
-from dexgrasp_learner.evaluate import actor_policy, allocate, evaluate, evaluate_actor
+from dexgrasp_learner.evaluate import actor_policy, evaluate, evaluate_actor
 from dexgrasp_learner.evaluation import as_text
 from dexgrasp_learner.networks.policy import build_actor
 from dexgrasp_sim.config import replace, to_dict
@@ -19,7 +19,7 @@ from dexgrasp_sim.tasks.grasp.config import SuccessConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.object_sets import object_set
 from dexgrasp_sim.tasks.grasp.observations import all_specs
-from dexgrasp_sim.vec_env import EPISODE_FIELDS
+from dexgrasp_sim.vec_env import EPISODE_FIELDS, allocate
 
 torch.set_num_threads(1)
 

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexgrasp_learner.evaluate import PolicyFactory, allocate
+from dexgrasp_learner.evaluate import PolicyFactory
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.vec_env import allocate
 from dexgrasp_sim.vision.camera import CameraConfig
 
 _VIEW = CameraConfig(

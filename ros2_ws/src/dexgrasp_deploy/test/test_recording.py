@@ -9,9 +9,10 @@ import torch
 
 from dexgrasp_deploy.recording import colorize_depth, film, write_video
 from dexgrasp_learner.config import load_run_config
-from dexgrasp_learner.evaluate import allocate, scripted_policy
+from dexgrasp_learner.evaluate import scripted_policy
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.vec_env import allocate
 
 CONFIG = Path(__file__).parents[4] / "config" / "laptop_depth.yaml"
 TASK = load_run_config(CONFIG, ["task.episode_s=0.8"]).task

@@ -15,12 +15,11 @@ from tqdm import tqdm
 from dexgrasp_learner.evaluation import Evaluation, as_text, summarize
 from dexgrasp_learner.networks.policy import Actor, build_actor
 from dexgrasp_sim.config import ConfigError, replace
-from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.object_sets import OBJECT_SETS, object_set
 from dexgrasp_sim.tasks.grasp.scripted import make_script
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
+from dexgrasp_sim.vec_env import EPISODE_FIELDS, allocate
 
 _BATCH = 128
 _IMAGE_GROUPS = ("depth", "stereo_rgb")
@@ -120,12 +119,6 @@ def scripted_policy(env: GraspEnv) -> Callable[[dict[str, Tensor], Tensor], Tens
     """The scripted policy; it reads the simulation instead of observations."""
     script = make_script(env)
     return lambda observations, start: script.act()
-
-
-def allocate(env: GraspEnv) -> dict[str, Tensor]:
-    """Tensors for `GraspEnv.step` to write into."""
-    specs: tuple[TensorSpec, ...] = (*env.observation_specs, *RESULT_SPECS)
-    return {spec.name: spec.empty(env.num_envs) for spec in specs}
 
 
 @torch.inference_mode()

@@ -8,8 +8,8 @@ import torch
 
 from dexgrasp_learner.benchmarks import scripted, sim
 from dexgrasp_learner.benchmarks.grasp_tape import grasp_config, grasp_tape
-from dexgrasp_learner.evaluate import allocate
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.vec_env import allocate
 
 torch.set_num_threads(1)
 CONFIG = Path(__file__).parents[4] / "config" / "laptop_depth.yaml"

@@ -17,7 +17,7 @@ from dexgrasp_sim.config import ConfigError, parse_config, read_values, replace
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.scripted import make_script
-from dexgrasp_sim.vec_env import RESULT_SPECS
+from dexgrasp_sim.vec_env import allocate
 from dexgrasp_sim.vision.camera import CameraConfig
 
 SHEET = "contact_sheet.png"
@@ -113,10 +113,7 @@ def _task(args: Namespace) -> GraspConfig:
 def shoot(config: GraspConfig, num_envs: int, seed: int) -> Iterator[Shot]:
     """The scripted policy's episode at `MOMENTS_S`, or those of them that the episode reaches."""
     env = GraspEnv(config, num_envs, seed, 1, ("depth", "stereo_rgb"))
-    out = {
-        spec.name: torch.zeros((num_envs, *spec.shape), dtype=spec.torch_dtype)
-        for spec in (*env.observation_specs, *RESULT_SPECS)
-    }
+    out = allocate(env)
     steps = [round(moment * config.control_hz) for moment in MOMENTS_S]
     try:
         env.reset(out)

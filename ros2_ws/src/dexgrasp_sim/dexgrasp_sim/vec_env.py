@@ -160,6 +160,13 @@ def env_specs(kind: str, config: Mapping[str, Any], groups: Sequence[str]) -> En
     raise _unknown_kind(kind)
 
 
+def allocate(env: VecEnv) -> dict[str, Tensor]:
+    """Zeros for `VecEnv.step` to write into, by name."""
+    return {
+        spec.name: spec.empty(env.num_envs) for spec in (*env.observation_specs, *RESULT_SPECS)
+    }
+
+
 def make_env(
     kind: str,
     config: Mapping[str, Any],

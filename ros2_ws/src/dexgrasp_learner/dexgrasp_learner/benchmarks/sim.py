@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from dexgrasp_learner.benchmarks.grasp_tape import grasp_config, grasp_tape
 from dexgrasp_learner.config import load_run_config
-from dexgrasp_learner.evaluate import allocate
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.physics.bare_batch import BareBatch
@@ -31,6 +30,7 @@ from dexgrasp_sim.robot.kuka_allegro import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.scripted import make_script
+from dexgrasp_sim.vec_env import allocate
 
 _FABRIC_S = 2.0
 """Enough to reach, close and lift."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
+from dexgrasp_sim.vec_env import EPISODE_FIELDS, allocate
 from dexgrasp_sim.view.source import IMAGE_GROUPS, Moment
 
 Policy = Callable[[dict[str, Tensor], Tensor], Tensor]
@@ -49,8 +49,7 @@ class EnvSource:
         self.env = env
         self.period_s = config.control_dt_s
         self._env = GraspEnv(config, num_envs, seed, 1, tuple({*groups, *IMAGE_GROUPS}))
-        specs = (*self._env.observation_specs, *RESULT_SPECS)
-        self._out = {spec.name: spec.empty(num_envs) for spec in specs}
+        self._out = allocate(self._env)
         self._env.reset(self._out)
         self._policy = make_policy(self._env)
         self._begins = torch.ones(num_envs, dtype=torch.bool)
