@@ -7,12 +7,14 @@ import os
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
 from dexgrasp_sim.ros_environment import WorkspaceError, ros_environment
 
 _MARK = "DEXGRASP_TEST_PID"
+sys.path.insert(0, str(Path(__file__).parent))  # `benchmarks` is no installed package
 
 
 def _is_prepared() -> bool:

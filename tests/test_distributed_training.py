@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dexgrasp_learner.checkpoint import find_checkpoint, load_state
+from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_state
 from dexgrasp_sim.transport.shared_memory import run_folder
 
 SMOKE = Path(__file__).parents[1] / "config" / "smoke.yaml"
@@ -38,7 +38,7 @@ class Ranks:
     def __init__(self, folder, name, launcher, arguments, prefix=(), **environment):
         self.log = folder / f"{name}.log"
         python = [sys.executable, "-m", "torch.distributed.run"]
-        command = [*python, *launcher, "-m", "dexgrasp_deploy.cli", "train", *arguments]
+        command = [*python, *launcher, "-m", "dexgrasp_deploy.commands.cli", "train", *arguments]
         command += ["--distributed", "--peer-timeout-s", str(LOST_AFTER_S)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -217,7 +217,7 @@ def test_a_cut_network_ends_a_learner_and_its_remote_worker(hosts):
     command = ("ip", "netns", "exec", hosts[0][0], sys.executable, "-c", LEARNER, address)
     learner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     command = ("ip", "netns", "exec", hosts[1][0], sys.executable, "-m")
-    words = ("dexgrasp_sim.remote_worker", "--learner", address, "--index", "0")
+    words = ("dexgrasp_sim.worker.remote", "--learner", address, "--index", "0")
     worker = subprocess.Popen((*command, *words), stderr=subprocess.PIPE, text=True)
     try:
         assert learner.stdout is not None

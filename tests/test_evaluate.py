@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from dexgrasp_deploy.cli import main
-from dexgrasp_learner import evaluate as module
-from dexgrasp_learner.checkpoint import policy_schema, save_checkpoint
+from dexgrasp_deploy.commands.cli import main
+from dexgrasp_learner.commands import evaluate as module
+from dexgrasp_learner.commands.evaluate import actor_policy, evaluate, evaluate_actor
 from dexgrasp_learner.config import load_run_config
-from dexgrasp_learner.evaluate import actor_policy, evaluate, evaluate_actor
-from dexgrasp_learner.evaluation import as_text
+from dexgrasp_learner.evaluation.figures import as_text
 from dexgrasp_learner.networks.policy import build_actor
+from dexgrasp_learner.storage.checkpoint import policy_schema, save_checkpoint
 from dexgrasp_sim.config import replace, to_dict
+from dexgrasp_sim.objects.sets import object_set
 from dexgrasp_sim.tasks.grasp.config import SuccessConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
-from dexgrasp_sim.tasks.grasp.object_sets import object_set
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 from dexgrasp_sim.vec_env import EPISODE_FIELDS, allocate
 

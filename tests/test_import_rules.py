@@ -74,8 +74,8 @@ SIM, LEARNER, DEPLOY = (f"{name}/{name}" for name in ARROW[1:])
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        (f"{SIM}/worker.py", "from dexgrasp_learner.runner import Runner"),
-        (f"{LEARNER}/runner.py", "import dexgrasp_deploy.safety"),
+        (f"{SIM}/worker.py", "from dexgrasp_learner.run.runner import Runner"),
+        (f"{LEARNER}/runner.py", "import dexgrasp_deploy.control.safety"),
         (f"{LEARNER}/nodes/learner_node.py", "import dexgrasp_deploy"),
         ("dexgrasp_sim/test/test_worker.py", "def test():\n    import dexgrasp_learner"),
         (f"{SIM}/worker.py", "import rclpy"),
@@ -99,7 +99,10 @@ def test_a_violation_is_found(path, source):
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        (f"{DEPLOY}/control_loop.py", "import dexgrasp_sim.specs, dexgrasp_learner.bundle"),
+        (
+            f"{DEPLOY}/control_loop.py",
+            "import dexgrasp_sim.specs, dexgrasp_learner.storage.bundle",
+        ),
         (f"{SIM}/physics/mjcf.py", "import mujoco"),
         (f"{SIM}/nodes/sim_worker_node.py", "import rclpy\nfrom dexgrasp_msgs.msg import X"),
         ("dexgrasp_deploy/launch/mock.launch.py", "from launch_ros.actions import Node"),

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from dexgrasp_deploy.cli import main
-from dexgrasp_learner.bundle import load_bundle
+from dexgrasp_deploy.commands.cli import main
+from dexgrasp_learner.storage.bundle import load_bundle
 
 PAPER = Path(__file__).parents[1] / "config" / "paper.yaml"
 SMALL = {

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from dexgrasp_deploy.cli import main
-from dexgrasp_learner.checkpoint import find_checkpoint, load_actor, load_state
+from dexgrasp_deploy.commands.cli import main
 from dexgrasp_learner.config import load_run_config
+from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_actor, load_state
 from dexgrasp_sim.transport.shared_memory import run_folder
 
+CLI = (sys.executable, "-m", "dexgrasp_deploy.commands.cli")
 SMOKE = Path(__file__).parents[1] / "config" / "smoke.yaml"
 TIMEOUT_S = 100.0
 ENDLESS = [
@@ -75,7 +76,7 @@ class Learner:
         self.num_workers = num_workers
         overrides = [*ENDLESS, f"simulators.num_workers={num_workers}", *overrides]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dexgrasp_deploy.cli", *command(runs, *overrides)],
+            [sys.executable, "-m", "dexgrasp_deploy.commands.cli", *command(runs, *overrides)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -145,7 +146,7 @@ def start(tmp_path):
 
 def test_the_smoke_run_ends_with_one_json_line(tmp_path):
     result = subprocess.run(
-        [sys.executable, "-m", "dexgrasp_deploy.cli", *command(tmp_path / "runs")],
+        [sys.executable, "-m", "dexgrasp_deploy.commands.cli", *command(tmp_path / "runs")],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
@@ -167,7 +168,12 @@ def test_the_smoke_run_ends_with_one_json_line(tmp_path):
 
 def test_a_wrong_value_is_one_line_and_exit_code_2(tmp_path):
     result = subprocess.run(
-        [sys.executable, "-m", "dexgrasp_deploy.cli", *command(tmp_path, "training.horizon=0")],
+        [
+            sys.executable,
+            "-m",
+            "dexgrasp_deploy.commands.cli",
+            *command(tmp_path, "training.horizon=0"),
+        ],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from dexgrasp_learner import view
-from dexgrasp_learner.checkpoint import policy_schema, save_checkpoint
+from dexgrasp_learner.commands import view
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.networks.policy import build_actor
+from dexgrasp_learner.storage.checkpoint import policy_schema, save_checkpoint
 from dexgrasp_sim.config import ConfigError, to_dict
 from dexgrasp_sim.tasks.grasp.observations import GROUPS, observation_spec
 from dexgrasp_sim.transport.shared_memory import live_runs, run_folder
@@ -54,7 +54,7 @@ def start():
     processes = []
 
     def start(*arguments):
-        command = [sys.executable, "-m", "dexgrasp_deploy.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "dexgrasp_deploy.commands.cli", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         processes.append(subprocess.Popen(command, text=True, **pipes))
         return processes[-1]

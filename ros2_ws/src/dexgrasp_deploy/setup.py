@@ -25,7 +25,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
-            "dexgrasp = dexgrasp_deploy.cli:main",
+            "dexgrasp = dexgrasp_deploy.commands.cli:main",
             "camera_node = dexgrasp_deploy.nodes.camera_node:main",
             "episode_node = dexgrasp_deploy.nodes.episode_node:main",
             "policy_node = dexgrasp_deploy.nodes.policy_node:main",

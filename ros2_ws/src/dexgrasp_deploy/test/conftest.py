@@ -6,11 +6,11 @@ from torch import nn
 
 from dexgrasp_deploy.drivers.base import CameraSample, DriverContext
 from dexgrasp_deploy.drivers.mock import MockArm, MockCamera, MockHand
-from dexgrasp_learner.bundle import load_bundle
+from dexgrasp_learner.commands.export import write_bundle
 from dexgrasp_learner.config import RunConfig
-from dexgrasp_learner.export import write_bundle
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import ActorOutput, build_actor
+from dexgrasp_learner.storage.bundle import load_bundle
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.robot.kuka_allegro import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from dexgrasp_deploy.cli import COMMANDS, Command, main
+from dexgrasp_deploy.commands.cli import COMMANDS, Command, main
 from dexgrasp_sim.config import ConfigError
 
 
@@ -47,7 +47,7 @@ def test_no_command_is_a_usage_error(capsys):
 
 def test_help_loads_neither_torch_nor_pydantic():
     code = (
-        "import sys; from dexgrasp_deploy.cli import main; main(['--help']);"
+        "import sys; from dexgrasp_deploy.commands.cli import main; main(['--help']);"
         "sys.exit(any(name in sys.modules for name in ('torch', 'pydantic', 'numpy', 'yaml')))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

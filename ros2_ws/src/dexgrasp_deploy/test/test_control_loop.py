@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from dexgrasp_deploy.control_loop import ControlConfig, ControlLoop
+from dexgrasp_deploy.control.control_loop import ControlConfig, ControlLoop
+from dexgrasp_deploy.control.episode import Reason, State
+from dexgrasp_deploy.control.observation import UnfitInput
+from dexgrasp_deploy.control.policy_runtime import PolicyRuntime
+from dexgrasp_deploy.control.safety import SafetyConfig
 from dexgrasp_deploy.drivers.base import JointSample
-from dexgrasp_deploy.episode import Reason, State
-from dexgrasp_deploy.observation import UnfitInput
-from dexgrasp_deploy.policy_runtime import PolicyRuntime
-from dexgrasp_deploy.safety import SafetyConfig
 
 DT_S = 1 / 15
 STEPS = 18  # 1.2 s at 15 Hz

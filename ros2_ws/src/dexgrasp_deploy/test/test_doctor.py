@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from dexgrasp_deploy import doctor
-from dexgrasp_deploy.cli import main
+from dexgrasp_deploy.commands import doctor
+from dexgrasp_deploy.commands.cli import main
 from dexgrasp_sim.transport import shared_memory
 
 

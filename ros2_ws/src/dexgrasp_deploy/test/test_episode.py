@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dexgrasp_deploy.episode import Episode, Reason, State
+from dexgrasp_deploy.control.episode import Episode, Reason, State
 
 
 def test_normal_life():

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from dexgrasp_deploy.control_loop import ControlConfig, ControlLoop
+from dexgrasp_deploy.control.control_loop import ControlConfig, ControlLoop
+from dexgrasp_deploy.control.episode import Reason, State
+from dexgrasp_deploy.control.observation import FreshnessConfig, PolicyObserver
+from dexgrasp_deploy.control.policy_runtime import PolicyRuntime
 from dexgrasp_deploy.drivers.base import CameraSample, DriverContext, JointSample
 from dexgrasp_deploy.drivers.sim import SimArm, SimHand, SimWorld
-from dexgrasp_deploy.episode import Reason, State
-from dexgrasp_deploy.observation import FreshnessConfig, PolicyObserver
-from dexgrasp_deploy.policy_runtime import PolicyRuntime
-from dexgrasp_learner.bundle import load_bundle
+from dexgrasp_learner.commands.export import record_episode, write_bundle
 from dexgrasp_learner.config import RunConfig
-from dexgrasp_learner.export import record_episode, write_bundle
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor
+from dexgrasp_learner.storage.bundle import load_bundle
 from dexgrasp_sim.config import parse_config, replace
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.tasks.grasp.config import GraspConfig

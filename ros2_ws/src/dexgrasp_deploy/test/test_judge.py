@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from dexgrasp_deploy.control.judge import GraspJudge, summarize
 from dexgrasp_deploy.drivers.base import JointSample
-from dexgrasp_deploy.judge import GraspJudge, summarize
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.kuka_allegro import GRASP_CENTER, RESET_POSTURE
 from dexgrasp_sim.tasks.grasp.config import GraspConfig, SpawnConfig, SuccessConfig

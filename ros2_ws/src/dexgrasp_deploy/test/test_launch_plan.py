@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dexgrasp_deploy.control_loop import ControlConfig
-from dexgrasp_deploy.launch_plan import MODES, deploy_nodes, episode_node, with_parameter_file
+from dexgrasp_deploy.control.control_loop import ControlConfig
+from dexgrasp_deploy.processes import MODES, deploy_nodes, episode_node, with_parameter_file
 from dexgrasp_sim.config import ConfigError, parse_config
 
 HARDWARE = {"arm": "lab:Arm", "hand": "lab:Hand", "camera": "lab:Camera"}

@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dexgrasp_deploy.drivers.base import CameraSample, JointSample
-from dexgrasp_deploy.episode import Reason
-from dexgrasp_deploy.observation import (
+from dexgrasp_deploy.control.episode import Reason
+from dexgrasp_deploy.control.observation import (
     FreshnessConfig,
     PolicyObserver,
     UnfitInput,
     policy_image,
 )
+from dexgrasp_deploy.drivers.base import CameraSample, JointSample
 from dexgrasp_sim.config import ConfigError, replace
-from dexgrasp_sim.control.action_decoder import ActionDecoder
+from dexgrasp_sim.control.palm_velocity.decoder import ActionDecoder
 from dexgrasp_sim.robot.kuka_allegro import load_robot
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.vision.camera import CameraConfig
@@ -45,7 +45,7 @@ def joint_sample(names=NAMES, stamp_s=NOW_S):
 
 @given(st.permutations([*NAMES, "lift_joint"]))
 def test_joints_are_taken_by_name(names):
-    from dexgrasp_deploy import observation
+    from dexgrasp_deploy.control import observation
 
     order = observation._order(names, NAMES)
     sample = joint_sample(names)

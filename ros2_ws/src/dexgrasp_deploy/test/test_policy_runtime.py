@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dexgrasp_deploy.policy_runtime import PolicyRuntime, predicted_object_position
-from dexgrasp_learner.bundle import ACTION, AUXILIARY, VECTORS_FILE, read_vectors
+from dexgrasp_deploy.control.policy_runtime import PolicyRuntime, predicted_object_position
+from dexgrasp_learner.storage.bundle import ACTION, AUXILIARY, VECTORS_FILE, read_vectors
 
 
 @pytest.fixture

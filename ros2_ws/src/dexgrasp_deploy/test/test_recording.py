@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from dexgrasp_deploy.recording import colorize_depth, film, write_video
+from dexgrasp_deploy.commands.recording import colorize_depth, film, write_video
+from dexgrasp_learner.commands.evaluate import scripted_policy
 from dexgrasp_learner.config import load_run_config
-from dexgrasp_learner.evaluate import scripted_policy
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.vec_env import allocate

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dexgrasp_deploy.report import learning_curve, read_metrics, write_report
+from dexgrasp_deploy.commands.report import learning_curve, read_metrics, write_report
 
 OBJECTS = ("box", "cylinder", "<ball>")
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexgrasp_deploy.safety import SafetyConfig, SafetyFilter
+from dexgrasp_deploy.control.safety import SafetyConfig, SafetyFilter
 from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS, load_robot
 
 ROBOT = load_robot()

@@ -5,11 +5,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from dexgrasp_deploy.control_loop import ControlConfig, ControlLoop
+from dexgrasp_deploy.control.control_loop import ControlConfig, ControlLoop
+from dexgrasp_deploy.control.episode import Reason
+from dexgrasp_deploy.control.judge import GraspJudge
 from dexgrasp_deploy.drivers.base import DriverContext, JointSample, Level
 from dexgrasp_deploy.drivers.sim import SimArm, SimCamera, SimHand, SimWorld
-from dexgrasp_deploy.episode import Reason
-from dexgrasp_deploy.judge import GraspJudge
 from dexgrasp_sim.config import ConfigError, parse_config, replace, to_dict
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 

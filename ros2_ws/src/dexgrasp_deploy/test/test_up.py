@@ -18,7 +18,7 @@ RELAXED = {"freshness": {"max_joint_age_s": 5.0, "max_image_age_s": 5.0}}
 
 def start_up(*arguments, **environment):
     return subprocess.Popen(
-        [sys.executable, "-m", "dexgrasp_deploy.cli", "up", *map(str, arguments)],
+        [sys.executable, "-m", "dexgrasp_deploy.commands.cli", "up", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -7,9 +7,9 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from dexgrasp_learner.algorithms.config import DistillationConfig, PpoConfig
-from dexgrasp_learner.curriculum import AdrConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.pool.pool_spec import WorkerSpec
+from dexgrasp_learner.run.adr import AdrConfig
 from dexgrasp_sim.config import STRICT, load_config
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
@@ -28,7 +28,7 @@ class SimulatorsConfig:
         threads_per_worker: CPU threads of a worker for physics and images.
         transport: `shared_memory`: worker processes; `in_process`: no processes, one device for
             all; `remote`: workers on other hosts, which people start with
-            `python -m dexgrasp_sim.remote_worker`.
+            `python -m dexgrasp_sim.worker.remote`.
         listen: `HOST:PORT` of the learner's host where remote workers connect.
         python: Interpreter of the workers; empty: the learner's own.
         workers: One by one, where they differ, instead of `threads_per_worker` and `python`.

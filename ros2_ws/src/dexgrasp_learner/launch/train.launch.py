@@ -10,7 +10,7 @@ from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from dexgrasp_learner.launch_plan import LEARNER, train_nodes
+from dexgrasp_learner.run.processes import LEARNER, train_nodes
 from dexgrasp_sim.bringup import NodeSpec
 from dexgrasp_sim.robot.kuka_allegro import URDF_PATH
 

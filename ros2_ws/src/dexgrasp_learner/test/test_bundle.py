@@ -10,8 +10,12 @@ import onnx
 import pytest
 import torch
 
-from dexgrasp_learner import export
-from dexgrasp_learner.bundle import (
+from dexgrasp_learner.commands import export
+from dexgrasp_learner.commands.export import record_episode, write_bundle
+from dexgrasp_learner.config import RunConfig
+from dexgrasp_learner.networks.config import NetworkConfig
+from dexgrasp_learner.networks.policy import build_actor
+from dexgrasp_learner.storage.bundle import (
     ACTION,
     AUXILIARY,
     MEMORY_IN,
@@ -23,11 +27,7 @@ from dexgrasp_learner.bundle import (
     run_step,
     seal_manifest,
 )
-from dexgrasp_learner.checkpoint import policy_schema, save_checkpoint
-from dexgrasp_learner.config import RunConfig
-from dexgrasp_learner.export import record_episode, write_bundle
-from dexgrasp_learner.networks.config import NetworkConfig
-from dexgrasp_learner.networks.policy import build_actor
+from dexgrasp_learner.storage.checkpoint import policy_schema, save_checkpoint
 from dexgrasp_sim.config import ConfigError, to_dict
 from dexgrasp_sim.robot.kuka_allegro import JOINT_NAMES, load_robot
 from dexgrasp_sim.specs import schema_hash

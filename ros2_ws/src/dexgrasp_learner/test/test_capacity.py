@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexgrasp_learner import plan_capacity
-from dexgrasp_learner.benchmarks.capacity import largest_that_fits
-from dexgrasp_learner.capacity.calibrate import Sample, fit_line, run_probe
+from benchmarks.capacity import largest_that_fits
+from benchmarks.capacity_probes.calibrate import Sample, fit_line, run_probe
+from benchmarks.capacity_probes.probe import Probe
+from benchmarks.capacity_probes.workload import Workload, buffer_bytes, plan_config
 from dexgrasp_learner.capacity.costs import GIB, Costs, load_costs
 from dexgrasp_learner.capacity.model import (
     device_bytes,
@@ -18,8 +19,7 @@ from dexgrasp_learner.capacity.model import (
     plan_data_parallel,
     plan_disaggregated,
 )
-from dexgrasp_learner.capacity.probe import Probe
-from dexgrasp_learner.capacity.workload import Workload, buffer_bytes, plan_config
+from dexgrasp_learner.commands import plan_capacity
 from dexgrasp_sim.config import ConfigError, replace, to_dict
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.transport.layout import RunLayout

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dexgrasp_learner.checkpoint import (
+from dexgrasp_learner.config import load_run_config
+from dexgrasp_learner.networks.policy import build_actor
+from dexgrasp_learner.storage.checkpoint import (
     check_resumable,
     find_checkpoint,
     load_actor,
@@ -22,8 +24,6 @@ from dexgrasp_learner.checkpoint import (
     policy_schema,
     save_checkpoint,
 )
-from dexgrasp_learner.config import load_run_config
-from dexgrasp_learner.networks.policy import build_actor
 from dexgrasp_sim.config import ConfigError, replace, to_dict
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 

@@ -5,13 +5,13 @@ import torch
 
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
-from dexgrasp_learner.collector import Collector
 from dexgrasp_learner.config import SimulatorsConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
+from dexgrasp_learner.pipeline.collector import Collector
+from dexgrasp_learner.pipeline.rollout import Rollout
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
-from dexgrasp_learner.rollout import Rollout
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.synthetic_env import expected_observation
 

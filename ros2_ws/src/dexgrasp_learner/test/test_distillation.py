@@ -13,7 +13,7 @@ from dexgrasp_learner.algorithms.distillation import Distillation
 from dexgrasp_learner.algorithms.guards import NonFiniteLoss
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor
-from dexgrasp_learner.rollout import Rollout
+from dexgrasp_learner.pipeline.rollout import Rollout
 from dexgrasp_sim.specs import TensorSpec
 
 torch.set_num_threads(1)

@@ -13,14 +13,14 @@ import torch
 
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
-from dexgrasp_learner.cell import gathered
-from dexgrasp_learner.curriculum import AdrConfig, AdrController
-from dexgrasp_learner.distributed import VARIABLES, Peers, PeersDiffer, connect_peers
-from dexgrasp_learner.learning import Collected
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
-from dexgrasp_learner.rollout import Rollout
-from dexgrasp_learner.run_report import Tally
+from dexgrasp_learner.pipeline.pipeline import Collected
+from dexgrasp_learner.pipeline.rollout import Rollout
+from dexgrasp_learner.ranks.agreement import gathered
+from dexgrasp_learner.ranks.peers import VARIABLES, Peers, PeersDiffer, connect_peers
+from dexgrasp_learner.run.adr import AdrConfig, AdrController
+from dexgrasp_learner.run.report import Tally
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.vec_env import EPISODE_FIELDS

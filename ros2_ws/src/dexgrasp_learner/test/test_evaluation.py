@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dexgrasp_learner.evaluation import as_text, success_interval, summarize
+from dexgrasp_learner.evaluation.figures import as_text, success_interval, summarize
 from dexgrasp_sim.vec_env import EPISODE_FIELDS
 
 NAMES = ("box", "flat_can", "ball")

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexgrasp_learner.image_storage import ImagePrefetch
-from dexgrasp_learner.rollout import Rollout
+from dexgrasp_learner.pipeline.image_storage import ImagePrefetch
+from dexgrasp_learner.pipeline.rollout import Rollout
 
 torch.set_num_threads(1)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dexgrasp_learner.assembly import build_ppo, learner_device, pool_spec
 from dexgrasp_learner.config import load_run_config
+from dexgrasp_learner.run.assembly import build_ppo, learner_device, pool_spec
 from dexgrasp_sim.config import ConfigError
 
 SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"

@@ -7,15 +7,15 @@ import torch
 
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
-from dexgrasp_learner.collector import Collector
-from dexgrasp_learner.learning import Learning, OverlappedLearning
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
+from dexgrasp_learner.pipeline.collector import Collector
+from dexgrasp_learner.pipeline.pipeline import Learning, OverlappedLearning
+from dexgrasp_learner.pipeline.rollout import Rollout
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.worker_process import WorkerDied
-from dexgrasp_learner.rollout import Rollout
-from dexgrasp_learner.stopwatch import Stopwatch
+from dexgrasp_learner.run.stopwatch import Stopwatch
 from dexgrasp_sim.specs import TensorSpec
 
 torch.set_num_threads(1)

@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dexgrasp_learner.console import warn
-from dexgrasp_learner.metrics import MetricsWriter, Progress
+from dexgrasp_learner.run.metrics import MetricsWriter, Progress
 
 
 def read_lines(folder):

@@ -9,7 +9,7 @@ import pytest
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.networks.policy import build_actor
 from dexgrasp_sim.config import ConfigError
-from dexgrasp_sim.tasks.grasp.curriculum import current_ranges
+from dexgrasp_sim.schedules import current_ranges
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 
 CONFIG = Path(__file__).parents[4] / "config"

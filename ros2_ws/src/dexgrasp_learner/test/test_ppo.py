@@ -12,7 +12,7 @@ from dexgrasp_learner.algorithms.guards import NonFiniteLoss
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
-from dexgrasp_learner.rollout import Rollout
+from dexgrasp_learner.pipeline.rollout import Rollout
 from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.specs import TensorSpec
 

@@ -6,7 +6,7 @@ from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor, build_critic
-from dexgrasp_learner.rollout import Rollout
+from dexgrasp_learner.pipeline.rollout import Rollout
 from dexgrasp_sim.specs import TensorSpec
 
 torch.set_num_threads(1)

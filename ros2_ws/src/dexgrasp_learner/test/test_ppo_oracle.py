@@ -9,12 +9,12 @@ from rsl_rl.models import MLPModel, RNNModel
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from benchmarks.peers.rsl_rl import make_ppo
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
-from dexgrasp_learner.benchmarks.learner_rsl_rl import make_ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, Critic, build_actor, build_critic
-from dexgrasp_learner.rollout import Rollout
+from dexgrasp_learner.pipeline.rollout import Rollout
 from dexgrasp_sim.specs import TensorSpec
 
 torch.set_num_threads(1)

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from dexgrasp_learner.benchmarks import faults
+from benchmarks import faults
 from dexgrasp_sim.config import ConfigError
 
 KILLS = 20

@@ -15,12 +15,12 @@ from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.worker_group import WorkerTimeout
 from dexgrasp_learner.pool.worker_process import WorkerDied
 from dexgrasp_sim.config import ConfigError
-from dexgrasp_sim.env_slice import state_path
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.synthetic_env import expected_observation
 from dexgrasp_sim.transport.layout import RESULT_NAMES
 from dexgrasp_sim.transport.protocol import Message, MessageType
 from dexgrasp_sim.transport.tcp import connect_tcp, parse_address
+from dexgrasp_sim.worker.env_slice import state_path
 
 TIMEOUT_S = 60.0
 GROUPS = {
@@ -55,7 +55,7 @@ def start_worker():
     workers = []
 
     def start(address, index):
-        words = ["-m", "dexgrasp_sim.remote_worker", "--learner", address, "--index", str(index)]
+        words = ["-m", "dexgrasp_sim.worker.remote", "--learner", address, "--index", str(index)]
         workers.append(subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE))
         return workers[-1]
 

@@ -4,7 +4,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from dexgrasp_learner.run_control import RunControl, RunState
+from dexgrasp_learner.run.control import RunControl, RunState
 
 TIMEOUT_S = 30.0
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dexgrasp_learner.config import RunConfig, load_run_config
-from dexgrasp_learner.run_folder import create_run_folder, git_commit, new_run_id
+from dexgrasp_learner.storage.run_folder import create_run_folder, git_commit, new_run_id
 from dexgrasp_sim.config import ConfigError, replace
 
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from dexgrasp_learner.algorithms.guards import NonFiniteLoss
-from dexgrasp_learner.assembly import build_ppo
-from dexgrasp_learner.checkpoint import find_checkpoint, load_actor, load_state
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.pool.worker_group import WorkerTimeout
-from dexgrasp_learner.run_control import RunControl, RunState
-from dexgrasp_learner.runner import Runner
+from dexgrasp_learner.run.assembly import build_ppo
+from dexgrasp_learner.run.control import RunControl, RunState
+from dexgrasp_learner.run.runner import Runner
+from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_actor, load_state
 from dexgrasp_sim.transport.shared_memory import run_folder
 
 pytestmark = pytest.mark.usefixtures("restore_torch")

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from dexgrasp_learner.algorithms.guards import NonFiniteLoss
-from dexgrasp_learner.assembly import build_distillation, build_ppo
-from dexgrasp_learner.checkpoint import find_checkpoint, load_actor, load_state
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.networks.policy import build_actor
-from dexgrasp_learner.run_control import RunControl, RunState
-from dexgrasp_learner.runner import Runner
+from dexgrasp_learner.run.assembly import build_distillation, build_ppo
+from dexgrasp_learner.run.control import RunControl, RunState
+from dexgrasp_learner.run.runner import Runner
+from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_actor, load_state
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 

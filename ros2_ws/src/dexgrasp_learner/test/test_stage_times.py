@@ -1,6 +1,6 @@
 """Where the time of a run goes, as figures and as a table."""
 
-from dexgrasp_learner.stage_times import IterationTimes, time_table
+from dexgrasp_learner.run.stage_times import IterationTimes, time_table
 
 
 def worker(simulating, rendering, waiting):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from dexgrasp_learner.stopwatch import Stopwatch
+from dexgrasp_learner.run.stopwatch import Stopwatch
 
 
 @pytest.fixture

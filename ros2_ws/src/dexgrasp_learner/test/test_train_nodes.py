@@ -21,9 +21,9 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, JointState
 from visualization_msgs.msg import MarkerArray
 
-from dexgrasp_learner.launch_plan import LEARNER, train_nodes
 from dexgrasp_learner.nodes.learner_report import learner_status
-from dexgrasp_learner.run_control import RunControl, RunState, RunStatus
+from dexgrasp_learner.run.control import RunControl, RunState, RunStatus
+from dexgrasp_learner.run.processes import LEARNER, train_nodes
 from dexgrasp_msgs.msg import LearnerStatus, SimWorkerStatus
 from dexgrasp_msgs.srv import SaveCheckpoint, SetRunState
 from dexgrasp_sim.bringup import NodeGroup, NodeSpec

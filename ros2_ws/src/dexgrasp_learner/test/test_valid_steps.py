@@ -11,7 +11,7 @@ from dexgrasp_learner.algorithms.distillation import Distillation
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
-from dexgrasp_learner.rollout import Rollout
+from dexgrasp_learner.pipeline.rollout import Rollout
 from dexgrasp_sim.specs import TensorSpec
 
 torch.set_num_threads(1)

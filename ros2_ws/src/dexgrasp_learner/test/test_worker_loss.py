@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from dexgrasp_learner.assembly import pool_spec
-from dexgrasp_learner.benchmarks import faults
+from benchmarks import faults
 from dexgrasp_learner.config import SimulatorsConfig, load_run_config
-from dexgrasp_learner.launch_plan import train_nodes
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec, WorkerSpec
 from dexgrasp_learner.pool.restarts import WINDOW_S, RestartBudget
 from dexgrasp_learner.pool.worker_process import WorkerDied
+from dexgrasp_learner.run.assembly import pool_spec
+from dexgrasp_learner.run.processes import train_nodes
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.synthetic_env import expected_observation
 from dexgrasp_sim.transport.shared_memory import run_folder

@@ -117,7 +117,7 @@ class SyntheticEnv:
         groups: Sequence[str],
         env_offset: int = 0,
     ) -> None:
-        """Arguments and errors as for `vec_env.make_env`; `threads` is taken and not needed."""
+        """Arguments and errors as for `environments.make_env`; `threads` is not used."""
         del threads
         specs = synthetic_specs(config, groups)
         self._config = parse_config(SyntheticConfig, dict(config))

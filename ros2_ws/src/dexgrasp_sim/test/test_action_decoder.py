@@ -8,7 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dexgrasp_sim.config import replace
-from dexgrasp_sim.control.action_decoder import ActionConfig, ActionDecoder, rotation_about_z
+from dexgrasp_sim.control.palm_velocity.decoder import (
+    ActionConfig,
+    ActionDecoder,
+    rotation_about_z,
+)
 from dexgrasp_sim.robot.kinematics import Chain
 from dexgrasp_sim.robot.kuka_allegro import (
     ARM_PREGRASP,

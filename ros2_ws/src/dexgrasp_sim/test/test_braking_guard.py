@@ -3,11 +3,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexgrasp_sim.control.braking_guard import BrakingGuard, Gaps
-from dexgrasp_sim.control.fabric_body import BodyPoints
-from dexgrasp_sim.control.fabric_spheres import BODY_SPHERES
-from dexgrasp_sim.control.fabric_world import WORLD, nearest
-from dexgrasp_sim.control.motion_limits import MotionLimits
+from dexgrasp_sim.control.fabric.body_points import BodyPoints
+from dexgrasp_sim.control.fabric.braking_guard import BrakingGuard, Gaps
+from dexgrasp_sim.control.fabric.motion_limits import MotionLimits
+from dexgrasp_sim.control.fabric.obstacles import WORLD, nearest
+from dexgrasp_sim.control.fabric.spheres import BODY_SPHERES
 from dexgrasp_sim.robot.kuka_allegro import ARM_PREGRASP, HAND_REST, load_robot
 
 ROBOT = load_robot()

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
-from dexgrasp_sim.env_slice import EnvSlice
+from dexgrasp_sim.environments import env_specs, make_env
 from dexgrasp_sim.transport import carrier
 from dexgrasp_sim.transport.layout import RunLayout, split_envs
 from dexgrasp_sim.transport.telemetry import WorkerTelemetry
-from dexgrasp_sim.vec_env import env_specs, make_env
+from dexgrasp_sim.worker.env_slice import EnvSlice
 
 CONFIG = {
     "observations": {"depth": {"shape": [6, 8], "dtype": "int16"}, "state": {"shape": [5]}},

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from dexgrasp_sim.config import ConfigError, parse_config, to_dict
+from dexgrasp_sim.schedules import Ramp, Schedule, constant, current_ranges
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.curriculum import Ramp, Schedule, constant, current_ranges
 
 
 def test_an_interval_moves_linearly_from_one_end_to_the_other():

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from dexgrasp_sim.config import ConfigError, parse_config, replace, to_dict
-from dexgrasp_sim.control.action_decoder import ActionConfig
 from dexgrasp_sim.control.decoder import make_decoder
-from dexgrasp_sim.control.fabric_config import FabricConfig
-from dexgrasp_sim.control.fabric_world import Obstacle
+from dexgrasp_sim.control.fabric.config import FabricConfig
+from dexgrasp_sim.control.fabric.obstacles import Obstacle
+from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
 from dexgrasp_sim.control.proprioception import Proprioception
 from dexgrasp_sim.robot.kuka_allegro import PALM, load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig

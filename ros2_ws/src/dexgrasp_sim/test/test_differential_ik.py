@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from dexgrasp_sim.control.action_decoder import rotation_about_z
-from dexgrasp_sim.control.differential_ik import DifferentialIk, rotation_error
+from dexgrasp_sim.control.palm_velocity.decoder import rotation_about_z
+from dexgrasp_sim.control.palm_velocity.differential_ik import DifferentialIk, rotation_error
 from dexgrasp_sim.robot.kinematics import Chain
 from dexgrasp_sim.robot.kuka_allegro import ARM_PREGRASP, GRASP_CENTER, load_robot
 

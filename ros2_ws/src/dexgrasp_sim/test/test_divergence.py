@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from dexgrasp_sim.physics.mujoco_batch import MujocoBatch
+from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
 from dexgrasp_sim.robot.kuka_allegro import ARM_PREGRASP, HAND_REST
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 

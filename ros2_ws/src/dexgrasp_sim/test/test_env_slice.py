@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from dexgrasp_sim.env_slice import EnvSlice
+from dexgrasp_sim.environments import make_env
 from dexgrasp_sim.synthetic_env import expected_observation
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.transport.layout import RunLayout
 from dexgrasp_sim.transport.telemetry import WorkerTelemetry, read_statuses
-from dexgrasp_sim.vec_env import RESULT_SPECS, make_env
+from dexgrasp_sim.vec_env import RESULT_SPECS
+from dexgrasp_sim.worker.env_slice import EnvSlice
 
 OBSERVATIONS = {"state": {"shape": [5]}, "half": {"shape": [2], "dtype": "float16"}}
 GROUPS = ("half", "state")

@@ -6,10 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexgrasp_sim.control.fabric import Fabric, FabricGains, Goal
-from dexgrasp_sim.control.fabric_body import BodyPoints, cross
-from dexgrasp_sim.control.fabric_spheres import BODY_SPHERES, HAND_SPHERES, UPPER_ARM_SPHERES
-from dexgrasp_sim.control.fabric_terms import (
+from dexgrasp_sim.control.fabric.body_points import BodyPoints, cross
+from dexgrasp_sim.control.fabric.fabric import Fabric, FabricGains, Goal
+from dexgrasp_sim.control.fabric.motion_limits import MotionLimits
+from dexgrasp_sim.control.fabric.obstacles import WORLD, nearest
+from dexgrasp_sim.control.fabric.spheres import BODY_SPHERES, HAND_SPHERES, UPPER_ARM_SPHERES
+from dexgrasp_sim.control.fabric.terms import (
     AttractorGains,
     LimitGains,
     PostureGains,
@@ -20,8 +22,6 @@ from dexgrasp_sim.control.fabric_terms import (
     posture_pull,
     repel,
 )
-from dexgrasp_sim.control.fabric_world import WORLD, nearest
-from dexgrasp_sim.control.motion_limits import MotionLimits
 from dexgrasp_sim.robot.hand_pca import load_hand_pca
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.kuka_allegro import (

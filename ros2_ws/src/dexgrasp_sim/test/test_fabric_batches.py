@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from dexgrasp_sim.config import parse_config
-from dexgrasp_sim.control.fabric_config import FabricConfig
-from dexgrasp_sim.control.fabric_decoder import FabricDecoder
+from dexgrasp_sim.control.fabric.config import FabricConfig
+from dexgrasp_sim.control.fabric.decoder import FabricDecoder
 from dexgrasp_sim.robot.kuka_allegro import load_robot
-from dexgrasp_sim.tasks.grasp.curriculum import Ramp
+from dexgrasp_sim.schedules import Ramp
 
 ROBOT = load_robot()
 DT_S = 1 / 60

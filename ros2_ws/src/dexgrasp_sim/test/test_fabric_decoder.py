@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dexgrasp_sim.config import ConfigError, parse_config, to_dict
-from dexgrasp_sim.control.fabric_config import FabricConfig, MotionConfig
-from dexgrasp_sim.control.fabric_decoder import FabricDecoder
-from dexgrasp_sim.control.fabric_spheres import BODY_SPHERES
-from dexgrasp_sim.control.fabric_world import WORLD
+from dexgrasp_sim.control.fabric.config import FabricConfig, MotionConfig
+from dexgrasp_sim.control.fabric.decoder import FabricDecoder
+from dexgrasp_sim.control.fabric.obstacles import WORLD
+from dexgrasp_sim.control.fabric.spheres import BODY_SPHERES
 from dexgrasp_sim.robot.hand_pca import load_hand_pca
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.kuka_allegro import (

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from dexgrasp_sim import inspect
+from dexgrasp_sim.commands import inspection as inspect
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.robot.kuka_allegro import JOINT_NAMES, load_robot
 from dexgrasp_sim.specs import TensorSpec, schema_hash

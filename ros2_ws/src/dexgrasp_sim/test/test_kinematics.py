@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexgrasp_sim.control.action_decoder import ActionConfig
+from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
 from dexgrasp_sim.robot.kinematics import Chain, Kinematics
 from dexgrasp_sim.robot.kuka_allegro import (
     ARM_PREGRASP,

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexgrasp_sim.control.action_decoder import ActionConfig
-from dexgrasp_sim.physics.mjcf import (
+from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
+from dexgrasp_sim.physics.mujoco.mjcf import (
     OBJECT_COLLISION,
     SELF_COLLISION,
     TABLE_COLLISION,

@@ -6,8 +6,8 @@ from scipy.spatial.transform import Rotation
 
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.physics.engine import PhysicsConfig
-from dexgrasp_sim.physics.mujoco_batch import MujocoBatch
-from dexgrasp_sim.physics.scene import OBJECT
+from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
+from dexgrasp_sim.physics.mujoco.models import OBJECT
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.kuka_allegro import (
     ARM_PREGRASP,

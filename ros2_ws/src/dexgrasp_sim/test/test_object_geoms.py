@@ -10,14 +10,14 @@ from mujoco.batch import Batch
 from scipy.spatial.transform import Rotation
 
 from dexgrasp_sim.config import replace
+from dexgrasp_sim.objects.sets import OBJECT_SETS, object_set
+from dexgrasp_sim.physics.cpu_render.renderer import BatchRenderer
 from dexgrasp_sim.physics.engine import PhysicsConfig
-from dexgrasp_sim.physics.mujoco_batch import MujocoBatch
-from dexgrasp_sim.physics.object_geoms import common_layout
-from dexgrasp_sim.physics.renderer import BatchRenderer
-from dexgrasp_sim.physics.scene import OBJECT, build_models
+from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
+from dexgrasp_sim.physics.mujoco.models import OBJECT, build_models
+from dexgrasp_sim.physics.mujoco.object_geoms import common_layout
 from dexgrasp_sim.robot.kuka_allegro import ARM_PREGRASP, HAND_REST, load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig, TableConfig
-from dexgrasp_sim.tasks.grasp.object_sets import OBJECT_SETS, object_set
 from dexgrasp_sim.vision.camera import CameraConfig
 
 ROBOT, TABLE, PHYSICS = load_robot(), TableConfig(), PhysicsConfig()

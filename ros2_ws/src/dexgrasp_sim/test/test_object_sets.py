@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from dexgrasp_sim.config import ConfigError, parse_config, replace, to_dict
+from dexgrasp_sim.objects.config import SHAPE_CLASSES, ObjectConfig, PartConfig
+from dexgrasp_sim.objects.sets import OBJECT_SETS, PRIMITIVES, object_set
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
-from dexgrasp_sim.tasks.grasp.object_sets import OBJECT_SETS, PRIMITIVES, object_set
-from dexgrasp_sim.tasks.grasp.objects import SHAPE_CLASSES, ObjectConfig, PartConfig
 from dexgrasp_sim.tasks.grasp.observations import observation_spec
 from dexgrasp_sim.vec_env import RESULT_SPECS
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from dexgrasp_sim.objects.sets import object_set
 from dexgrasp_sim.physics.engine import PhysicsConfig
-from dexgrasp_sim.physics.scene import OBJECT, build_models
+from dexgrasp_sim.physics.mujoco.models import OBJECT, build_models
 from dexgrasp_sim.robot.kuka_allegro import ARM_PREGRASP, HAND_REST, JOINT_NAMES, load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
-from dexgrasp_sim.tasks.grasp.object_sets import object_set
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
 from dexgrasp_sim.vec_env import RESULT_SPECS
 

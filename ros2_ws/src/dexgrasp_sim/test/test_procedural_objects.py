@@ -10,11 +10,11 @@ from scipy.spatial import ConvexHull
 from scipy.special import beta
 
 from dexgrasp_sim.config import to_dict
-from dexgrasp_sim.tasks.grasp.compound_kinds import HELD_OUT_KINDS, TRAIN_KINDS
-from dexgrasp_sim.tasks.grasp.object_sets import PRIMITIVES, object_set
-from dexgrasp_sim.tasks.grasp.objects import ObjectConfig
-from dexgrasp_sim.tasks.grasp.pieces import convex_mesh, superquadric_points
-from dexgrasp_sim.tasks.grasp.procedural_objects import generate
+from dexgrasp_sim.objects.compounds import HELD_OUT_KINDS, TRAIN_KINDS
+from dexgrasp_sim.objects.config import ObjectConfig
+from dexgrasp_sim.objects.pieces import convex_mesh, superquadric_points
+from dexgrasp_sim.objects.procedural import generate
+from dexgrasp_sim.objects.sets import PRIMITIVES, object_set
 
 TRAIN, HELD_OUT = generate("train"), generate("held_out")
 # of all parameters; a run that names a set relies on getting the same objects ever after

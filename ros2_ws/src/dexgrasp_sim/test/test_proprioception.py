@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from dexgrasp_sim.config import replace
-from dexgrasp_sim.control.action_decoder import ActionConfig, ActionDecoder
+from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig, ActionDecoder
 from dexgrasp_sim.control.proprioception import Proprioception, proprioception_spec
-from dexgrasp_sim.physics.mjcf import robot_spec
+from dexgrasp_sim.physics.mujoco.mjcf import robot_spec
 from dexgrasp_sim.robot.kuka_allegro import (
     ARM_JOINTS,
     FINGERTIPS,

@@ -6,8 +6,8 @@ import torch
 
 from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.physics.engine import PhysicsParameters
-from dexgrasp_sim.physics.model_parameters import damping_ratio
-from dexgrasp_sim.physics.mujoco_batch import MujocoBatch
+from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
+from dexgrasp_sim.physics.mujoco.parameters import damping_ratio
 from dexgrasp_sim.robot.kuka_allegro import load_robot
 from dexgrasp_sim.robot.rotation import quaternion_to_matrix
 from dexgrasp_sim.tasks.grasp.config import GraspConfig

@@ -9,7 +9,7 @@ SCRIPT = """
 import sys
 import threading
 
-from dexgrasp_sim.remote_worker import _leave_with_learner
+from dexgrasp_sim.worker.remote import _leave_with_learner
 from dexgrasp_sim.transport.tcp import TcpListener, connect_tcp
 
 listener = TcpListener("127.0.0.1:0")

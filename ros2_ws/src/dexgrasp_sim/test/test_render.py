@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dexgrasp_sim import render
+from dexgrasp_sim.commands import contact_sheet as render
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.vision.camera import CameraConfig
 

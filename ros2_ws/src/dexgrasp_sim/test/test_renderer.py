@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mujoco.batch import Batch
 
-from dexgrasp_sim.physics.render_kernels import draw
-from dexgrasp_sim.physics.renderer import BatchRenderer
-from dexgrasp_sim.physics.vector_kernels import SOURCES, source_hash
+from dexgrasp_sim.kernels import source_hash
+from dexgrasp_sim.physics.cpu_render.draw_kernels import draw
+from dexgrasp_sim.physics.cpu_render.renderer import BatchRenderer
+from dexgrasp_sim.physics.cpu_render.vector_kernels import SOURCES
 from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.preprocess import metres_to_millimetres
 

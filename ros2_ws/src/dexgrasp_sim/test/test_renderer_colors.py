@@ -2,8 +2,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from dexgrasp_sim.physics.render_arrays import CHECKER, NOISE, PLAIN
-from dexgrasp_sim.physics.renderer import BatchRenderer
+from dexgrasp_sim.physics.cpu_render.arrays import CHECKER, NOISE, PLAIN
+from dexgrasp_sim.physics.cpu_render.renderer import BatchRenderer
 from dexgrasp_sim.vision.camera import CameraConfig
 
 SIZES = {

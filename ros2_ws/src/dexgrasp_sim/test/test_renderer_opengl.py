@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import trimesh
 
+from dexgrasp_sim.objects.config import ObjectConfig
+from dexgrasp_sim.objects.sets import held_out_objects, object_set, train_objects
+from dexgrasp_sim.physics.cpu_render.arrays import PLAIN
+from dexgrasp_sim.physics.cpu_render.renderer import BatchRenderer
 from dexgrasp_sim.physics.engine import PhysicsConfig
-from dexgrasp_sim.physics.object_geoms import add_object, common_layout
-from dexgrasp_sim.physics.render_arrays import PLAIN
-from dexgrasp_sim.physics.renderer import BatchRenderer
-from dexgrasp_sim.physics.scene import OBJECT, build_models
+from dexgrasp_sim.physics.mujoco.models import OBJECT, build_models
+from dexgrasp_sim.physics.mujoco.object_geoms import add_object, common_layout
 from dexgrasp_sim.robot.kuka_allegro import ARM_PREGRASP, HAND_REST, JOINT_NAMES, load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.object_sets import held_out_objects, object_set, train_objects
-from dexgrasp_sim.tasks.grasp.objects import ObjectConfig
 from dexgrasp_sim.vision.camera import CameraConfig
 
 CONFIG = GraspConfig()

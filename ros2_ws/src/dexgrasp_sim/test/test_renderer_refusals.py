@@ -2,7 +2,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from dexgrasp_sim.physics.renderer import BatchRenderer
+from dexgrasp_sim.physics.cpu_render.renderer import BatchRenderer
 from dexgrasp_sim.vision.camera import CameraConfig
 
 CAMERA = CameraConfig(

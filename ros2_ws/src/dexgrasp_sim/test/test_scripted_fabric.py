@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from dexgrasp_sim.config import parse_config, read_values, replace
-from dexgrasp_sim.control.fabric_config import ALL_ACTIONS, FabricConfig
-from dexgrasp_sim.control.fabric_decoder import FabricDecoder
+from dexgrasp_sim.control.fabric.config import ALL_ACTIONS, FabricConfig
+from dexgrasp_sim.control.fabric.decoder import FabricDecoder
+from dexgrasp_sim.objects.sets import PRIMITIVES
 from dexgrasp_sim.robot.hand_pca import load_hand_pca
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS, HAND_JOINTS, PALM, load_robot
 from dexgrasp_sim.robot.rotation import rpy_to_matrix, zyx_euler_to_matrix
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
-from dexgrasp_sim.tasks.grasp.object_sets import PRIMITIVES
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy, make_script
-from dexgrasp_sim.tasks.grasp.scripted.fabric import (
+from dexgrasp_sim.tasks.grasp.scripted.fabric_script import (
     FabricScriptedPolicy,
     Phase,
     Progress,

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from dexgrasp_sim.control.action_decoder import ActionConfig
+from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
 from dexgrasp_sim.robot.kuka_allegro import (
     ARM_JOINTS,
     ARM_PREGRASP,

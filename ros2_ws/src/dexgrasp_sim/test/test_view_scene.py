@@ -12,7 +12,7 @@ import viser
 from scipy.spatial.transform import Rotation
 
 from dexgrasp_sim.config import ConfigError
-from dexgrasp_sim.physics.mjcf import robot_spec
+from dexgrasp_sim.physics.mujoco.mjcf import robot_spec
 from dexgrasp_sim.robot.kuka_allegro import ARM_PREGRASP, HAND_REST, JOINT_NAMES, load_robot
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
@@ -23,9 +23,9 @@ from dexgrasp_sim.transport.telemetry import WorkerTelemetry
 from dexgrasp_sim.view.env_source import EnvSource
 from dexgrasp_sim.view.panel import Panel
 from dexgrasp_sim.view.run_source import RunSource
-from dexgrasp_sim.view.scene import SceneView
 from dexgrasp_sim.view.source import Moment
 from dexgrasp_sim.view.viewer import Viewer
+from dexgrasp_sim.view.viser_scene import SceneView
 
 CONFIG = GraspConfig()
 ROBOT = load_robot()

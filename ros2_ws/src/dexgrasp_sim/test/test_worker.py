@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from dexgrasp_sim.config import ConfigError
-from dexgrasp_sim.env_slice import EnvSlice, check_state_file, state_path
+from dexgrasp_sim.environments import env_specs, make_env
 from dexgrasp_sim.synthetic_env import expected_observation
 from dexgrasp_sim.transport.channel import Listener
 from dexgrasp_sim.transport.layout import VIEW_SPECS, RunLayout, split_envs
@@ -22,7 +22,7 @@ from dexgrasp_sim.transport.telemetry import (
     WorkerTelemetry,
     read_statuses,
 )
-from dexgrasp_sim.vec_env import env_specs, make_env
+from dexgrasp_sim.worker.env_slice import EnvSlice, check_state_file, state_path
 
 CONFIG = {
     "observations": {

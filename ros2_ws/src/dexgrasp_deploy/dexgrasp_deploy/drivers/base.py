@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp_learner.bundle import BundleManifest
+from dexgrasp_learner.storage.bundle import BundleManifest
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.robot.urdf import RobotModel
 

@@ -24,11 +24,11 @@ from dexgrasp_deploy.drivers.base import (
     SceneCamera,
 )
 from dexgrasp_sim.config import ConfigError, replace
-from dexgrasp_sim.physics.mujoco_batch import MujocoBatch
+from dexgrasp_sim.objects.config import ObjectConfig
+from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
 from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS, HAND_JOINTS
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.images import Images
-from dexgrasp_sim.tasks.grasp.objects import ObjectConfig
 from dexgrasp_sim.vec_env import RESULT_SPECS
 
 _CATCH_UP_S = 0.25

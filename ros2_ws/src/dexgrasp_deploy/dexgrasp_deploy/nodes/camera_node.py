@@ -22,7 +22,7 @@ from dexgrasp_deploy.drivers.base import (
 )
 from dexgrasp_deploy.nodes.conversions import from_joint_state, from_pose
 from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST, Parameters
-from dexgrasp_learner.bundle import read_manifest
+from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_sim.nodes.conversions import to_camera_info, to_image, to_stamp
 from dexgrasp_sim.nodes.node_main import run_node
 from dexgrasp_sim.robot.kuka_allegro import load_robot

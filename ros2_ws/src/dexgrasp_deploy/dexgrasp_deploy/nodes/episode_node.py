@@ -14,12 +14,12 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
+from dexgrasp_deploy.control.judge import GraspJudge, summarize
 from dexgrasp_deploy.drivers.base import JointSample
-from dexgrasp_deploy.judge import GraspJudge, summarize
 from dexgrasp_deploy.nodes.calls import Caller
 from dexgrasp_deploy.nodes.conversions import from_joint_state, from_pose, from_stamp
 from dexgrasp_deploy.nodes.parameters import NEWEST, Parameters
-from dexgrasp_learner.bundle import read_manifest
+from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_msgs.action import Grasp
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.nodes.node_main import run_node

@@ -11,9 +11,9 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
 
-from dexgrasp_deploy.control_loop import ControlLoop
-from dexgrasp_deploy.episode import Reason, State
-from dexgrasp_deploy.observation import UnfitInput
+from dexgrasp_deploy.control.control_loop import ControlLoop
+from dexgrasp_deploy.control.episode import Reason, State
+from dexgrasp_deploy.control.observation import UnfitInput
 from dexgrasp_msgs.action import Grasp
 
 _MAX_TIMEOUT_S = 600.0

@@ -11,7 +11,7 @@ from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
-from dexgrasp_deploy.launch_plan import (
+from dexgrasp_deploy.processes import (
     EPISODE_NODE,
     PACKAGE,
     deploy_nodes,

@@ -10,14 +10,14 @@ import torch
 from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
-from dexgrasp_deploy.control_loop import ControlConfig, ControlLoop
+from dexgrasp_deploy.control.control_loop import ControlConfig, ControlLoop
+from dexgrasp_deploy.control.policy_runtime import PolicyRuntime
 from dexgrasp_deploy.nodes.grasp_action import GraspAction
 from dexgrasp_deploy.nodes.parameters import Parameters
 from dexgrasp_deploy.nodes.policy_services import PolicyServices
 from dexgrasp_deploy.nodes.status import policy_status
 from dexgrasp_deploy.nodes.topic_port import TopicPort
-from dexgrasp_deploy.policy_runtime import PolicyRuntime
-from dexgrasp_learner.bundle import load_bundle
+from dexgrasp_learner.storage.bundle import load_bundle
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.nodes.node_main import run_node

@@ -6,8 +6,8 @@ from pathlib import Path
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
-from dexgrasp_deploy.control_loop import ControlLoop
-from dexgrasp_learner.bundle import MANIFEST_FILE, BundleError
+from dexgrasp_deploy.control.control_loop import ControlLoop
+from dexgrasp_learner.storage.bundle import MANIFEST_FILE, BundleError
 from dexgrasp_msgs.srv import LoadPolicy
 from dexgrasp_sim.config import ConfigError
 

@@ -5,8 +5,8 @@ from array import array
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point
 
-from dexgrasp_deploy.control_loop import ControlLoop
-from dexgrasp_deploy.episode import State
+from dexgrasp_deploy.control.control_loop import ControlLoop
+from dexgrasp_deploy.control.episode import State
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.nodes.conversions import BASE_FRAME
 

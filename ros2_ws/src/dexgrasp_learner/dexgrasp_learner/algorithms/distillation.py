@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from dexgrasp_learner.algorithms.config import DistillationConfig
 from dexgrasp_learner.algorithms.guards import check_finite, check_rollout, valid_mean
-from dexgrasp_learner.distributed import Peers
 from dexgrasp_learner.networks.policy import Actor
-from dexgrasp_learner.rollout import Batch, Rollout
+from dexgrasp_learner.pipeline.rollout import Batch, Rollout
+from dexgrasp_learner.ranks.peers import Peers
 
 
 class Distillation:

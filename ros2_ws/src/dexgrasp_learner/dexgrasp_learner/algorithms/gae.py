@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dexgrasp_learner.distributed import Peers
+from dexgrasp_learner.ranks.peers import Peers
 
 
 def estimate_advantages(

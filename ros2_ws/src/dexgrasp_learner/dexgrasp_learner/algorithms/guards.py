@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from dexgrasp_learner.rollout import Rollout
+from dexgrasp_learner.pipeline.rollout import Rollout
 
 
 class NonFiniteLoss(RuntimeError):

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.gae import estimate_advantages, normalize_advantages
 from dexgrasp_learner.algorithms.guards import check_finite, check_rollout, valid_mean
-from dexgrasp_learner.distributed import Peers
 from dexgrasp_learner.networks.normalizer import RunningNormalizer
 from dexgrasp_learner.networks.policy import Actor, Critic
-from dexgrasp_learner.rollout import Batch, Rollout
+from dexgrasp_learner.pipeline.rollout import Batch, Rollout
+from dexgrasp_learner.ranks.peers import Peers
 
 _LEARNING_RATE_STEP = 1.5
 """Factor by which the adaptive learning rate moves, as in rsl_rl."""

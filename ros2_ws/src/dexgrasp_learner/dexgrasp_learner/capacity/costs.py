@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from dexgrasp_learner.capacity.workload import Storage, plan_config, workload
+from benchmarks.capacity_probes.workload import Storage, plan_config, workload
 from dexgrasp_sim.config import STRICT, ConfigError, parse_config
 
 Bytes = Annotated[float, Field(ge=0)]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from dexgrasp_learner.distributed import Peers
+from dexgrasp_learner.ranks.peers import Peers
 
 
 class RunningNormalizer(nn.Module):

@@ -6,12 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dexgrasp_learner.distributed import Peers
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.distribution import DiagonalGaussian
 from dexgrasp_learner.networks.encoders import build_encoder
 from dexgrasp_learner.networks.memory import LstmMemory, NoMemory
 from dexgrasp_learner.networks.normalizer import RunningNormalizer
+from dexgrasp_learner.ranks.peers import Peers
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.specs import TensorSpec
 

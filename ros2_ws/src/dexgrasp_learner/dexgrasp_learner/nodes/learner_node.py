@@ -11,11 +11,11 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import Executor
 from rclpy.node import Node
 
+from dexgrasp_learner.commands.train import summary_json
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.nodes.learner_report import learner_status
-from dexgrasp_learner.run_folder import create_run_folder
-from dexgrasp_learner.run_thread import RunThread
-from dexgrasp_learner.train import summary_json
+from dexgrasp_learner.run.thread import RunThread
+from dexgrasp_learner.storage.run_folder import create_run_folder
 from dexgrasp_msgs.msg import LearnerStatus
 from dexgrasp_msgs.srv import SaveCheckpoint, SetRunState
 from dexgrasp_sim.config import ConfigError

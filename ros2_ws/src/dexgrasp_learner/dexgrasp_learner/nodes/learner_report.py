@@ -2,7 +2,7 @@
 
 from builtin_interfaces.msg import Time
 
-from dexgrasp_learner.run_control import RunControl, RunState, RunStatus
+from dexgrasp_learner.run.control import RunControl, RunState, RunStatus
 from dexgrasp_msgs.msg import LearnerStatus
 
 _GOING_ON = (RunState.STARTING, RunState.RUNNING, RunState.PAUSED)

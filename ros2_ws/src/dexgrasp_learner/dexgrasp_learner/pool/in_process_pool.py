@@ -11,10 +11,10 @@ from torch import Tensor
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.restarts import Restart
 from dexgrasp_learner.pool.worker_group import ALL
-from dexgrasp_sim.env_slice import EnvSlice, check_state_file, state_path
+from dexgrasp_sim.environments import make_env
 from dexgrasp_sim.transport.layout import Block, RunLayout
 from dexgrasp_sim.transport.telemetry import WorkerTelemetry, read_statuses
-from dexgrasp_sim.vec_env import make_env
+from dexgrasp_sim.worker.env_slice import EnvSlice, check_state_file, state_path
 
 
 class Pool:

@@ -9,9 +9,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dexgrasp_sim.config import STRICT, ConfigError
+from dexgrasp_sim.environments import env_specs
 from dexgrasp_sim.transport.carrier import CarrierName
 from dexgrasp_sim.transport.layout import RunLayout, split_envs
-from dexgrasp_sim.vec_env import env_specs
 
 Count = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -39,7 +39,7 @@ class PoolSpec:
     """Which environments to simulate, and who does it.
 
     Attributes:
-        kind: Kind of environment, see `vec_env.make_env`.
+        kind: Kind of environment, see `environments.make_env`.
         config: Plain values of the environment's config.
         groups: Names of the observation groups.
         horizon: Steps per rollout, T.

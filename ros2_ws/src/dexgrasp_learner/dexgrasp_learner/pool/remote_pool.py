@@ -1,4 +1,4 @@
-"""Workers on other hosts, each connected by TCP; see `dexgrasp_sim.remote_worker`."""
+"""Workers on other hosts, each connected by TCP; see `dexgrasp_sim.worker.remote`."""
 
 import time
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.worker_group import ALL, WorkerTimeout
 from dexgrasp_learner.pool.worker_process import WorkerDied
 from dexgrasp_sim.config import ConfigError, replace
-from dexgrasp_sim.env_slice import state_path
 from dexgrasp_sim.transport.channel import ChannelClosed, ready_channels
 from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError, require
 from dexgrasp_sim.transport.tcp import TcpListener, TensorChannel, slot_tensors
+from dexgrasp_sim.worker.env_slice import state_path
 
 _CONNECT_POLL_S = 0.2
 _HELLO_TIMEOUT_S = 5.0
@@ -134,7 +134,7 @@ class RemotePool(Pool):
         deadline_s = time.monotonic() + timeout_s
         warn(
             f"waiting {timeout_s:g} s for {self.num_workers} workers; start each of them with: "
-            f"python -m dexgrasp_sim.remote_worker --learner {self.address} --index K"
+            f"python -m dexgrasp_sim.worker.remote --learner {self.address} --index K"
         )
         while len(self._workers) < self.num_workers:
             channel = self._listener.accept(_CONNECT_POLL_S)

@@ -16,10 +16,10 @@ from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.restarts import Restart, RestartBudget
 from dexgrasp_learner.pool.worker_group import ALL, Deadline, WorkerGroup, WorkerTimeout
 from dexgrasp_learner.pool.worker_process import WorkerDied
-from dexgrasp_sim.env_slice import state_path
 from dexgrasp_sim.transport.carrier import PinnedMemory, ipc_handles
 from dexgrasp_sim.transport.protocol import Message, MessageType
 from dexgrasp_sim.transport.shared_memory import Segment, run_folder
+from dexgrasp_sim.worker.env_slice import state_path
 
 
 class SharedMemoryPool(Pool):

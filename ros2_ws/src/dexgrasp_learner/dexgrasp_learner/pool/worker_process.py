@@ -15,7 +15,7 @@ from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.transport.channel import TRANSFER_TIMEOUT_S, Channel, ChannelClosed, Listener
 from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError
 from dexgrasp_sim.transport.shared_memory import socket_path
-from dexgrasp_sim.worker import THREAD_VARIABLES
+from dexgrasp_sim.worker.process import THREAD_VARIABLES
 
 _TAIL_LINES = 20
 _TAIL_BYTES = 8192

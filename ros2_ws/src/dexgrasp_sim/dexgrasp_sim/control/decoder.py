@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from dexgrasp_sim.config import ConfigError
-from dexgrasp_sim.control.action_decoder import ActionConfig, ActionDecoder
-from dexgrasp_sim.control.fabric_config import FabricConfig
-from dexgrasp_sim.control.fabric_decoder import FabricDecoder
+from dexgrasp_sim.control.fabric.config import FabricConfig
+from dexgrasp_sim.control.fabric.decoder import FabricDecoder
+from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig, ActionDecoder
 from dexgrasp_sim.robot.urdf import RobotModel
 from dexgrasp_sim.specs import Term
 

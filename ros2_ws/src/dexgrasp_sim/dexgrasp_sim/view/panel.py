@@ -9,7 +9,7 @@ import numpy as np
 import viser
 from viser import uplot
 
-from dexgrasp_sim.render import colorize_depth
+from dexgrasp_sim.commands.contact_sheet import colorize_depth
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.view.source import Moment, Source
 

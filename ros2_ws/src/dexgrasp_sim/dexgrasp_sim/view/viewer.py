@@ -17,8 +17,8 @@ from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.robot.kuka_allegro import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.view.panel import Panel
-from dexgrasp_sim.view.scene import SceneView
 from dexgrasp_sim.view.source import Source
+from dexgrasp_sim.view.viser_scene import SceneView
 
 _EYE_FROM_SPAWN_M = np.array([-1.35, -0.92, 0.78])
 _AIM_FROM_SPAWN_M = np.array([0.15, 0.05, 0.15])

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dexgrasp_sim.physics.vector_kernels import inline, kernel
+from dexgrasp_sim.kernels import inline, kernel
 from dexgrasp_sim.vision.image_random import SOURCES, normal, uniform, word
 
 _SHADOW, _EDGE, _DROPOUT = 1, 2, 4

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dexgrasp_sim.physics.vector_kernels import inline, source_hash
+from dexgrasp_sim.kernels import inline, source_hash
 
 _FILES = ("depth_noise_kernels.py", "image_random.py", "rgb_kernels.py")
 SOURCES = source_hash([Path(__file__).parent / name for name in _FILES])
-"""Default of the image kernels' last parameter; see `physics.vector_kernels.SOURCES`."""
+"""Default of the image kernels' last parameter; see `kernels.source_hash`."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dexgrasp_sim.physics.vector_kernels import inline, kernel
+from dexgrasp_sim.kernels import inline, kernel
 from dexgrasp_sim.vision.image_random import SOURCES, normal, word
 
 

@@ -14,14 +14,14 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from dexgrasp_sim.config import STRICT, to_dict
-from dexgrasp_sim.control.action_decoder import ActionConfig
-from dexgrasp_sim.control.fabric_config import FabricConfig
-from dexgrasp_sim.control.fabric_world import TABLE
+from dexgrasp_sim.control.fabric.config import FabricConfig
+from dexgrasp_sim.control.fabric.obstacles import TABLE
+from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
+from dexgrasp_sim.objects.config import LAPTOP_OBJECTS, ObjectConfig
+from dexgrasp_sim.objects.sets import object_set, set_name
 from dexgrasp_sim.physics.engine import PhysicsConfig
 from dexgrasp_sim.tasks.grasp.episodes import SuccessConfig
 from dexgrasp_sim.tasks.grasp.latency import LatencyConfig
-from dexgrasp_sim.tasks.grasp.object_sets import object_set, set_name
-from dexgrasp_sim.tasks.grasp.objects import LAPTOP_OBJECTS, ObjectConfig
 from dexgrasp_sim.tasks.grasp.observation_noise import ObservationNoiseConfig
 from dexgrasp_sim.tasks.grasp.randomization import RandomizationConfig
 from dexgrasp_sim.tasks.grasp.rewards import RewardConfig

@@ -10,14 +10,14 @@ from torch import Tensor
 from dexgrasp_sim.config import parse_config
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.control.proprioception import Proprioception
-from dexgrasp_sim.physics.mujoco_batch import MujocoBatch
+from dexgrasp_sim.objects.config import SHAPE_CLASSES
+from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
 from dexgrasp_sim.robot.kuka_allegro import load_robot
 from dexgrasp_sim.tasks.grasp import observations
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.episodes import EpisodeTracker
 from dexgrasp_sim.tasks.grasp.images import Images
 from dexgrasp_sim.tasks.grasp.latency import ActionDelay
-from dexgrasp_sim.tasks.grasp.objects import SHAPE_CLASSES
 from dexgrasp_sim.tasks.grasp.randomization import Pushes, draw_physics
 from dexgrasp_sim.tasks.grasp.rewards import Scene, weighted_terms
 from dexgrasp_sim.tasks.grasp.sensors import Sensors

@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from dexgrasp_sim.config import STRICT
-from dexgrasp_sim.tasks.grasp.curriculum import NonNegativeSchedule, Schedule, constant
+from dexgrasp_sim.schedules import NonNegativeSchedule, Schedule, constant
 
 
 @dataclass(frozen=True, config=STRICT)

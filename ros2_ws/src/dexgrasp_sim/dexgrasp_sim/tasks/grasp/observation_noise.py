@@ -13,8 +13,8 @@ from torch import Tensor
 
 from dexgrasp_sim.config import STRICT
 from dexgrasp_sim.robot.rotation import quaternion_to_matrix
+from dexgrasp_sim.schedules import NonNegativeSchedule, constant
 from dexgrasp_sim.tasks.grasp.counter_noise import counter_uniform, draw_key
-from dexgrasp_sim.tasks.grasp.curriculum import NonNegativeSchedule, constant
 
 _QUANTITIES = ("joint_position", "joint_velocity", "object_position", "object_rotation")
 

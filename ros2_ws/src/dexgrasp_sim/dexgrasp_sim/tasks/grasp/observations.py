@@ -9,12 +9,12 @@ from torch import Tensor
 
 from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.control.proprioception import proprioception_spec
+from dexgrasp_sim.objects.config import SHAPE_CLASSES
+from dexgrasp_sim.objects.sets import check_mesh_files
 from dexgrasp_sim.physics.engine import PhysicsEngine
 from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS
 from dexgrasp_sim.specs import TensorSpec, Term, flat_spec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.object_sets import check_mesh_files
-from dexgrasp_sim.tasks.grasp.objects import SHAPE_CLASSES
 from dexgrasp_sim.vec_env import EnvSpecs
 
 GROUPS = ("proprio", "state", "critic", "depth", "stereo_rgb", "object")

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from dexgrasp_sim.config import STRICT
 from dexgrasp_sim.physics.engine import PhysicsEngine, PhysicsParameters
-from dexgrasp_sim.tasks.grasp.counter_noise import counter_uniform, draw_key
-from dexgrasp_sim.tasks.grasp.curriculum import (
+from dexgrasp_sim.schedules import (
     NonNegativeSchedule,
     PositiveSchedule,
     Schedule,
     constant,
 )
+from dexgrasp_sim.tasks.grasp.counter_noise import counter_uniform, draw_key
 
 _LEVER_M = 0.01
 """Torque of a disturbance per force, as in the predecessor."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dexgrasp_sim.config import STRICT
 from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS, HAND_CURLED
-from dexgrasp_sim.tasks.grasp.curriculum import PositiveRamp, Ramp
+from dexgrasp_sim.schedules import PositiveRamp, Ramp
 from dexgrasp_sim.vec_env import REWARD_TERMS
 
 _NEAR_M = 0.05

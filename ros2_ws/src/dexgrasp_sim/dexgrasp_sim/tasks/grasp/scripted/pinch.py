@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dexgrasp_sim.control.fabric_config import FabricConfig
-from dexgrasp_sim.control.fabric_spheres import BODY_SPHERES, HAND_SPHERES
+from dexgrasp_sim.control.fabric.config import FabricConfig
+from dexgrasp_sim.control.fabric.spheres import BODY_SPHERES, HAND_SPHERES
 from dexgrasp_sim.robot.hand_pca import NUM_COMPONENTS, load_hand_pca
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS, HAND_JOINTS, PALM, load_robot

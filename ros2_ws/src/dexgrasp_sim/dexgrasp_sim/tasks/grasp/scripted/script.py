@@ -4,10 +4,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-from dexgrasp_sim.control.fabric_config import FabricConfig
+from dexgrasp_sim.control.fabric.config import FabricConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
-from dexgrasp_sim.tasks.grasp.scripted.fabric import FabricScriptedPolicy
-from dexgrasp_sim.tasks.grasp.scripted.velocity import ScriptedPolicy
+from dexgrasp_sim.tasks.grasp.scripted.fabric_script import FabricScriptedPolicy
+from dexgrasp_sim.tasks.grasp.scripted.velocity_script import ScriptedPolicy
 
 
 class Script(Protocol):

@@ -1,0 +1,213 @@
+"""`dexgrasp bench capacity`: how many environments fit, against what `plan-capacity` predicts.
+
+Four devices are four budgets of memory beyond that of a bare process, which the kernel enforces
+(RLIMIT_DATA). Data parallel: every process simulates, holds a rollout and learns. Disaggregated:
+one process learns and three simulate, each with such a budget; the rollout, which lies in shared
+memory, counts against the learner's. A count fits when a whole rollout and an update succeed.
+
+Simulators on the CPU take next to nothing per environment, so that splitting them off saves
+nothing; on a GPU they take most. Therefore everything is measured twice: as it is, and with a
+tensor in each simulator that takes per environment what the fit to the paper says (`costs.py`).
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.capacity_probes.calibrate import calibrate, run_probe
+from benchmarks.capacity_probes.probe import Probe
+from benchmarks.capacity_probes.workload import Storage, Workload, plan_config, workload
+from dexgrasp_learner.capacity.costs import Costs, fit_to_paper, load_costs
+from dexgrasp_learner.capacity.model import plan_data_parallel, plan_disaggregated
+from dexgrasp_learner.commands.plan_capacity import parse_resolution
+from dexgrasp_sim.config import parse_config, replace, to_dict
+
+DEVICES = 4
+_MIB = 2**20
+_SMALL_MICRO_BATCH = 64
+_STEP, _TOLERANCE = 0.08, 0.04
+"""Of a count: the first step away from the prediction, and how closely the end is found."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to use the devices.
+
+    Attributes:
+        name: Key of its figures.
+        role: Of the processes that learn, see `Probe`.
+        storage: Element type of images.
+        in_pieces: Whether an update goes through small micro-batches; else it takes as many
+            samples at once as there are in a rollout of `data_parallel_float32` on one device.
+    """
+
+    name: str
+    role: str
+    storage: Storage
+    in_pieces: bool
+
+
+MODES = (
+    Mode("data_parallel_float32", "data_parallel", "float32", in_pieces=False),
+    Mode("disaggregated_float32", "split", "float32", in_pieces=False),
+    Mode("data_parallel_ours", "data_parallel", "int16", in_pieces=True),
+    Mode("disaggregated_ours", "split", "int16", in_pieces=True),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """See `dexgrasp bench capacity --help`."""
+    parser.add_argument("--budget-mib", type=int, default=512, help="of each of four devices")
+    parser.add_argument("--resolution", default="160x120")
+    parser.add_argument("--horizon", type=int, default=16)
+    parser.add_argument(
+        "--costs", help="JSON of plan-capacity --calibrate; without it they are measured first"
+    )
+
+
+def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings and figures.
+
+    For simulators as they are (`cpu_simulators`) and with the memory of GPU ones
+    (`gpu_like_simulators`), each mode has the number of environments on four devices, `measured`
+    and `predicted`, and `error`, predicted over measured minus 1. `ratio_float32` is
+    disaggregated over data parallel, float32 images and the same samples at a time in both;
+    `ratio_ours` is ours (int16 images, micro-batches), disaggregated, over that same data
+    parallel one; `ratio_both_ours` is over data parallel with ours.
+
+    Raises:
+        ConfigError: The file of costs or the resolution is wrong.
+        RuntimeError: A process failed otherwise than for want of memory.
+    """
+    resolution = width, height = parse_resolution(args.resolution)
+    costs = load_costs(args.costs) if args.costs else parse_config(Costs, _calibrated())
+    budget = args.budget_mib * _MIB
+    extra = round(fit_to_paper().simulator_pixel * width * height)
+    with tqdm(desc="bench capacity", unit="process") as bar:
+        figures = {
+            name: _Comparison(costs, resolution, args.horizon, budget, simulator_env, bar).run()
+            for name, simulator_env in (("gpu_like_simulators", extra), ("cpu_simulators", 0))
+        }
+    settings = {
+        "devices": DEVICES,
+        "budget_mib": args.budget_mib,
+        "resolution": args.resolution,
+        "horizon": args.horizon,
+        "small_micro_batch": _SMALL_MICRO_BATCH,
+        "gpu_like_simulator_env_bytes": extra,
+        "costs": to_dict(costs),
+    }
+    return settings, figures
+
+
+def _calibrated() -> dict[str, Any]:
+    return calibrate(None, "cpu")["costs"]
+
+
+class _Comparison:
+    """All modes with one kind of simulator."""
+
+    def __init__(
+        self,
+        costs: Costs,
+        resolution: tuple[int, int],
+        horizon: int,
+        budget: int,
+        simulator_env_bytes: int,
+        bar: tqdm,
+    ) -> None:
+        # budgets are counted from a bare process on
+        self._costs = replace(
+            costs, process=0, simulator_env=costs.simulator_env + simulator_env_bytes
+        )
+        self._config = plan_config(None, resolution, horizon)
+        self._budget = budget
+        self._simulator_env_bytes = simulator_env_bytes
+        self._bar = bar
+        whole = self._load(MODES[0], micro_batch=2**40)
+        per_device = plan_data_parallel(self._costs, whole, 1, budget).environments
+        self._whole = max(per_device, 1) * horizon
+
+    def run(self) -> dict[str, Any]:
+        """Figures by mode, and their ratios."""
+        modes: dict[str, Any] = {mode.name: self._figures(mode) for mode in MODES}
+        count = {name: figures["measured"] for name, figures in modes.items()}
+        baseline = count["data_parallel_float32"]
+        return {
+            "ratio_float32": _ratio(count["disaggregated_float32"], baseline),
+            "ratio_ours": _ratio(count["disaggregated_ours"], baseline),
+            "ratio_both_ours": _ratio(count["disaggregated_ours"], count["data_parallel_ours"]),
+            **modes,
+        }
+
+    def _figures(self, mode: Mode) -> dict[str, Any]:
+        micro_batch = _SMALL_MICRO_BATCH if mode.in_pieces else self._whole
+        load = self._load(mode, micro_batch)
+        # what one process that learns holds stands for all of its kind
+        learners = DEVICES if mode.role == "data_parallel" else 1
+        if mode.role == "data_parallel":
+            plan = plan_data_parallel(self._costs, load, DEVICES, self._budget)
+        else:
+            plan = plan_disaggregated(self._costs, load, DEVICES, self._budget, learners=1)
+        predicted = plan.environments // learners
+        measured = largest_that_fits(predicted, lambda n: self._fits(mode, micro_batch, n))
+        return {
+            "measured": learners * measured,
+            "predicted": learners * predicted,
+            "error": round(predicted / measured - 1, 3) if measured else None,
+            "storage": mode.storage,
+            "micro_batch": micro_batch,
+            "limited_by": plan.limited_by,
+        }
+
+    def _load(self, mode: Mode, micro_batch: int) -> Workload:
+        return workload(self._config, mode.storage, micro_batch)
+
+    def _fits(self, mode: Mode, micro_batch: int, envs: int) -> bool:
+        simulators = DEVICES - 1
+        if mode.role == "split" and envs < simulators:
+            return False
+        probe = Probe(
+            role=mode.role,  # type: ignore[arg-type]
+            config=to_dict(self._config),
+            envs=envs,
+            storage=mode.storage,
+            micro_batch=micro_batch,
+            simulators=simulators,
+            simulator_env_bytes=self._simulator_env_bytes,
+            budget_bytes=self._budget,
+        )
+        fits = run_probe(probe) is not None
+        self._bar.set_postfix_str(f"{mode.name}: {envs} {'fit' if fits else 'do not fit'}")
+        self._bar.update()
+        return fits
+
+
+def largest_that_fits(guess: int, fits: Callable[[int], bool]) -> int:
+    """The largest n that fits, within 4 %, found from a guess in few trials; 0 if 1 does not."""
+    step = max(1, round(_STEP * guess))
+    if fits(max(guess, 1)):
+        lower, upper = guess, guess + step
+        while fits(upper):
+            step *= 2
+            lower, upper = upper, upper + step
+    else:
+        lower, upper = guess - step, guess
+        while lower > 0 and not fits(lower):
+            step *= 2
+            lower, upper = lower - step, lower
+        lower = max(lower, 0)
+    while upper - lower > max(1, round(_TOLERANCE * lower)):
+        middle = (lower + upper) // 2
+        if fits(middle):
+            lower = middle
+        else:
+            upper = middle
+    return lower
+
+
+def _ratio(ours: int, theirs: int) -> float | None:
+    return round(ours / theirs, 3) if theirs else None

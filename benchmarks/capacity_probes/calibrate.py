@@ -1,0 +1,191 @@
+"""Costs measured on this machine: processes of a few sizes, and straight lines through them."""
+
+import json
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmarks.capacity_probes.probe import FITS, Footprint, Probe, command, is_out_of_memory
+from benchmarks.capacity_probes.workload import plan_config, workload
+from dexgrasp_learner.capacity.costs import OPTIMIZER_COPIES, Costs
+from dexgrasp_learner.storage.run_folder import provenance
+from dexgrasp_sim.config import to_dict
+
+STEPS = 4
+"""Of a calibration's rollouts: no cost depends on it, but for the rollout, which is known."""
+MICRO_BATCH_ENVS = 8
+_RESOLUTIONS = ((80, 60), (160, 120))
+_SIMULATED = (16, 64, 128)
+_INFERRED = (16, 64)
+_LEARNED = (8, 32)
+_STORAGE = "int16"
+_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """bytes = fixed + env * count + pixel * pixels * count, none of them negative.
+
+    Attributes:
+        residual: Largest deviation of a measurement from it, bytes.
+    """
+
+    fixed: float
+    env: float
+    pixel: float
+    residual: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A measurement: `count` environments or samples of so many pixels took so many bytes."""
+
+    count: int
+    pixels: int
+    bytes: float
+
+
+def run_probe(probe: Probe) -> Footprint | None:
+    """The footprint of a probe in a process of its own; None: memory ran out.
+
+    Raises:
+        RuntimeError: It failed for another reason.
+    """
+    done = subprocess.run(command(probe), capture_output=True, text=True, timeout=_TIMEOUT_S)
+    if is_out_of_memory(done.returncode):
+        return None
+    if done.returncode != FITS:
+        raise RuntimeError(f"a probe ended with code {done.returncode}:\n{done.stderr[-2000:]}")
+    return Footprint(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def fit_line(samples: Sequence[Sample]) -> Line:
+    """The best straight line of non-negative slopes through measurements at two sizes of image."""
+    rows = [[1, s.count, s.count * s.pixels] for s in samples]
+    columns = np.array(rows, dtype=np.float64)
+    measured = np.array([s.bytes for s in samples])
+    used = list(range(columns.shape[1]))
+    solution = np.zeros(len(used))
+    while used:
+        best = np.linalg.lstsq(columns[:, used], measured)[0]
+        if best.min() >= 0:
+            solution[used] = best
+            break
+        used.remove(used[int(best.argmin())])
+    residual = float(np.abs(columns @ solution - measured).max())
+    return Line(*(float(value) for value in solution), residual=residual)
+
+
+def calibrate(config_path: Path | None, device: str) -> dict[str, Any]:
+    """Measures; see `Costs` for the meaning of what comes out.
+
+    On a GPU the learner is measured; what a simulator takes there is left null, because no
+    physics of this repository runs there.
+
+    Args:
+        config_path: YAML file of a run, for its nets and task; None: see `plan_config`.
+        device: `cpu` or `cuda`.
+
+    Returns:
+        `costs`, `fits` (line and measurements of each) and `provenance`, plain values.
+    """
+    jobs = [(size, envs) for size in _RESOLUTIONS for envs in (*_SIMULATED, *_INFERRED, *_LEARNED)]
+    with tqdm(total=len(jobs), desc="calibrate", unit="process") as bar:
+        bench = _Bench(config_path, device, bar.update)
+        simulated = [bench.simulator(size, n) for size in _RESOLUTIONS for n in _SIMULATED]
+        inferred = [bench.inference(size, n) for size in _RESOLUTIONS for n in _INFERRED]
+        learned = [bench.update(size, n) for size in _RESOLUTIONS for n in _LEARNED]
+    simulator, inference, update = map(fit_line, (simulated, inferred, learned))
+    on_gpu = device == "cuda"
+    hardware = provenance()
+    name = torch.cuda.get_device_name() if on_gpu else hardware["hardware"]["cpu"]
+    backend = "without simulator" if on_gpu else "physics and images on the CPU"
+    width, height = _RESOLUTIONS[-1]
+    costs = {
+        "source": f"measured on {name} at {hardware['started'][:10]}, {backend}",
+        "device": device,
+        "process": bench.base,
+        "simulator": None if on_gpu else simulator.fixed,
+        "simulator_env": None if on_gpu else simulator.env,
+        "simulator_pixel": None if on_gpu else simulator.pixel,
+        "learner": max(inference.fixed, update.fixed),
+        "inference_env": inference.env,
+        "inference_pixel": inference.pixel,
+        "update_sample": update.env,
+        "update_pixel": update.pixel,
+        "storage": _STORAGE,
+        "micro_batch_pixels": MICRO_BATCH_ENVS * 16 * width * height,
+    }
+    assert costs.keys() == {field.name for field in fields(Costs)}  # type: ignore[arg-type]
+    lines = {"simulator": simulator, "inference": inference, "update": update}
+    samples = {"simulator": simulated, "inference": inferred, "update": learned}
+    fits = {
+        name: {"residual": line.residual, "samples": [vars(s) for s in samples[name]]}
+        for name, line in lines.items()
+    }
+    return {"costs": costs, "fits": fits, "provenance": hardware}
+
+
+class _Bench:
+    """Runs the processes and takes off what is known exactly.
+
+    Attributes:
+        base: Bytes of a process that holds nothing.
+    """
+
+    def __init__(
+        self, config_path: Path | None, device: str, advance: Callable[[], object]
+    ) -> None:
+        self.base = 0
+        self._path = config_path
+        self._device = device
+        self._advance = advance
+
+    def simulator(self, size: tuple[int, int], envs: int) -> Sample:
+        """What simulators take beside the two slots that they write."""
+        config = plan_config(self._path, size, STEPS)
+        peak = self._peak(Probe(role="simulator", config=to_dict(config), envs=envs))
+        slots = workload(plan_config(self._path, size, 1), _STORAGE, 1)
+        return Sample(envs, slots.pixels, peak - envs * slots.buffer_bytes)
+
+    def inference(self, size: tuple[int, int], envs: int) -> Sample:
+        """What drawing actions takes beside rollout and weights."""
+        return self._learner(size, envs, samples=1, copies=1, update=False)
+
+    def update(self, size: tuple[int, int], envs: int) -> Sample:
+        """What an update takes beside rollout, weights and optimizer, per sample."""
+        return self._learner(
+            size, envs, samples=envs * STEPS, copies=OPTIMIZER_COPIES, update=True
+        )
+
+    def _learner(
+        self, size: tuple[int, int], envs: int, samples: int, copies: int, update: bool
+    ) -> Sample:
+        config = plan_config(self._path, size, STEPS)
+        load = workload(config, _STORAGE, samples)
+        peak = self._peak(
+            Probe(
+                role="learner",
+                config=to_dict(config),
+                envs=envs,
+                micro_batch=samples,
+                update=update,
+                device=self._device,  # type: ignore[arg-type]
+            )
+        )
+        known = envs * load.buffer_bytes + copies * 4 * load.parameters
+        return Sample(samples if update else envs, load.pixels, peak - known)
+
+    def _peak(self, probe: Probe) -> int:
+        footprint = run_probe(probe)
+        self._advance()
+        if footprint is None:
+            raise RuntimeError(f"a probe of {probe.envs} environments ran out of memory")
+        self.base = footprint.base
+        return footprint.peak

@@ -1,0 +1,284 @@
+"""`dexgrasp bench faults --engine`: a training run whose simulator workers are killed and stopped.
+
+Small recurrent PPO on synthetic environments, in worker processes. At random moments a random
+worker is killed (SIGKILL) or stopped (SIGSTOP, so that it hangs); the environment of one more
+worker, which is left alone, gives NaN every so many steps. A fault counts as survived when the
+worker's successor has filled the slot that was owed; a NaN when its environment has begun anew.
+"""
+
+import argparse
+import math
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from dexgrasp_learner.algorithms.config import PpoConfig
+from dexgrasp_learner.algorithms.ppo import Ppo
+from dexgrasp_learner.networks.config import NetworkConfig
+from dexgrasp_learner.networks.policy import build_actor, build_critic
+from dexgrasp_learner.pipeline.collector import Collector
+from dexgrasp_learner.pipeline.rollout import Rollout
+from dexgrasp_learner.pool.pool_spec import PoolSpec
+from dexgrasp_learner.pool.restarts import Restart
+from dexgrasp_learner.pool.shared_memory_pool import SharedMemoryPool
+from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.transport.shared_memory import run_folder
+from dexgrasp_sim.transport.telemetry import read_statuses
+
+_ENVS_PER_WORKER = 4
+_HORIZON = 16
+_STEP_S = 0.005
+_NAN_EVERY = 20
+_LAST_ITERATIONS = 3
+"""Rollouts and updates after the last fault, in which nothing may be wrong any more."""
+_POLL_S = 0.01
+_STOP_TIMEOUT_S = 10.0
+_NETWORK = NetworkConfig(
+    actor_groups=("state",),
+    critic_groups=("state",),
+    memory="lstm",
+    memory_size=16,
+    hidden=(16,),
+    critic_memory="lstm",
+    critic_memory_size=16,
+    critic_hidden=(16,),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """See `dexgrasp bench faults --help`."""
+    parser.add_argument(
+        "--engine", action="store_true", help="faults of the training engine; there are no others"
+    )
+    parser.add_argument("--kills", type=int, default=20, help="workers to kill")
+    parser.add_argument("--hangs", type=int, default=3, help="workers to stop")
+    parser.add_argument("--workers", type=int, default=4, help="at least 2")
+    parser.add_argument("--groups", type=int, default=1, help="of workers that take turns")
+    parser.add_argument("--timeout-s", type=float, default=2.0, help="when a worker hangs")
+    parser.add_argument("--pause-s", type=float, default=5.0, help="longest between two faults")
+    parser.add_argument("--limit-s", type=float, default=900.0, help="then the run is given up")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings and figures.
+
+    `injected` and `survived` count kills, hangs and NaNs together; `notice_s` is the longest time
+    from a kill to the learner's notice, `notice_hang_s` the same from a stop; `restart_s` from the
+    notice until the slot was complete. `leaked_segments` and `leaked_processes` are what is left
+    of the run after its end.
+
+    Raises:
+        ConfigError: An argument is out of range.
+    """
+    _check(args)
+    torch.set_num_threads(1)
+    pool = SharedMemoryPool(_pool_spec(args))
+    try:
+        algorithm, injector = _build(pool, args.seed), Injector(pool, args)
+        invalid, iterations = _train(pool, algorithm, injector, args)
+        resets = [int(timing["resets_not_finite"]) for timing in pool.timings()]
+        steps = [int(timing["steps"]) for timing in pool.timings()]
+    finally:
+        pool.close()
+    survived = [fault for fault in injector.faults if fault.survived]
+    weights = [*algorithm.actor.parameters(), *algorithm.critic.parameters()]
+    nans = steps[-1] // _NAN_EVERY
+    figures = {
+        "injected": len(injector.faults) + nans,
+        "survived": len(survived) + sum(resets),
+        "leaked_segments": int(run_folder(pool.run_id).exists()),
+        "leaked_processes": sum(Path(f"/proc/{pid}").exists() for pid in injector.seen),
+        "weights_finite": all(bool(weight.isfinite().all()) for weight in weights),
+        "kills": sum(not fault.hang for fault in injector.faults),
+        "hangs": sum(fault.hang for fault in injector.faults),
+        "nans": nans,
+        "resets_not_finite": sum(resets),
+        "notice_s": _longest(fault.notice_s for fault in survived if not fault.hang),
+        "notice_hang_s": _longest(fault.notice_s for fault in survived if fault.hang),
+        "restart_s": [round(restart.ready_s - restart.noticed_s, 3) for restart in pool.restarts],
+        "iterations": iterations,
+        "invalid_steps": invalid,
+        "slot_mismatches": pool.slot_mismatches,
+    }
+    names = ("kills", "hangs", "workers", "groups", "timeout_s", "pause_s", "seed")
+    settings = {name: getattr(args, name) for name in names}
+    settings |= {"envs_per_worker": _ENVS_PER_WORKER, "horizon": _HORIZON, "step_s": _STEP_S}
+    return settings, figures
+
+
+@dataclass
+class Fault:
+    """A worker that was killed, or stopped if `hang`, and what came of it."""
+
+    index: int
+    hang: bool
+    injected_s: float
+    restart: Restart | None = None
+
+    @property
+    def survived(self) -> bool:
+        """Whether a successor has taken the worker's place."""
+        return self.restart is not None and math.isfinite(self.restart.ready_s)
+
+    @property
+    def notice_s(self) -> float:
+        """Seconds from the fault to the learner's notice; NaN without one."""
+        return self.restart.noticed_s - self.injected_s if self.restart else math.nan
+
+
+class Injector:
+    """Kills and stops workers from a thread of its own, while the run goes on.
+
+    Attributes:
+        faults: Those so far.
+        seen: Process ids of all workers met.
+    """
+
+    def __init__(self, pool: SharedMemoryPool, args: argparse.Namespace) -> None:
+        """Draws the order of faults; `run` injects them."""
+        self.faults: list[Fault] = []
+        self.seen: set[int] = set()
+        self._pool = pool
+        self._pause_s = args.pause_s
+        self._random = random.Random(args.seed)
+        self._hangs = [False] * args.kills + [True] * args.hangs
+        self._random.shuffle(self._hangs)
+        self._targets = range(args.workers - 1)  # the last one is for the NaNs
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begins to do harm."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Does no more harm from now on."""
+        self._stop.set()
+        self._thread.join(_STOP_TIMEOUT_S)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all faults are injected, noticed and survived."""
+        return not self._thread.is_alive() and all(fault.survived for fault in self.faults)
+
+    def _run(self) -> None:
+        for hang in self._hangs:
+            if self._stop.wait(self._random.uniform(0.0, self._pause_s)):
+                return
+            while not self._strike(hang):
+                if self._stop.wait(_POLL_S):
+                    return
+
+    def _strike(self, hang: bool) -> bool:
+        """Kills or stops a worker if there is one that no fault has hit yet."""
+        free = self._unharmed()
+        if not free:
+            return False
+        index = self._random.choice(free)
+        pid = read_statuses(self._pool.telemetry)[index].pid
+        fault = Fault(index, hang, time.monotonic())
+        try:
+            os.kill(pid, signal.SIGSTOP if hang else signal.SIGKILL)
+        except ProcessLookupError:  # on a busy machine a slow worker may have counted as hung
+            return False
+        self.seen.add(pid)
+        self.faults.append(fault)
+        return True
+
+    def _unharmed(self) -> list[int]:
+        """Workers without a fault that is not survived yet."""
+        self.attribute()
+        harmed = {fault.index for fault in self.faults if not fault.survived}
+        return [index for index in self._targets if index not in harmed]
+
+    def attribute(self) -> None:
+        """Gives each fault the restart that it has caused: both are in order for every worker."""
+        for index in self._targets:
+            faults = [fault for fault in self.faults if fault.index == index]
+            restarts = [restart for restart in self._pool.restarts if restart.index == index]
+            for fault, restart in zip(faults, restarts):
+                fault.restart = restart
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name, least in (("kills", 0), ("hangs", 0), ("workers", 2), ("groups", 1), ("seed", 0)):
+        if getattr(args, name) < least:
+            raise ConfigError(f"--{name} {getattr(args, name)}: must be at least {least}")
+    if args.groups > args.workers:
+        raise ConfigError(f"--groups {args.groups}: must be at most --workers {args.workers}")
+    if args.timeout_s <= 0 or args.pause_s < 0:
+        raise ConfigError("--timeout-s must be above 0, --pause-s must not be below it")
+
+
+def _pool_spec(args: argparse.Namespace) -> PoolSpec:
+    envs = args.workers * _ENVS_PER_WORKER
+    config = {
+        "observations": {"state": {"shape": [16]}},
+        "episode_length": 20,
+        "step_s": _STEP_S,
+        "nan_every": _NAN_EVERY,
+        "fault_env": envs - 1,
+    }
+    return PoolSpec(
+        kind="synthetic",
+        config=config,
+        groups=("state",),
+        horizon=_HORIZON,
+        num_envs=envs,
+        num_workers=args.workers,
+        seed=args.seed,
+        timeout_s=args.timeout_s,
+        restarts=args.kills + args.hangs,
+    )
+
+
+def _build(pool: SharedMemoryPool, seed: int) -> Ppo:
+    specs = {spec.name: spec for spec in pool.observation_specs}
+    actor = build_actor(_NETWORK, specs, pool.action_dim, seed=seed)
+    critic = build_critic(_NETWORK, specs, seed=seed + 1)
+    return Ppo(actor, critic, PpoConfig(minibatches=2), seed)
+
+
+def _train(
+    pool: SharedMemoryPool, algorithm: Ppo, injector: Injector, args: argparse.Namespace
+) -> tuple[int, int]:
+    """Trains until all faults are over; returns steps that were not valid, and iterations."""
+    rollout = Rollout(pool.tensors, algorithm.groups, algorithm.memory_sizes)
+    collector = Collector(pool, rollout, algorithm, args.groups)
+    pool.start()
+    injector.seen.update(status.pid for status in read_statuses(pool.telemetry))
+    injector.start()
+    deadline_s = time.monotonic() + args.limit_s
+    invalid = iterations = 0
+    left = _LAST_ITERATIONS
+    total = args.kills + args.hangs
+    try:
+        with tqdm(total=total, desc="bench faults", unit="fault") as bar:
+            while left and time.monotonic() < deadline_s:
+                collector.collect(policy_version=iterations)
+                invalid += int((~pool.tensors["valid"][1:]).sum())
+                algorithm.update(rollout)
+                pool.roll_over()
+                iterations += 1
+                injector.attribute()
+                left -= injector.is_done
+                bar.update(len(pool.restarts) - bar.n)
+    finally:
+        injector.stop()
+    injector.seen.update(status.pid for status in read_statuses(pool.telemetry))
+    return invalid, iterations
+
+
+def _longest(seconds: Iterable[float]) -> float | None:
+    values = [*seconds]
+    return round(max(values), 3) if values else None

@@ -1,0 +1,206 @@
+"""`dexgrasp bench gpu_transport`: a lock-step between simulators and a learner on GPUs.
+
+A step brings actions from the learner's GPU to worker processes and their observations, made on a
+GPU, back to it; nothing is simulated. Three ways to do so: through shared memory as it is
+(`pageable`), through shared memory that both sides have registered with CUDA (`pinned`), and from
+device to device (`cuda_ipc`).
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.peers.transport import ACTION_DIM, Payload
+from benchmarks.transport import make_payloads, spread
+from dexgrasp_learner.pool.pool_spec import PoolSpec
+from dexgrasp_learner.pool.shared_memory_pool import SharedMemoryPool
+from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.synthetic_env import expected_observation
+from dexgrasp_sim.transport.carrier import CarrierName
+
+_HORIZON = 4
+_WARM_UP_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Way:
+    """How observations travel: the workers' carrier, and whether shared memory is pinned."""
+
+    carrier: CarrierName
+    pin: bool
+
+
+WAYS = {
+    "pageable": Way("staged", pin=False),
+    "pinned": Way("pinned", pin=True),
+    "cuda_ipc": Way("cuda_ipc", pin=False),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """See `dexgrasp bench gpu_transport --help`."""
+    parser.add_argument(
+        "--envs",
+        type=int,
+        nargs=2,
+        default=(2048, 8400),
+        help="environments with 64x48 and with 160x120 pixels of one byte",
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes on the same GPU")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=50, help="steps of each way per round")
+
+
+def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings and figures.
+
+    `step_ms` by image size and way; `pinned_speedup` and `cuda_ipc_speedup` are the median step of
+    `pageable` over theirs at the larger images, `gb_per_s` observations over the median step.
+    Before it counts, every way has brought exactly what the workers hold.
+
+    Raises:
+        ConfigError: There is no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "bench gpu_transport needs an NVIDIA GPU and a torch with CUDA; there is none here. "
+            "`dexgrasp bench transport` measures the same lock-step on CPUs"
+        )
+    payloads = make_payloads(*args.envs)
+    sizes = [name for name in payloads if payloads[name].num_envs >= args.workers]
+    step_ms: dict[str, dict[str, dict[str, float]]] = {}
+    with tqdm(total=len(sizes) * len(WAYS) * args.rounds, desc="bench gpu_transport") as bar:
+        for size in sizes:
+            samples: dict[str, list[float]] = {name: [] for name in WAYS}
+            for _ in range(args.rounds):
+                for name, way in WAYS.items():
+                    samples[name] += _turn(payloads[size], way, args.workers, args.steps)
+                    bar.update()
+            step_ms[size] = {name: spread(values) for name, values in samples.items()}
+    largest = sizes[-1]
+    median = {name: row["median"] for name, row in step_ms[largest].items()}
+    figures = {
+        "pinned_speedup": round(median["pageable"] / median["pinned"], 3),
+        "cuda_ipc_speedup": round(median["pageable"] / median["cuda_ipc"], 3),
+        "gb_per_s": {
+            name: round(payloads[largest].nbytes / ms / 1e6, 3) for name, ms in median.items()
+        },
+        "step_ms": step_ms,
+    }
+    settings = {
+        "envs": {size: payloads[size].num_envs for size in sizes},
+        "workers": args.workers,
+        "rounds": args.rounds,
+        "steps": args.steps,
+    }
+    return settings, figures
+
+
+class Link:
+    """A learner and its workers; the learner's tensors are on one device, `device`."""
+
+    def __init__(
+        self, payload: Payload, way: Way, workers: int, device: Literal["cpu", "cuda"]
+    ) -> None:
+        """Starts the workers and fills slot 0.
+
+        Args:
+            payload: Observations of a step.
+            way: How they travel.
+            workers: Processes.
+            device: Of the learner and of the workers' environments.
+        """
+        groups = {
+            n: {"shape": shape, "dtype": dtype} for n, (shape, dtype) in payload.groups.items()
+        }
+        self._spec = PoolSpec(
+            kind="synthetic",
+            config={
+                "observations": groups,
+                "action_dim": ACTION_DIM,
+                "idle": True,
+                "device": device,
+            },
+            groups=tuple(groups),
+            horizon=_HORIZON,
+            num_envs=payload.num_envs,
+            num_workers=workers,
+            carrier=way.carrier,
+            device=device,
+            pin=way.pin and device == "cuda",
+        )
+        self._device = device
+        self._is_shared = way.carrier == "cuda_ipc"
+        self._pool = SharedMemoryPool(self._spec)
+        try:
+            self.local = {
+                name: torch.zeros_like(self._pool.tensors[name], device=device) for name in groups
+            }
+            self._actions = torch.zeros(payload.num_envs, ACTION_DIM, device=device)
+            if self._is_shared:
+                self._pool.share(self.local)
+            self._pool.start()
+        except BaseException:
+            self.close()
+            raise
+        self._slot = 0
+
+    def step(self) -> None:
+        """Actions to the workers, observations back; returns when they are on the device."""
+        slot = self._slot
+        self._pool.tensors["actions"][slot].copy_(self._actions)
+        self._pool.send(slot, policy_version=0)
+        self._pool.wait(slot)
+        if not self._is_shared:
+            for name, tensor in self.local.items():
+                tensor[slot + 1].copy_(self._pool.tensors[name][slot + 1], non_blocking=True)
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+        self._slot = (slot + 1) % _HORIZON
+
+    def check(self) -> None:
+        """Compares the newest slot with what the workers hold.
+
+        Raises:
+            RuntimeError: It differs.
+        """
+        slot = self._slot or _HORIZON
+        for spec in self._pool.observation_specs:
+            for env in (0, self._spec.num_envs - 1):
+                expected = expected_observation(spec, self._spec.seed, env, steps=0)
+                if not torch.equal(self.local[spec.name][slot, env].cpu(), expected):
+                    raise RuntimeError(f"{spec.name} of environment {env} did not arrive intact")
+
+    def clear(self) -> None:
+        """Forgets all observations, so that only new ones can pass `check`."""
+        tensors: list[Tensor] = [*self.local.values()]
+        for tensor in (*tensors, *(self._pool.tensors[name] for name in self.local)):
+            tensor.zero_()
+
+    def close(self) -> None:
+        """Ends the workers; idempotent."""
+        self._pool.close()
+
+
+def _turn(payload: Payload, way: Way, workers: int, steps: int) -> list[float]:
+    """Milliseconds of every step after the first ones."""
+    link = Link(payload, way, workers, "cuda")
+    try:
+        link.clear()
+        for _ in range(_WARM_UP_STEPS):
+            link.step()
+        link.check()
+        return [_milliseconds(link) for _ in range(steps)]
+    finally:
+        link.close()
+
+
+def _milliseconds(link: Link) -> float:
+    begin_s = time.perf_counter()
+    link.step()
+    return 1e3 * (time.perf_counter() - begin_s)

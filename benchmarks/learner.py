@@ -1,0 +1,93 @@
+"""`dexgrasp bench learner`: one update of our PPO against one of rsl_rl's.
+
+The same nets, weights, rollout and minibatches; each side in a fresh process for its memory, its
+time in CPU seconds because other work on the machine counts less in them.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.learner_side import PPO, SIDES, Sizes
+from dexgrasp_sim.config import to_dict
+
+_TIMEOUT_S = 600.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """See `dexgrasp bench learner --help`."""
+    defaults = Sizes()
+    parser.add_argument("--envs", type=int, default=defaults.envs)
+    parser.add_argument("--horizon", type=int, default=defaults.horizon)
+    parser.add_argument("--memory", type=int, default=defaults.memory, help="width of the LSTMs")
+    parser.add_argument("--end-probability", type=float, default=defaults.end_probability)
+    parser.add_argument("--repeats", type=int, default=3)
+
+
+def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings and figures.
+
+    `time_ratio` and `memory_ratio` are ours over theirs (below 1: ours needs less), of medians, at
+    our default, which computes minibatches in pieces; `whole_time_ratio` and `whole_memory_ratio`
+    without that. `loss_difference` is the largest absolute difference from theirs of the surrogate
+    and value losses.
+
+    Raises:
+        RuntimeError: A side failed; its error text stands above.
+    """
+    sizes = Sizes(
+        envs=args.envs,
+        horizon=args.horizon,
+        memory=args.memory,
+        end_probability=args.end_probability,
+    )
+    results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    with tqdm(total=args.repeats * len(SIDES), desc="bench learner", unit="run") as bar:
+        for _ in range(args.repeats):
+            for side in SIDES:
+                results[side].append(_run(side, sizes))
+                bar.update()
+    ours, whole, theirs = (_medians(results[side]) for side in SIDES)
+    figures = {
+        "time_ratio": _ratio(ours, theirs, "update_cpu_s"),
+        "memory_ratio": _ratio(ours, theirs, "memory_mib"),
+        "whole_time_ratio": _ratio(whole, theirs, "update_cpu_s"),
+        "whole_memory_ratio": _ratio(whole, theirs, "memory_mib"),
+        "loss_difference": max(
+            abs(side[loss] - theirs[loss])
+            for side in (ours, whole)
+            for loss in ("surrogate", "value")
+        ),
+        "sides": results,
+    }
+    settings = {
+        **to_dict(sizes),
+        "ppo": to_dict(PPO),
+        "threads": 1,
+        "repeats": args.repeats,
+        "rsl_rl": version("rsl-rl-lib"),
+    }
+    return settings, figures
+
+
+def _run(side: str, sizes: Sizes) -> dict[str, Any]:
+    module = "benchmarks.learner_side"
+    command = [sys.executable, "-m", module, side, json.dumps(to_dict(sizes))]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT_S)
+    if done.returncode:
+        raise RuntimeError(f"side {side} of the benchmark ended with code {done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _medians(results: list[dict[str, Any]]) -> dict[str, float]:
+    return {name: statistics.median(result[name] for result in results) for name in results[0]}
+
+
+def _ratio(ours: dict[str, float], theirs: dict[str, float], name: str) -> float:
+    return round(ours[name] / theirs[name], 3)

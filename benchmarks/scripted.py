@@ -1,0 +1,55 @@
+"""`dexgrasp bench scripted`: success of the scripted teacher on the paper's task.
+
+It acts through the same eleven dimensions as a policy and is told where the object is, so that
+this shows what the action space and the physics allow before anything is learned.
+"""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dexgrasp_learner.commands.evaluate import choose_objects, evaluate, scripted_policy
+from dexgrasp_learner.config import load_run_config
+
+STARTS = {
+    "spawn_center": [],
+    "whole_spawn": [
+        "task.randomization.spawn_width_scale.initial=[1, 1]",
+        "task.randomization.spawn_tilt_rad.initial=[3.14159, 3.14159]",
+    ],
+}
+"""Name to what the config is told: dropped at the centre, or anywhere and in any attitude."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """See `dexgrasp bench scripted --help`."""
+    parser.add_argument("--config", type=Path, default=Path("config/paper.yaml"))
+    parser.add_argument("--objects", nargs="+", default=["primitives", "train", "held_out"])
+    parser.add_argument("--episodes", type=int, default=240)
+    parser.add_argument("--seed", type=int, default=2_000_003)
+    parser.add_argument("--threads", type=int, default=2)
+
+
+def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings and figures: for each start and set of objects what `dexgrasp evaluate` gives."""
+    torch.set_num_threads(1)
+    figures: dict[str, Any] = {}
+    for start, overrides in STARTS.items():
+        task = load_run_config(args.config, overrides).task
+        for name in args.objects:
+            result = evaluate(
+                f"{start}, {name}",
+                scripted_policy,
+                choose_objects(task, name),
+                (),
+                args.episodes,
+                args.seed,
+                args.threads,
+                show_progress=True,
+            )
+            figures[f"{start}_{name}"] = asdict(result)
+    settings = {"config": str(args.config), "episodes": args.episodes, "seed": args.seed}
+    return settings, figures

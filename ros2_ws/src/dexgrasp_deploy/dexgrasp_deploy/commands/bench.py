@@ -1,0 +1,75 @@
+"""`dexgrasp bench NAME`: measures side by side in one run and writes JSON."""
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from dexgrasp_sim.config import ConfigError
+
+BENCHMARKS = (
+    "capacity",
+    "equivalence",
+    "faults",
+    "gpu_transport",
+    "learner",
+    "pipeline",
+    "rollout",
+    "scripted",
+    "sim",
+    "transport",
+)
+"""Modules of `benchmarks/`: `add_arguments(parser)`, `measure(args) -> (settings, figures)`."""
+
+_RECORDS = Path("benchmarks") / "results"
+_SCRATCH = Path("runs") / "bench"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """See `dexgrasp bench --help`."""
+    commands = parser.add_subparsers(dest="benchmark", required=True)
+    for name in BENCHMARKS:
+        benchmark = _load(name)
+        command = commands.add_parser(name, description=benchmark.__doc__)
+        command.add_argument(
+            "--out", type=Path, default=_SCRATCH, help=f"folder for the JSON (default {_SCRATCH})"
+        )
+        command.add_argument(
+            "--record", action="store_true", help=f"write to {_RECORDS} of this checkout instead"
+        )
+        command.add_argument("--json", action="store_true", help="last line is one JSON object")
+        benchmark.add_arguments(command)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures one benchmark, writes its file and prints the figures."""
+    benchmark = _load(args.benchmark)
+    settings, figures = benchmark.measure(args)
+    folder = _checkout() / _RECORDS if args.record else args.out
+    path = _load("result").write_result(folder, args.benchmark, settings, figures)
+    if args.json:
+        print(json.dumps(figures))
+    else:
+        for name, value in figures.items():
+            print(f"{name}: {value}")
+        print(f"written to {path}")
+    return 0
+
+
+def _load(name: str) -> ModuleType:
+    """A module of the checkout's `benchmarks/`, which are not installed."""
+    root = str(_checkout())
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    return importlib.import_module(f"benchmarks.{name}")
+
+
+def _checkout() -> Path:
+    for folder in (*Path(__file__).resolve().parents, Path.cwd()):
+        if (folder / "benchmarks" / "result.py").is_file():
+            return folder
+    raise ConfigError(
+        "bench: there is no benchmarks/ here; run it from a checkout of the repository"
+    )

@@ -1,0 +1,143 @@
+"""`dexgrasp doctor`: what is installed, what works, what is left over from dead runs."""
+
+import argparse
+import importlib
+import importlib.util
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from typing import Any
+
+_SELF_TEST = "dexgrasp_deploy.nodes.self_test"
+_SELF_TEST_TIMEOUT_S = 30.0
+_SHM_NEEDED_MB = 64.0
+"""Enough for the laptop preset; a container that was given the usual 64 MB may just not do."""
+
+_BACKENDS = {
+    # name: module of ours, Python package that it needs
+    "mujoco": ("dexgrasp_sim.physics.mujoco.batch", "mujoco"),
+    "mujoco_warp": ("dexgrasp_sim.physics.mujoco_warp", "mujoco_warp"),
+    "isaaclab": ("dexgrasp_sim.physics.isaaclab", "isaaclab"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """See `dexgrasp --help`."""
+    parser.add_argument("--json", action="store_true", help="last line is one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the report; 0 when training and deployment in simulation can work here, else 1."""
+    report = examine()
+    print(json.dumps(report) if args.json else _table(report))
+    return 0 if report["ok"] else 1
+
+
+def examine() -> dict[str, Any]:
+    """Looks at this machine and this installation.
+
+    Returns:
+        JSON-able: `ok`, `problems` (what is wrong and what to do, one text each), `python`,
+        `torch`, `gpu` (names), `ros`, `messages`, `backends`, `shm_free_mb`, `dead_runs` (folders
+        of runs whose learner is gone).
+    """
+    import torch
+
+    from dexgrasp_sim.transport.shared_memory import SHARED_MEMORY_ROOT
+
+    ros, messages, problems = _check_ros()
+    backends = {name: _check_backend(*needs) for name, needs in _BACKENDS.items()}
+    if not backends["mujoco"]["available"]:
+        problems.append(f"no physics: {backends['mujoco']['reason']}; run `make setup`")
+    shm_free_mb = shutil.disk_usage(SHARED_MEMORY_ROOT).free / 1e6
+    if shm_free_mb < _SHM_NEEDED_MB:
+        problems.append(
+            f"{SHARED_MEMORY_ROOT} has {shm_free_mb:.0f} MB free, {_SHM_NEEDED_MB:.0f} MB are "
+            "needed; remove what fills it, or enlarge it (docker run --shm-size=1g)"
+        )
+    return {
+        "ok": not problems,
+        "problems": problems,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "gpu": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "ros": ros,
+        "messages": messages,
+        "backends": backends,
+        "shm_free_mb": round(shm_free_mb, 1),
+        "dead_runs": _dead_runs(),
+    }
+
+
+def _check_ros() -> tuple[dict[str, Any], bool, list[str]]:
+    """Runs the self-test as a child; returns the ROS found, whether it passed, and problems."""
+    from dexgrasp_sim.ros_environment import WorkspaceError, ros_environment, wheels_distro
+
+    wheels = wheels_distro()
+    ros: dict[str, Any] = {"source": "wheels" if wheels else None, "distro": wheels}
+    try:
+        environment = ros_environment()
+    except WorkspaceError as error:
+        return ros, False, [str(error)]
+    if wheels is None and "ROS_DISTRO" in environment:
+        ros = {"source": "system", "distro": environment["ROS_DISTRO"]}
+    try:
+        result = subprocess.run(
+            [sys.executable, "-m", _SELF_TEST],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SELF_TEST_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        return ros, False, [f"the ROS self-test did not end within {_SELF_TEST_TIMEOUT_S} s"]
+    if result.stdout.strip():
+        ros |= json.loads(result.stdout.splitlines()[-1])
+    if result.returncode == 0:
+        return ros, True, []
+    reason = result.stderr.strip().splitlines()[-1:] or ["the message did not come back"]
+    return ros, False, [f"ROS self-test: {reason[0]}; run `make clean setup`"]
+
+
+def _check_backend(module: str, package: str) -> dict[str, Any]:
+    if importlib.util.find_spec(module) is None:
+        return {"available": False, "reason": "not part of this version of dexgrasp"}
+    try:
+        importlib.import_module(module)
+        return {"available": True, "version": metadata.version(package)}
+    except (ImportError, metadata.PackageNotFoundError) as error:
+        return {"available": False, "reason": f"{package} cannot be imported ({error})"}
+
+
+def _dead_runs() -> list[str]:
+    from dexgrasp_sim.transport.shared_memory import SHARED_MEMORY_ROOT, live_runs, run_folder
+
+    live = {run_folder(run_id) for run_id in live_runs()}
+    folders = (path for path in SHARED_MEMORY_ROOT.glob("dexgrasp_*") if path.is_dir())
+    return sorted(str(folder) for folder in folders if folder not in live)
+
+
+def _table(report: dict[str, Any]) -> str:
+    ros, dead = report["ros"], report["dead_runs"]
+    rows = [
+        ("python", report["python"]),
+        ("torch", report["torch"]),
+        ("gpu", ", ".join(report["gpu"]) or "none"),
+        ("ros", f"{ros['distro']} from {ros['source']}" if ros["source"] else "none"),
+        ("messages", "sent and received" if report["messages"] else "FAILED"),
+        *((f"backend {name}", _backend_text(state)) for name, state in report["backends"].items()),
+        ("shared memory", f"{report['shm_free_mb']:.0f} MB free"),
+        ("dead runs", ", ".join(dead) + " (the next run removes them)" if dead else "none"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:{width}}  {value}" for name, value in rows]
+    lines += [f"PROBLEM: {problem}" for problem in report["problems"]]
+    return "\n".join([*lines, "", "all good" if report["ok"] else "not ready"])
+
+
+def _backend_text(state: dict[str, Any]) -> str:
+    return state["version"] if state["available"] else f"not available: {state['reason']}"

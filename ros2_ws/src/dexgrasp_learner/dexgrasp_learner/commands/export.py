@@ -1,0 +1,232 @@
+"""`dexgrasp export`: makes a policy bundle of a checkpoint."""
+
+import argparse
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from dexgrasp_learner.config import RunConfig
+from dexgrasp_learner.networks.policy import Actor
+from dexgrasp_learner.storage.bundle import (
+    ACTION,
+    AUXILIARY,
+    MEMORY_IN,
+    MEMORY_OUT,
+    POLICY_FILE,
+    VECTORS_FILE,
+    BundleManifest,
+    RobotIdentity,
+    load_bundle,
+    seal_manifest,
+)
+from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_actor
+from dexgrasp_sim.config import ConfigError, replace, to_dict
+from dexgrasp_sim.control.decoder import make_decoder
+from dexgrasp_sim.environments import make_env
+from dexgrasp_sim.robot.kuka_allegro import URDF_PATH, load_robot
+from dexgrasp_sim.specs import TensorSpec
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.vec_env import RESULT_SPECS
+
+_TEST_STEPS = 24
+_ONNX_OPSET = 18
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `dexgrasp export`."""
+    parser.add_argument("checkpoint", type=Path, help="run folder or checkpoint folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the bundle to")
+    parser.add_argument("--json", action="store_true", help="print one JSON line at the end")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exports, loads the result back and checks it against the learner."""
+    actor, config, specs = load_actor(args.checkpoint)
+    recorded = record_episode(actor, config.task, config.seed, _TEST_STEPS)
+    write_bundle(args.out, actor, specs, config, recorded, _training_commit(args.checkpoint))
+    manifest = load_bundle(args.out).manifest
+    if args.json:
+        print(json.dumps({"bundle": str(args.out), "bundle_id": manifest.bundle_id}))
+    else:
+        print(f"bundle {manifest.bundle_id} in {args.out}: acts as the checkpoint does")
+    return 0
+
+
+def write_bundle(
+    folder: Path,
+    actor: Actor,
+    specs: Mapping[str, TensorSpec],
+    config: RunConfig,
+    recorded: Mapping[str, Tensor],
+    training_commit: str = "",
+) -> BundleManifest:
+    """Writes a bundle; the folder appears complete or not at all.
+
+    Args:
+        folder: Where to; must not exist or must hold a bundle, which is replaced.
+        actor: The policy.
+        specs: Specs of the environment's observation groups by name.
+        config: The training run.
+        recorded: Consecutive observations of one environment from the start of an episode:
+            group to [T, *shape], T >= 16.
+        training_commit: Commit of the source tree that trained the policy.
+
+    Raises:
+        ConfigError: `folder` holds something else.
+    """
+    if folder.exists() and not (folder / POLICY_FILE).is_file():
+        raise ConfigError(f"--out {folder}: exists and is no bundle; give another folder")
+    partial = folder.with_name(f".partial_{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    groups = tuple(specs[name] for name in actor.groups)
+    _write_graph(partial / POLICY_FILE, actor, groups)
+    _write_vectors(partial / VECTORS_FILE, actor, recorded)
+    training = {key: value for key, value in to_dict(config).items() if key != "task"}
+    manifest = seal_manifest(
+        partial,
+        {
+            "groups": groups,
+            "action_names": config.task.action.dimensions,
+            "memory_shape": tuple(actor.initial_memory(1).shape),
+            "auxiliary": specs[actor.auxiliary_group] if actor.auxiliary_group else None,
+            "robot": _robot_identity(config.task),
+            "task": config.task,
+            "training": training,
+            "training_commit": training_commit,
+        },
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return manifest
+
+
+@torch.no_grad()
+def record_episode(actor: Actor, task: GraspConfig, seed: int, steps: int) -> dict[str, Tensor]:
+    """Lets the policy act in one environment from the start of an episode.
+
+    Returns:
+        Group to [steps, *shape] for the groups that the policy reads.
+    """
+    values = to_dict(replace(task, stagger_starts=False))
+    env = make_env("grasp", values, num_envs=1, seed=seed, threads=1, groups=actor.groups)
+    out = {spec.name: spec.empty(1) for spec in (*env.observation_specs, *RESULT_SPECS)}
+    recorded: dict[str, list[Tensor]] = {name: [] for name in actor.groups}
+    memory = actor.initial_memory(1)
+    try:
+        env.reset(out)
+        for _ in range(steps):
+            for name, values_so_far in recorded.items():
+                values_so_far.append(out[name][0].clone())
+            observations = {name: out[name].unsqueeze(0) for name in actor.groups}
+            output = actor(observations, torch.zeros(1, 1, dtype=torch.bool), memory)
+            memory = output.memory
+            env.step(output.mean[0], out)
+    finally:
+        env.close()
+    return {name: torch.stack(values_so_far) for name, values_so_far in recorded.items()}
+
+
+class _SingleStep(nn.Module):
+    """One control step of one robot with positional inputs: the groups in order, the memory."""
+
+    def __init__(self, actor: Actor) -> None:
+        super().__init__()
+        self.actor = actor
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        actor = self.actor
+        pairs = zip(actor.groups, inputs, strict=False)
+        observations = {name: value.unsqueeze(0) for name, value in pairs}
+        has_memory = len(inputs) > len(actor.groups)
+        memory = inputs[-1] if has_memory else actor.initial_memory(1)
+        output = actor(observations, torch.zeros(1, 1, dtype=torch.bool), memory)
+        results = [output.mean[0].clamp(-1.0, 1.0)]
+        if output.auxiliary is not None:
+            results.append(output.auxiliary[0])
+        return (*results, output.memory) if has_memory else tuple(results)
+
+
+def _write_graph(path: Path, actor: Actor, groups: Sequence[TensorSpec]) -> None:
+    inputs = [spec.empty(1) for spec in groups]
+    input_names = [spec.name for spec in groups]
+    output_names = [ACTION, *([AUXILIARY] if actor.auxiliary_group else [])]
+    if actor.memory_size:
+        inputs.append(actor.initial_memory(1))
+        input_names.append(MEMORY_IN)
+        output_names.append(MEMORY_OUT)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports what is not installed
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about torch's own internals
+        program = torch.onnx.export(
+            _SingleStep(actor).eval(),
+            tuple(inputs),
+            input_names=input_names,
+            output_names=output_names,
+            opset_version=_ONNX_OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    onnx.save(_without_provenance(program.model_proto), path)
+
+
+def _without_provenance(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph without the exporter's notes: they hold paths of the training machine."""
+    graph = model.graph
+    for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        del item.metadata_props[:]
+        item.doc_string = ""
+    for item in graph.initializer:
+        del item.metadata_props[:]
+    return model
+
+
+@torch.no_grad()
+def _write_vectors(path: Path, actor: Actor, recorded: Mapping[str, Tensor]) -> None:
+    observations = {name: recorded[name] for name in actor.groups}
+    steps = len(next(iter(observations.values())))
+    memory = actor.initial_memory(1)
+    arrays = {name: values.numpy() for name, values in observations.items()}
+    arrays[MEMORY_IN] = memory.numpy()
+    actions, predictions = [], []
+    for step in range(steps):
+        now = {name: values[step : step + 1].unsqueeze(0) for name, values in observations.items()}
+        output = actor(now, torch.zeros(1, 1, dtype=torch.bool), memory)
+        memory = output.memory
+        actions.append(output.mean[0, 0].clamp(-1.0, 1.0).numpy())
+        if output.auxiliary is not None:
+            predictions.append(output.auxiliary[0, 0].numpy())
+    arrays[ACTION] = np.stack(actions)
+    if predictions:
+        arrays[AUXILIARY] = np.stack(predictions)
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def _robot_identity(task: GraspConfig) -> RobotIdentity:
+    robot = load_robot()
+    start = make_decoder(task.action, robot, 1, task.control_dt_s).start_position
+    return RobotIdentity(
+        robot.name,
+        sha256(URDF_PATH.read_bytes()).hexdigest(),
+        robot.joint_names,
+        tuple(start.tolist()),
+    )
+
+
+def _training_commit(checkpoint: Path) -> str:
+    """The commit that the run folder of a checkpoint names, "" without one."""
+    record = find_checkpoint(checkpoint).parent.parent / "run.json"
+    try:
+        return str(json.loads(record.read_text()).get("commit", ""))
+    except OSError:
+        return ""

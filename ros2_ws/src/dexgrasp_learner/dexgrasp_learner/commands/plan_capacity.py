@@ -1,0 +1,176 @@
+"""`dexgrasp plan-capacity`: how many environments the memory of a host's GPUs holds."""
+
+import argparse
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dexgrasp_sim.config import ConfigError
+
+if TYPE_CHECKING:
+    from dexgrasp_learner.capacity.costs import Costs
+    from dexgrasp_learner.capacity.model import Plan
+
+STORAGES = ("float32", "float16", "int16", "uint8")
+_TO_MEASURE = "benchmarks/results/capacity_costs_{device}.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """See `dexgrasp plan-capacity --help`."""
+    parser.add_argument("--gpus", type=int, default=4, help="at least two")
+    parser.add_argument("--gpu-memory-gb", type=float, default=48.0, help="of each, in GiB")
+    parser.add_argument("--resolution", default="160x120", help="WIDTHxHEIGHT of the images")
+    parser.add_argument("--horizon", type=int, default=16, help="steps of a rollout")
+    parser.add_argument("--storage", choices=STORAGES, help="of images; default: as in the costs")
+    parser.add_argument(
+        "--micro-batch",
+        type=int,
+        metavar="SAMPLES",
+        help="environments x steps in one forward and backward pass; default: as in the costs",
+    )
+    parser.add_argument(
+        "--network", type=Path, metavar="CONFIG", help="YAML of the run whose nets and task count"
+    )
+    parser.add_argument(
+        "--costs",
+        default="paper",
+        help="JSON file of --calibrate, or `paper`: a fit to the four published figures (default)",
+    )
+    parser.add_argument(
+        "--calibrate", action="store_true", help="measure costs here and write them to --costs"
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="what --calibrate measures"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints a plan, or measures costs; returns the exit code."""
+    if args.calibrate:
+        return _calibrate(args)
+    plan = make_plan(args)
+    print(json.dumps(plan) if args.json else as_table(plan))
+    return 0
+
+
+def make_plan(args: argparse.Namespace) -> dict[str, Any]:
+    """Both ways to use the GPUs.
+
+    Returns:
+        `data_parallel` and `disaggregated`, environments of all GPUs together; `ratio` of the
+        second to the first, None if none fits; `per_gpu`, what the devices of each way hold;
+        `costs`, where they come from; `settings`.
+
+    Raises:
+        ConfigError: A value is not allowed or the costs are incomplete.
+    """
+    from benchmarks.capacity_probes.workload import plan_config, workload
+    from dexgrasp_learner.capacity.costs import GIB, load_costs
+    from dexgrasp_learner.capacity.model import plan_data_parallel, plan_disaggregated
+
+    _check(args)
+    costs = load_costs(args.costs)
+    resolution = parse_resolution(args.resolution)
+    storage = args.storage or costs.storage
+    config = plan_config(args.network, resolution, args.horizon)
+    load = workload(config, storage, args.micro_batch or 1)
+    micro_batch = args.micro_batch or max(1, costs.micro_batch_pixels // max(load.pixels, 1))
+    load = load.with_micro_batch(micro_batch)
+    memory = args.gpu_memory_gb * GIB
+    together = plan_data_parallel(costs, load, args.gpus, memory)
+    split = plan_disaggregated(costs, load, args.gpus, memory)
+    return {
+        "data_parallel": together.environments,
+        "disaggregated": split.environments,
+        "ratio": _ratio(split, together),
+        "limited_by": split.limited_by,
+        "per_gpu": {
+            "data_parallel": [asdict(share) for share in together.shares],
+            "disaggregated": [asdict(share) for share in split.shares],
+        },
+        "costs": {"source": costs.source, "device": costs.device, "caveat": _caveat(costs)},
+        "settings": {
+            "gpus": args.gpus,
+            "gpu_memory_gb": args.gpu_memory_gb,
+            "resolution": args.resolution,
+            "horizon": args.horizon,
+            "storage": storage,
+            "micro_batch": micro_batch,
+        },
+    }
+
+
+def parse_resolution(text: str) -> tuple[int, int]:
+    """Width and height from `160x120`.
+
+    Raises:
+        ConfigError: Not of that form.
+    """
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if match is None:
+        raise ConfigError(f"--resolution {text!r}: not of the form WIDTHxHEIGHT, such as 160x120")
+    return int(match[1]), int(match[2])
+
+
+def as_table(plan: dict[str, Any]) -> str:
+    """A plan for people."""
+    settings, costs = plan["settings"], plan["costs"]
+    lines = [
+        "{gpus} GPUs of {gpu_memory_gb:g} GiB, images {resolution} {storage}, {horizon} steps, "
+        "{micro_batch} samples at a time".format(**settings),
+        f"costs: {costs['source']}",
+        f"note:  {costs['caveat']}",
+    ]
+    for name in ("data_parallel", "disaggregated"):
+        lines += ["", f"{name.replace('_', '-')}: {plan[name]} environments"]
+        lines += [_row(share) for share in plan["per_gpu"][name]]
+    ratio = "none fits" if plan["ratio"] is None else f"{plan['ratio']:.2f}"
+    lines += ["", f"ratio: {ratio}; when disaggregated, what is full is: {plan['limited_by']}"]
+    return "\n".join(lines)
+
+
+def _row(share: dict[str, Any]) -> str:
+    role = {"both": "simulate and learn", "simulator": "simulate", "learner": "learn"}
+    parts = ", ".join(f"{n.replace('_', ' ')} {b / 2**30:.2f}" for n, b in share["bytes"].items())
+    return (
+        f"  {share['devices']} x {role[share['role']]}: {share['environments']} of at most "
+        f"{share['limit']}; GiB: {parts}"
+    )
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.gpus < 2:
+        raise ConfigError(f"--gpus {args.gpus}: at least 2 are needed to compare the two ways")
+    if args.gpu_memory_gb <= 0 or args.horizon < 1 or (args.micro_batch or 1) < 1:
+        raise ConfigError("--gpu-memory-gb, --horizon and --micro-batch must be above zero")
+
+
+def _caveat(costs: "Costs") -> str:
+    if costs.device == "cuda":
+        return "learner measured on a GPU; the simulator's costs were filled in by hand"
+    if costs.device == "cpu":
+        return "host memory of the CPU backend: no cost of a GPU was measured"
+    return "nothing here was measured with this software on a GPU"
+
+
+def _ratio(split: "Plan", together: "Plan") -> float | None:
+    if not together.environments:
+        return None
+    return round(split.environments / together.environments, 3)
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    from benchmarks.capacity_probes.calibrate import calibrate
+    from dexgrasp_learner.capacity.costs import PAPER
+    from dexgrasp_learner.run.assembly import learner_device
+
+    learner_device(args.device)
+    path = Path(_TO_MEASURE.format(device=args.device) if args.costs == PAPER else args.costs)
+    result = calibrate(args.network, args.device)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result["costs"]) if args.json else f"written to {path}")
+    return 0

@@ -1,0 +1,161 @@
+"""`dexgrasp train`: one learner, its simulator workers, a progress bar and a run folder."""
+
+import argparse
+import json
+import math
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from dexgrasp_sim.config import ConfigError
+
+if TYPE_CHECKING:
+    from dexgrasp_learner.config import RunConfig
+    from dexgrasp_learner.ranks.peers import Peers
+    from dexgrasp_learner.run.assembly import Algorithm
+    from dexgrasp_learner.run.control import RunControl, RunSummary
+
+INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """See `dexgrasp --help`."""
+    parser.add_argument("config", type=Path, nargs="?", help="YAML file of overrides")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="run folder to continue")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="parent of run folders")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
+    )
+    parser.add_argument("--json", action="store_true", help="last line is one JSON object")
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of the ranks that torchrun starts; they average their gradients",
+    )
+    parser.add_argument(
+        "--peer-timeout-s",
+        type=float,
+        default=300.0,
+        help="a rank that others wait for longer than this counts as lost",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains; 0 when done, 1 when something was lost or the loss broke, 130 after Ctrl-C."""
+    from dexgrasp_learner.run.assembly import build_ppo
+
+    return supervise(args, build_ppo)
+
+
+def read_config(args: argparse.Namespace) -> "RunConfig":
+    """The config named on the command line, or that of the run to resume.
+
+    Raises:
+        ConfigError: Neither is given, or a value is not allowed.
+    """
+    from dexgrasp_learner.config import load_run_config
+
+    if args.resume and args.config:
+        raise ConfigError(
+            f"{args.config} and --resume {args.resume}: a resumed run has its own config; leave "
+            "the file out and change single values with --set"
+        )
+    if args.resume:
+        return load_run_config(args.resume / "config.yaml", args.overrides)
+    if args.config:
+        return load_run_config(args.config, args.overrides)
+    raise ConfigError("nothing to train: give a config file, or --resume with a run folder")
+
+
+def supervise(
+    args: argparse.Namespace, build: Callable[["RunConfig", "Peers"], "Algorithm"]
+) -> int:
+    """Runs the algorithm that `build` makes, under signals, and prints how it ended.
+
+    Returns:
+        The exit code.
+    """
+    from dexgrasp_learner.algorithms.guards import NonFiniteLoss
+    from dexgrasp_learner.pool.worker_group import WorkerTimeout
+    from dexgrasp_learner.pool.worker_process import WorkerDied
+    from dexgrasp_learner.ranks.peers import PeerLost, Peers, PeersDiffer, connect_peers
+    from dexgrasp_learner.run.control import RunControl
+    from dexgrasp_learner.run.stage_times import time_table
+
+    control, peers = RunControl(), Peers()
+    try:
+        if args.distributed:
+            peers = connect_peers(args.peer_timeout_s)
+        summary = _train(args, build, control, peers)
+    except (WorkerDied, WorkerTimeout, NonFiniteLoss, PeerLost, PeersDiffer, OSError) as error:
+        print(f"dexgrasp: {error}", file=sys.stderr)
+        print(f"checkpoint: {control.status.checkpoint or 'none'}", file=sys.stderr)
+        return 1
+    finally:
+        peers.close()
+    if peers.rank > 0:
+        return INTERRUPTED if control.stopping else 0
+    print(time_table(summary.seconds, summary.worker_seconds), file=sys.stderr)
+    if args.json:
+        print(summary_json(summary))
+    else:
+        print(f"run folder: {summary.run_dir}\ncheckpoint: {summary.checkpoint}")
+    return INTERRUPTED if control.stopping else 0
+
+
+def _train(
+    args: argparse.Namespace,
+    build: Callable[["RunConfig", "Peers"], "Algorithm"],
+    control: "RunControl",
+    peers: "Peers",
+) -> "RunSummary":
+    """A run from its config to its end."""
+    from dexgrasp_learner.ranks.agreement import cell_folder, shared_config
+    from dexgrasp_learner.run.runner import Runner
+
+    config = shared_config(peers, partial(read_config, args))
+    algorithm = build(config, peers)
+    folder = cell_folder(peers, args.resume, args.runs, config)
+    show_progress = sys.stderr.isatty() and peers.rank == 0
+    with _stop_on_signal(control.stop):
+        runner = Runner(config, folder, algorithm, control, show_progress)
+        try:
+            if args.resume:
+                runner.resume(folder)
+            return runner.run()
+        finally:
+            runner.close()
+
+
+@contextmanager
+def _stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM asks for an orderly end, the second one interrupts."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, signal.default_int_handler)
+        stop()
+        print("\nstopping after this iteration, with a checkpoint", file=sys.stderr)
+
+    previous = {name: signal.signal(name, handle) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for name, handler in previous.items():
+            signal.signal(name, handler)
+
+
+def summary_json(summary: "RunSummary") -> str:
+    """One JSON object; it says null for NaN, which JSON does not have."""
+    return json.dumps(
+        {
+            key: None if isinstance(value, float) and math.isnan(value) else value
+            for key, value in asdict(summary).items()
+        }
+    )

@@ -1,0 +1,106 @@
+"""`dexgrasp view`: a web page with robot, scene and camera images of a policy or a training."""
+
+import argparse
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from dexgrasp_sim.config import ConfigError
+
+if TYPE_CHECKING:
+    from dexgrasp_learner.config import RunConfig
+    from dexgrasp_sim.tasks.grasp.config import GraspConfig
+    from dexgrasp_sim.view.source import Source
+
+_RUNS = Path("runs")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """See `dexgrasp --help`."""
+    parser.add_argument("--config", type=Path, help="run config whose task to show")
+    parser.add_argument(
+        "--policy", default="scripted", help="`scripted` (default), or a run or checkpoint folder"
+    )
+    parser.add_argument(
+        "--run", metavar="RUN_ID", help="watch a training that runs on this host instead"
+    )
+    parser.add_argument("--env", type=int, default=0, help="environment to show first (default 0)")
+    parser.add_argument("--envs", type=int, default=4, help="environments to step (default 4)")
+    parser.add_argument("--seed", type=int, default=0, help="of the episodes (default 0)")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: other machines may look")
+    parser.add_argument("--port", type=int, default=8080, help="0: any (default 8080)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves the page until Ctrl-C or the end of the watched run; returns the exit code.
+
+    Raises:
+        ConfigError: A wrong argument or config, or there is no such run, checkpoint or address.
+    """
+    from dexgrasp_sim.view.viewer import Viewer
+
+    for name, least, most in (("env", 0, None), ("seed", 0, None), ("port", 0, 65535)):
+        value = getattr(args, name)
+        if value < least or (most is not None and value > most):
+            limit = f"at least {least}" if most is None else f"from {least} to {most}"
+            raise ConfigError(f"--{name} {value}: must be {limit}")
+    if args.overrides and not args.config:
+        raise ConfigError(f"--set {args.overrides[0]}: changes a value of --config; give one")
+    torch.set_num_threads(1)
+    source, task = _watched_run(args) if args.run else _own_environments(args)
+    with Viewer(source, task, args.host, args.port) as viewer:
+        print(f"{source.name}: open {viewer.url} in a browser; Ctrl-C ends", flush=True)
+        try:
+            viewer.run(threading.Event())
+        except KeyboardInterrupt:
+            return 0
+    print(f"run {source.name} has ended", file=sys.stderr)
+    return 0
+
+
+def _watched_run(args: argparse.Namespace) -> "tuple[Source, GraspConfig]":
+    from dexgrasp_sim.transport.shared_memory import live_runs
+    from dexgrasp_sim.view.run_source import RunSource
+
+    if args.run not in live_runs():
+        known = ", ".join(live_runs()) or "none"
+        raise ConfigError(f"--run {args.run}: does not run on this host; there are: {known}")
+    own = _RUNS / args.run / "config.yaml"
+    if args.config is None and not own.is_file():
+        raise ConfigError(
+            f"--run {args.run}: there is no {own} here; say --config with the run's config.yaml"
+        )
+    task = _load(args.config or own, args).task
+    return RunSource(args.run, task, args.env), task
+
+
+def _own_environments(args: argparse.Namespace) -> "tuple[Source, GraspConfig]":
+    from dexgrasp_learner.commands.evaluate import actor_policy, scripted_policy
+    from dexgrasp_learner.config import RunConfig
+    from dexgrasp_learner.storage.checkpoint import load_actor
+    from dexgrasp_sim.view.env_source import EnvSource
+
+    if not args.env < args.envs:
+        raise ConfigError(f"--env {args.env}: there are --envs {args.envs}, counted from 0")
+    if args.policy == "scripted":
+        name, groups, make_policy = "scripted policy", (), scripted_policy
+        config = _load(args.config, args) if args.config else RunConfig()
+    else:
+        if args.config:
+            raise ConfigError(f"--config {args.config}: a checkpoint brings its own; leave it out")
+        actor, config, _ = load_actor(Path(args.policy))
+        name, groups, make_policy = args.policy, actor.groups, actor_policy(actor)
+    source = EnvSource(name, config.task, make_policy, groups, args.envs, args.seed, args.env)
+    return source, config.task
+
+
+def _load(path: Path, args: argparse.Namespace) -> "RunConfig":
+    from dexgrasp_learner.config import load_run_config
+
+    return load_run_config(path, args.overrides)

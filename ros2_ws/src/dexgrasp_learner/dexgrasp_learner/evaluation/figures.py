@@ -1,0 +1,166 @@
+"""The figures of an evaluation, with their uncertainty, as a table and as plain values."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dexgrasp_learner.run.episode_statistics import episode_means
+from dexgrasp_sim.vec_env import EPISODE_FIELDS
+
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of some episodes.
+
+    Attributes:
+        success_rate: Fraction that ended with the object in the goal region, held and in the hand.
+        success_low: Lower end of the 95 % confidence interval of the rate (Wilson).
+        success_high: Its upper end.
+        time_to_goal_s: Mean time at which the object first was in the goal region, over the
+            episodes in which it ever was; None: in none.
+        drop_rate: Fraction in which the object was lifted and lost again.
+        in_goal_region_fraction: Of all steps, those in which the object was in the goal region:
+            what the paper's tables call success rate, and smaller than `success_rate` by the
+            time that it takes to get there.
+    """
+
+    episodes: int
+    success_rate: float
+    success_low: float
+    success_high: float
+    time_to_goal_s: float | None
+    drop_rate: float
+    in_goal_region_fraction: float
+
+
+@dataclass(frozen=True)
+class Evaluation(Figures):
+    """Figures over episodes that all ran to their end, one per environment.
+
+    Attributes:
+        policy: Whose they are.
+        objects: How many objects the task has; the episodes are spread evenly over them.
+        difficulty: Where the schedules of the task stood, 0 to 1.
+        max_lift_m: Mean over episodes of the greatest height above the start.
+        episode_return: Mean sum of rewards.
+        per_object: By name, of the objects that had an episode.
+        seed: Of the episodes' starts.
+        diverged: Episodes in which the physics failed; no success, whatever they showed.
+    """
+
+    policy: str
+    objects: int
+    difficulty: float
+    max_lift_m: float
+    episode_return: float
+    per_object: dict[str, Figures]
+    seed: int
+    diverged: int
+
+    def record(self) -> dict[str, float]:
+        """For the metrics of a run, `evaluation/...`; NaN where no episode reached the goal."""
+        entry_s = self.time_to_goal_s
+        return {
+            "evaluation/success_rate": self.success_rate,
+            "evaluation/time_to_goal_s": math.nan if entry_s is None else entry_s,
+            "evaluation/drop_rate": self.drop_rate,
+            "evaluation/in_goal_region_fraction": self.in_goal_region_fraction,
+        }
+
+
+def summarize(
+    policy: str,
+    rows: Tensor,
+    object_names: Sequence[str],
+    difficulty: float,
+    seed: int,
+    diverged: int = 0,
+) -> Evaluation:
+    """Makes an evaluation of episodes.
+
+    Args:
+        policy: Name.
+        rows: [K, E], columns as `EPISODE_FIELDS`, K at least 1.
+        object_names: Of the task's objects, in its order.
+        difficulty: See `Evaluation`, as for the rest.
+        seed: Of the episodes' starts.
+        diverged: How many of them.
+    """
+    index = rows[:, EPISODE_FIELDS.index("object")]
+    per_object = {
+        name: Figures(**_figures(rows[index == number]))
+        for number, name in enumerate(object_names)
+        if (index == number).any()
+    }
+    means = episode_means(rows)
+    return Evaluation(
+        **_figures(rows),
+        policy=policy,
+        objects=len(object_names),
+        difficulty=difficulty,
+        max_lift_m=round(means["max_lift_m"], 4),
+        episode_return=round(means["return"], 4),
+        per_object=per_object,
+        seed=seed,
+        diverged=diverged,
+    )
+
+
+def _figures(rows: Tensor) -> dict[str, Any]:
+    means, episodes = episode_means(rows), len(rows)
+    low, high = success_interval(round(means["success"] * episodes), episodes)
+    entry_s = means["time_to_goal_s"]
+    return {
+        "episodes": episodes,
+        "success_rate": round(means["success"], 4),
+        "success_low": round(low, 4),
+        "success_high": round(high, 4),
+        "time_to_goal_s": None if math.isnan(entry_s) else round(entry_s, 3),
+        "drop_rate": round(means["drop_rate"], 4),
+        "in_goal_region_fraction": round(means["in_goal_region"], 4),
+    }
+
+
+def success_interval(successes: int, episodes: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a success rate by Wilson's score, which fits 0 and 1 too."""
+    from scipy.stats import binomtest  # takes a second to import
+
+    test = binomtest(successes, episodes)
+    interval = test.proportion_ci(confidence_level=_CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def as_text(result: Evaluation) -> str:
+    """The figures for people."""
+    counts = sorted({figures.episodes for figures in result.per_object.values()})
+    each = " or ".join(map(str, counts))
+    without = result.objects - len(result.per_object)
+    width = max(map(len, [*result.per_object, "object"]))
+    lines = [
+        f"{result.policy}: {result.success_rate:.3f} of {result.episodes} episodes succeed "
+        f"(95 % interval {result.success_low:.3f} to {result.success_high:.3f}) "
+        f"at difficulty {result.difficulty:g}",
+        f"  mean highest lift {result.max_lift_m:.3f} m, return {result.episode_return:.3f}; "
+        f"episodes spread evenly over {result.objects} objects, {each} each"
+        + (f", {without} without one" if without else "")
+        + (f"; physics failed in {result.diverged}" if result.diverged else ""),
+        f"  {'object':<{width}}  episodes  success   95 % interval  dropped  to goal  in region",
+        *(_line(name, figures, width) for name, figures in result.per_object.items()),
+        _line("all", result, width),
+    ]
+    return "\n".join(lines)
+
+
+def _line(name: str, figures: Figures, width: int) -> str:
+    entry_s = figures.time_to_goal_s
+    to_goal = "never" if entry_s is None else f"{entry_s:.2f} s"
+    return (
+        f"  {name:<{width}}  {figures.episodes:>8}  {figures.success_rate:>7.3f}  "
+        f"{figures.success_low:.3f} to {figures.success_high:.3f}  {figures.drop_rate:>7.3f}  "
+        f"{to_goal:>7}  {figures.in_goal_region_fraction:>9.3f}"
+    )

@@ -1,0 +1,144 @@
+"""What the ranks of a run agree on: config, folders, checkpoints, figures. See `distributed`."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dexgrasp_learner.config import RunConfig
+from dexgrasp_learner.pipeline.pipeline import Collected
+from dexgrasp_learner.ranks.peers import Peers
+from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_state
+from dexgrasp_learner.storage.run_folder import create_run_folder
+from dexgrasp_sim.config import ConfigError, parse_config, to_dict
+from dexgrasp_sim.vec_env import whole_episodes
+
+_NETS = ("actor", "critic", "value_normalizer")
+_FILES = ("state.json", "actor.safetensors", "training.pt")
+
+
+class Start(NamedTuple):
+    """A checkpoint to go on from.
+
+    Attributes:
+        path: Its folder.
+        is_own: Whether this rank has written it; else the random generators are another one's.
+        is_exact: Whether every rank has the state of its simulators.
+    """
+
+    path: Path
+    is_own: bool
+    is_exact: bool
+
+
+def shared_config(peers: Peers, read: Callable[[], RunConfig]) -> RunConfig:
+    """The config of rank 0, which alone reads it.
+
+    Raises:
+        ConfigError: It cannot be read, or asks for what several ranks cannot do.
+        PeerLost: See `Peers`.
+    """
+    if peers.size == 1:
+        return read()
+    text = json.dumps(to_dict(read())).encode() if peers.rank == 0 else b""
+    config = parse_config(RunConfig, json.loads(peers.share(text)), "the config of rank 0")
+    if config.simulators.pipeline == "overlapped":
+        raise ConfigError(
+            "simulators.pipeline = 'overlapped': works in one cell only; say barrier or "
+            "double_buffered, or leave --distributed"
+        )
+    return config
+
+
+def cell_folder(peers: Peers, resume: Path | None, runs: Path, config: RunConfig) -> Path:
+    """The run folder of this rank; on the host of each rank it is complete.
+
+    Args:
+        peers: All ranks.
+        resume: The run folder to go on with, if any.
+        runs: Parent of a new one.
+        config: The run's.
+
+    Returns:
+        For rank 0 the run folder, for the others `rank_<k>` in it.
+    """
+    if peers.rank == 0:
+        folder = resume or create_run_folder(runs, config.name, config)
+        peers.share(folder.name.encode())
+        return folder
+    parent = runs / peers.share(b"").decode()
+    parent, name = resume or parent, f"rank_{peers.rank}"
+    if (parent / name).is_dir():
+        return parent / name
+    return create_run_folder(parent, config.name, config, run_id=name)
+
+
+def agree_on_checkpoint(peers: Peers, path: Path, folder: Path) -> Start:
+    """Where all ranks go on from.
+
+    If all of them have a regular checkpoint of the same iteration, each one takes its own. Else,
+    as after the loss of one, all take the newest that there is; it is copied to the others.
+
+    Args:
+        peers: All ranks.
+        path: See `find_checkpoint`; a rank other than 0 may have none.
+        folder: The run folder of this rank.
+
+    Raises:
+        ConfigError: No rank has a checkpoint.
+    """
+    if peers.size == 1:
+        own = find_checkpoint(path)
+        return Start(own, True, _has_simulators(own))
+    own, iteration, complete = None, -1, False
+    try:
+        own = find_checkpoint(path if peers.rank == 0 else folder)
+        iteration, complete = load_state(own)["iteration"], _has_simulators(own)
+    except ConfigError:
+        pass  # another rank may have one
+    table = peers.gather(torch.tensor([[iteration, int(complete)]]))
+    newest = int(table[:, 0].max())
+    if newest < 0:
+        raise ConfigError(f"{path}: no rank has a checkpoint there; give a run folder")
+    if own is not None and bool((table == torch.tensor([newest, 1])).all()):
+        return Start(own, True, True)
+    source = int(table[:, 0].argmax())
+    files = [
+        peers.share((own / name).read_bytes() if own and peers.rank == source else b"", source)
+        for name in _FILES
+    ]
+    if own is not None and peers.rank == source:
+        return Start(own, True, False)
+    copied = folder / "resumed_from"
+    (copied / "simulators").mkdir(parents=True, exist_ok=True)
+    for name, data in zip(_FILES, files):
+        (copied / name).write_bytes(data)
+    return Start(copied, False, False)
+
+
+def gathered(peers: Peers, rollout: Collected) -> Collected:
+    """What the rollouts of all ranks together were; `episode` holds whole episodes only."""
+    if peers.size == 1:
+        return rollout
+    rows = peers.gather(whole_episodes(rollout.episode, rollout.ended))
+    reward, invalid_steps = peers.sum(rollout.reward, rollout.invalid_steps)
+    return replace(
+        rollout,
+        episode=rows,
+        ended=torch.ones(len(rows), dtype=torch.bool),
+        reward=reward / peers.size,
+        invalid_steps=int(invalid_steps),
+    )
+
+
+def weights(state: dict[str, Any]) -> list[dict[str, Tensor]]:
+    """The nets in the state of an algorithm: what all ranks must have in common."""
+    return [state[name] for name in _NETS if name in state]
+
+
+def _has_simulators(checkpoint: Path) -> bool:
+    return any((checkpoint / "simulators").iterdir())

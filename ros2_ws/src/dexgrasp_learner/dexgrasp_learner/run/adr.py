@@ -1,0 +1,135 @@
+"""Automatic domain randomization: episodes get harder as the policy copes, easier as it fails.
+
+Steered by the success of whole episodes, smoothed, and in both directions. The predecessor took
+the fraction of environments that were at the goal at one instant, and could only advance.
+"""
+
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from dexgrasp_sim.config import STRICT
+from dexgrasp_sim.schedules import current_ranges
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.vec_env import EPISODE_FIELDS, whole_episodes
+
+_SUCCESS = EPISODE_FIELDS.index("success")
+Count = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class AdrConfig:
+    """When the difficulty of the task changes; it starts from `task.difficulty`.
+
+    Attributes:
+        enabled: Without, the difficulty stays at `task.difficulty`.
+        increments: Steps between difficulty 0 and 1.
+        advance_above: The next increment comes when the smoothed success exceeds this...
+        retreat_below: ...and the one before when it falls below this...
+        min_episodes: ...but only after so many episodes at the present one.
+        smoothing_episodes: The smoothed success is the mean of all episodes at the present
+            increment until there are so many; from then on each counts one part in so many.
+    """
+
+    enabled: bool = False
+    increments: Count = 50
+    advance_above: Fraction = 0.6
+    retreat_below: Fraction = 0.3
+    min_episodes: Count = 1000
+    smoothing_episodes: Count = 500
+
+    @model_validator(mode="after")
+    def _check(self) -> "AdrConfig":
+        if self.retreat_below >= self.advance_above:
+            raise ValueError(
+                f"`retreat_below` {self.retreat_below} is not below `advance_above` "
+                f"{self.advance_above}; the difficulty would swing: leave a gap between the two"
+            )
+        return self
+
+
+class AdrController:
+    """Decides on the difficulty between rollouts.
+
+    Attributes:
+        increment: The present one, 0 to `increments`.
+        episodes: Episodes since it was reached.
+        success: Their smoothed success, 0 before any.
+    """
+
+    def __init__(self, config: AdrConfig, difficulty: float) -> None:
+        """Args:
+        config: When to change.
+        difficulty: To start from; the nearest increment counts.
+        """
+        self._config = config
+        self._fixed = difficulty
+        self.increment = round(difficulty * config.increments)
+        self.episodes = 0
+        self.success = 0.0
+
+    @property
+    def difficulty(self) -> float:
+        """0 (the schedules' initial intervals) to 1 (the final ones)."""
+        if not self._config.enabled:
+            return self._fixed
+        return self.increment / self._config.increments
+
+    def add(self, episode: Tensor, ended: Tensor) -> bool:
+        """Takes the episodes that ended in a rollout; at most one increment follows from them.
+
+        Args:
+            episode: [..., E] rows of `EPISODE_FIELDS`.
+            ended: [...] bool, which rows hold an episode.
+
+        Returns:
+            Whether the difficulty has changed.
+        """
+        if not self._config.enabled:
+            return False
+        whole = whole_episodes(episode, ended)
+        for success in whole[:, _SUCCESS].to(torch.float64).tolist():
+            self.episodes += 1
+            window = min(self.episodes, self._config.smoothing_episodes)
+            self.success += (success - self.success) / window
+        return self._move()
+
+    def _move(self) -> bool:
+        config, change = self._config, 0
+        if self.episodes < config.min_episodes:
+            return False
+        if self.success > config.advance_above and self.increment < config.increments:
+            change = 1
+        elif self.success < config.retreat_below and self.increment > 0:
+            change = -1
+        if change:
+            self.increment += change
+            self.episodes, self.success = 0, 0.0
+        return change != 0
+
+    def figures(self, task: GraspConfig) -> dict[str, float]:
+        """For the metrics of an iteration: the level, and both ends of each interval it sets."""
+        if not self._config.enabled:
+            return {}
+        figures = {"adr/level": self.difficulty, "adr/success": self.success}
+        for name, (low, high) in current_ranges(task, self.difficulty).items():
+            figures |= {f"adr/{name}_low": low, f"adr/{name}_high": high}
+        return figures
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {
+            "difficulty": self.difficulty,
+            "increment": self.increment,
+            "episodes": self.episodes,
+            "success": self.success,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`; with other `increments` than then, at the same difficulty."""
+        self.increment = round(state["difficulty"] * self._config.increments)
+        self.episodes, self.success = state["episodes"], state["success"]

@@ -1,0 +1,305 @@
+"""One training run: collect, update, log, save, until enough."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from dexgrasp_learner.commands.evaluate import evaluate_actor
+from dexgrasp_learner.config import RunConfig
+from dexgrasp_learner.console import warn
+from dexgrasp_learner.pipeline.collector import Collector
+from dexgrasp_learner.pipeline.pipeline import Learning, OverlappedLearning
+from dexgrasp_learner.pipeline.rollout import Rollout
+from dexgrasp_learner.pool.env_pool import EnvPool, make_pool
+from dexgrasp_learner.pool.worker_group import WorkerTimeout
+from dexgrasp_learner.ranks.agreement import agree_on_checkpoint, gathered, weights
+from dexgrasp_learner.run.adr import AdrController
+from dexgrasp_learner.run.assembly import Algorithm, pool_spec
+from dexgrasp_learner.run.control import RunControl, RunState, RunSummary
+from dexgrasp_learner.run.episode_statistics import EpisodeStatistics
+from dexgrasp_learner.run.report import RunReport, Tally
+from dexgrasp_learner.storage.checkpoint import (
+    check_resumable,
+    load_state,
+    load_training,
+    policy_schema,
+    save_checkpoint,
+)
+from dexgrasp_sim.config import to_dict
+
+_PAUSE_POLL_S = 0.2
+EVALUATION_SEED = 1_000_003
+"""Evaluations draw from seeds that no training run uses."""
+
+
+class Runner:
+    """Owns the simulators and the run folder; `run` does the rest."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        algorithm: Algorithm,
+        control: RunControl | None = None,
+        show_progress: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+        run_id: str = "",
+    ) -> None:
+        """Starts the simulators.
+
+        Args:
+            config: The run.
+            algorithm: What learns; see `assembly`.
+            folder: The run folder; made by `create_run_folder`.
+            control: How others steer the run.
+            show_progress: Whether a progress bar goes to stderr.
+            clock: Seconds, monotonic.
+            run_id: Id under which observers find the run's shared memory; "" draws one.
+
+        Raises:
+            ConfigError: The config does not fit the machine or itself.
+        """
+        torch.use_deterministic_algorithms(config.training.deterministic)
+        self.config = config
+        self.folder = folder
+        self.control = control or RunControl()
+        self._show_progress = show_progress
+        self.algorithm = algorithm
+        self.peers = algorithm.peers
+        self.schema_hash = policy_schema(algorithm.actor, config.task)
+        self.pool: EnvPool = make_pool(
+            pool_spec(config, folder, algorithm.groups, run_id, algorithm.peers.rank)
+        )
+        with ExitStack() as undo:
+            undo.callback(self.pool.close)
+            self.rollout = Rollout(
+                self.pool.tensors,
+                algorithm.groups,
+                algorithm.memory_sizes,
+                algorithm.device,
+                config.training.image_storage,
+            )
+            names = [item.name for item in config.task.objects]
+            self.tally = Tally(
+                AdrController(config.adr, config.task.difficulty),
+                episodes=EpisodeStatistics(names),
+            )
+            self.report = RunReport(
+                config, folder, self.control, self.tally, self.pool, self.schema_hash, clock
+            )
+            self._clock = clock
+            self.learning = self._make_learning()
+            self.pool.set_difficulty(self.tally.adr.difficulty)
+            undo.pop_all()
+        self._resumed = False
+        self._saved_iteration: int | None = None
+
+    def resume(self, path: Path) -> None:
+        """Continues from a checkpoint exactly: weights, optimizers, generators, simulators.
+
+        The checkpoint of a failure has no simulators: all environments start new episodes.
+
+        Args:
+            path: Run folder or checkpoint.
+
+        Raises:
+            ConfigError: There is no checkpoint, or it does not fit this run's config.
+        """
+        start = agree_on_checkpoint(self.peers, path, self.folder)
+        checkpoint = start.path
+        check_resumable(checkpoint, self.config)
+        state = load_state(checkpoint)
+        own = self.algorithm.state_dict()
+        training = load_training(checkpoint, own.keys())
+        if not start.is_own:
+            training["algorithm"] |= {name: own[name] for name in ("noise", "shuffle")}
+        self.algorithm.load_state_dict(training["algorithm"])
+        self.tally.load_state_dict(state)
+        self.pool.set_difficulty(self.tally.adr.difficulty)
+        if checkpoint.parent == (self.folder / "checkpoints").resolve():
+            self._saved_iteration = self.tally.iteration
+        self.report.status(checkpoint=str(checkpoint))
+        if start.is_exact:
+            self.pool.start()
+            self.pool.load_state(checkpoint / "simulators")
+            self.rollout.load_state_dict(training["memory"])
+            self._resumed = True
+
+    def run(self) -> RunSummary:
+        """Runs until the iterations, the time or the target are reached, or a stop is asked for.
+
+        A checkpoint stands at the end, also when a simulator dies or the update fails.
+
+        Raises:
+            WorkerDied, WorkerTimeout, NonFiniteLoss, PeerLost, PeersDiffer: After the checkpoint.
+            OSError: The last checkpoint cannot be written; for an earlier one the run only warns.
+        """
+        torch.set_num_threads(1)
+        try:
+            self.report.open(self._show_progress)
+            if not self._resumed:
+                self.pool.start()
+            for net in weights(self.algorithm.state_dict()):
+                self.peers.broadcast_(list(net.values()))
+            while self._goes_on():
+                self._iterate()
+            self._check_peers()
+            self._save()
+            self.report.status(state=RunState.FINISHED)
+        except Exception as error:
+            # what the simulators hold may be what made the run fail, and one may be lost
+            self._save_or_warn(with_simulators=False)
+            self.report.status(state=RunState.FAILED, message=str(error))
+            raise
+        finally:
+            self.report.close()
+            self.close()
+        return self.report.summary()
+
+    def close(self) -> None:
+        """Stops the simulators; idempotent."""
+        self.pool.close()
+        self.learning.close()
+
+    def _make_learning(self) -> Learning:
+        config, watch = self.config, self.report.stopwatch
+        self.rollout.stopwatch = watch
+        pipeline = config.simulators.pipeline
+        groups = 2 if pipeline == "double_buffered" else 1
+        collector = Collector(self.pool, self.rollout, self.algorithm, groups, watch)
+        kind = OverlappedLearning if pipeline == "overlapped" else Learning
+        threads = config.training.update_threads
+        return kind(self.pool, self.rollout, collector, self.algorithm, watch, threads)
+
+    def _goes_on(self) -> bool:
+        if self.learning.is_ahead:
+            return True  # what was collected is learned from before anything else happens
+        while True:
+            over, paused, save = self.peers.any(
+                self._is_over(), self.control.paused, self.control.take_save_request()
+            )
+            if save:
+                self._check_peers()
+                self._save_or_warn()
+            if over or not paused:
+                return not over
+            self.report.status(state=RunState.PAUSED)
+            self.control.wait_while_paused(_PAUSE_POLL_S)
+
+    def _is_over(self) -> bool:
+        training = self.config.training
+        return (
+            self.control.stopping
+            or self.tally.iteration >= training.iterations
+            or (training.max_minutes is not None and self.report.minutes >= training.max_minutes)
+            or (self.tally.evaluation_success or 0.0) >= training.target_success
+        )
+
+    def _may_look_ahead(self) -> bool:
+        """Whether nothing may come after this iteration that needs the simulators at rest."""
+        training, following = self.config.training, self.tally.iteration + 1
+        (must_rest,) = self.peers.any(
+            self._is_over()
+            or self.control.paused
+            or self.control.save_asked
+            or following >= training.iterations
+            or following % training.checkpoint_every == 0
+        )
+        return not must_rest
+
+    def _iterate(self) -> None:
+        started_s = self._clock()
+        tally = self.tally
+        learned = self.learning.iterate(tally.iteration, self._may_look_ahead())
+        lag = tally.iteration - learned.rollout.policy_version
+        rollout = gathered(self.peers, learned.rollout)
+        tally.add_episodes(rollout.episode, rollout.ended)
+        self.pool.set_difficulty(tally.adr.difficulty)
+        tally.iteration += 1
+        steps = self.rollout.horizon * self.rollout.num_envs * self.peers.size
+        tally.env_steps += steps
+        rate = steps / max(self._clock() - started_s, 1e-9)
+        figures = {f"update/{name}": value for name, value in learned.figures.items()}
+        figures |= self._evaluate_if_due()
+        self.report.record(figures, rate, rollout, lag)
+        if learned.failure is not None:
+            raise learned.failure
+        checkpoint_every = self.config.training.checkpoint_every
+        if tally.iteration % checkpoint_every == 0 and not self.learning.is_ahead:
+            self._check_peers()
+            self._save_or_warn()
+
+    def _evaluate_if_due(self) -> dict[str, float]:
+        training, tally = self.config.training, self.tally
+        above = training.evaluate_above
+        if above is None or tally.iteration % training.evaluate_every:
+            return {}
+        if not tally.episodes.success >= above:
+            return {}
+        with self.report.stopwatch.measure("evaluation"):
+            result = evaluate_actor(
+                self.algorithm.actor,
+                replace(self.config.task, difficulty=tally.adr.difficulty),
+                training.evaluation_episodes,
+                seed=EVALUATION_SEED + self.config.seed,
+                threads=training.update_threads,
+            )
+        tally.evaluation_success = result.success_rate
+        self.report.message(
+            f"iteration {tally.iteration}: {result.success_rate:.3f} of "
+            f"{result.episodes} evaluation episodes succeed"
+        )
+        return result.record()
+
+    def _save(self, with_simulators: bool = True) -> None:
+        """Writes a checkpoint unless this iteration has one, which then is the exact one."""
+        if self._saved_iteration == self.tally.iteration:
+            self.control.saved(Path(self.control.status.checkpoint))
+            return
+
+        def save_simulators(folder: Path) -> None:
+            if with_simulators:
+                self.pool.save_state(folder)
+
+        state = {
+            **self.tally.state_dict(),
+            "schema_hash": self.schema_hash,
+            "config": to_dict(self.config),
+        }
+        training = {
+            "algorithm": self.algorithm.state_dict(),
+            "memory": self.rollout.state_dict(),
+        }
+        actor = self.algorithm.actor
+        with self.report.stopwatch.measure("checkpoint"):
+            path = save_checkpoint(
+                self.folder / "checkpoints",
+                self.tally.iteration,
+                actor,
+                training,
+                state,
+                save_simulators,
+            )
+        self._saved_iteration = self.tally.iteration
+        self.report.status(checkpoint=str(path), message="")
+        self.control.saved(path)
+
+    def _check_peers(self) -> None:
+        """Before a checkpoint: all ranks still hold the same nets."""
+        where = f"iteration {self.tally.iteration}"
+        self.peers.check_equal(weights(self.algorithm.state_dict()), where)
+
+    def _save_or_warn(self, with_simulators: bool = True) -> None:
+        """A full disk costs a checkpoint, not the run."""
+        try:
+            self._save(with_simulators)
+        except WorkerTimeout:  # an OSError by descent
+            raise
+        except OSError as error:
+            text = f"no checkpoint at iteration {self.tally.iteration}: {error}; free some space"
+            self.report.status(message=text)
+            warn(text)

@@ -1,0 +1,153 @@
+"""Keeps body spheres out of boxes by never giving up a way to stop in time.
+
+A state (joint positions, velocities) is called safe if the robot, braking with every joint as hard
+as it may, comes to rest without a sphere entering a box. At rest outside all boxes is safe. Each
+step either takes a velocity whose next state is certified safe, or brakes; braking from a safe
+state leads to a safe state. By induction no sphere ever enters a box, whatever was asked.
+
+The certificate is a lower bound on the gap along the braking path, delta(t) the path's joint
+displacement, p(q) a sphere's centre, d its distance from the box, n the gradient of d:
+
+    d(p(q + delta)) >= d(p(q)) + n . J delta - |remainder|
+
+since d is convex and grows no faster than its argument moves, with Taylor's remainder
+
+    |remainder| <= 1/2 sum_jk |delta_j| |delta_k| r_max(j,k)
+                <= 1/2 (sum_j |delta_j|) (sum_k r_k |delta_k|)
+
+where joints are counted from the base, and r_k, which falls along the chain, is the length of the
+chain from joint k to the sphere, an upper bound of their distance in any posture. n . J delta(t)
+is looked at every `stride` steps; between two looks it lies below the chord by at most
+stride^2 dt / 8 sum_j r_j c_j, where c_j is how much joint j's velocity changes in a braking step.
+Targets between two steps lie on the straight line that joins them, for which all of it holds too.
+
+What is not certified is first turned away from the worst pair of sphere and box, a few times, so
+that the robot slides along a box instead of stopping, and then mixed with braking.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dexgrasp_sim.control.fabric.body_points import cross, full_lanes
+from dexgrasp_sim.control.fabric.motion_limits import MotionLimits, VelocityBounds
+
+_TURNS = 4
+"""How often an unsafe velocity is turned away from a box."""
+_SHARES = (0.75, 0.5, 0.25)
+"""Shares, the rest being braking, that are tried after that, in this order."""
+_OVERSHOOT_M = 2e-4
+"""A turn makes up for this much more than is lacking, so that rounding does not decide."""
+_LOOKS = 4
+"""Points of the braking path that are looked at."""
+_TINY = 1e-9
+
+
+class Gaps(NamedTuple):
+    """P spheres and B boxes at the present joint positions, batch last.
+
+    Attributes:
+        gap: [B, P, N] m, between the surfaces, less the margin.
+        normal: [3, B, P, N], from box to sphere.
+        position: [3, P, N] m, of the centres.
+        screws: [6, J, N], see `PointState`.
+    """
+
+    gap: Tensor
+    normal: Tensor
+    position: Tensor
+    screws: Tensor
+
+    def rows(self, indices: Tensor) -> "Gaps":
+        """Those of some environments."""
+        return Gaps(*(tensor.index_select(-1, indices) for tensor in self))
+
+
+class BrakingGuard:
+    """See the module's docstring."""
+
+    def __init__(self, limits: MotionLimits, moves: Tensor, chain_lengths: Tensor) -> None:
+        """Args:
+        limits: Of the joints; its braking is the guard's.
+        moves: [P, J], 1 where joint j moves sphere p.
+        chain_lengths: [P, J] m, from joint j to the sphere's centre along the chain; 0 where it
+            does not move it.
+        """
+        self._limits, self._moves, self._chain_lengths = limits, moves, chain_lengths
+
+    def admit(self, qd: Tensor, wanted: Tensor, bounds: VelocityBounds, gaps: Gaps) -> Tensor:
+        """A certified next velocity close to the wanted one, else braking.
+
+        Args:
+            qd: [N, J] rad/s, present velocity, of a safe state.
+            wanted: [N, J] rad/s, next velocity within `bounds`.
+            bounds: What the joints can do.
+            gaps: At the present positions.
+
+        Returns:
+            [N, J] rad/s within the bounds; the next state is safe.
+        """
+        lack = self.lack(wanted, gaps)
+        rows = torch.nonzero(~_safe(lack)).squeeze(1)
+        if not len(rows):
+            return wanted
+        rows = rows[full_lanes(len(rows), rows.device)]
+        braking = self._limits.brake(qd[rows])
+        bounds, gaps, lack = bounds.rows(rows), gaps.rows(rows), lack.index_select(-1, rows)
+        chosen, candidate = braking.clone(), wanted[rows]
+        open_rows = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        for attempt in range(_TURNS + len(_SHARES)):
+            if attempt < _TURNS:
+                candidate = bounds.clip(candidate + self._turn(candidate, lack, gaps))
+                tried = candidate
+            else:
+                tried = torch.lerp(braking, candidate, _SHARES[attempt - _TURNS])
+            lack = self.lack(tried, gaps)
+            safe = _safe(lack) & open_rows
+            chosen = torch.where(safe[:, None], tried, chosen)
+            open_rows &= ~safe
+            if not open_rows.any():
+                break
+        return wanted.index_copy(0, rows, chosen)
+
+    def lack(self, velocity: Tensor, gaps: Gaps) -> Tensor:
+        """By how much a step at `velocity` [N, J] fails to be certified, [B, P, N] m.
+
+        At most zero where sphere p keeps out of box b.
+        """
+        limits = self._limits
+        stride = (limits.braking_steps(velocity).amax(dim=1) / _LOOKS).ceil()
+        looks = torch.arange(1, _LOOKS + 1, device=velocity.device, dtype=velocity.dtype)
+        path = limits.braking_path(velocity[:, None], (stride[:, None] * looks)[..., None])
+        path = path.permute(1, 2, 0)
+        spatial = self._moves @ (path[:, None] * gaps.screws)
+        moved = cross(spatial[:, :3].transpose(0, 1), gaps.position[:, None])
+        x, y, z = moved + spatial[:, 3:].transpose(0, 1)
+        along = x[:, None] * gaps.normal[0]
+        along.addcmul_(y[:, None], gaps.normal[1]).addcmul_(z[:, None], gaps.normal[2])
+        lowest = along.amin(dim=0)
+        swept = path[-1].abs()
+        reach = self._chain_lengths @ torch.stack((swept, limits.change(velocity).mT))
+        remainder = 0.5 * (self._moves @ swept) * reach[0]
+        coarse = stride > 1.0
+        bend = torch.where(coarse, stride.square() * limits.dt_s / 8.0, 0.0) * reach[1]
+        lowest = lowest - lowest.relu() * coarse
+        return remainder + bend - gaps.gap - lowest
+
+    def _turn(self, velocity: Tensor, lack: Tensor, gaps: Gaps) -> Tensor:
+        """Change of velocity [N, J] that makes up for the largest lack [B, P, N], if any."""
+        worst, pair = lack.flatten(0, 1).max(dim=0)
+        sphere, each = pair % gaps.position.shape[1], torch.arange(len(pair), device=pair.device)
+        normal = gaps.normal.flatten(1, 2)[:, pair, each]
+        wrench = torch.cat((cross(gaps.position[:, sphere, each], normal), normal))
+        gradient = (gaps.screws * wrench[:, None]).sum(0).mT * self._moves[sphere]
+        weighted = gradient * self._limits.braking_time(velocity)
+        per_unit = (gradient * weighted).sum(dim=1, keepdim=True).clamp_min(_TINY)
+        needed = torch.where(worst > 0.0, worst + _OVERSHOOT_M, 0.0)
+        return gradient * (needed[:, None] / per_unit)
+
+
+def _safe(lack: Tensor) -> Tensor:
+    """[N] bool: no pair lacks anything; what is not a number is not safe."""
+    return (lack <= 0.0).flatten(0, 1).all(dim=0)

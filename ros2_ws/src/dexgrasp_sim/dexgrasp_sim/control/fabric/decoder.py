@@ -1,0 +1,254 @@
+"""Policy action to joint targets by a geometric fabric: palm pose and hand posture as goals."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dexgrasp_sim.control.fabric.body_points import full_lanes
+from dexgrasp_sim.control.fabric.config import ALL_ACTIONS, FabricAction, FabricConfig
+from dexgrasp_sim.control.fabric.fabric import Fabric, Goal
+from dexgrasp_sim.control.fabric.motion_limits import MotionLimits
+from dexgrasp_sim.robot.hand_pca import load_hand_pca
+from dexgrasp_sim.robot.kinematics import Kinematics
+from dexgrasp_sim.robot.kuka_allegro import HAND_JOINTS, PALM
+from dexgrasp_sim.robot.rotation import matrix_to_zyx_euler, zyx_euler_to_matrix
+from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.specs import Term
+
+_STATE = ("goal", "target", "fabric_velocity", "damping")
+_MAX_BEYOND_LIMIT_RAD = 0.05
+"""A start this far beyond a joint limit is moved onto it, since calibration is not exact."""
+
+
+class FabricDecoder:
+    """Moves N robots toward the goals that actions set; see `Decoder`.
+
+    The joint targets, taken at every fabric step (`path`), keep the URDF's position and velocity
+    limits and the acceleration and jerk limits of `MotionConfig` whatever the actions are, and no
+    body sphere comes nearer than `margin_m` to an obstacle (`MotionLimits`, `BrakingGuard`).
+
+    Attributes:
+        action_names: The commanded dimensions.
+        action_dim: Their number.
+        goal: [N, 11], present value of all dimensions: palm position in m and ZYX Euler angles in
+            rad, base frame, then hand components in rad.
+        target: [N, 23] rad, present joint targets.
+        path: [S, N, 23] rad, the targets at the S fabric steps of the last period; the last of
+            them is `target`.
+        fabric_velocity: [N, 23] rad per fabric second.
+        damping: [N] 1/s, of the present episodes.
+    """
+
+    def __init__(
+        self,
+        config: FabricConfig,
+        robot: RobotModel,
+        num_envs: int,
+        control_dt_s: float,
+        device: torch.device | str = "cpu",
+        difficulty: float = 0.0,
+    ) -> None:
+        """Prepares the fabric and starts all environments at `start_position`.
+
+        Raises:
+            ValueError: The start posture breaks a joint limit or is in an obstacle.
+        """
+        self.config = config
+        self.set_difficulty(difficulty)
+        self.action_names: tuple[FabricAction, ...] = config.dimensions
+        self.action_dim = len(config.dimensions)
+        self._device = torch.device(device)
+        self._columns = [ALL_ACTIONS.index(name) for name in config.dimensions]
+        self._steps = config.steps(control_dt_s)
+        hand = load_hand_pca()
+        self._hand_axes = hand.axes.to(self._device)
+        self._joint_names = robot.joint_names
+        self._hand = robot.joint_indices(HAND_JOINTS)
+        self._center, self._half_range = self._ranges()
+        self._limits = self._motion_limits(robot, control_dt_s)
+        self._fabric = Fabric(
+            config.gains,
+            robot,
+            self._hand_axes,
+            self._tensor(config.posture_rad),
+            config.obstacles,
+            config.margin_m,
+            self._limits,
+        )
+        self._lower, self._upper = self._tensor(robot.lower), self._tensor(robot.upper)
+        self._palm = Kinematics(robot, [PALM], self._device)
+        self._start = self._tensor(config.start_position_rad)
+        joints = robot.num_joints
+        self.goal = self._tensor(torch.zeros(num_envs, len(ALL_ACTIONS)))
+        self.target = self._tensor(torch.zeros(num_envs, joints))
+        self.fabric_velocity = torch.zeros_like(self.target)
+        self.damping = self._tensor(torch.zeros(num_envs))
+        self.path = self.target[None]
+        self._lanes = full_lanes(num_envs, self._device)
+        self.reset()
+
+    @property
+    def intent_terms(self) -> tuple[Term, ...]:
+        """What `intent` holds."""
+        return self.config.intent_terms
+
+    @property
+    def start_position(self) -> Tensor:
+        """[23] rad: where an episode starts, in the robot's joint order."""
+        return self._start
+
+    @property
+    def velocity(self) -> Tensor:
+        """[N, 23] rad/s, at which the joint targets move now."""
+        return self.config.time_scale * self.fabric_velocity
+
+    @property
+    def velocity_target(self) -> Tensor | None:
+        """[N, 23] rad/s, for the simulated servos; None: 0."""
+        factor = self._velocity_target_factor
+        return factor * self.velocity if factor else None
+
+    def set_difficulty(self, difficulty: float) -> None:
+        """The damping of episodes that begin from now on, and the factor of velocity targets."""
+        self._damping = self.config.damping_per_s.at(difficulty)
+        self._velocity_target_factor = self.config.velocity_target_factor.at(difficulty)
+
+    def can_start(self, joint_positions: Tensor) -> Tensor:
+        """[K] bool, whether `reset` takes [K, 23] rad, which must be inside the joint limits."""
+        return self.gap(joint_positions) >= 0.0
+
+    def gap(self, joint_positions: Tensor) -> Tensor:
+        """Least gap [K] in m, less the margin, of a body sphere to a box at [K, 23] rad.
+
+        `reset` takes no posture where it is below zero.
+        """
+        lanes = full_lanes(len(joint_positions), self._device)
+        return self._fabric.gaps(joint_positions[lanes]).amin(dim=1)[: len(joint_positions)]
+
+    def reset(self, env_ids: Tensor | None = None, joint_positions: Tensor | None = None) -> None:
+        """Restarts at rest, with the place where the robot is as goal.
+
+        Args:
+            env_ids: [K] int64 environments, None for all.
+            joint_positions: [K, 23] rad, where the robots stand, None for `start_position`.
+
+        Raises:
+            ValueError: A posture is in an obstacle, not finite, or more than 0.05 rad beyond a
+                joint limit; less is moved onto the limit.
+        """
+        ids = torch.arange(len(self.target)) if env_ids is None else env_ids
+        ids = ids.to(self._device)
+        if not len(ids):
+            return
+        given = self._start.expand(len(ids), -1) if joint_positions is None else joint_positions
+        ids = ids[full_lanes(len(ids), self._device)]
+        position = self._inside(given.to(self.target)[full_lanes(len(given), self._device)])
+        self.target[ids] = position
+        self.fabric_velocity[ids] = 0.0
+        self.damping[ids] = self._damping
+        self.path = self.target[None].clone()
+        palm = self._palm.forward(position)
+        self.goal[ids, :3] = palm.position[:, 0]
+        self.goal[ids, 3:6] = self._near_center(matrix_to_zyx_euler(palm.rotation[:, 0]))
+        self.goal[ids, 6:] = position[:, self._hand] @ self._hand_axes.mT
+
+    def decode(self, actions: Tensor) -> Tensor:
+        """Advances one control period.
+
+        Args:
+            actions: [N, action_dim] float32; clamped to [-1, 1]. NaN leaves that goal as it is.
+
+        Returns:
+            [N, 23] rad joint position targets in the robot's joint order, also in `target`.
+        """
+        wanted = actions.detach().to(self.target).clamp(-1.0, 1.0)
+        columns = self._columns
+        scaled = self._center[columns] + self._half_range[columns] * wanted
+        kept = self.goal[:, columns]
+        self.goal[:, columns] = torch.where(torch.isnan(scaled), kept, scaled)
+        lanes, count = self._lanes, len(self.target)
+        wished = self.goal[lanes]
+        points = self._fabric.palm_points(wished[:, :3], zyx_euler_to_matrix(wished[:, 3:6]))
+        goal = Goal(points, wished[:, 6:], self.damping[lanes])
+        position, velocity = self.target[lanes], self.fabric_velocity[lanes]
+        path = []
+        for _ in range(self._steps):
+            position, velocity = self._fabric.step(position, velocity, goal)
+            path.append(position[:count])
+        self.target, self.fabric_velocity = position[:count], velocity[:count]
+        self.path = torch.stack(path)
+        return self.target
+
+    def actions_for(self, goal: Tensor) -> Tensor:
+        """Actions [N, action_dim], in [-1, 1], that come nearest to `goal` [N, 11]."""
+        columns = self._columns
+        return ((goal - self._center) / self._half_range)[:, columns].clamp(-1.0, 1.0)
+
+    def intent(self) -> Tensor:
+        """[N, 60]: see `intent_terms`."""
+        rotation = zyx_euler_to_matrix(self.goal[self._lanes, 3:6])[: len(self.goal)]
+        axes = rotation[:, :, :2].mT.flatten(1)
+        parts = (self.goal[:, :3], axes, self.goal[:, 6:], self.target, self.velocity)
+        return torch.cat(parts, dim=1)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that `decode` depends on."""
+        return {name: getattr(self, name).clone() for name in _STATE}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restores `state_dict`."""
+        for name in _STATE:
+            setattr(self, name, state[name].to(self._device).clone())
+        self.path = self.target[None].clone()
+
+    def _ranges(self) -> tuple[Tensor, Tensor]:
+        """Centre and half width [11] of the eleven quantities."""
+        config, (low, high) = self.config, self.config.hand_range_rad()
+        euler, angle = config.palm_euler_rad, config.palm_angle_rad
+        lower = self._tensor((*config.palm_min_m, *(value - angle for value in euler), *low))
+        upper = self._tensor((*config.palm_max_m, *(value + angle for value in euler), *high))
+        return 0.5 * (lower + upper), 0.5 * (upper - lower)
+
+    def _near_center(self, euler: Tensor) -> Tensor:
+        """The angles [K, 3] less whole turns, within half a turn of the range's centre."""
+        center = self._center[3:6]
+        return center + torch.remainder(euler - center + math.pi, 2.0 * math.pi) - math.pi
+
+    def _motion_limits(self, robot: RobotModel, control_dt_s: float) -> MotionLimits:
+        """The limits in fabric time, where a second lasts 1 / time_scale seconds."""
+        motion, hand = self.config.motion, len(HAND_JOINTS)
+        scale = max(1.0, self.config.time_scale)
+        acceleration = (*motion.arm_acceleration_rad_s2, *[motion.hand_acceleration_rad_s2] * hand)
+        jerk = (*motion.arm_jerk_rad_s3, *[motion.hand_jerk_rad_s3] * hand)
+        return MotionLimits(
+            self._tensor(robot.lower),
+            self._tensor(robot.upper),
+            self._tensor(robot.velocity_limit) * motion.velocity_fraction / scale,
+            self._tensor(acceleration) / scale**2,
+            self._tensor(jerk) / scale**3,
+            self.config.time_scale * control_dt_s / self._steps,
+        )
+
+    def _inside(self, position: Tensor) -> Tensor:
+        """The posture [K, 23] within the joint limits; see `reset` for the errors."""
+        inside = torch.minimum(torch.maximum(position, self._lower), self._upper)
+        beyond = (position - inside).abs().amax(dim=0)
+        if not torch.all(beyond <= _MAX_BEYOND_LIMIT_RAD):
+            joint = int(beyond.nan_to_num(torch.inf).argmax())
+            raise ValueError(
+                f"{self._joint_names[joint]} starts {beyond[joint]:.3f} rad beyond its limit; "
+                f"{_MAX_BEYOND_LIMIT_RAD} is allowed: move it back, or correct its zero"
+            )
+        gap, box = self._fabric.gaps(inside).amin(dim=0).min(dim=0)
+        if gap < 0.0:
+            name = self.config.obstacles[int(box)].name
+            raise ValueError(
+                f"the start posture lacks {-1e3 * gap.item():.1f} mm of gap to the obstacle "
+                f"{name!r}: move the robot away from it, or correct `obstacles` and `margin_m`"
+            )
+        return inside
+
+    def _tensor(self, values: object) -> Tensor:
+        return torch.as_tensor(values).to(self._device, torch.float32)

@@ -1,0 +1,264 @@
+"""A geometric fabric that moves palm and hand to their goals around obstacles and joint limits.
+
+Every term gives a metric M and an acceleration in its task space; pulled back to the joints their
+sum defines qdd. Geometric parts only bend the path, forcing parts and damping set the speed along
+it (Ratliff et al., Generalized Nonlinear and Finsler Geometry for Robotics, 2021; Van Wyk et al.,
+Geometric Fabrics, 2022). With a = M^-1 f_geometric, made energy conserving along qd,
+
+    qdd = a - (qd . a) / (qd . qd + eps) qd + M^-1 f_forcing - damping qd
+
+What then is really done passes `MotionLimits` and `BrakingGuard`, which hold whatever qdd is.
+"""
+
+from typing import Annotated, Any, NamedTuple
+
+import torch
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from dexgrasp_sim.config import STRICT
+from dexgrasp_sim.control.fabric.body_points import BodyPoints, PointState
+from dexgrasp_sim.control.fabric.braking_guard import BrakingGuard, Gaps
+from dexgrasp_sim.control.fabric.motion_limits import MotionLimits
+from dexgrasp_sim.control.fabric.obstacles import Nearest, Obstacle, nearest
+from dexgrasp_sim.control.fabric.spheres import BODY_SPHERES, HAND_SPHERES, UPPER_ARM_SPHERES
+from dexgrasp_sim.control.fabric.terms import (
+    AttractorGains,
+    LimitGains,
+    PointTerm,
+    PostureGains,
+    RepulsionGains,
+    apply_metric,
+    attract,
+    limit_barrier,
+    posture_pull,
+    repel,
+)
+from dexgrasp_sim.robot.kuka_allegro import HAND_JOINTS, PALM
+from dexgrasp_sim.robot.urdf import RobotModel
+
+_SPHERES = len(BODY_SPHERES)
+_MOVING = slice(1, _SPHERES)
+"""Spheres that the guard looks at: the first stands on the axes of joints 1 and 2, always."""
+_SPEED_FLOOR = 1e-6
+_PALM_METRIC, _HAND_METRIC = 1.0, 8.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class FabricGains:
+    """Strength of the terms.
+
+    Attributes:
+        palm: Pull on seven points of the palm, the error being that of all of them.
+        palm_lever_m: Six of those points lie this far from the seventh, on the palm's axes.
+        hand: Pull on the hand's principal components.
+        posture: Geometric pull of all joints to a posture.
+        joint_limits: Barriers of the joint limits.
+        repulsion: By obstacles and the own upper arm.
+    """
+
+    palm: AttractorGains = AttractorGains(metric=_PALM_METRIC)
+    palm_lever_m: Annotated[float, Field(gt=0)] = 0.25
+    hand: AttractorGains = AttractorGains(metric=_HAND_METRIC)
+    posture: PostureGains = PostureGains()
+    joint_limits: LimitGains = LimitGains()
+    repulsion: RepulsionGains = RepulsionGains()
+
+    @field_validator("palm", "hand", mode="before")
+    @classmethod
+    def _lay_over_default(cls, value: Any, info: ValidationInfo) -> Any:
+        metric = {"palm": _PALM_METRIC, "hand": _HAND_METRIC}[str(info.field_name)]
+        return {"metric": metric, **value} if isinstance(value, dict) else value
+
+
+class Goal(NamedTuple):
+    """What the fabric moves to.
+
+    Attributes:
+        palm_points: [N, 3, 7] m, see `Fabric.palm_points`.
+        hand: [N, C], principal components of the hand.
+        damping: [N] 1/s, damping of all joints on the way.
+    """
+
+    palm_points: Tensor
+    hand: Tensor
+    damping: Tensor
+
+
+class Fabric:
+    """The second-order system; it holds constants only. Batch first outside, last inside."""
+
+    def __init__(
+        self,
+        gains: FabricGains,
+        robot: RobotModel,
+        hand_axes: Tensor,
+        posture: Tensor,
+        obstacles: tuple[Obstacle, ...],
+        margin_m: float,
+        limits: MotionLimits,
+    ) -> None:
+        """Prepares constant matrices; device and dtype are those of `posture`.
+
+        Args:
+            gains: Strength of the terms.
+            robot: The robot.
+            hand_axes: [C, 16], orthonormal rows, columns in `HAND_JOINTS` order.
+            posture: [J] rad, what redundancy is resolved to.
+            obstacles: Boxes to keep off.
+            margin_m: Least gap between a body sphere and an obstacle.
+            limits: What the sequence of joint positions keeps.
+
+        Raises:
+            ValueError: The joint order does not end with `HAND_JOINTS`.
+        """
+        like = {"device": posture.device, "dtype": posture.dtype}
+        self._gains, self._limits, self._margin_m = gains, limits, margin_m
+        self._posture, self._hand_axes = posture[:, None], hand_axes
+        self._hand = slice(robot.joint_names.index(HAND_JOINTS[0]), robot.num_joints)
+        if robot.joint_names[self._hand] != HAND_JOINTS:
+            raise ValueError(f"{robot.name}: the joint order must end with {HAND_JOINTS}")
+        self._lever = gains.palm_lever_m * _palm_lever().to(**like)
+        palm = [(PALM, (x, y, z)) for x, y, z in self._lever.T.tolist()]
+        spheres = [(sphere.frame, sphere.offset_m) for sphere in BODY_SPHERES]
+        self._points = BodyPoints(robot, [*spheres, *palm], **like)
+        self._lower, self._upper = (
+            torch.tensor(bound).to(**like)[:, None] for bound in (robot.lower, robot.upper)
+        )
+        self._palm_metric = torch.zeros(6, len(palm), 1).to(**like)
+        self._palm_metric[:3] = gains.palm.metric
+        self._constant_metric = self._posture_and_hand_metric()
+        self._place_obstacles(obstacles)
+
+    def _place_obstacles(self, obstacles: tuple[Obstacle, ...]) -> None:
+        like = {"device": self._posture.device, "dtype": self._posture.dtype}
+        self._boxes = len(obstacles)
+        boxes = torch.tensor([(box.center_m, box.size_m) for box in obstacles]).to(**like)
+        self._box_centers, sizes = boxes.view(-1, 2, 3).permute(1, 2, 0)
+        # the upper arm's spheres count as boxes of size zero
+        self._half_sizes = torch.nn.functional.pad(0.5 * sizes, (0, len(UPPER_ARM_SPHERES)))
+        self._radii = torch.tensor([sphere.radius_m for sphere in BODY_SPHERES]).to(**like)
+        self._clearance = _clearance(len(obstacles), self._radii)[..., None]
+        self._reach = (self._radii + self._margin_m)[_MOVING, None]
+        self._guard = BrakingGuard(
+            self._limits, self._points.moves[_MOVING], self._points.chain_lengths[_MOVING]
+        )
+
+    def palm_points(self, position: Tensor, rotation: Tensor) -> Tensor:
+        """Seven points [N, 3, 7] of palms at positions [N, 3] m with rotations [N, 3, 3].
+
+        The origin, then plus and minus the lever along each axis.
+        """
+        return position[..., None] + rotation @ self._lever
+
+    def gaps(self, q: Tensor) -> Tensor:
+        """Gaps [N, B] in m, less the margin, of the robot at [N, J] rad to the B boxes."""
+        state = self._points.at(q.mT, torch.zeros_like(q.mT))
+        return self._gaps(state, self._nearest(state)).gap.amin(dim=1).mT
+
+    def step(self, q: Tensor, qd: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
+        """One time step of the limits' length.
+
+        Args:
+            q: [N, J] rad.
+            qd: [N, J] rad/s.
+            goal: Where to.
+
+        Returns:
+            Next q and qd, with q_next = q + dt qd_next.
+        """
+        state = self._points.at(q.mT, qd.mT)
+        near = self._nearest(state)
+        qdd = self._acceleration(q.mT, qd.mT, goal, state, near).mT
+        bounds = self._limits.bounds(q, qd)
+        wanted = self._limits.next_velocity(qd, qdd, bounds)
+        velocity = self._guard.admit(qd, wanted, bounds, self._gaps(state, near))
+        return self._limits.advance(q, velocity), velocity
+
+    def acceleration(self, q: Tensor, qd: Tensor, goal: Goal) -> Tensor:
+        """Joint acceleration [N, J] rad/s2 that the fabric wants, before any limit."""
+        state = self._points.at(q.mT, qd.mT)
+        return self._acceleration(q.mT, qd.mT, goal, state, self._nearest(state)).mT
+
+    def _acceleration(
+        self, q: Tensor, qd: Tensor, goal: Goal, state: PointState, near: Nearest
+    ) -> Tensor:
+        gains = self._gains
+        points = self._point_terms(goal, state, near)
+        curvature = apply_metric(points.metric, state.curvature)
+        forces = torch.stack((points.geometric - curvature, points.forcing), 1)
+        forces = self._points.pull_back_force(state, forces)
+        barrier = limit_barrier(q, qd, self._lower, self._upper, gains.joint_limits)
+        forces[0] += gains.posture.metric * posture_pull(q - self._posture, qd, gains.posture)
+        forces[1] += barrier.force
+        forces[1, self._hand] += self._hand_force(q, qd, goal)
+        metric = self._points.pull_back_metric(state, points.metric) + self._constant_metric
+        metric.diagonal(dim1=1, dim2=2).add_(barrier.metric.mT)
+        factor, _ = torch.linalg.cholesky_ex(metric)
+        solved = torch.cholesky_solve(forces.permute(2, 1, 0), factor)
+        bend, pull = solved.permute(2, 1, 0).unbind()
+        along = (qd * bend).sum(0) / (qd.square().sum(0) + _SPEED_FLOOR)
+        return bend + pull - (along + goal.damping) * qd
+
+    def _point_terms(self, goal: Goal, state: PointState, near: Nearest) -> PointTerm:
+        """Repulsion at the body spheres, then the pull at the palm's points."""
+        palm, palm_velocity = state.position[:, _SPHERES:], state.velocity[:, _SPHERES:]
+        repulsion = repel(
+            near, self._clearance, state.velocity[:, :_SPHERES], self._gains.repulsion
+        )
+        error = palm - goal.palm_points.permute(1, 2, 0)
+        pull = attract(error.flatten(0, 1), palm_velocity.flatten(0, 1), self._gains.palm)
+        forcing = self._gains.palm.metric * pull.view_as(palm)
+        palm_metric = self._palm_metric.expand(-1, -1, palm.shape[2])
+        return PointTerm(
+            torch.cat((repulsion.metric, palm_metric), 1),
+            torch.cat((repulsion.geometric, torch.zeros_like(palm)), 1),
+            torch.cat((repulsion.forcing, forcing), 1),
+        )
+
+    def _hand_force(self, q: Tensor, qd: Tensor, goal: Goal) -> Tensor:
+        axes = self._hand_axes
+        error, rate = axes @ q[self._hand] - goal.hand.mT, axes @ qd[self._hand]
+        return self._gains.hand.metric * (axes.mT @ attract(error, rate, self._gains.hand))
+
+    def _nearest(self, state: PointState) -> Nearest:
+        """From all body spheres' centres to the boxes, then to the upper arm's centres."""
+        spheres = state.position[:, :_SPHERES]
+        boxes = self._box_centers[..., None].expand(-1, -1, spheres.shape[2])
+        upper_arm = spheres[:, UPPER_ARM_SPHERES[0] : UPPER_ARM_SPHERES[-1] + 1]
+        return nearest(spheres, torch.cat((boxes, upper_arm), 1), self._half_sizes)
+
+    def _gaps(self, state: PointState, near: Nearest) -> Gaps:
+        """Of the moving spheres to the boxes."""
+        return Gaps(
+            near.distance[: self._boxes, _MOVING] - self._reach,
+            near.normal[:, : self._boxes, _MOVING],
+            state.position[:, _MOVING],
+            state.screws,
+        )
+
+    def _posture_and_hand_metric(self) -> Tensor:
+        """[J, J]: the metrics that do not depend on the state."""
+        metric = self._gains.posture.metric * torch.eye(len(self._posture)).to(self._posture)
+        metric[self._hand, self._hand] += self._gains.hand.metric * (
+            self._hand_axes.mT @ self._hand_axes
+        )
+        return metric
+
+
+def _palm_lever() -> Tensor:
+    """[3, 7]: the origin, then plus and minus each unit vector."""
+    identity = torch.eye(3)
+    return torch.cat((torch.zeros(3, 1), identity, -identity), 1)
+
+
+def _clearance(num_boxes: int, radii: Tensor) -> Tensor:
+    """Distance [boxes + upper-arm spheres, spheres] in m at which one touches the other.
+
+    Minus infinity where the former does not repel the latter.
+    """
+    clearance = radii.repeat(num_boxes + len(UPPER_ARM_SPHERES), 1)
+    clearance[num_boxes:] += radii[list(UPPER_ARM_SPHERES), None]
+    clearance[num_boxes:, : HAND_SPHERES[0]] = -torch.inf
+    return clearance

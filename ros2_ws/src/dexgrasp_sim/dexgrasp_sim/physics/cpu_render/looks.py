@@ -1,0 +1,86 @@
+"""Random colours, textures and light for the renderer's scenes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from dexgrasp_sim.physics.cpu_render.arrays import CHECKER, NOISE, PLAIN, Look
+from dexgrasp_sim.physics.cpu_render.renderer import BatchRenderer
+from dexgrasp_sim.robot.rotation import rpy_to_matrix
+from dexgrasp_sim.vision.image_config import LookConfig
+from dexgrasp_sim.vision.image_random import uniforms
+
+_PATTERNS = np.array([PLAIN, CHECKER, NOISE], np.int8)
+_LEAST_LEVEL = 0.05
+"""Of a random colour's channels; darker ones hide the shape."""
+_AMBIENT_RANGE = (0.1, 0.9)
+_PER_SCENE, _PER_GEOM = 7, 9
+"""How many random numbers a scene and a colour of its geoms need."""
+
+
+class LookRandomizer:
+    """Changes the look of renderers that show the same scenes, all in the same way."""
+
+    def __init__(self, config: LookConfig, renderers: Sequence[BatchRenderer]) -> None:
+        """Args:
+        config: The strengths.
+        renderers: As built: their look is what is varied.
+        """
+        self._config = config
+        self._renderers = renderers
+        self._original = Look(*(array.copy() for array in renderers[0].look))
+        self._group = np.array([_color_groups(colors) for colors in self._original.color])
+
+    def draw(self, env_ids: np.ndarray, keys: np.ndarray) -> None:
+        """Gives K environments the look that their keys stand for.
+
+        Args:
+            env_ids: [K] int, which environments.
+            keys: [K] uint64, their random streams; see `image_random.stream_keys`.
+        """
+        geoms = self._group.shape[1]
+        drawn = uniforms(keys, _PER_SCENE + _PER_GEOM * geoms)
+        scene = drawn[:, :_PER_SCENE]
+        colors = drawn[:, _PER_SCENE:].reshape(len(env_ids), geoms, _PER_GEOM)
+        of_geom = np.take_along_axis(colors, self._group[env_ids][:, :, None], axis=1)
+        original = Look(*(array[env_ids] for array in self._original))
+        look = varied_look(self._config, original, scene, of_geom)
+        for renderer in self._renderers:
+            for array, rows in zip(renderer.look, look, strict=True):
+                array[env_ids] = rows
+
+
+def varied_look(config: LookConfig, look: Look, scene: np.ndarray, geom: np.ndarray) -> Look:
+    """Another look.
+
+    Args:
+        config: The strengths.
+        look: Of K environments with G geoms; what is varied.
+        scene: [K, 7], from 0 to 1: background, turns of the light, ambient light.
+        geom: [K, G, 9], from 0 to 1: colour, accent, new pattern or not, which one, size of its
+            cells.
+    """
+    has_new_pattern = geom[:, :, 6] < config.pattern
+    new_pattern = _PATTERNS[(geom[:, :, 7] * len(_PATTERNS)).astype(np.int64)]
+    turn = rpy_to_matrix(torch.from_numpy(config.light_rad * (2 * scene[:, 3:6] - 1))).numpy()
+    ambient = look.ambient + config.ambient * (2 * scene[:, 6] - 1)
+    limited = np.clip(ambient, *_AMBIENT_RANGE) if config.ambient > 0 else ambient
+    return Look(
+        color=_mixed(look.color, geom[:, :, 0:3], config.color),
+        accent=_mixed(look.accent, geom[:, :, 3:6], config.color),
+        pattern=np.where(has_new_pattern, new_pattern, look.pattern),
+        cell_m=look.cell_m * config.cell_factor ** (2 * geom[:, :, 8] - 1),
+        light_direction=np.einsum("kij,kj->ki", turn, look.light_direction),
+        ambient=limited,
+        background=_mixed(look.background, scene[:, 0:3], config.background),
+    )
+
+
+def _mixed(colors: np.ndarray, drawn: np.ndarray, share: float) -> np.ndarray:
+    return (1 - share) * colors + share * (_LEAST_LEVEL + (1 - _LEAST_LEVEL) * drawn)
+
+
+def _color_groups(colors: np.ndarray) -> np.ndarray:
+    """[G] int64: which geoms [G, 3] have equal colours, numbered from 0."""
+    return np.unique(colors, axis=0, return_inverse=True)[1].reshape(-1)

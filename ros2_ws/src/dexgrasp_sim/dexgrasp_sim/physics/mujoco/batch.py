@@ -1,0 +1,268 @@
+"""Physics backend on the MuJoCo C engine: `mujoco.batch.Batch` on CPU threads."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import mujoco
+import numpy as np
+import torch
+from mujoco.batch import Batch
+from torch import Tensor
+
+from dexgrasp_sim.physics.cpu_render.looks import LookRandomizer
+from dexgrasp_sim.physics.cpu_render.renderer import BatchRenderer
+from dexgrasp_sim.physics.engine import PhysicsParameters
+from dexgrasp_sim.physics.mujoco.models import OBJECT, build_models
+from dexgrasp_sim.physics.mujoco.object_geoms import common_layout
+from dexgrasp_sim.physics.mujoco.parameters import ModelParameters
+from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS, load_robot
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.vision.camera import CameraConfig
+from dexgrasp_sim.vision.camera_jitter import LEFT, CameraPoses
+
+_POSITION_STAGE = int(mujoco.mjtStage.mjSTAGE_POS)
+"""Poses of bodies, geoms and sites at the new state; velocities are read from the state itself."""
+_NO_STAGE = int(mujoco.mjtStage.mjSTAGE_NONE)
+_RESET_TIME_S = 1000.0
+"""An environment's time after `reset`, longer than any control period: MuJoCo sets the time to 0
+where it gives up a state that is not finite, which is how such an environment is found."""
+
+
+class MujocoBatch:
+    """See `PhysicsEngine`. Results do not depend on the number of threads."""
+
+    def __init__(self, config: GraspConfig, object_of_env: Sequence[int], threads: int) -> None:
+        """Args:
+        config: Scene, objects, physics and cameras.
+        object_of_env: Index into `config.objects` for each environment.
+        threads: CPU threads for physics and images.
+        """
+        _keep_log_out_of_files()
+        robot = load_robot()
+        self.num_envs = len(object_of_env)
+        self._config = config
+        self._threads = threads
+        used, model_of_env = np.unique(np.asarray(object_of_env), return_inverse=True)
+        objects = [config.objects[index] for index in used]
+        # the layout of all objects, so that results do not depend on who simulates which of them
+        layout = common_layout(config.objects)
+        self._models = build_models(robot, config.table, objects, config.physics, layout)
+        self._model_of_env = model_of_env.astype(np.int64)
+        self._batch = Batch(self._models[0], nsim=self.num_envs, nthread=threads)
+        if len(self._models) > 1:
+            self._batch.set_models([self._models[index] for index in model_of_env])
+        self._index_model(self._models[0], robot.joint_names)
+        self._bind_views()
+        self._robot = robot
+        self._allocate(len(robot.joint_names))
+        self._renderers: dict[CameraConfig, BatchRenderer] = {}
+        self._looks: LookRandomizer | None = None
+        self._seconds = {"physics": 0.0, "render": 0.0}
+        self._read()
+
+    def _index_model(self, model: mujoco.MjModel, joint_names: Sequence[str]) -> None:
+        joints = [model.joint(name).id for name in joint_names]
+        self._qpos_columns = model.jnt_qposadr[joints]
+        self._qvel_columns = model.jnt_dofadr[joints]
+        self._ctrl_columns = np.array([model.actuator(name).id for name in joint_names])
+        free_joint = model.joint(OBJECT).id
+        position, velocity = model.jnt_qposadr[free_joint], model.jnt_dofadr[free_joint]
+        self._object_qpos = slice(position, position + 7)
+        self._object_qvel = slice(velocity, velocity + 6)
+        self._object_body = model.body(OBJECT).id
+        self._tip_sites = [model.site(name).id for name in FINGERTIPS]
+        self._grasp_site = model.site("grasp_center").id
+
+    def _bind_views(self) -> None:
+        bind = self._batch.bind
+        self._qpos, self._qvel, self._ctrl = bind("qpos"), bind("qvel"), bind("ctrl")
+        self._xfrc_applied = bind("xfrc_applied")
+        self._site_xpos, self._xmat = bind("site_xpos"), bind("xmat")
+        self._geom_xpos, self._geom_xmat = bind("geom_xpos"), bind("geom_xmat")
+        self._time_s = bind("time")
+        self._time_s[:] = _RESET_TIME_S
+
+    def _allocate(self, num_joints: int) -> None:
+        count = self.num_envs
+        self.joint_position = torch.zeros(count, num_joints)
+        self.joint_velocity = torch.zeros(count, num_joints)
+        self.object_position = torch.zeros(count, 3)
+        self.object_quaternion = torch.zeros(count, 4)
+        self.object_rotation = torch.zeros(count, 3, 3)
+        self.object_velocity = torch.zeros(count, 6)
+        self.fingertip_position = torch.zeros(count, len(FINGERTIPS), 3)
+        self.grasp_center_position = torch.zeros(count, 3)
+        masses = [model.body_mass[self._object_body] for model in self._models]
+        self.object_mass = torch.tensor(masses).float()[torch.from_numpy(self._model_of_env)]
+        gains = self._models[0].actuator_gainprm[self._ctrl_columns, 0]
+        damping = -self._models[0].actuator_biasprm[self._ctrl_columns, 2]
+        self._nominal_lead_s = torch.from_numpy(damping / gains).float()
+        self.velocity_lead_s = self._nominal_lead_s.repeat(count, 1)
+        self._parameters: ModelParameters | None = None
+        self.diverged = torch.zeros(count, dtype=torch.bool)
+
+    def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:
+        """See `PhysicsEngine.step`."""
+        started = time.perf_counter()
+        began_s = self._time_s.copy()
+        if hold_steps is None:
+            self._ctrl[:, self._ctrl_columns] = joint_targets.numpy()
+            self._batch.step(nstep=self._config.physics_steps, stage=_POSITION_STAGE)
+        else:
+            self._step_late(joint_targets.numpy(), hold_steps.numpy())
+        self.diverged |= torch.from_numpy(self._time_s < began_s).reshape(self.num_envs)
+        self._read()
+        self._seconds["physics"] += time.perf_counter() - started
+
+    def _step_late(self, joint_targets: np.ndarray, hold_steps: np.ndarray) -> None:
+        """One physics step at a time in all environments, whoever is late."""
+        last = self._config.physics_steps - 1
+        for substep in range(last + 1):
+            rows = np.flatnonzero(hold_steps == substep)
+            self._ctrl[rows[:, None], self._ctrl_columns] = joint_targets[rows]
+            self._batch.step(nstep=1, stage=_POSITION_STAGE if substep == last else _NO_STAGE)
+
+    def reset(
+        self,
+        env_ids: Tensor,
+        joint_position: Tensor,
+        object_pose: Tensor,
+        joint_velocity: Tensor | None = None,
+    ) -> None:
+        """See `PhysicsEngine.reset`."""
+        started = time.perf_counter()
+        ids = env_ids.numpy()
+        rows = ids[:, None]
+        self._batch.reset(ids, stage=_NO_STAGE)
+        self._time_s[ids] = _RESET_TIME_S
+        self.diverged[env_ids] = False
+        self._qpos[rows, self._qpos_columns] = joint_position.numpy()
+        self._qpos[ids, self._object_qpos] = object_pose.numpy()
+        self._ctrl[rows, self._ctrl_columns] = joint_position.numpy()
+        if joint_velocity is not None:
+            self._qvel[rows, self._qvel_columns] = joint_velocity.numpy()
+        self._batch.forward(ids, stage=_POSITION_STAGE)
+        self._read()
+        self._seconds["physics"] += time.perf_counter() - started
+
+    def set_parameters(self, env_ids: Tensor, parameters: PhysicsParameters) -> None:
+        """See `PhysicsEngine.set_parameters`; the first call copies a model per environment."""
+        self._own_models().set(env_ids, parameters)
+        self._use_own_models()
+
+    def push_objects(self, force: Tensor, torque: Tensor) -> None:
+        """See `PhysicsEngine.push_objects`."""
+        self._xfrc_applied[:, self._object_body, :3] = force.numpy()
+        self._xfrc_applied[:, self._object_body, 3:] = torque.numpy()
+
+    def _own_models(self) -> ModelParameters:
+        if self._parameters is None:
+            models = [self._models[index] for index in self._model_of_env]
+            self._parameters = ModelParameters(models, self._robot)
+        return self._parameters
+
+    def _use_own_models(self) -> None:
+        own = self._own_models()
+        self._batch.set_models(own.models)
+        self.object_mass.copy_(own.object_mass)
+        scale = own.values.damping_scale / own.values.stiffness_scale
+        self.velocity_lead_s.copy_(scale * self._nominal_lead_s)
+
+    def render_depth(self, out: Tensor, poses: CameraPoses | None = None) -> None:
+        """See `PhysicsEngine.render_depth`."""
+        started = time.perf_counter()
+        renderer = self._renderer(self._config.camera)
+        renderer.depth(self._geom_xpos, self._geom_xmat, out.numpy(), *_pose_of(poses, LEFT))
+        self._seconds["render"] += time.perf_counter() - started
+
+    def render_stereo_rgb(self, out: Tensor, poses: CameraPoses | None = None) -> None:
+        """See `PhysicsEngine.render_stereo_rgb`."""
+        for side, renderer in enumerate(self._stereo_renderers()):
+            self._render_rgb(renderer, out[:, side], *_pose_of(poses, side))
+
+    def render_rgb(self, camera: CameraConfig, out: Tensor) -> None:
+        """See `PhysicsEngine.render_rgb`."""
+        self._render_rgb(self._renderer(camera), out)
+
+    def _render_rgb(self, renderer: BatchRenderer, out: Tensor, *pose: np.ndarray) -> None:
+        started = time.perf_counter()
+        renderer.rgb(self._geom_xpos, self._geom_xmat, out.numpy(), *pose)
+        self._seconds["render"] += time.perf_counter() - started
+
+    def randomize_looks(self, env_ids: np.ndarray, keys: np.ndarray) -> None:
+        """See `PhysicsEngine.randomize_looks`."""
+        if self._looks is None:
+            self._looks = LookRandomizer(self._config.image.look, self._stereo_renderers())
+        self._looks.draw(env_ids, keys)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `PhysicsEngine.state_dict`."""
+        state = {"state": torch.from_numpy(np.array(self._batch.state))}
+        if self._parameters is not None:
+            own = self._parameters.state_dict()
+            state |= {f"parameters.{name}": value for name, value in own.items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """See `PhysicsEngine.load_state_dict`."""
+        prefix = "parameters."
+        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if own:
+            self._own_models().load_state_dict(own)
+            self._use_own_models()
+        self._batch.state[:] = state["state"].numpy()
+        self._batch.forward(stage=_POSITION_STAGE)
+        # forward() may refresh the solver's warm start, which the next step reads
+        self._batch.state[:] = state["state"].numpy()
+        self.diverged.zero_()
+        self._read()
+
+    def timings(self) -> dict[str, float]:
+        """See `PhysicsEngine.timings`."""
+        return dict(self._seconds)
+
+    def close(self) -> None:
+        """See `PhysicsEngine.close`."""
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+
+    def _read(self) -> None:
+        """Copies what the task reads out of MuJoCo's float64 arrays."""
+        self.joint_position.numpy()[:] = self._qpos[:, self._qpos_columns]
+        self.joint_velocity.numpy()[:] = self._qvel[:, self._qvel_columns]
+        pose = self._qpos[:, self._object_qpos]
+        self.object_position.numpy()[:] = pose[:, :3]
+        self.object_quaternion.numpy()[:] = pose[:, 3:]
+        rotation = self._xmat[:, self._object_body].reshape(-1, 3, 3)
+        self.object_rotation.numpy()[:] = rotation
+        velocity = self._qvel[:, self._object_qvel]
+        self.object_velocity.numpy()[:, :3] = velocity[:, :3]
+        # a free joint's angular velocity is in the body frame
+        self.object_velocity.numpy()[:, 3:] = np.einsum("nij,nj->ni", rotation, velocity[:, 3:])
+        self.fingertip_position.numpy()[:] = self._site_xpos[:, self._tip_sites]
+        self.grasp_center_position.numpy()[:] = self._site_xpos[:, self._grasp_site]
+
+    def _stereo_renderers(self) -> list[BatchRenderer]:
+        pair = self._config.camera.stereo_pair(self._config.stereo_baseline_m)
+        return [self._renderer(camera) for camera in pair]
+
+    def _renderer(self, camera: CameraConfig) -> BatchRenderer:
+        """Built on first use: a state policy needs none."""
+        if camera not in self._renderers:
+            self._renderers[camera] = BatchRenderer(
+                self._models, self._model_of_env, camera, self._threads
+            )
+        return self._renderers[camera]
+
+
+def _keep_log_out_of_files() -> None:
+    """MuJoCo would write MUJOCO_LOG.TXT into the working folder; the console gets it as well."""
+    log = mujoco.MjLogConfig.get()
+    log.logto_file = False
+    log.set()
+
+
+def _pose_of(poses: CameraPoses | None, side: int) -> tuple[np.ndarray, ...]:
+    """Position [N, 3] and rotation [N, 3, 3] of one camera; nothing for the config's."""
+    return () if poses is None else (poses.position[:, side], poses.rotation[:, side])

@@ -1,0 +1,196 @@
+"""An object's convex pieces as geoms of its body, in a layout that different objects share.
+
+`mujoco.batch.Batch` mixes models only where their data have the same layout: as many geoms, as
+many nodes in the bounding volume trees of bodies and meshes, as many elements in the mass matrix.
+So every model gets the same number of geom slots; unused ones hold a hidden geom that takes part
+in no contact. Every model gets meshes with the same number of triangles in all; what is missing is
+filled with meshes that no geom uses. And if the principal axes of inertia of one object are not
+those of its frame, which fills its block of the mass matrix, all objects are described that way.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from dexgrasp_sim.objects.config import ObjectConfig
+from dexgrasp_sim.objects.pieces import Array, Piece
+from dexgrasp_sim.physics.mujoco.mjcf import OBJECT_COLLISION, CollisionBits
+
+OBJECT = "object"
+"""Name of the object's body, joint and first geom; the next ones are `object_1` and so on."""
+
+_HIDDEN_COLLISION = CollisionBits(8, 0)
+"""A type of its own that meets no affinity. MuJoCo keeps geoms of no type at all out of the
+body's tree, which would change the layout."""
+_HIDDEN_GROUP = 3
+_HIDDEN_SIZE_M = 0.001
+_LEAST_FACES = 6
+"""Of a filler mesh: two pyramids on a triangle."""
+
+_GEOM_TYPES = {
+    "box": mujoco.mjtGeom.mjGEOM_BOX,
+    "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
+    "sphere": mujoco.mjtGeom.mjGEOM_SPHERE,
+    "capsule": mujoco.mjtGeom.mjGEOM_CAPSULE,
+    "ellipsoid": mujoco.mjtGeom.mjGEOM_ELLIPSOID,
+    "mesh": mujoco.mjtGeom.mjGEOM_MESH,
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What all models of a batch have in common.
+
+    Attributes:
+        geoms: Geom slots of the object's body.
+        meshes: Meshes in a model, fillers included; 0 where no object has one.
+        faces: Triangles of all meshes together.
+        aligned: Whether the objects' frames are principal axes of inertia.
+    """
+
+    geoms: int
+    meshes: int
+    faces: int
+    aligned: bool
+
+
+def common_layout(objects: Sequence[ObjectConfig]) -> Layout:
+    """The smallest layout that holds any of the objects."""
+    geoms = max(len(item.solid.pieces) for item in objects)
+    mesh_counts = [len(_mesh_pieces(item)) for item in objects]
+    aligned = all(_is_diagonal(item.solid.unit_inertia_m2) for item in objects)
+    if not any(mesh_counts):
+        return Layout(geoms, 0, 0, aligned)
+    meshes = max(mesh_counts) + 1
+    faces = max(
+        _num_faces(item) + _LEAST_FACES * (meshes - count)
+        for item, count in zip(objects, mesh_counts, strict=True)
+    )
+    return Layout(geoms, meshes, faces, aligned)
+
+
+def add_object(
+    spec: mujoco.MjSpec,
+    item: ObjectConfig,
+    layout: Layout,
+    position_m: Sequence[float],
+    friction: tuple[float, float, float],
+) -> None:
+    """Adds an object as a free body, its frame at the centre of mass.
+
+    Args:
+        spec: What to add to.
+        item: The object.
+        layout: Of the batch that the model will be part of.
+        position_m: [3] initial position, base frame.
+        friction: Sliding, torsional (m) and rolling (m) coefficient.
+    """
+    body = spec.worldbody.add_body(name=OBJECT, pos=position_m)
+    body.add_freejoint(name=OBJECT)
+    _set_inertia(body, item, layout.aligned)
+    pieces = item.solid.pieces
+    for slot in range(layout.geoms):
+        name = f"{OBJECT}_{slot}" if slot else OBJECT
+        if slot < len(pieces):
+            geom = _add_piece(spec, body, name, pieces[slot])
+            geom.rgba, bits = [*item.rgb, 1.0], OBJECT_COLLISION
+        else:
+            geom, bits = _add_hidden(body, name), _HIDDEN_COLLISION
+        geom.contype, geom.conaffinity = bits.contype, bits.conaffinity
+        geom.friction, geom.condim, geom.mass = friction, 4, 0.0
+    if layout.meshes:
+        missing = layout.meshes - len(_mesh_pieces(item))
+        _add_fillers(spec, missing, layout.faces - _num_faces(item))
+
+
+def _mesh_pieces(item: ObjectConfig) -> list[Piece]:
+    return [piece for piece in item.solid.pieces if piece.kind == "mesh"]
+
+
+def _num_faces(item: ObjectConfig) -> int:
+    return sum(len(piece.faces) for piece in _mesh_pieces(item))
+
+
+def _is_diagonal(inertia: Array) -> bool:
+    return np.abs(inertia - np.diag(np.diag(inertia))).max() < 1e-9 * np.trace(inertia)
+
+
+def _set_inertia(body: mujoco.MjsBody, item: ObjectConfig, aligned: bool) -> None:
+    unit = item.solid.unit_inertia_m2
+    moments, axes = np.diag(unit), np.eye(3)
+    if not aligned:
+        moments, axes = np.linalg.eigh(unit)
+        axes[:, 2] *= np.sign(np.linalg.det(axes))
+        # of the three orders that keep the axes right-handed the one farthest from the frame's:
+        # MuJoCo would treat an object whose axes are those of its frame as aligned
+        orders = [np.roll(np.arange(3), shift) for shift in range(3)]
+        order = min(orders, key=lambda order: np.trace(axes[:, order]))
+        moments, axes = moments[order], axes[:, order]
+    body.explicitinertial = True
+    body.mass = item.total_mass_kg
+    body.ipos = [0.0, 0.0, 0.0]
+    body.iquat = _quaternion(axes)
+    body.inertia = item.total_mass_kg * moments
+
+
+def _quaternion(rotation: Array) -> Array:
+    """[4] wxyz of a rotation [3, 3]."""
+    quaternion = np.empty(4)
+    mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(rotation).ravel())
+    return quaternion
+
+
+def _add_piece(
+    spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str, piece: Piece
+) -> mujoco.MjsGeom:
+    geom = body.add_geom(
+        name=name,
+        type=_GEOM_TYPES[piece.kind],
+        pos=piece.position,
+        quat=_quaternion(piece.rotation),
+    )
+    if piece.kind == "mesh":
+        _add_mesh(spec, name, piece.vertices, piece.faces)
+        geom.meshname = name
+    elif piece.kind in ("cylinder", "capsule"):
+        geom.size = [piece.half_size[0], piece.half_size[2], 0.0]
+    elif piece.kind == "sphere":
+        geom.size = [piece.half_size[0], 0.0, 0.0]
+    else:
+        geom.size = piece.half_size
+    return geom
+
+
+def _add_hidden(body: mujoco.MjsBody, name: str) -> mujoco.MjsGeom:
+    return body.add_geom(
+        name=name,
+        type=mujoco.mjtGeom.mjGEOM_SPHERE,
+        size=[_HIDDEN_SIZE_M, 0.0, 0.0],
+        rgba=[0.0, 0.0, 0.0, 0.0],
+        group=_HIDDEN_GROUP,
+    )
+
+
+def _add_mesh(spec: mujoco.MjSpec, name: str, vertices: np.ndarray, faces: np.ndarray) -> None:
+    spec.add_mesh(
+        name=name,
+        uservert=vertices.ravel(),
+        userface=faces.ravel(),
+        inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX,
+    )
+
+
+def _add_fillers(spec: mujoco.MjSpec, count: int, faces: int) -> None:
+    """Adds meshes that nothing uses, with so many triangles (an even number) in all."""
+    for index in range(count):
+        own = _LEAST_FACES if index < count - 1 else faces - _LEAST_FACES * (count - 1)
+        corners = own // 2
+        turn = 2.0 * np.pi * np.arange(corners) / corners
+        ring = np.stack([np.cos(turn), np.sin(turn), np.zeros(corners)], axis=1)
+        tips = [[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]]
+        this, following = np.arange(corners), np.roll(np.arange(corners), -1)
+        upper = np.stack([this, following, np.full(corners, corners)], axis=1)
+        lower = np.stack([following, this, np.full(corners, corners + 1)], axis=1)
+        _add_mesh(spec, f"filler_{index}", np.vstack([ring, tips]), np.vstack([upper, lower]))

@@ -1,0 +1,39 @@
+"""A scripted policy for palm velocities and the closure of the hand."""
+
+import torch
+from torch import Tensor
+
+from dexgrasp_sim.control.palm_velocity.decoder import ActionDecoder
+from dexgrasp_sim.tasks.grasp.env import GraspEnv
+
+_APPROACH_S = 1.4
+_CLOSE_S = 1.1
+_LIFT_HEIGHT_M = 0.24
+
+
+class ScriptedPolicy:
+    """Moves the open hand over the object, down to it, closes and lifts."""
+
+    def __init__(self, env: GraspEnv) -> None:
+        """Needs the action space of palm velocities."""
+        assert isinstance(env.decoder, ActionDecoder)
+        self._env, self._decoder = env, env.decoder
+
+    def act(self) -> Tensor:
+        """[N, action_dim] for the environments' present state."""
+        env, config = self._env, self._env.config
+        decoder = self._decoder
+        time_s = env.step_count.float() * config.control_dt_s
+        closing = time_s >= _APPROACH_S
+        lifting = time_s >= _APPROACH_S + _CLOSE_S
+        target = env.engine.object_position.clone()
+        target[closing] = decoder.palm_position[closing]
+        target[lifting, 2] = config.table.top_m + _LIFT_HEIGHT_M
+        step_m = decoder.config.palm_speed_m_s * config.control_dt_s
+        velocity = (target - decoder.palm_position) / step_m
+        full = torch.zeros(env.num_envs, 7)
+        full[:, 0:3] = velocity.clamp(-1.0, 1.0)
+        full[:, 4:6] = closing.float().unsqueeze(1)
+        names = ("palm_x", "palm_y", "palm_z", "palm_yaw", "finger_closure", "thumb_closure")
+        columns = {name: index for index, name in enumerate((*names, "finger_spread"))}
+        return full[:, [columns[name] for name in decoder.action_names]]

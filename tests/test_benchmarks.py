@@ -1,0 +1,106 @@
+"""Benchmarks at tiny sizes: the figures that they promise, and that both sides do the same."""
+
+import argparse
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import learner, pipeline, transport
+from benchmarks.learner_side import Sizes, run_ours
+from benchmarks.peers.transport import PEERS, Payload
+
+torch.set_num_threads(1)
+
+PAYLOAD = Payload(3, {"image": ((4, 5), "uint8"), "state": ((6,), "float32")})
+INSTALLED = {name: peer.make for name, peer in PEERS.items() if peer.is_installed}
+CARRIERS = {"memcpy": transport.MemcpyCarrier, "dexgrasp": transport.PoolCarrier, **INSTALLED}
+
+
+def arguments(benchmark, *texts):
+    parser = argparse.ArgumentParser()
+    benchmark.add_arguments(parser)
+    return parser.parse_args(texts)
+
+
+@pytest.mark.parametrize("name", [name for name in CARRIERS if name != "dexgrasp"])
+def test_a_carrier_brings_all_observations_every_step(name):
+    carrier = CARRIERS[name](PAYLOAD)
+    try:
+        for _ in range(3):
+            observations = carrier.step()
+            for group, expected in PAYLOAD.observations().items():
+                np.testing.assert_array_equal(np.asarray(observations[group]), expected)
+    finally:
+        carrier.close()
+
+
+def test_our_pool_carries_what_its_environments_hold():
+    """Its environments fill the observations by a rule of their own."""
+    carrier = transport.PoolCarrier(PAYLOAD)
+    try:
+        first = {name: tensor.clone() for name, tensor in carrier.step().items()}
+        assert all(tensor.count_nonzero() > 0 for tensor in first.values())
+        for tensor in carrier.step().values():
+            tensor.zero_()
+        for name, tensor in carrier.step().items():
+            assert tensor.shape == (3, *PAYLOAD.groups[name][0])
+            assert torch.equal(tensor, first[name])
+    finally:
+        carrier.close()
+
+
+def test_payloads_have_the_sizes_of_their_names():
+    sizes = {name: payload.nbytes for name, payload in transport.make_payloads(256, 512).items()}
+    assert sizes == {
+        "1_kb": 1024,
+        "1_mb": 256 * (48 * 64 + 180 * 4),
+        "10_mb": 512 * (120 * 160 + 180 * 4),
+    }
+
+
+def test_transport_gives_its_figures():
+    args = arguments(
+        transport, "--envs", "2", "2", "--rounds", "1", "--steps", "2", "--peers", "pipe"
+    )
+    settings, figures = transport.measure(args)
+    assert settings["envs"] == {"1_kb": 1, "1_mb": 2, "10_mb": 2}
+    assert all(figures[name] > 0 for name in ("memcpy_fraction", "fixed_cost_ms", "vs_pipe"))
+    assert figures["vs_gymnasium"] is None
+    assert ("ray" in figures["not_installed"]) != PEERS["ray"].is_installed
+    for rows in figures["step_ms"].values():
+        assert set(rows) == {"memcpy", "dexgrasp", "pipe"}
+        assert all(row["p10"] <= row["median"] <= row["p90"] for row in rows.values())
+
+
+def test_learner_compares_the_same_update():
+    args = arguments(
+        learner, "--envs", "16", "--horizon", "5", "--memory", "8", "--end-probability", "0.2",
+        "--repeats", "1",
+    )  # fmt: skip
+    settings, figures = learner.measure(args)
+    assert settings["rsl_rl"] and settings["envs"] == 16
+    assert figures["loss_difference"] < 1e-5
+    for name in ("time_ratio", "memory_ratio", "whole_time_ratio"):
+        assert math.isfinite(figures[name]) and figures[name] > 0
+    (ours,), (theirs,) = figures["sides"]["dexgrasp"], figures["sides"]["rsl_rl"]
+    assert ours["parameters"] == theirs["parameters"]
+
+
+def test_the_learner_s_losses_are_not_trivial():
+    """The policy that learns is not the one that acted, else no loss would say anything."""
+    result = run_ours(Sizes(envs=16, horizon=4, memory=8, hidden=(16,)))
+    assert abs(result.surrogate) > 1e-4
+    assert result.value > 0.1
+
+
+def test_pipeline_gives_its_figures():
+    args = arguments(pipeline, "--envs", "4", "--memory", "4", "--rollouts", "1", "--rounds", "1")
+    settings, figures = pipeline.measure(args)
+    assert settings["envs"] == 4
+    assert all(
+        figures[name] > 0
+        for name in ("double_buffered_ratio", "overlap_ratio", "overlapped_run_steps_per_s")
+    )
+    assert figures["run_seconds"].keys() == {"barrier", "overlapped"}
