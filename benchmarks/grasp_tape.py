@@ -29,7 +29,7 @@ def grasp_config(path: Path, control_hz: float) -> RunConfig:
         path,
         [
             f"task.control_hz={control_hz}",
-            "task.physics.integrator=implicitfast",
+            "task.physics.mujoco.integrator=implicitfast",
             f"task.physics.timestep_s={1 / 120}",
             "task.spawn.half_width_m=[0.0, 0.0]",
             "task.stagger_starts=false",
@@ -49,7 +49,7 @@ def grasp_tape(task: GraspConfig) -> Tensor:
             f"task.action.kind {action.kind!r}: this benchmark plays palm velocities; give a "
             "config with kind 'velocity'"
         )
-    names = action.dimensions
+    names = task.action_names
     tape = torch.zeros(round((_APPROACH_S + _CLOSE_S + _LIFT_S) * rate_hz), len(names))
     closing, lifting = round(_APPROACH_S * rate_hz), round((_APPROACH_S + _CLOSE_S) * rate_hz)
     tape[:closing, names.index("palm_z")] = -_DESCENT_M_S / action.palm_speed_m_s

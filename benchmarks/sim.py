@@ -25,10 +25,9 @@ from benchmarks.peers.bare_batch import BareBatch
 from benchmarks.peers.gymnasium_loop import gymnasium_steps_per_s
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_sim.config import replace
-from dexgrasp_sim.control.decoder import make_decoder
-from dexgrasp_sim.robot.kuka_allegro import load_robot
+from dexgrasp_sim.control.decoder import Decoder, make_decoder
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.scripted import make_script
 from dexgrasp_sim.vec_env import allocate
 
@@ -147,10 +146,10 @@ def _ratio(rates: dict[str, float], name: str, other: str) -> float | None:
 def _raw_steps_per_s(config: GraspConfig, envs: int) -> float:
     """MuJoCo's batch from the task's own start, with the task's own joint targets."""
     targets = _joint_targets(config, envs)
-    env = GraspEnv(config, envs, seed=0, threads=1, groups=SIDES["state"].groups)
+    env = make_grasp_env(config, envs, seed=0, threads=1, groups=SIDES["state"].groups)
     env.reset(allocate(env))
     state = env.engine.state_dict()["state"]
-    batch = BareBatch(config, env.object_index.tolist(), state, threads=1)
+    batch = BareBatch(env.engine.scene, state, threads=1)
     env.close()
     started_s = time.perf_counter()
     for target in targets.numpy():
@@ -160,10 +159,14 @@ def _raw_steps_per_s(config: GraspConfig, envs: int) -> float:
 
 def _joint_targets(config: GraspConfig, envs: int) -> Tensor:
     """What the task commands while the tape plays, [T, envs, 23] rad."""
-    robot = load_robot()
-    decoder = make_decoder(config.action, robot, envs, config.control_dt_s)
+    decoder = _decoder(config, envs)
     actions = grasp_tape(config)
     return torch.stack([decoder.decode(action.expand(envs, -1)).clone() for action in actions])
+
+
+def _decoder(config: GraspConfig, envs: int) -> Decoder:
+    robot, table = config.load_robot(), config.table_obstacle
+    return make_decoder(config.action, robot, envs, config.control_dt_s, table)
 
 
 def _task_steps_per_s(config: GraspConfig, side: Side, envs: int) -> float:
@@ -176,7 +179,7 @@ def _task_steps_per_s(config: GraspConfig, side: Side, envs: int) -> float:
 def _fabric_steps_per_s(config: GraspConfig, tape: Tensor) -> float:
     """The decoder alone, without physics."""
     envs = tape.shape[1]
-    decoder = make_decoder(config.action, load_robot(), envs, config.control_dt_s)
+    decoder = _decoder(config, envs)
     decoder.decode(tape[0])
     started_s = time.perf_counter()
     for actions in tape:
@@ -187,7 +190,7 @@ def _fabric_steps_per_s(config: GraspConfig, tape: Tensor) -> float:
 @torch.inference_mode()
 def _scripted_tape(config: GraspConfig, envs: int) -> Tensor:
     """What the scripted policy does for an episode's first seconds, [T, envs, A]."""
-    env = GraspEnv(config, envs, seed=0, threads=1, groups=SIDES["state"].groups)
+    env = make_grasp_env(config, envs, seed=0, threads=1, groups=SIDES["state"].groups)
     try:
         out = allocate(env)
         env.reset(out)
@@ -205,7 +208,7 @@ def _scripted_tape(config: GraspConfig, envs: int) -> Tensor:
 def _play(config: GraspConfig, tape: Tensor, side: Side) -> float:
     """Control steps per second of all environments together; actions [T, envs, A]."""
     envs = tape.shape[1]
-    env = GraspEnv(config, envs, seed=0, threads=1, groups=side.groups)
+    env = make_grasp_env(config, envs, seed=0, threads=1, groups=side.groups)
     try:
         out = allocate(env)
         env.reset(out)  # compiles the image kernels before the clock starts

@@ -1,8 +1,8 @@
 """Computes the principal components of the hand from synthesised grasps, within a minute.
 
-    python scripts/compute_hand_pca.py
+    python scripts/compute_hand_pca.py --robot kuka_allegro
 
-writes them beside `dexgrasp_sim/robot/hand_pca.py`. The same seed gives the same file on the same
+writes `hand_pca.yaml` beside the robot's file. The same seed gives the same file on the same
 machine; on another one the last digits may differ.
 """
 
@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from dexgrasp_sim.robot.grasp_synthesis import GraspSynthesis, synthesise
-from dexgrasp_sim.robot.hand_pca import PCA_PATH, fit
-from dexgrasp_sim.robot.kuka_allegro import load_robot
+from dexgrasp_sim.robot.hand_pca import fit
+from dexgrasp_sim.robot.robot import DEFAULT_ROBOT, load_robot
 
 _HEADER = """\
 # Principal components of hand joint positions, written by scripts/compute_hand_pca.py
@@ -28,15 +28,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fit the principal components of the hand.")
     parser.add_argument("--count", type=int, default=defaults.count, help="grasps tried")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="of the shapes")
-    parser.add_argument("--output", type=Path, default=PCA_PATH, help="YAML file")
+    parser.add_argument("--robot", default=DEFAULT_ROBOT, help="name or robot.yaml")
+    parser.add_argument("--output", type=Path, help="YAML file; default: beside the robot's")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # the order of sums, and so the result, does not depend on the host
     config = GraspSynthesis(count=arguments.count, seed=arguments.seed)
-    grasps = synthesise(load_robot(), config)
-    components = fit(grasps)
+    robot = load_robot(arguments.robot)
+    grasps = synthesise(robot, config)
+    flat, rest = torch.tensor(robot.flat_hand), torch.tensor(robot.postures["reset"][robot.hand])
+    components = fit(grasps, flat, rest, robot.hand_joints)
     header = _HEADER.format(found=len(grasps), count=config.count, seed=config.seed)
     body = yaml.safe_dump(components.to_dict(), sort_keys=False, default_flow_style=None, width=99)
-    arguments.output.write_text(header + body, encoding="utf-8")
+    output = arguments.output or robot.path.with_name("hand_pca.yaml")
+    output.write_text(header + body, encoding="utf-8")
     print(f"{len(grasps)} of {config.count} grasps, explained {components.explained:.3f}")
 
 

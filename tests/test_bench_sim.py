@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import scripted, sim
 from benchmarks.grasp_tape import grasp_config, grasp_tape
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.vec_env import allocate
 
 torch.set_num_threads(1)
@@ -47,7 +47,7 @@ def test_the_recorded_targets_are_those_of_the_task():
     """So the engine alone does the same work as the task."""
     task = grasp_config(CONFIG, 60.0).task
     targets = sim._joint_targets(task, 2)
-    env = GraspEnv(task, 2, seed=0, threads=1, groups=("proprio",))
+    env = make_grasp_env(task, 2, seed=0, threads=1, groups=("proprio",))
     out = allocate(env)
     env.reset(out)
     for action, target in zip(grasp_tape(task)[:20], targets, strict=False):

@@ -15,9 +15,9 @@ from dexgrasp_learner.evaluation.figures import as_text
 from dexgrasp_learner.networks.policy import build_actor
 from dexgrasp_learner.storage.checkpoint import policy_schema, save_checkpoint
 from dexgrasp_sim.config import replace, to_dict
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.sets import object_set
 from dexgrasp_sim.tasks.grasp.config import SuccessConfig
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 from dexgrasp_sim.vec_env import EPISODE_FIELDS, allocate
 
@@ -37,7 +37,7 @@ ROWS = {name: column for column, name in enumerate(EPISODE_FIELDS)}
 
 def make_actor(run=RUN, gain=100.0):
     """An untrained actor that acts strongly on all it sees."""
-    actions = len(run.task.action.dimensions)
+    actions = len(run.task.action_names)
     actor = build_actor(run.network, all_specs(run.task), actions, seed=3)
     with torch.no_grad():
         list(actor.head.parameters())[-2].mul_(gain)
@@ -57,7 +57,9 @@ def one_by_one(make_policy, config, groups, episodes, seed):
     """The `episode` rows of environments that run alone, each until its first episode ends."""
     rows = []
     for index in range(episodes):
-        env = GraspEnv(replace(config, stagger_starts=False), 1, seed, 1, groups, env_offset=index)
+        env = make_grasp_env(
+            replace(config, stagger_starts=False), 1, seed, 1, groups, env_offset=index
+        )
         out = allocate(env)
         env.reset(out)
         act, start = make_policy(env), torch.ones(1, dtype=torch.bool)
@@ -147,7 +149,7 @@ def test_objects_without_an_episode_have_no_rate():
 @torch.inference_mode()
 def test_swapped_images_are_those_of_the_neighbour_and_nothing_else_is():
     actor = make_actor()
-    env = GraspEnv(TASK, 3, 0, 1, actor.groups)
+    env = make_grasp_env(TASK, 3, 0, 1, actor.groups)
     out = allocate(env)
     env.reset(out)
     assert not torch.equal(out["depth"][0], out["depth"][1])
@@ -169,7 +171,7 @@ def test_swapping_matters_to_those_who_look_only():
 @torch.inference_mode()
 def test_memory_goes_on_within_an_episode_and_is_cleared_at_its_start():
     actor = make_actor()
-    env = GraspEnv(TASK, 2, 0, 1, actor.groups)
+    env = make_grasp_env(TASK, 2, 0, 1, actor.groups)
     out = allocate(env)
     env.reset(out)
     act = actor_policy(actor)(env)

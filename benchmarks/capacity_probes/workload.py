@@ -92,7 +92,7 @@ def workload(config: RunConfig, storage: Storage, micro_batch: int) -> Workload:
         horizon=config.training.horizon,
         buffer_bytes=buffer_bytes(
             groups,
-            len(config.task.action.dimensions),
+            len(config.task.action_names),
             sum(ppo.memory_sizes.values()),
             config.training.horizon,
             storage,

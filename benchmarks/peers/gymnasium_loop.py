@@ -12,7 +12,6 @@ import numpy as np
 from torch import Tensor
 
 from dexgrasp_sim.physics.mujoco.models import build_models
-from dexgrasp_sim.robot.kuka_allegro import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 _ENVS = 8
@@ -58,9 +57,9 @@ def gymnasium_steps_per_s(
 def _environment_class(config: GraspConfig, image: tuple[int, int] | None) -> Any:
     base = importlib.import_module("gymnasium.envs.mujoco").MujocoEnv
     box = importlib.import_module("gymnasium.spaces").Box
-    robot = load_robot()
-    model = build_models(robot, config.table, config.objects[:1], config.physics)[0]
-    columns = [model.actuator(name).id for name in robot.joint_names]
+    scene = config.scene(1)
+    model = build_models(scene, scene.objects[:1])[0]
+    columns = [model.actuator(name).id for name in scene.robot.joint_names]
     width, height = image or (64, 48)
     shape = (height, width) if image else (model.nq + model.nv,)
 

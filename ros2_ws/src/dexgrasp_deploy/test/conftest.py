@@ -12,9 +12,9 @@ from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import ActorOutput, build_actor
 from dexgrasp_learner.storage.bundle import load_bundle
 from dexgrasp_sim.config import replace
-from dexgrasp_sim.robot.kuka_allegro import load_robot
+from dexgrasp_sim.environments import make_grasp_env
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.observations import observation_spec
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
 from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
@@ -35,7 +35,7 @@ def bundle_folder(tmp_path_factory):
     )
     config = RunConfig(network=network, task=GraspConfig(episode_s=EPISODE_S))
     specs = {name: observation_spec(config.task, name) for name in (*config.groups, "object")}
-    actor = build_actor(network, specs, len(config.task.action.dimensions), seed=5).eval()
+    actor = build_actor(network, specs, len(config.task.action_names), seed=5).eval()
     generator = torch.Generator().manual_seed(0)
     recorded = {
         "proprio": torch.randn(20, *specs["proprio"].shape, generator=generator),
@@ -75,7 +75,7 @@ def run_scripted_episode(task, number, groups=("proprio", "depth")):
         Actions [T, A], the observations before each by group [T, ...], and the success.
     """
     task = replace(task, stagger_starts=False)
-    env = GraspEnv(task, 1, 0, 1, groups, env_offset=number)
+    env = make_grasp_env(task, 1, 0, 1, groups, env_offset=number)
     out = {spec.name: spec.empty(1) for spec in (*env.observation_specs, *RESULT_SPECS)}
     env.reset(out)
     policy = ScriptedPolicy(env)

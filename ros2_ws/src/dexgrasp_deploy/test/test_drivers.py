@@ -10,7 +10,11 @@ from dexgrasp_deploy.drivers.base import ArmDriver, DriverContext, make_driver
 from dexgrasp_deploy.drivers.mock import MockArm, MockCamera, MockHand
 from dexgrasp_deploy.drivers.sim import SimArm, SimCamera, SimHand
 from dexgrasp_sim.config import ConfigError
-from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS, HAND_JOINTS
+from dexgrasp_sim.robot.robot import load_robot
+
+ROBOT = load_robot()
+ARM_JOINTS = ROBOT.arm_joints
+HAND_JOINTS = ROBOT.hand_joints
 
 
 class LabArm(MockArm):

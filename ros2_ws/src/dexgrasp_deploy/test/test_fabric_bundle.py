@@ -19,8 +19,8 @@ from dexgrasp_learner.networks.policy import build_actor
 from dexgrasp_learner.storage.bundle import load_bundle
 from dexgrasp_sim.config import parse_config, replace
 from dexgrasp_sim.control.decoder import make_decoder
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.observations import observation_spec
 from dexgrasp_sim.vec_env import RESULT_SPECS
 
@@ -59,7 +59,7 @@ def bundle(tmp_path_factory):
     network = NetworkConfig(actor_groups=("proprio",), hidden=(16,))
     config = RunConfig(network=network, task=TASK)
     specs = {"proprio": observation_spec(TASK, "proprio")}
-    actor = build_actor(network, specs, len(TASK.action.dimensions), seed=3).eval()
+    actor = build_actor(network, specs, len(TASK.action_names), seed=3).eval()
     folder = tmp_path_factory.mktemp("bundles") / "fabric"
     recorded = record_episode(actor, TASK, seed=0, steps=20)
     write_bundle(folder, actor, specs, config, recorded)
@@ -139,7 +139,7 @@ def test_robot_and_training_do_the_same_and_safety_changes_nothing(bundle, robot
     generator = torch.Generator().manual_seed(seed)
     goals = torch.sign(torch.randn(STEPS, 11, generator=generator))
     actions = goals[torch.arange(STEPS) // 20 * 20]
-    env = GraspEnv(ON_A_ROBOT, 1, 0, 1, ("proprio",))
+    env = make_grasp_env(ON_A_ROBOT, 1, 0, 1, ("proprio",))
     out = {spec.name: spec.empty(1) for spec in (*env.observation_specs, *RESULT_SPECS)}
     env.reset(out)
     expected, targets = [], []

@@ -7,8 +7,12 @@ import torch
 from dexgrasp_deploy.control.judge import GraspJudge, summarize
 from dexgrasp_deploy.drivers.base import JointSample
 from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.kuka_allegro import GRASP_CENTER, RESET_POSTURE
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig, SpawnConfig, SuccessConfig
+
+ROBOT = load_robot()
+GRASP_CENTER = ROBOT.grasp_center
+RESET_POSTURE = ROBOT.postures["reset"]
 
 RULE = SuccessConfig(height_m=0.10, hold_s=0.5, reach_m=0.20)
 TASK = GraspConfig(success=RULE)

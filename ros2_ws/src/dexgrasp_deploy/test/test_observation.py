@@ -15,7 +15,7 @@ from dexgrasp_deploy.control.observation import (
 from dexgrasp_deploy.drivers.base import CameraSample, JointSample
 from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.control.palm_velocity.decoder import ActionDecoder
-from dexgrasp_sim.robot.kuka_allegro import load_robot
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.vision.camera import CameraConfig
 

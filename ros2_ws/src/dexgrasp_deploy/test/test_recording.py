@@ -11,7 +11,7 @@ from dexgrasp_deploy.commands.recording import colorize_depth, film, write_video
 from dexgrasp_learner.commands.evaluate import scripted_policy
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_sim.config import replace
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.vec_env import allocate
 
 CONFIG = Path(__file__).parents[4] / "config" / "laptop_depth.yaml"
@@ -63,7 +63,7 @@ def test_the_robot_moves_in_the_scene_and_in_the_depth_images(frames):
 
 def test_the_film_starts_at_the_start_of_an_episode_of_the_seed():
     config = replace(TASK, stagger_starts=False)
-    env = GraspEnv(config, 2, 4, 1, ("depth",))
+    env = make_grasp_env(config, 2, 4, 1, ("depth",))
     out = allocate(env)
     env.reset(out)
     _, depths = halves(make_film(seed=4)[0])

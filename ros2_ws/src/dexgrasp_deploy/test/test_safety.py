@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dexgrasp_deploy.control.safety import SafetyConfig, SafetyFilter
-from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS, load_robot
+from dexgrasp_sim.robot.robot import load_robot
+
+ROBOT = load_robot()
+ARM_JOINTS = ROBOT.arm_joints
 
 ROBOT = load_robot()
 JOINTS = ROBOT.num_joints

@@ -1,5 +1,6 @@
 """A training run with its nodes: `ros2 launch dexgrasp_learner train.launch.py config:=...`."""
 
+import json
 import shlex
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from launch_ros.actions import Node
 
 from dexgrasp_learner.run.processes import LEARNER, train_nodes
 from dexgrasp_sim.bringup import NodeSpec
-from dexgrasp_sim.robot.kuka_allegro import URDF_PATH
+from dexgrasp_sim.robot.robot import DEFAULT_ROBOT, load_robot
 
 _CHECKPOINT_S = "300"
 """The learner may need the rest of an iteration and a checkpoint before it is killed."""
@@ -30,7 +31,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("env_index", default_value="0", description="who is looked at"),
         DeclareLaunchArgument("rviz", default_value="false", description="show that environment"),
     ]
-    return LaunchDescription([*arguments, OpaqueFunction(function=_plan), *_viewers()])
+    return LaunchDescription([*arguments, OpaqueFunction(function=_plan)])
 
 
 def _plan(context: LaunchContext) -> list[Node]:
@@ -45,7 +46,8 @@ def _plan(context: LaunchContext) -> list[Node]:
         shlex.split(value("overrides")),
         int(value("env_index")),
     )
-    return [_node(spec) for spec in nodes]
+    task = next((json.loads(spec.parameters["task"]) for spec in nodes[1:]), {})
+    return [*map(_node, nodes), *_viewers(task.get("robot", DEFAULT_ROBOT))]
 
 
 def _node(spec: NodeSpec) -> Node:
@@ -61,7 +63,7 @@ def _node(spec: NodeSpec) -> Node:
     )
 
 
-def _viewers() -> list[Node]:
+def _viewers(robot: str) -> list[Node]:
     """What rviz:=true starts: rviz, and the transforms of the robot's links where it can."""
     condition = IfCondition(LaunchConfiguration("rviz"))
     layout = Path(get_package_share_directory("dexgrasp_learner")) / "rviz" / "train.rviz"
@@ -75,7 +77,7 @@ def _viewers() -> list[Node]:
     transforms = Node(
         package="robot_state_publisher",
         executable="robot_state_publisher",
-        parameters=[{"robot_description": URDF_PATH.read_text()}],
+        parameters=[{"robot_description": load_robot(robot).urdf_path.read_text()}],
         condition=condition,
     )
     return [transforms, rviz]

@@ -29,9 +29,12 @@ from dexgrasp_learner.storage.bundle import (
 )
 from dexgrasp_learner.storage.checkpoint import policy_schema, save_checkpoint
 from dexgrasp_sim.config import ConfigError, to_dict
-from dexgrasp_sim.robot.kuka_allegro import JOINT_NAMES, load_robot
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.specs import schema_hash
 from dexgrasp_sim.tasks.grasp.observations import grasp_specs
+
+ROBOT = load_robot()
+JOINT_NAMES = ROBOT.joint_names
 
 STEPS = 20
 SMALL = NetworkConfig(

@@ -35,7 +35,7 @@ TIMEOUT_S = 60.0
 
 
 def make_actor(config=CONFIG, seed=0):
-    actions = len(config.task.action.dimensions)
+    actions = len(config.task.action_names)
     return build_actor(config.network, all_specs(config.task), actions, seed=seed)
 
 

@@ -44,7 +44,7 @@ def train(folder, *overrides, resume=False, build=build_ppo, control=None):
 
 
 def distillation(config):
-    actions = len(config.task.action.dimensions)
+    actions = len(config.task.action_names)
     teacher = build_actor(config.network, all_specs(config.task), actions, seed=9)
     return build_distillation(config, teacher)
 

@@ -38,7 +38,7 @@ def test_it_is_the_published_task(paper):
     assert task.reward.reach.at(0.0) == task.reward.reach.at(1.0) == 1.0
     assert paper.adr.increments == 50 and paper.training.horizon == 16
     assert len(task.objects) == 152 and task.action.kind == "fabric"
-    assert len(task.action.dimensions) == 11
+    assert len(task.action_names) == 11
     assert task.goal_m == (-0.5, 0.0, 0.75) and task.success.goal_radius_m == 0.1
     width, height = (2 * half for half in task.spawn.half_width_m)
     assert (width, height) == pytest.approx((0.5, 0.8))

@@ -290,7 +290,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, overrides, message)
 def make_teacher(config):
     """Acts decidedly, as its observations have it."""
     teacher = build_actor(
-        config.network, all_specs(config.task), len(config.task.action.dimensions), seed=9
+        config.network, all_specs(config.task), len(config.task.action_names), seed=9
     )
     with torch.no_grad():
         list(teacher.head.parameters())[-2].mul_(50)

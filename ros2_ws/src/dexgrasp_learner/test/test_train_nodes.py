@@ -28,10 +28,13 @@ from dexgrasp_msgs.msg import LearnerStatus, SimWorkerStatus
 from dexgrasp_msgs.srv import SaveCheckpoint, SetRunState
 from dexgrasp_sim.bringup import NodeGroup, NodeSpec
 from dexgrasp_sim.config import ConfigError
-from dexgrasp_sim.robot.kuka_allegro import JOINT_NAMES
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.ros_environment import find_workspace_root
 from dexgrasp_sim.transport.shared_memory import run_folder
 from dexgrasp_sim.transport.telemetry import RunObserver
+
+ROBOT = load_robot()
+JOINT_NAMES = ROBOT.joint_names
 
 ROOT = find_workspace_root()
 SMOKE = ROOT / "config" / "smoke.yaml"

@@ -1,9 +1,17 @@
 """Environments by kind: what a worker is told to build, and what is known of it beforehand."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
+
+from dexgrasp_sim.config import parse_config
+from dexgrasp_sim.physics.backends import make_engine
 from dexgrasp_sim.vec_env import EnvSpecs, VecEnv
+
+if TYPE_CHECKING:
+    from dexgrasp_sim.tasks.grasp.config import GraspConfig
+    from dexgrasp_sim.tasks.grasp.env import GraspEnv
 
 
 def env_specs(kind: str, config: Mapping[str, Any], groups: Sequence[str]) -> EnvSpecs:
@@ -48,10 +56,30 @@ def make_env(
 
         return SyntheticEnv(config, num_envs, seed, threads, groups, env_offset)
     if kind == "grasp":
-        from dexgrasp_sim.tasks.grasp.env import GraspEnv
+        from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
-        return GraspEnv.from_dict(config, num_envs, seed, threads, groups, env_offset)
+        grasp = parse_config(GraspConfig, dict(config), source="task")
+        return make_grasp_env(grasp, num_envs, seed, threads, groups, env_offset)
     raise _unknown_kind(kind)
+
+
+def make_grasp_env(
+    config: "GraspConfig",
+    num_envs: int,
+    seed: int = 0,
+    threads: int = 1,
+    groups: Sequence[str] = (),
+    env_offset: int = 0,
+    device: torch.device | str = "cpu",
+) -> "GraspEnv":
+    """Builds a batch of the grasp task on the engine that `config.physics` names.
+
+    Arguments and errors as for `make_env`; ConfigError also where the engine cannot be made.
+    """
+    from dexgrasp_sim.tasks.grasp.env import GraspEnv
+
+    engine = make_engine(config.scene(num_envs, env_offset), device, threads)
+    return GraspEnv(config, engine, seed, groups, env_offset)
 
 
 def _unknown_kind(kind: str) -> ValueError:

@@ -14,14 +14,14 @@ from dexgrasp_sim.control.palm_velocity.decoder import (
     rotation_about_z,
 )
 from dexgrasp_sim.robot.kinematics import Chain
-from dexgrasp_sim.robot.kuka_allegro import (
-    ARM_PREGRASP,
-    GRASP_CENTER,
-    JOINT_NAMES,
-    URDF_PATH,
-    load_robot,
-)
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.robot.urdf import load_urdf
+
+ROBOT = load_robot()
+ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
+GRASP_CENTER = ROBOT.grasp_center
+JOINT_NAMES = ROBOT.joint_names
+URDF_PATH = ROBOT.urdf_path
 
 ROBOT = load_robot()
 CHAIN = Chain(ROBOT, GRASP_CENTER)

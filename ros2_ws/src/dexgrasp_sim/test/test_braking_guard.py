@@ -8,7 +8,11 @@ from dexgrasp_sim.control.fabric.braking_guard import BrakingGuard, Gaps
 from dexgrasp_sim.control.fabric.motion_limits import MotionLimits
 from dexgrasp_sim.control.fabric.obstacles import WORLD, nearest
 from dexgrasp_sim.control.fabric.spheres import BODY_SPHERES
-from dexgrasp_sim.robot.kuka_allegro import ARM_PREGRASP, HAND_REST, load_robot
+from dexgrasp_sim.robot.robot import load_robot
+
+ROBOT = load_robot()
+ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
+HAND_REST = ROBOT.postures["reset"][ROBOT.hand]
 
 ROBOT = load_robot()
 LOWER, UPPER = torch.from_numpy(ROBOT.lower), torch.from_numpy(ROBOT.upper)

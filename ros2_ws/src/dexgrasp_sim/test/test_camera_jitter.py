@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from dexgrasp_sim.config import ConfigError, parse_config
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.vec_env import RESULT_SPECS
 from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.camera_jitter import CameraJitterConfig, jittered_poses
@@ -65,7 +65,7 @@ class Play:
     def __init__(self, num_envs, image, env_offset=0, threads=1, seed=3):
         config = parse_config(GraspConfig, {**FAST, "image": image})
         groups = ("depth", "stereo_rgb")
-        self.env = GraspEnv(config, num_envs, seed, threads, groups, env_offset)
+        self.env = make_grasp_env(config, num_envs, seed, threads, groups, env_offset)
         self.out = {
             spec.name: torch.zeros((num_envs, *spec.shape), dtype=spec.torch_dtype)
             for spec in (*self.env.observation_specs, *RESULT_SPECS)

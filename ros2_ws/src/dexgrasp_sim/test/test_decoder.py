@@ -9,8 +9,11 @@ from dexgrasp_sim.control.fabric.config import FabricConfig
 from dexgrasp_sim.control.fabric.obstacles import Obstacle
 from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
 from dexgrasp_sim.control.proprioception import Proprioception
-from dexgrasp_sim.robot.kuka_allegro import PALM, load_robot
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+
+ROBOT = load_robot()
+PALM = ROBOT.palm
 
 ROBOT = load_robot()
 SPACES = (ActionConfig(), FabricConfig())

@@ -11,7 +11,11 @@ from scipy.spatial.transform import Rotation
 from dexgrasp_sim.control.palm_velocity.decoder import rotation_about_z
 from dexgrasp_sim.control.palm_velocity.differential_ik import DifferentialIk, rotation_error
 from dexgrasp_sim.robot.kinematics import Chain
-from dexgrasp_sim.robot.kuka_allegro import ARM_PREGRASP, GRASP_CENTER, load_robot
+from dexgrasp_sim.robot.robot import load_robot
+
+ROBOT = load_robot()
+ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
+GRASP_CENTER = ROBOT.grasp_center
 
 ROBOT = load_robot()
 CHAIN = Chain(ROBOT, GRASP_CENTER)

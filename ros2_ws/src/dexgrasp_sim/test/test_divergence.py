@@ -6,8 +6,12 @@ import pytest
 import torch
 
 from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
-from dexgrasp_sim.robot.kuka_allegro import ARM_PREGRASP, HAND_REST
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+
+ROBOT = load_robot()
+ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
+HAND_REST = ROBOT.postures["reset"][ROBOT.hand]
 
 CONFIG = GraspConfig()
 POSTURE = torch.tensor(ARM_PREGRASP + HAND_REST)

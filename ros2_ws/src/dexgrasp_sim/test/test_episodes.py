@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dexgrasp_sim.config import ConfigError, parse_config
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.episodes import EpisodeTracker, SuccessConfig
 from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS, REWARD_TERMS, whole_episodes
 
@@ -27,7 +27,7 @@ class Carried:
     """A box that is, after every step, where the test wants it."""
 
     def __init__(self, task, num_envs=1):
-        self.env = GraspEnv(parse_config(GraspConfig, task), num_envs, 3, 1, groups=())
+        self.env = make_grasp_env(parse_config(GraspConfig, task), num_envs, 3, 1, groups=())
         self.out = {spec.name: spec.empty(num_envs) for spec in RESULT_SPECS}
         self.env.reset(self.out)
         physics, steps = self.env.config.physics, self.env.config.physics_steps
@@ -129,7 +129,7 @@ def test_a_hold_shorter_than_a_step_ends_no_episode_before_it_is_held():
 )
 def test_heights_with_which_no_episode_makes_sense_are_refused(task, message):
     with pytest.raises(ConfigError, match=message):
-        GraspEnv(parse_config(GraspConfig, task), 3, 0, 1, groups=())
+        make_grasp_env(parse_config(GraspConfig, task), 3, 0, 1, groups=())
 
 
 def test_an_episode_inherits_no_figures_from_the_one_before():

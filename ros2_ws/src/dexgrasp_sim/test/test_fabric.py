@@ -24,13 +24,13 @@ from dexgrasp_sim.control.fabric.terms import (
 )
 from dexgrasp_sim.robot.hand_pca import load_hand_pca
 from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.kuka_allegro import (
-    ARM_PREGRASP,
-    FABRIC_DEFAULT_POSTURE,
-    HAND_REST,
-    PALM,
-    load_robot,
-)
+from dexgrasp_sim.robot.robot import load_robot
+
+ROBOT = load_robot()
+ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
+FABRIC_DEFAULT_POSTURE = ROBOT.postures["relaxed"]
+HAND_REST = ROBOT.postures["reset"][ROBOT.hand]
+PALM = ROBOT.palm
 
 ROBOT = load_robot()
 LOWER, UPPER = torch.from_numpy(ROBOT.lower), torch.from_numpy(ROBOT.upper)

@@ -6,7 +6,7 @@ import torch
 from dexgrasp_sim.config import parse_config
 from dexgrasp_sim.control.fabric.config import FabricConfig
 from dexgrasp_sim.control.fabric.decoder import FabricDecoder
-from dexgrasp_sim.robot.kuka_allegro import load_robot
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.schedules import Ramp
 
 ROBOT = load_robot()

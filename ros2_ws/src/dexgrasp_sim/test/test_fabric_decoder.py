@@ -13,14 +13,14 @@ from dexgrasp_sim.control.fabric.obstacles import WORLD
 from dexgrasp_sim.control.fabric.spheres import BODY_SPHERES
 from dexgrasp_sim.robot.hand_pca import load_hand_pca
 from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.kuka_allegro import (
-    ARM_PREGRASP,
-    HAND_REST,
-    PALM,
-    RESET_POSTURE,
-    load_robot,
-)
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.robot.rotation import matrix_to_zyx_euler, rotation_vector, zyx_euler_to_matrix
+
+ROBOT = load_robot()
+ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
+HAND_REST = ROBOT.postures["reset"][ROBOT.hand]
+PALM = ROBOT.palm
+RESET_POSTURE = ROBOT.postures["reset"]
 
 ROBOT = load_robot()
 LOWER, UPPER, SPEED = (

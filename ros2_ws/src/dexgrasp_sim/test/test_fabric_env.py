@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dexgrasp_sim.config import ConfigError, parse_config
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.vec_env import RESULT_SPECS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,7 +39,7 @@ class Play:
     """An environment and the tensors that it writes."""
 
     def __init__(self, task, count, offset=0, groups=GROUPS):
-        self.env = GraspEnv(parse_config(GraspConfig, task), count, 0, 1, groups, offset)
+        self.env = make_grasp_env(parse_config(GraspConfig, task), count, 0, 1, groups, offset)
         specs = (*self.env.observation_specs, *RESULT_SPECS)
         self.out = {spec.name: spec.empty(count) for spec in specs}
         self.env.reset(self.out)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dexgrasp_sim.config import ConfigError, parse_config
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.observations import GROUPS
 from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
 
@@ -19,7 +19,7 @@ class Play:
 
     def __init__(self, num_envs, task=FAST, groups=GROUPS, seed=3, threads=1, env_offset=0):
         config = parse_config(GraspConfig, task)
-        self.env = GraspEnv(config, num_envs, seed, threads, groups, env_offset)
+        self.env = make_grasp_env(config, num_envs, seed, threads, groups, env_offset)
         self.out = {
             spec.name: torch.full((num_envs, *spec.shape), 1).to(spec.torch_dtype)
             for spec in (*self.env.observation_specs, *RESULT_SPECS)

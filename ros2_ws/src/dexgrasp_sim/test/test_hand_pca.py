@@ -16,14 +16,14 @@ from dexgrasp_sim.robot.grasp_synthesis import (
 )
 from dexgrasp_sim.robot.hand_pca import PCA_PATH, HandPca, fit, load_hand_pca
 from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.kuka_allegro import (
-    FINGERTIPS,
-    HAND_CURLED,
-    HAND_JOINTS,
-    HAND_REST,
-    JOINT_NAMES,
-    load_robot,
-)
+from dexgrasp_sim.robot.robot import load_robot
+
+ROBOT = load_robot()
+FINGERTIPS = ROBOT.fingertips
+HAND_CURLED = ROBOT.flat_hand
+HAND_JOINTS = ROBOT.hand_joints
+HAND_REST = ROBOT.postures["reset"][ROBOT.hand]
+JOINT_NAMES = ROBOT.joint_names
 
 ROBOT = load_robot()
 SCRIPT = Path(__file__).parents[4] / "scripts" / "compute_hand_pca.py"

@@ -5,10 +5,13 @@ import pytest
 
 from dexgrasp_sim.commands import inspection as inspect
 from dexgrasp_sim.config import ConfigError
-from dexgrasp_sim.robot.kuka_allegro import JOINT_NAMES, load_robot
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.specs import TensorSpec, schema_hash
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.observations import GROUPS, observation_spec
+
+ROBOT = load_robot()
+JOINT_NAMES = ROBOT.joint_names
 
 
 def call(capsys, *arguments):

@@ -8,17 +8,7 @@ from hypothesis import strategies as st
 
 from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
 from dexgrasp_sim.robot.kinematics import Chain, Kinematics
-from dexgrasp_sim.robot.kuka_allegro import (
-    ARM_PREGRASP,
-    FABRIC_DEFAULT_POSTURE,
-    GRASP_CENTER,
-    JOINT_NAMES,
-    PALM,
-    RESET_POSTURE,
-    TASK_FRAMES,
-    URDF_PATH,
-    load_robot,
-)
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.robot.rotation import (
     matrix_to_quaternion,
     matrix_to_zyx_euler,
@@ -28,6 +18,16 @@ from dexgrasp_sim.robot.rotation import (
     zyx_euler_to_matrix,
 )
 from dexgrasp_sim.robot.urdf import parse_urdf
+
+ROBOT = load_robot()
+ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
+FABRIC_DEFAULT_POSTURE = ROBOT.postures["relaxed"]
+GRASP_CENTER = ROBOT.grasp_center
+JOINT_NAMES = ROBOT.joint_names
+PALM = ROBOT.palm
+RESET_POSTURE = ROBOT.postures["reset"]
+TASK_FRAMES = ROBOT.task_frames
+URDF_PATH = ROBOT.urdf_path
 
 ROBOT = load_robot()
 HAND_OPEN = ActionConfig().finger_open_rad * 3 + ActionConfig().thumb_open_rad

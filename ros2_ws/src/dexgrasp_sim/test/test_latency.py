@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from dexgrasp_sim.config import parse_config
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.latency import ActionDelay, DelayLine, LatencyConfig, draw_steps
 from dexgrasp_sim.vec_env import RESULT_SPECS
 
@@ -23,7 +23,7 @@ class Play:
 
     def __init__(self, num_envs=2, task=SHORT, **latency):
         config = parse_config(GraspConfig, {**task, "latency": latency})
-        self.env = GraspEnv(config, num_envs, 3, 1, GROUPS)
+        self.env = make_grasp_env(config, num_envs, 3, 1, GROUPS)
         specs = (*self.env.observation_specs, *RESULT_SPECS)
         self.out = {spec.name: spec.empty(num_envs) for spec in specs}
         self.env.reset(self.out)

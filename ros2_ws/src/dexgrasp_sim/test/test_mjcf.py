@@ -15,15 +15,15 @@ from dexgrasp_sim.physics.mujoco.mjcf import (
     robot_spec,
 )
 from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.kuka_allegro import (
-    ARM_PREGRASP,
-    FABRIC_DEFAULT_POSTURE,
-    GAINS,
-    JOINT_NAMES,
-    RESET_POSTURE,
-    TASK_FRAMES,
-    load_robot,
-)
+from dexgrasp_sim.robot.robot import load_robot
+
+ROBOT = load_robot()
+ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
+FABRIC_DEFAULT_POSTURE = ROBOT.postures["relaxed"]
+GAINS = ROBOT.gains
+JOINT_NAMES = ROBOT.joint_names
+RESET_POSTURE = ROBOT.postures["reset"]
+TASK_FRAMES = ROBOT.task_frames
 
 ROBOT = load_robot()
 HAND_OPEN = ActionConfig().finger_open_rad * 3 + ActionConfig().thumb_open_rad

@@ -5,19 +5,19 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from dexgrasp_sim.config import replace
-from dexgrasp_sim.physics.engine import PhysicsConfig
 from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
 from dexgrasp_sim.physics.mujoco.models import OBJECT
+from dexgrasp_sim.physics.scene import PhysicsConfig
 from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.kuka_allegro import (
-    ARM_PREGRASP,
-    FINGERTIPS,
-    GRASP_CENTER,
-    HAND_REST,
-    JOINT_NAMES,
-    load_robot,
-)
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+
+ROBOT = load_robot()
+ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
+FINGERTIPS = ROBOT.fingertips
+GRASP_CENTER = ROBOT.grasp_center
+HAND_REST = ROBOT.postures["reset"][ROBOT.hand]
+JOINT_NAMES = ROBOT.joint_names
 
 CONFIG = GraspConfig()
 TABLE_M = CONFIG.table.top_m

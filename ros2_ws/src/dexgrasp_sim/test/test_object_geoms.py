@@ -12,13 +12,17 @@ from scipy.spatial.transform import Rotation
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.objects.sets import OBJECT_SETS, object_set
 from dexgrasp_sim.physics.cpu_render.renderer import BatchRenderer
-from dexgrasp_sim.physics.engine import PhysicsConfig
 from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
 from dexgrasp_sim.physics.mujoco.models import OBJECT, build_models
 from dexgrasp_sim.physics.mujoco.object_geoms import common_layout
-from dexgrasp_sim.robot.kuka_allegro import ARM_PREGRASP, HAND_REST, load_robot
-from dexgrasp_sim.tasks.grasp.config import GraspConfig, TableConfig
+from dexgrasp_sim.physics.scene import PhysicsConfig, TableConfig
+from dexgrasp_sim.robot.robot import load_robot
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.vision.camera import CameraConfig
+
+ROBOT = load_robot()
+ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
+HAND_REST = ROBOT.postures["reset"][ROBOT.hand]
 
 ROBOT, TABLE, PHYSICS = load_robot(), TableConfig(), PhysicsConfig()
 ALL = [item for name in OBJECT_SETS for item in object_set(name)]

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from dexgrasp_sim.config import ConfigError, parse_config, replace, to_dict
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.config import SHAPE_CLASSES, ObjectConfig, PartConfig
 from dexgrasp_sim.objects.sets import OBJECT_SETS, PRIMITIVES, object_set
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.observations import observation_spec
 from dexgrasp_sim.vec_env import RESULT_SPECS
 
@@ -208,7 +208,7 @@ def test_every_object_is_a_possible_body(name):
 def test_the_task_starts_every_object_standing_and_tells_its_shape():
     config = parse_config(GraspConfig, {"objects": "held_out", "stagger_starts": False})
     count = len(config.objects)
-    env = GraspEnv(config, count, 0, 1, ("state",))
+    env = make_grasp_env(config, count, 0, 1, ("state",))
     out = {spec.name: spec.empty(count) for spec in (*env.observation_specs, *RESULT_SPECS)}
     env.reset(out)
     rest_m = torch.tensor([item.solid.rest_height_m for item in config.objects])

@@ -4,10 +4,12 @@ import pytest
 
 from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.objects.config import LAPTOP_OBJECTS, SHAPES, ObjectConfig
-from dexgrasp_sim.physics.engine import PhysicsConfig
 from dexgrasp_sim.physics.mujoco.models import OBJECT, build_models
-from dexgrasp_sim.robot.kuka_allegro import JOINT_NAMES, load_robot
-from dexgrasp_sim.tasks.grasp.config import TableConfig
+from dexgrasp_sim.physics.scene import PhysicsConfig, TableConfig
+from dexgrasp_sim.robot.robot import load_robot
+
+ROBOT = load_robot()
+JOINT_NAMES = ROBOT.joint_names
 
 BOX = ObjectConfig("box", "box", (0.04, 0.06, 0.10), mass_kg=0.3, rgb=(1.0, 0.5, 0.0))
 CYLINDER = ObjectConfig("can", "cylinder", (0.06, 0.12), mass_kg=0.2)

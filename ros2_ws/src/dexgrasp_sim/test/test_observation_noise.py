@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from dexgrasp_sim.config import ConfigError, parse_config
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.robot.rotation import rotation_vector
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.counter_noise import counter_uniform
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.observation_noise import (
     ObservationNoise,
     ObservationNoiseConfig,
@@ -41,7 +41,7 @@ def joint_errors(made, step):
 
 def play(num_envs=3, **noise_config):
     config = parse_config(GraspConfig, {**FAST, "observation_noise": noise_config})
-    env = GraspEnv(config, num_envs, 3, 1, GROUPS)
+    env = make_grasp_env(config, num_envs, 3, 1, GROUPS)
     specs = (*env.observation_specs, *RESULT_SPECS)
     out = {spec.name: spec.empty(num_envs) for spec in specs}
     env.reset(out)

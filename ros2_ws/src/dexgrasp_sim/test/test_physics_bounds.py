@@ -5,14 +5,19 @@ import numpy as np
 import pytest
 import torch
 
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.sets import object_set
-from dexgrasp_sim.physics.engine import PhysicsConfig
 from dexgrasp_sim.physics.mujoco.models import OBJECT, build_models
-from dexgrasp_sim.robot.kuka_allegro import ARM_PREGRASP, HAND_REST, JOINT_NAMES, load_robot
+from dexgrasp_sim.physics.scene import PhysicsConfig
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
 from dexgrasp_sim.vec_env import RESULT_SPECS
+
+ROBOT = load_robot()
+ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
+HAND_REST = ROBOT.postures["reset"][ROBOT.hand]
+JOINT_NAMES = ROBOT.joint_names
 
 CONFIG = GraspConfig(stagger_starts=False)
 GRAVITY = 9.81
@@ -140,7 +145,7 @@ def grip_depth_m(engine, env):
 def test_a_squeezed_object_is_held_by_its_surface():
     """A grasp lets a finger 3 to 4 mm into a 5 cm object; contacts this soft are MuJoCo's."""
     count = len(OBJECTS)
-    env = GraspEnv(CONFIG, count, 0, 1, ())
+    env = make_grasp_env(CONFIG, count, 0, 1, ())
     out = {spec.name: spec.empty(count) for spec in RESULT_SPECS}
     env.reset(out)
     policy = ScriptedPolicy(env)
@@ -159,7 +164,7 @@ def test_a_squeezed_object_is_held_by_its_surface():
 
 
 def test_images_after_a_reset_show_the_new_state():
-    env = GraspEnv(CONFIG, 2, 0, 1, ("depth",))
+    env = make_grasp_env(CONFIG, 2, 0, 1, ("depth",))
     names = [spec.name for spec in (*env.observation_specs, *RESULT_SPECS)]
     specs = dict(zip(names, (*env.observation_specs, *RESULT_SPECS)))
     out, other = ({name: spec.empty(2) for name, spec in specs.items()} for _ in range(2))
@@ -168,7 +173,7 @@ def test_images_after_a_reset_show_the_new_state():
         before = out["depth"].clone()
         env.step(torch.ones(2, env.action_dim), out)
     assert out["truncated"].any() or out["terminated"].any()
-    twin = GraspEnv(CONFIG, 2, 0, 1, ("depth",))
+    twin = make_grasp_env(CONFIG, 2, 0, 1, ("depth",))
     twin.reset(other)
     twin.load_state_dict(env.state_dict(), other)
     assert torch.equal(out["depth"], other["depth"])  # drawn from the state alone

@@ -8,16 +8,16 @@ from dexgrasp_sim.config import replace
 from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig, ActionDecoder
 from dexgrasp_sim.control.proprioception import Proprioception, proprioception_spec
 from dexgrasp_sim.physics.mujoco.mjcf import robot_spec
-from dexgrasp_sim.robot.kuka_allegro import (
-    ARM_JOINTS,
-    FINGERTIPS,
-    GRASP_CENTER,
-    HAND_JOINTS,
-    JOINT_NAMES,
-    URDF_PATH,
-    load_robot,
-)
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.robot.urdf import load_urdf
+
+ROBOT = load_robot()
+ARM_JOINTS = ROBOT.arm_joints
+FINGERTIPS = ROBOT.fingertips
+GRASP_CENTER = ROBOT.grasp_center
+HAND_JOINTS = ROBOT.hand_joints
+JOINT_NAMES = ROBOT.joint_names
+URDF_PATH = ROBOT.urdf_path
 
 ROBOT = load_robot()
 CONFIG = ActionConfig()

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from dexgrasp_sim.config import ConfigError, parse_config
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.physics.engine import PhysicsParameters
 from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
 from dexgrasp_sim.physics.mujoco.parameters import damping_ratio
-from dexgrasp_sim.robot.kuka_allegro import load_robot
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.robot.rotation import quaternion_to_matrix
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.randomization import RandomizationConfig, draw_physics, tilted
 from dexgrasp_sim.vec_env import RESULT_SPECS
 
@@ -74,7 +74,7 @@ class Play:
 
     def __init__(self, num_envs, task, groups=GROUPS, threads=1, env_offset=0):
         config = parse_config(GraspConfig, task)
-        self.env = GraspEnv(config, num_envs, 3, threads, groups, env_offset)
+        self.env = make_grasp_env(config, num_envs, 3, threads, groups, env_offset)
         specs = (*self.env.observation_specs, *RESULT_SPECS)
         self.out = {spec.name: spec.empty(num_envs) for spec in specs}
         self.env.reset(self.out)

@@ -11,12 +11,17 @@ from dexgrasp_sim.objects.config import ObjectConfig
 from dexgrasp_sim.objects.sets import held_out_objects, object_set, train_objects
 from dexgrasp_sim.physics.cpu_render.arrays import PLAIN
 from dexgrasp_sim.physics.cpu_render.renderer import BatchRenderer
-from dexgrasp_sim.physics.engine import PhysicsConfig
 from dexgrasp_sim.physics.mujoco.models import OBJECT, build_models
 from dexgrasp_sim.physics.mujoco.object_geoms import add_object, common_layout
-from dexgrasp_sim.robot.kuka_allegro import ARM_PREGRASP, HAND_REST, JOINT_NAMES, load_robot
+from dexgrasp_sim.physics.scene import PhysicsConfig
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.vision.camera import CameraConfig
+
+ROBOT = load_robot()
+ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
+HAND_REST = ROBOT.postures["reset"][ROBOT.hand]
+JOINT_NAMES = ROBOT.joint_names
 
 CONFIG = GraspConfig()
 PLACE_M = np.array([-0.55, 0.10, CONFIG.table.top_m + 0.08])

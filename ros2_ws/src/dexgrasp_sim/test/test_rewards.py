@@ -6,13 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dexgrasp_sim.config import ConfigError, parse_config, to_dict
-from dexgrasp_sim.robot.kuka_allegro import HAND_CURLED
+from dexgrasp_sim.environments import make_grasp_env
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp import rewards
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.rewards import RewardConfig, Scene, weighted_terms
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
 from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS, REWARD_TERMS
+
+ROBOT = load_robot()
+HAND_CURLED = ROBOT.flat_hand
 
 distances = st.floats(0.0, 3.0)
 heights = st.floats(-1.0, 1.0)
@@ -197,7 +200,7 @@ class Grasping:
 
     def __init__(self, **task):
         config = parse_config(GraspConfig, {"stagger_starts": False, **task})
-        self.env = GraspEnv(config, 3, seed=3, threads=1, groups=("state",))
+        self.env = make_grasp_env(config, 3, seed=3, threads=1, groups=("state",))
         (spec,) = self.env.observation_specs
         self.terms = spec.terms
         self.out = {one.name: one.empty(3) for one in (spec, *RESULT_SPECS)}

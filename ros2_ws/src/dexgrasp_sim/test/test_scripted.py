@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dexgrasp_sim.config import parse_config, read_values
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
 from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
 
@@ -20,7 +20,7 @@ class Grasps:
 
     def __init__(self, num_envs, **changes):
         config = parse_config(GraspConfig, {**TASK, **changes})
-        self.env = GraspEnv(config, num_envs, seed=0, threads=1, groups=())
+        self.env = make_grasp_env(config, num_envs, seed=0, threads=1, groups=())
         self.out = {spec.name: spec.empty(num_envs) for spec in RESULT_SPECS}
         self.env.reset(self.out)
         self.policy = ScriptedPolicy(self.env)

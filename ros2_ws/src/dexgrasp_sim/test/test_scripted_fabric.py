@@ -9,13 +9,13 @@ import torch
 from dexgrasp_sim.config import parse_config, read_values, replace
 from dexgrasp_sim.control.fabric.config import ALL_ACTIONS, FabricConfig
 from dexgrasp_sim.control.fabric.decoder import FabricDecoder
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.sets import PRIMITIVES
 from dexgrasp_sim.robot.hand_pca import load_hand_pca
 from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS, HAND_JOINTS, PALM, load_robot
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.robot.rotation import rpy_to_matrix, zyx_euler_to_matrix
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy, make_script
 from dexgrasp_sim.tasks.grasp.scripted.fabric_script import (
     FabricScriptedPolicy,
@@ -31,6 +31,11 @@ from dexgrasp_sim.tasks.grasp.scripted.pinch import (
 from dexgrasp_sim.tasks.grasp.scripted.plan import Objects, height, plan
 from dexgrasp_sim.tasks.grasp.scripted.reach import ROLLS_RAD, ReachMap, explore
 from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
+
+ROBOT = load_robot()
+FINGERTIPS = ROBOT.fingertips
+HAND_JOINTS = ROBOT.hand_joints
+PALM = ROBOT.palm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -228,7 +233,7 @@ def run_episode(env):
 
 def test_it_lifts_and_holds_large_flat_and_small_primitives_of_the_published_task():
     task = paper_task("flat_box", "tall_cylinder", "cube_box", "small_tall_box")
-    env = GraspEnv(task, 4, seed=0, threads=1, groups=())
+    env = make_grasp_env(task, 4, seed=0, threads=1, groups=())
     rows, script = run_episode(env)
     env.close()
     assert rows["success"].tolist() == [1.0] * 4
@@ -238,7 +243,7 @@ def test_it_lifts_and_holds_large_flat_and_small_primitives_of_the_published_tas
 
 
 def test_an_object_that_is_taken_away_is_picked_up_again():
-    env = GraspEnv(paper_task("cube_cylinder"), 1, seed=0, threads=1, groups=())
+    env = make_grasp_env(paper_task("cube_cylinder"), 1, seed=0, threads=1, groups=())
     out = {spec.name: spec.empty(1) for spec in RESULT_SPECS}
     start = torch.tensor([[-0.6, 0.05, TABLE_TOP_M + 0.042, 1.0, 0.0, 0.0, 0.0]])
     with torch.inference_mode():
@@ -273,6 +278,6 @@ def test_actions_for_a_goal_make_it_the_goal(names):
 
 def test_the_velocity_task_keeps_its_own_policy():
     config = parse_config(GraspConfig, read_values(CONFIGS / "laptop_depth.yaml")["task"])
-    env = GraspEnv(config, 1, seed=0, threads=1, groups=())
+    env = make_grasp_env(config, 1, seed=0, threads=1, groups=())
     assert isinstance(make_script(env), ScriptedPolicy)
     env.close()

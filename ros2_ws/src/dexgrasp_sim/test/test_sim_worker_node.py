@@ -21,7 +21,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from dexgrasp_msgs.msg import SimWorkerStatus
 from dexgrasp_sim.config import parse_config
 from dexgrasp_sim.nodes.worker_report import WorkerReporter
-from dexgrasp_sim.robot.kuka_allegro import JOINT_NAMES, URDF_PATH
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.ros_environment import find_workspace_root
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
@@ -29,6 +29,10 @@ from dexgrasp_sim.transport.layout import RunLayout
 from dexgrasp_sim.transport.shared_memory import Segment
 from dexgrasp_sim.transport.telemetry import WorkerState, WorkerStatus, WorkerTelemetry
 from dexgrasp_sim.vec_env import EPISODE_FIELDS
+
+ROBOT = load_robot()
+JOINT_NAMES = ROBOT.joint_names
+URDF_PATH = ROBOT.urdf_path
 
 HEIGHT, WIDTH, HORIZON = 6, 8, 4
 LAYOUT = RunLayout(

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 
 from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
-from dexgrasp_sim.robot.kuka_allegro import (
-    ARM_JOINTS,
-    ARM_PREGRASP,
-    FABRIC_DEFAULT_POSTURE,
-    GAINS,
-    HAND_CURLED,
-    HAND_JOINTS,
-    JOINT_NAMES,
-    RESET_POSTURE,
-    TASK_FRAMES,
-    URDF_PATH,
-    load_robot,
-)
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.robot.urdf import UrdfError, parse_urdf
+
+ROBOT = load_robot()
+ARM_JOINTS = ROBOT.arm_joints
+ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
+FABRIC_DEFAULT_POSTURE = ROBOT.postures["relaxed"]
+GAINS = ROBOT.gains
+HAND_CURLED = ROBOT.flat_hand
+HAND_JOINTS = ROBOT.hand_joints
+JOINT_NAMES = ROBOT.joint_names
+RESET_POSTURE = ROBOT.postures["reset"]
+TASK_FRAMES = ROBOT.task_frames
+URDF_PATH = ROBOT.urdf_path
 
 ACTION = ActionConfig()
 TEXT = URDF_PATH.read_text(encoding="utf-8")

@@ -8,10 +8,10 @@ from dexgrasp_sim.config import ConfigError, parse_config, to_dict
 from dexgrasp_sim.objects.config import ObjectConfig
 from dexgrasp_sim.objects.meshes import MAX_PIECES
 from dexgrasp_sim.objects.sets import object_set
-from dexgrasp_sim.physics.engine import PhysicsConfig
 from dexgrasp_sim.physics.mujoco.models import OBJECT, build_models
-from dexgrasp_sim.robot.kuka_allegro import load_robot
-from dexgrasp_sim.tasks.grasp.config import GraspConfig, TableConfig
+from dexgrasp_sim.physics.scene import PhysicsConfig, TableConfig
+from dexgrasp_sim.robot.robot import load_robot
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.observations import grasp_specs
 
 BOX_M = (0.05, 0.06, 0.08)

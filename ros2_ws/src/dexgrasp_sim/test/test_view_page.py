@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
-from dexgrasp_sim.robot.kuka_allegro import load_robot
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
 from dexgrasp_sim.view.env_source import EnvSource

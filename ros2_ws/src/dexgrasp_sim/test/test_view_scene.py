@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.physics.mujoco.mjcf import robot_spec
-from dexgrasp_sim.robot.kuka_allegro import ARM_PREGRASP, HAND_REST, JOINT_NAMES, load_robot
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
@@ -26,6 +26,11 @@ from dexgrasp_sim.view.run_source import RunSource
 from dexgrasp_sim.view.source import Moment
 from dexgrasp_sim.view.viewer import Viewer
 from dexgrasp_sim.view.viser_scene import SceneView
+
+ROBOT = load_robot()
+ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
+HAND_REST = ROBOT.postures["reset"][ROBOT.hand]
+JOINT_NAMES = ROBOT.joint_names
 
 CONFIG = GraspConfig()
 ROBOT = load_robot()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dexgrasp_learner.commands.evaluate import PolicyFactory
 from dexgrasp_sim.config import replace
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.vec_env import allocate
@@ -46,7 +47,7 @@ def film(
         [2 * height, columns * width, 3] uint8 RGB, one per control step.
     """
     groups = tuple(dict.fromkeys((*groups, "depth")))
-    env = GraspEnv(replace(config, stagger_starts=False), columns, seed, 1, groups)
+    env = make_grasp_env(replace(config, stagger_starts=False), columns, seed, 1, groups)
     out = allocate(env)
     try:
         env.reset(out)

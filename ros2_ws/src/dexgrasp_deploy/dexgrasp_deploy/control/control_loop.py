@@ -19,8 +19,7 @@ from dexgrasp_deploy.control.safety import SafetyConfig, SafetyFilter
 from dexgrasp_deploy.drivers.base import CameraSample, JointSample
 from dexgrasp_sim.config import STRICT
 from dexgrasp_sim.control.decoder import make_decoder
-from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS
-from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.robot.robot import Robot
 
 Positive = Annotated[float, Field(gt=0)]
 Vector = NDArray[np.float64]
@@ -118,7 +117,7 @@ class ControlLoop:
     def __init__(
         self,
         runtime: PolicyRuntime,
-        robot: RobotModel,
+        robot: Robot,
         port: RobotPort,
         clock: Callable[[], float],
         config: ControlConfig,
@@ -135,10 +134,15 @@ class ControlLoop:
         self._clock = clock
         self._observer = PolicyObserver(runtime.manifest, robot, config.freshness)
         self._decoder = make_decoder(
-            task.action, robot, 1, task.control_dt_s, difficulty=task.difficulty
+            task.action,
+            robot,
+            1,
+            task.control_dt_s,
+            task.table_obstacle,
+            difficulty=task.difficulty,
         )
         self._safety = SafetyFilter(robot, config.safety, task.control_dt_s)
-        self._arm = robot.joint_indices(ARM_JOINTS)
+        self._arm = robot.arm
         self._shadow = False
         self.length = task.episode_steps
         self._approach: _Approach | None = None

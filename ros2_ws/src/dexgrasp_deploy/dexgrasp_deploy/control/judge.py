@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from dexgrasp_deploy.drivers.base import JointSample
 from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS, GRASP_CENTER
-from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 
@@ -46,7 +45,7 @@ class GraspJudge:
     simulator's memory.
     """
 
-    def __init__(self, robot: RobotModel, task: GraspConfig, start_height_m: float) -> None:
+    def __init__(self, robot: Robot, task: GraspConfig, start_height_m: float) -> None:
         """Begins an episode.
 
         Args:
@@ -57,7 +56,7 @@ class GraspJudge:
         self._rule = task.success
         self._goal_m = np.array(task.goal_at(start_height_m))
         self._names = robot.joint_names
-        self._kinematics = Kinematics(robot, (*FINGERTIPS, GRASP_CENTER))
+        self._kinematics = Kinematics(robot, (*robot.fingertips, robot.grasp_center))
         self._start_height_m = start_height_m
         self._landed = task.spawn.height_m is None
         self._inside_since_s: float | None = None

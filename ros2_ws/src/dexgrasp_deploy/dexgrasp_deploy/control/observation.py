@@ -15,7 +15,7 @@ from dexgrasp_learner.storage.bundle import BundleManifest
 from dexgrasp_sim.config import STRICT, ConfigError
 from dexgrasp_sim.control.decoder import Decoder
 from dexgrasp_sim.control.proprioception import Proprioception
-from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.preprocess import resize_depth, resize_rgb
 
@@ -54,9 +54,7 @@ class UnfitInput(RuntimeError):
 class PolicyObserver:
     """Builds observations; refuses what is stale, not finite or of another robot."""
 
-    def __init__(
-        self, manifest: BundleManifest, robot: RobotModel, freshness: FreshnessConfig
-    ) -> None:
+    def __init__(self, manifest: BundleManifest, robot: Robot, freshness: FreshnessConfig) -> None:
         """Checks that policy and robot fit.
 
         Raises:

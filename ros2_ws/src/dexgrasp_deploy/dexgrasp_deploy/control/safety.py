@@ -9,8 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dexgrasp_sim.config import STRICT
-from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS
-from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.robot.robot import Robot
 
 Positive = Annotated[float, Field(gt=0)]
 Vector = NDArray[np.float64]
@@ -62,7 +61,7 @@ class SafetyFilter:
     acceleration a and period T, v is allowed while v T + v^2 / (2 a) fits in the distance left.
     """
 
-    def __init__(self, robot: RobotModel, config: SafetyConfig, control_dt_s: float) -> None:
+    def __init__(self, robot: Robot, config: SafetyConfig, control_dt_s: float) -> None:
         """Raises ValueError when the margin leaves a joint no room."""
         joints = [robot.joints[name] for name in robot.joint_names]
         self._lower = np.array([joint.lower for joint in joints]) + config.limit_margin_rad
@@ -74,12 +73,8 @@ class SafetyFilter:
         speed = np.array([joint.velocity for joint in joints])
         self._max_velocity = config.velocity_scale * speed
         self._max_acceleration = speed / config.full_speed_time_s
-        self._max_tracking = np.array(
-            [
-                config.max_arm_tracking_rad if name in ARM_JOINTS else config.max_hand_tracking_rad
-                for name in robot.joint_names
-            ]
-        )
+        self._max_tracking = np.full(len(joints), config.max_hand_tracking_rad)
+        self._max_tracking[robot.arm] = config.max_arm_tracking_rad
         self._dt_s = control_dt_s
         self._position: Vector = np.zeros(len(joints))
         self._velocity: Vector = np.zeros(len(joints))

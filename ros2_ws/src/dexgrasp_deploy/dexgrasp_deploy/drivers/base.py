@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dexgrasp_learner.storage.bundle import BundleManifest
 from dexgrasp_sim.config import ConfigError
-from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.robot.robot import Robot
 
 _BUILT_IN = {
     "arm": {
@@ -92,13 +92,13 @@ class DriverContext:
     """What the drivers of one process have in common.
 
     Attributes:
-        robot: The robot of the URDF; its joint names are the names to use.
+        robot: Its joint names are the names to use.
         clock: Monotonic seconds.
         manifest: Manifest of the policy bundle that will run; None where none was named.
         seed: Seed of what a simulated or mock driver draws.
     """
 
-    robot: RobotModel
+    robot: Robot
     clock: Callable[[], float]
     manifest: BundleManifest | None = None
     seed: int = 0
@@ -166,13 +166,25 @@ class JointDriver(Driver):
             positions: rad by joint name; joints that are absent keep their last target.
         """
 
+    @abstractmethod
+    def own_joints(self, robot: Robot) -> tuple[str, ...]:
+        """The robot's joints that a driver of this kind moves."""
+
 
 class ArmDriver(JointDriver):
     """The arm."""
 
+    def own_joints(self, robot: Robot) -> tuple[str, ...]:
+        """See `JointDriver.own_joints`."""
+        return robot.arm_joints
+
 
 class HandDriver(JointDriver):
     """The hand."""
+
+    def own_joints(self, robot: Robot) -> tuple[str, ...]:
+        """See `JointDriver.own_joints`."""
+        return robot.hand_joints
 
 
 class CameraDriver(Driver):

@@ -1,6 +1,6 @@
 """Drivers without hardware or physics: joints that obey at once, a camera that shows a pattern."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from dexgrasp_deploy.drivers.base import (
     JointSample,
 )
 from dexgrasp_sim.config import ConfigError
-from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS, HAND_JOINTS
 
 _DEFAULT_RATE_HZ = 30.0
 
@@ -23,11 +22,9 @@ _DEFAULT_RATE_HZ = 30.0
 class _MockJoints(JointDriver):
     """Joints that are where they were last told to be, starting at the policy's start posture."""
 
-    _ALL: Sequence[str] = ()
-
     def configure(self, context: DriverContext, parameters: Mapping[str, Any]) -> None:
         """Needs no parameters; without a bundle the joints start at 0 inside their limits."""
-        self.joint_names = tuple(self._ALL)
+        self.joint_names = self.own_joints(context.robot)
         self._clock = context.clock
         if context.manifest is not None:
             robot = context.manifest.robot
@@ -52,13 +49,9 @@ class _MockJoints(JointDriver):
 class MockArm(_MockJoints, ArmDriver):
     """An obedient arm."""
 
-    _ALL = ARM_JOINTS
-
 
 class MockHand(_MockJoints, HandDriver):
     """An obedient hand."""
-
-    _ALL = HAND_JOINTS
 
 
 class MockCamera(CameraDriver):

@@ -24,10 +24,10 @@ from dexgrasp_deploy.drivers.base import (
     SceneCamera,
 )
 from dexgrasp_sim.config import ConfigError, replace
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.config import ObjectConfig
-from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
-from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS, HAND_JOINTS
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.physics.backends import make_engine
+from dexgrasp_sim.physics.engine import PhysicsEngine
 from dexgrasp_sim.tasks.grasp.images import Images
 from dexgrasp_sim.vec_env import RESULT_SPECS
 
@@ -89,7 +89,7 @@ class SimWorld:
         self._begin(self.episode)
 
     def _begin(self, episode: int) -> None:
-        self._env = GraspEnv(self.task, 1, self.seed, 1, (), env_offset=episode)
+        self._env = make_grasp_env(self.task, 1, self.seed, 1, (), env_offset=episode)
         self._env.reset({spec.name: spec.empty(1) for spec in RESULT_SPECS})
         self._targets = self._env.engine.joint_position.clone()
         self._time_s = self._clock()
@@ -125,11 +125,9 @@ class SimWorld:
 class _SimJoints(JointDriver):
     """Some joints of the shared world."""
 
-    _ALL: Sequence[str] = ()
-
     def configure(self, context: DriverContext, parameters: Mapping[str, Any]) -> None:
         """Needs a bundle; see `SimWorld`."""
-        self.joint_names = tuple(self._ALL)
+        self.joint_names = self.own_joints(context.robot)
         self.world = context.shared(SimWorld)
 
     def read(self) -> JointSample:
@@ -151,13 +149,9 @@ class _SimJoints(JointDriver):
 class SimArm(_SimJoints, ArmDriver):
     """The arm of the simulated world."""
 
-    _ALL = ARM_JOINTS
-
 
 class SimHand(_SimJoints, HandDriver):
     """The hand of the simulated world."""
-
-    _ALL = HAND_JOINTS
 
 
 class SimCamera(SceneCamera):
@@ -188,7 +182,7 @@ class SimCamera(SceneCamera):
         self._period_s = 1.0 / rate_hz
         self._order = context.robot.joint_names
         self._seed = context.seed
-        self._engines: dict[str, MujocoBatch] = {}
+        self._engines: dict[str, PhysicsEngine] = {}
         self._images: dict[str, Images] = {}
         self._exposures = 0
         self._last_s = -np.inf
@@ -231,14 +225,14 @@ class SimCamera(SceneCamera):
         self._engines.clear()
         self._images.clear()
 
-    def _engine(self) -> MujocoBatch:
+    def _engine(self) -> PhysicsEngine:
         name = self._object_name
         if name not in self._engines:
             objects = tuple(item for item in self._task.objects if item.name == name)
             if not objects:
                 raise ValueError(f"the bundle's task has no object {name!r}")
             task = replace(self._task, objects=objects)
-            self._engines[name] = MujocoBatch(task, [0], 1)
+            self._engines[name] = make_engine(task.scene(1))
             self._images[name] = Images(task, self._engines[name], self._seed, env_offset=0)
         return self._engines[name]
 

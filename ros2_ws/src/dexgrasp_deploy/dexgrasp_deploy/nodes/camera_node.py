@@ -25,13 +25,12 @@ from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST, Parameters
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_sim.nodes.conversions import to_camera_info, to_image, to_stamp
 from dexgrasp_sim.nodes.node_main import run_node
-from dexgrasp_sim.robot.kuka_allegro import load_robot
 
 _POLL_PERIOD_S = 0.005
 
 
 class CameraNode(Node):
-    """Parameters: `bundle`, `camera.driver` and what the driver knows under `camera.`.
+    """Parameters: `bundle`, `robot`, `camera.driver` and what the driver knows under `camera.`.
 
     Topics: `camera/<stream>/image_raw` and `camera/<stream>/camera_info` with the streams `depth`,
     or `left` and `right`.
@@ -45,7 +44,8 @@ class CameraNode(Node):
         driver = make_driver("camera", parameters.get("camera.driver", "mock"))
         assert isinstance(driver, CameraDriver)
         self._driver = driver
-        context = DriverContext(load_robot(), time.monotonic, manifest)
+        robot = parameters.robot(manifest)
+        context = DriverContext(robot, time.monotonic, manifest)
         driver.configure(context, parameters.under("camera"))
         parameters.reject_unknown()
         self._baseline_m = manifest.task.stereo_baseline_m if manifest else 0.0

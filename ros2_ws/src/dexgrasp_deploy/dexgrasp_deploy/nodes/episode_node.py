@@ -23,7 +23,6 @@ from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_msgs.action import Grasp
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.nodes.node_main import run_node
-from dexgrasp_sim.robot.kuka_allegro import load_robot
 
 _START_TIMEOUT_S = 60.0
 _FIRST_SAMPLES_S = 10.0
@@ -44,7 +43,7 @@ class EpisodeNode(Node):
         self._episodes = parameters.get("episodes", 1)
         self._simulated = parameters.get("simulated", True)
         parameters.reject_unknown()
-        self._robot = load_robot()
+        self._robot = self._task.load_robot()
         self._joints: JointSample | None = None
         self._policy_ready = False
         self._judge: GraspJudge | None = None

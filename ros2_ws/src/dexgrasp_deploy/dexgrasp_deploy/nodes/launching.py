@@ -18,14 +18,14 @@ from dexgrasp_deploy.processes import (
     episode_node,
     with_parameter_file,
 )
+from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_sim.bringup import NodeSpec
-from dexgrasp_sim.robot.kuka_allegro import URDF_PATH
 
 _DRIVERS = ("arm", "hand", "camera")
 
 
 def deployment(mode: str) -> LaunchDescription:
-    """The nodes of `launch_plan.deploy_nodes` with rviz and episodes as options.
+    """The nodes of `processes.deploy_nodes` with rviz and episodes as options.
 
     Args:
         mode: "mock", "sim" or "hardware".
@@ -48,7 +48,7 @@ def deployment(mode: str) -> LaunchDescription:
             for kind in _DRIVERS
         ]
     nodes = OpaqueFunction(function=_plan, args=[mode])
-    return LaunchDescription([*arguments, nodes, *_viewers(share)])
+    return LaunchDescription([*arguments, nodes])
 
 
 def _plan(context: LaunchContext, mode: str) -> list[Node]:
@@ -60,7 +60,7 @@ def _plan(context: LaunchContext, mode: str) -> list[Node]:
     nodes = with_parameter_file(nodes, Path(value("params")))
     if int(value("episodes")):
         nodes.append(episode_node(mode, value("bundle"), int(value("episodes"))))
-    return [_node(node) for node in nodes]
+    return [*map(_node, nodes), *_viewers(Path(value("bundle")))]
 
 
 def _node(spec: NodeSpec) -> Node:
@@ -76,14 +76,16 @@ def _node(spec: NodeSpec) -> Node:
     )
 
 
-def _viewers(share: Path) -> list[Node]:
+def _viewers(bundle: Path) -> list[Node]:
     """rviz, and the transforms that its robot display needs."""
+    share = Path(get_package_share_directory(PACKAGE))
+    urdf = read_manifest(bundle).task.load_robot().urdf_path.read_text()
     condition = IfCondition(LaunchConfiguration("rviz"))
     return [
         Node(
             package="robot_state_publisher",
             executable="robot_state_publisher",
-            parameters=[{"robot_description": URDF_PATH.read_text()}],
+            parameters=[{"robot_description": urdf}],
             condition=condition,
         ),
         Node(

@@ -6,7 +6,9 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from dexgrasp_learner.storage.bundle import BundleManifest
 from dexgrasp_sim.config import ConfigError, parse_config, to_dict
+from dexgrasp_sim.robot.robot import DEFAULT_ROBOT, Robot, load_robot
 
 ConfigClass = TypeVar("ConfigClass")
 Value = TypeVar("Value", bool, int, float, str)
@@ -53,6 +55,15 @@ class Parameters:
         """
         values = self._nested("", to_dict(config_class()))
         return parse_config(config_class, values, source=f"parameters of {self._node.get_name()}")
+
+    def robot(self, manifest: BundleManifest | None) -> Robot:
+        """The robot that the parameter `robot` names; "": the bundle's, else the default one.
+
+        Raises:
+            ConfigError: There is no such robot, or its files are wrong.
+        """
+        name = self.get("robot", "")
+        return load_robot(name or (manifest.task.robot if manifest else DEFAULT_ROBOT))
 
     def under(self, prefix: str) -> dict[str, Any]:
         """All that was given under a prefix, without it: a driver knows its own parameters."""

@@ -21,7 +21,6 @@ from dexgrasp_learner.storage.bundle import load_bundle
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.nodes.node_main import run_node
-from dexgrasp_sim.robot.kuka_allegro import load_robot
 
 _STATUS_PERIOD_S = 0.2
 _END_CHECK_PERIOD_S = 0.05
@@ -92,7 +91,8 @@ class PolicyNode(LifecycleNode):
             ConfigError: The folder holds no bundle that works on this robot.
         """
         runtime = PolicyRuntime(load_bundle(Path(folder)))
-        self.loop = ControlLoop(runtime, load_robot(), self.port, time.monotonic, self._config)
+        robot = runtime.manifest.task.load_robot()
+        self.loop = ControlLoop(runtime, robot, self.port, time.monotonic, self._config)
         image = runtime.manifest.image
         self.port.listen(image.name if image else None)
         self.get_logger().info(f"policy {runtime.manifest.bundle_id} from {folder}")

@@ -18,7 +18,6 @@ from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.nodes.conversions import to_joint_state, to_stamp
 from dexgrasp_sim.nodes.node_main import run_node
-from dexgrasp_sim.robot.kuka_allegro import URDF_PATH, load_robot
 
 _HEALTH_PERIOD_S = 1.0
 
@@ -26,18 +25,19 @@ _HEALTH_PERIOD_S = 1.0
 class RobotDriverNode(Node):
     """Drives arm and hand.
 
-    Parameters: `bundle`, `seed`, `state_rate_hz`, `arm.driver`, `hand.driver`, and under `arm.`
-    and `hand.` whatever the chosen drivers know.
+    Parameters: `bundle`, `robot` (name or robot.yaml; "": the bundle's), `seed`, `state_rate_hz`,
+    `arm.driver`, `hand.driver`, and under `arm.` and `hand.` whatever the chosen drivers know.
     """
 
     def __init__(self) -> None:
         super().__init__("robot_driver_node", automatically_declare_parameters_from_overrides=True)
         parameters = Parameters(self)
         bundle = parameters.get("bundle", "")
+        manifest = read_manifest(Path(bundle)) if bundle else None
         context = DriverContext(
-            robot=load_robot(),
+            robot=parameters.robot(manifest),
             clock=time.monotonic,
-            manifest=read_manifest(Path(bundle)) if bundle else None,
+            manifest=manifest,
             seed=parameters.get("seed", 0),
         )
         rate_hz = parameters.get("state_rate_hz", 60.0)
@@ -54,16 +54,16 @@ class RobotDriverNode(Node):
         _check_joints(self._drivers, context.robot.joint_names)
         self._joints = set(context.robot.joint_names)
         self.refused_commands = 0
-        self._create_interfaces(rate_hz)
+        self._create_interfaces(rate_hz, context.robot.urdf_path.read_text())
         self._world_topics = WorldTopics.of(self, context, self._drivers)
         for driver in self._drivers:
             driver.activate()
 
-    def _create_interfaces(self, rate_hz: float) -> None:
+    def _create_interfaces(self, rate_hz: float, urdf: str) -> None:
         self._states = self.create_publisher(JointState, "joint_states", COMMAND)
         self._health = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         description = self.create_publisher(String, "robot_description", LATCHED)
-        description.publish(String(data=URDF_PATH.read_text()))
+        description.publish(String(data=urdf))
         self.create_subscription(JointState, "joint_command", self._on_command, COMMAND)
         self.create_timer(1.0 / rate_hz, self._publish)
         self.create_timer(_HEALTH_PERIOD_S, self._publish_health)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from dexgrasp_learner.evaluation.figures import Evaluation, as_text, summarize
 from dexgrasp_learner.networks.policy import Actor, build_actor
 from dexgrasp_sim.config import ConfigError, replace
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.sets import OBJECT_SETS, object_set
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
@@ -58,7 +59,7 @@ def evaluate(
     with tqdm(total=episodes, desc=name, unit="episode", disable=not show_progress) as bar:
         for offset, stop in pairwise(limits):
             count = stop - offset
-            env = GraspEnv(config, count, seed, threads, groups, env_offset=offset)
+            env = make_grasp_env(config, count, seed, threads, groups, env_offset=offset)
             try:
                 figures, broken = _run_batch(env, make_policy)
                 rows.append(figures)

@@ -32,7 +32,6 @@ from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_actor
 from dexgrasp_sim.config import ConfigError, replace, to_dict
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.environments import make_env
-from dexgrasp_sim.robot.kuka_allegro import URDF_PATH, load_robot
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.vec_env import RESULT_SPECS
@@ -96,7 +95,7 @@ def write_bundle(
         partial,
         {
             "groups": groups,
-            "action_names": config.task.action.dimensions,
+            "action_names": config.task.action_names,
             "memory_shape": tuple(actor.initial_memory(1).shape),
             "auxiliary": specs[actor.auxiliary_group] if actor.auxiliary_group else None,
             "robot": _robot_identity(config.task),
@@ -213,13 +212,13 @@ def _write_vectors(path: Path, actor: Actor, recorded: Mapping[str, Tensor]) -> 
 
 
 def _robot_identity(task: GraspConfig) -> RobotIdentity:
-    robot = load_robot()
-    start = make_decoder(task.action, robot, 1, task.control_dt_s).start_position
+    robot = task.load_robot()
+    decoder = make_decoder(task.action, robot, 1, task.control_dt_s, task.table_obstacle)
     return RobotIdentity(
         robot.name,
-        sha256(URDF_PATH.read_bytes()).hexdigest(),
+        sha256(robot.urdf_path.read_bytes()).hexdigest(),
         robot.joint_names,
-        tuple(start.tolist()),
+        tuple(decoder.start_position.tolist()),
     )
 
 

@@ -61,7 +61,7 @@ _RANK_SEEDS = 1_000_003
 def build_ppo(config: RunConfig, peers: Peers | None = None) -> Ppo:
     """Fresh networks and PPO for a run; ConfigError where the config contradicts itself."""
     peers = peers or Peers()
-    specs, action_dim = all_specs(config.task), len(config.task.action.dimensions)
+    specs, action_dim = all_specs(config.task), len(config.task.action_names)
     actor = build_actor(config.network, specs, action_dim, seed=config.seed)
     critic = build_critic(config.network, specs, seed=config.seed + 1)
     device = learner_device(config.training.device)
@@ -74,7 +74,7 @@ def build_distillation(
 ) -> Distillation:
     """A fresh student and distillation for a run; ConfigError as for `build_ppo`."""
     peers = peers or Peers()
-    specs, action_dim = all_specs(config.task), len(config.task.action.dimensions)
+    specs, action_dim = all_specs(config.task), len(config.task.action_names)
     student = build_actor(config.network, specs, action_dim, seed=config.seed)
     device = learner_device(config.training.device)
     student, teacher = student.to(device), teacher.to(device)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dexgrasp_sim.config import ConfigError, parse_config, read_values, replace
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.scripted import make_script
@@ -112,7 +113,7 @@ def _task(args: Namespace) -> GraspConfig:
 @torch.inference_mode()
 def shoot(config: GraspConfig, num_envs: int, seed: int) -> Iterator[Shot]:
     """The scripted policy's episode at `MOMENTS_S`, or those of them that the episode reaches."""
-    env = GraspEnv(config, num_envs, seed, 1, ("depth", "stereo_rgb"))
+    env = make_grasp_env(config, num_envs, seed, 1, ("depth", "stereo_rgb"))
     out = allocate(env)
     steps = [round(moment * config.control_hz) for moment in MOMENTS_S]
     try:

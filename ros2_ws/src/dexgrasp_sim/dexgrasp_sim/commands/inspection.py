@@ -11,9 +11,8 @@ import torch
 
 from dexgrasp_sim.config import parse_config, read_values
 from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.kuka_allegro import FABRIC_DEFAULT_POSTURE, PALM, URDF_PATH, load_robot
+from dexgrasp_sim.robot.robot import DEFAULT_ROBOT, Robot, load_robot, robot_names
 from dexgrasp_sim.robot.rotation import matrix_to_zyx_euler
-from dexgrasp_sim.robot.urdf import RobotModel
 from dexgrasp_sim.specs import schema_hash
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.observations import GROUPS, observation_spec
@@ -30,6 +29,12 @@ class Report:
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the arguments of `dexgrasp inspect`."""
     parser.add_argument("subject", choices=sorted(SUBJECTS), help="what to describe")
+    parser.add_argument(
+        "--robot",
+        default="",
+        help=f"one of {', '.join(robot_names())}, or a robot.yaml (default: that of --config, "
+        f"else {DEFAULT_ROBOT})",
+    )
     parser.add_argument("--config", type=Path, help="run config whose task to describe")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
 
@@ -42,15 +47,19 @@ def run(args: Namespace) -> int:
 
 
 def inspect_robot(args: Namespace) -> Report:
-    """Joints, limits, masses, and the palm pose at the fabric's default posture."""
-    robot = load_robot()
-    palm = Kinematics(robot, (PALM,), dtype=torch.float64).forward(
-        torch.tensor([FABRIC_DEFAULT_POSTURE], dtype=torch.float64)
-    )
+    """Joints, limits, masses, and the palm pose at the relaxed posture."""
+    robot = load_robot(args.robot or _task(args).robot)
+    relaxed = torch.tensor([robot.postures["relaxed"]], dtype=torch.float64)
+    palm = Kinematics(robot, (robot.palm,), dtype=torch.float64).forward(relaxed)
     values = {
         "robot": robot.name,
-        "urdf": str(URDF_PATH),
+        "file": str(robot.path),
+        "urdf": str(robot.urdf_path),
         "joint_names": list(robot.joint_names),
+        "arm": list(robot.arm_joints),
+        "fingers": {finger.name: list(finger.joints) for finger in robot.fingers},
+        "synergies": [synergy.name for synergy in robot.palm_velocity.synergies],
+        "action_spaces": ["velocity", *(["fabric"] if robot.fabric else [])],
         "lower_rad": robot.lower.tolist(),
         "upper_rad": robot.upper.tolist(),
         "velocity_limit_rad_s": robot.velocity_limit.tolist(),
@@ -64,11 +73,12 @@ def inspect_robot(args: Namespace) -> Report:
     return Report(values, _robot_lines(robot, values))
 
 
-def _robot_lines(robot: RobotModel, values: dict[str, Any]) -> tuple[str, ...]:
+def _robot_lines(robot: Robot, values: dict[str, Any]) -> tuple[str, ...]:
     joints = [robot.joints[name] for name in robot.joint_names]
     return (
         f"{robot.name}: {robot.num_joints} joints, {len(robot.links)} frames, "
         f"{robot.total_mass:.2f} kg, {values['collision_shapes']} collision shapes",
+        values["file"],
         values["urdf"],
         f"{'joint':<16}{'lower':>10}{'upper':>10}{'velocity':>10}{'effort':>10}",
         f"{'':<16}{'rad':>10}{'rad':>10}{'rad/s':>10}{'N m':>10}",
@@ -77,9 +87,16 @@ def _robot_lines(robot: RobotModel, values: dict[str, Any]) -> tuple[str, ...]:
             f"{joint.velocity:>10.4f}{joint.effort:>10.2f}"
             for joint in joints
         ),
-        "palm at the fabric's default posture: "
+        f"fingers: {', '.join(values['fingers'])}; synergies: {', '.join(values['synergies'])}; "
+        f"action spaces: {', '.join(values['action_spaces'])}",
+        "palm at the relaxed posture: "
         f"xyz {_numbers(values['palm_xyz'])} m, zyx {_numbers(values['palm_zyx_euler'])} rad",
     )
+
+
+def _task(args: Namespace) -> GraspConfig:
+    values = read_values(args.config).get("task", {}) if args.config else {}
+    return parse_config(GraspConfig, values, source=str(args.config))
 
 
 def _numbers(values: list[float]) -> str:
@@ -88,8 +105,7 @@ def _numbers(values: list[float]) -> str:
 
 def inspect_observations(args: Namespace) -> Report:
     """Observation groups of a task and their terms, and what the action's elements command."""
-    values = read_values(args.config).get("task", {}) if args.config else {}
-    config = parse_config(GraspConfig, values, source=str(args.config))
+    config = _task(args)
     specs = [observation_spec(config, group) for group in GROUPS]
     lines = [f"{'group':<12}{'term':<30}{'shape':<14}{'type':<9}{'unit':<10}frame"]
     for spec in specs:
@@ -99,7 +115,7 @@ def inspect_observations(args: Namespace) -> Report:
             f"{'':<12}{term.name:<30}{term.size:<23}{term.unit:<10}{term.frame}"
             for term in spec.terms
         ]
-    names = config.action.dimensions
+    names = config.action_names
     lines.append(f"{'action':<42}{len(names):<14}{'float32':<9}-1 to 1    {config.action.kind}")
     lines += [f"{'':<12}{name}" for name in names]
     values = {

@@ -9,8 +9,9 @@ from torch import Tensor
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.control.fabric.config import FabricConfig
 from dexgrasp_sim.control.fabric.decoder import FabricDecoder
+from dexgrasp_sim.control.fabric.obstacles import Obstacle
 from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig, ActionDecoder
-from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.specs import Term
 
 ActionSpace = ActionConfig | FabricConfig
@@ -37,17 +38,17 @@ class Decoder(Protocol):
 
     @property
     def target(self) -> Tensor:
-        """[N, 23] rad, present joint position targets in the robot's joint order."""
+        """[N, J] rad, present joint position targets in the robot's joint order."""
         ...
 
     @property
     def velocity_target(self) -> Tensor | None:
-        """[N, 23] rad/s, what simulated servos are to move at; None: at rest, as on a robot."""
+        """[N, J] rad/s, what simulated servos are to move at; None: at rest, as on a robot."""
         ...
 
     @property
     def start_position(self) -> Tensor:
-        """[23] rad: where an episode starts, in the robot's joint order."""
+        """[J] rad: where an episode starts, in the robot's joint order."""
         ...
 
     def set_difficulty(self, difficulty: float) -> None:
@@ -55,12 +56,12 @@ class Decoder(Protocol):
         ...
 
     def can_start(self, joint_positions: Tensor) -> Tensor:
-        """[K] bool, whether an episode may start at joint positions [K, 23] rad within limits."""
+        """[K] bool, whether an episode may start at joint positions [K, J] rad within limits."""
         ...
 
     def reset(self, env_ids: Tensor | None = None, joint_positions: Tensor | None = None) -> None:
         """Restarts environments [K] (None: all) at rest, where the robots stand at joint
-        positions [K, 23] rad (None: `start_position`).
+        positions [K, J] rad (None: `start_position`).
         """
         ...
 
@@ -83,9 +84,10 @@ class Decoder(Protocol):
 
 def make_decoder(
     config: ActionSpace,
-    robot: RobotModel,
+    robot: Robot,
     num_envs: int,
     control_dt_s: float,
+    table: Obstacle,
     device: torch.device | str = "cpu",
     difficulty: float = 0.0,
 ) -> Decoder:
@@ -96,6 +98,7 @@ def make_decoder(
         robot: The robot.
         num_envs: N.
         control_dt_s: Control period.
+        table: What a fabric keeps off besides its own obstacles.
         device: Of all tensors; palm velocities are decoded on the CPU only.
         difficulty: See `Decoder.set_difficulty`.
 
@@ -105,7 +108,7 @@ def make_decoder(
     """
     if isinstance(config, FabricConfig):
         try:
-            return FabricDecoder(config, robot, num_envs, control_dt_s, device, difficulty)
+            return FabricDecoder(config, robot, num_envs, control_dt_s, table, device, difficulty)
         except ValueError as error:
             raise ConfigError(f"task.action: {error}") from None
     if torch.device(device).type != "cpu":
@@ -113,4 +116,7 @@ def make_decoder(
             f"palm velocities are decoded on the CPU, not on {str(device)!r}; use the CPU or "
             "`task.action: {kind: fabric}`"
         )
-    return ActionDecoder(config, robot, num_envs, control_dt_s)
+    try:
+        return ActionDecoder(config, robot, num_envs, control_dt_s)
+    except ValueError as error:
+        raise ConfigError(f"task.action: {error}") from None

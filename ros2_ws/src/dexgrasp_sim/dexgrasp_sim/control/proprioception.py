@@ -5,25 +5,24 @@ from torch import Tensor
 
 from dexgrasp_sim.control.decoder import ActionSpace, Decoder
 from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS, FINGERTIPS, HAND_JOINTS
-from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.specs import TensorSpec, Term, flat_spec
 
 
-def proprioception_spec(action: ActionSpace) -> TensorSpec:
+def proprioception_spec(action: ActionSpace, robot: Robot) -> TensorSpec:
     """Terms of the `proprio` group in order, with units and frames."""
-    palm_goal, *other_goals = action.intent_terms
+    palm_goal, *other_goals = action.intent_terms(robot)
     return flat_spec(
         "proprio",
         (
-            Term("joint_position", len(ARM_JOINTS) + len(HAND_JOINTS), "rad"),
-            Term("arm_joint_velocity", len(ARM_JOINTS), "rad/s"),
-            Term("fingertip_position", 3 * len(FINGERTIPS), "m", "base"),
+            Term("joint_position", robot.num_joints, "rad"),
+            Term("arm_joint_velocity", len(robot.arm_joints), "rad/s"),
+            Term("fingertip_position", 3 * len(robot.fingertips), "m", "base"),
             Term("grasp_center_position", 3, "m", "base"),
             palm_goal,
-            Term("hand_tracking_error", len(HAND_JOINTS), "rad"),
+            Term("hand_tracking_error", len(robot.hand_joints), "rad"),
             *other_goals,
-            Term("last_action", len(action.dimensions), "1"),
+            Term("last_action", len(action.action_names(robot)), "1"),
             Term("episode_time_fraction", 1, "1"),
         ),
     )
@@ -32,16 +31,14 @@ def proprioception_spec(action: ActionSpace) -> TensorSpec:
 class Proprioception:
     """Computes the group from measurements; one code for N simulated robots and for a real one."""
 
-    def __init__(self, robot: RobotModel, action: ActionSpace) -> None:
-        self.spec = proprioception_spec(action)
-        self._palm_goal_size = action.intent_terms[0].size
-        names = list(robot.joint_names)
-        self._arm = [names.index(joint) for joint in ARM_JOINTS]
-        self._hand = [names.index(joint) for joint in HAND_JOINTS]
-        self._kinematics = Kinematics(robot, (*FINGERTIPS, "grasp_center"))
+    def __init__(self, robot: Robot, action: ActionSpace) -> None:
+        self.spec = proprioception_spec(action, robot)
+        self._palm_goal_size = action.intent_terms(robot)[0].size
+        self._arm, self._hand = robot.arm, robot.hand
+        self._kinematics = Kinematics(robot, (*robot.fingertips, robot.grasp_center))
 
     def hand_points(self, joint_position: Tensor) -> Tensor:
-        """[N, 5, 3] m, base frame: the fingertips and the grasp centre at [N, 23] rad."""
+        """[N, F + 1, 3] m, base frame: the fingertips and the grasp centre at [N, J] rad."""
         return self._kinematics.forward(joint_position).position
 
     def observe(
@@ -56,8 +53,8 @@ class Proprioception:
         """Writes the group.
 
         Args:
-            joint_position: [N, 23] rad, measured, in the robot's joint order.
-            joint_velocity: [N, 23] rad/s, measured.
+            joint_position: [N, J] rad, measured, in the robot's joint order.
+            joint_velocity: [N, J] rad/s, measured.
             decoder: The decoder that produced the present joint targets.
             last_action: [N, action_dim], the action of the previous control step.
             time_fraction: [N], 0 at the start of an episode to 1 at its time-out.

@@ -9,7 +9,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from dexgrasp_sim.nodes.conversions import BASE_FRAME, to_pose
 from dexgrasp_sim.objects.config import ObjectConfig
-from dexgrasp_sim.tasks.grasp.config import TableConfig
+from dexgrasp_sim.physics.scene import TableConfig
 
 _TABLE_RGB = (0.62, 0.47, 0.33)
 _GOAL_RGB = (0.2, 0.8, 0.3)

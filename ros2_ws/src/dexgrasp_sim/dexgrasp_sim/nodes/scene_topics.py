@@ -10,7 +10,6 @@ from visualization_msgs.msg import MarkerArray
 
 from dexgrasp_sim.nodes.conversions import to_camera_info, to_image, to_joint_state, to_stamp
 from dexgrasp_sim.nodes.markers import scene_markers
-from dexgrasp_sim.robot.kuka_allegro import JOINT_NAMES, URDF_PATH
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.transport.telemetry import EnvView
 
@@ -32,13 +31,13 @@ class SceneTopics:
 
     def __init__(self, node: Node, task: GraspConfig) -> None:
         self._clock = node.get_clock()
-        self._task = task
+        self._task, self._robot = task, task.load_robot()
         self._joints = node.create_publisher(JointState, "joint_states", 1)
         self._markers = node.create_publisher(MarkerArray, "markers", 1)
         self._images = node.create_publisher(Image, "camera/depth/image_raw", _NEWEST)
         self._infos = node.create_publisher(CameraInfo, "camera/depth/camera_info", _NEWEST)
         self._description = node.create_publisher(String, "robot_description", _LATCHED)
-        self._description.publish(String(data=URDF_PATH.read_text()))
+        self._description.publish(String(data=self._robot.urdf_path.read_text()))
 
     def publish(self, view: EnvView, depth: Tensor | None) -> None:
         """Publishes one moment.
@@ -50,7 +49,7 @@ class SceneTopics:
         stamp = to_stamp(self._clock, view.time_s)
         values = {name: tensor.tolist() for name, tensor in view.values.items()}
         joints = (values["joint_position"], values["joint_velocity"])
-        self._joints.publish(to_joint_state(JOINT_NAMES, *joints, stamp))
+        self._joints.publish(to_joint_state(self._robot.joint_names, *joints, stamp))
         item = self._task.objects[view.env % len(self._task.objects)]  # see GraspEnv
         scene = (values["object_pose"], values["goal"])
         self._markers.publish(scene_markers(self._task.table, item, *scene, stamp))

@@ -1,47 +1,19 @@
-"""The interface of a physics backend, and the physics settings that all backends share."""
+"""The interface of a physics backend, and the parameters that differ between environments."""
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Literal, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from dexgrasp_sim.config import STRICT
+from dexgrasp_sim.physics.scene import Scene
 from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.camera_jitter import CameraPoses
 
 
-@dataclass(frozen=True, config=STRICT)
-class PhysicsConfig:
-    """Contact and integration settings.
-
-    An elliptic friction cone with impratio 10 holds round objects that a pyramidal cone drops;
-    fewer than 20 line-search iterations make the elliptic solver throw the object.
-
-    Attributes:
-        backend: Engine behind the interface.
-        timestep_s: Physics step.
-        integrator: `discrete` is stable up to 1/60 s and about a third faster; `implicitfast` at
-            1/120 s is the reference.
-        friction: Sliding friction coefficient of all contacts.
-        actuator_gains: Which arm gains drive the joint targets, "stiff" or "paper".
-    """
-
-    backend: Literal["mujoco"] = "mujoco"
-    timestep_s: Annotated[float, Field(gt=0.0, le=1 / 60 + 1e-9)] = 1 / 120
-    integrator: Literal["implicitfast", "discrete"] = "implicitfast"
-    impratio: Annotated[float, Field(ge=1.0)] = 10.0
-    iterations: Annotated[int, Field(ge=10)] = 20
-    line_search_iterations: Annotated[int, Field(ge=20)] = 20
-    friction: Annotated[float, Field(gt=0.0)] = 1.0
-    actuator_gains: Literal["stiff", "paper"] = "stiff"
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class PhysicsParameters:
     """What may differ between environments and episodes, for K environments, float32.
 
@@ -51,9 +23,9 @@ class PhysicsParameters:
         restitution: [K], 0 (no bounce) to below 1; reached only with physics steps that resolve a
             contact. Measured with MuJoCo, drops from 0.1 m: 0.95 comes out as 0.9 at 1/120 s and
             as 0.4 at 1/60 s.
-        stiffness_scale: [K, 23] factor on the actuators' stiffness, in the robot's joint order.
-        damping_scale: [K, 23] factor on the actuators' damping.
-        joint_friction_scale: [K, 23] factor on the dry joint friction of the URDF; 0: none.
+        stiffness_scale: [K, J] factor on the actuators' stiffness, in the robot's joint order.
+        damping_scale: [K, J] factor on the actuators' damping.
+        joint_friction_scale: [K, J] factor on the dry joint friction of the URDF; 0: none.
         object_mass_scale: [K] factor on the object's mass and inertia.
     """
 
@@ -65,15 +37,18 @@ class PhysicsParameters:
     object_mass_scale: Tensor
 
     @staticmethod
-    def nominal(count: int, num_joints: int) -> "PhysicsParameters":
+    def nominal(
+        count: int, num_joints: int, device: torch.device | str = "cpu"
+    ) -> "PhysicsParameters":
         """The parameters that an engine starts with."""
+        joints = (count, num_joints)
         return PhysicsParameters(
-            friction_scale=torch.ones(count),
-            restitution=torch.zeros(count),
-            stiffness_scale=torch.ones(count, num_joints),
-            damping_scale=torch.ones(count, num_joints),
-            joint_friction_scale=torch.zeros(count, num_joints),
-            object_mass_scale=torch.ones(count),
+            friction_scale=torch.ones(count, device=device),
+            restitution=torch.zeros(count, device=device),
+            stiffness_scale=torch.ones(joints, device=device),
+            damping_scale=torch.ones(joints, device=device),
+            joint_friction_scale=torch.zeros(joints, device=device),
+            object_mass_scale=torch.ones(count, device=device),
         )
 
 
@@ -81,14 +56,19 @@ class PhysicsEngine(Protocol):
     """N copies of robot, table and one object each.
 
     All poses are in the robot's base frame, quaternions wxyz. The tensors are current after
-    `reset` and `step` and are overwritten by the next call.
+    `reset` and `step` and are overwritten by the next call. All tensors are on `device`.
     """
 
     num_envs: int
+    scene: Scene
+    device: torch.device
+    exact: bool
+    """Whether the same calls give the same results to the last bit, at any split of the
+    environments over engines, and whether `state_dict` continues exactly."""
     joint_position: Tensor
-    """[N, 23] rad, in the robot's joint order."""
+    """[N, J] rad, in the robot's joint order."""
     joint_velocity: Tensor
-    """[N, 23] rad/s."""
+    """[N, J] rad/s."""
     object_position: Tensor
     """[N, 3] m."""
     object_quaternion: Tensor
@@ -98,13 +78,13 @@ class PhysicsEngine(Protocol):
     object_velocity: Tensor
     """[N, 6]: linear m/s and angular rad/s, base frame."""
     fingertip_position: Tensor
-    """[N, 4, 3] m: index, middle, ring, thumb."""
+    """[N, F, 3] m, in the order of the robot's fingers."""
     grasp_center_position: Tensor
     """[N, 3] m."""
     object_mass: Tensor
     """[N] kg."""
     velocity_lead_s: Tensor
-    """[N, 23] s: the servos' damping over their stiffness. Joint targets that lead by so many
+    """[N, J] s: the servos' damping over their stiffness. Joint targets that lead by so many
     times a velocity make the servos, which damp towards rest, damp towards that velocity."""
     diverged: Tensor
     """[N] bool: since its reset the environment's state was once not finite or beyond all bounds.
@@ -114,7 +94,7 @@ class PhysicsEngine(Protocol):
         """Advances one control period.
 
         Args:
-            joint_targets: [N, 23] rad.
+            joint_targets: [N, J] rad.
             hold_steps: [N] int64: for so many physics steps the targets before these stay in
                 effect; None: for none.
         """
@@ -131,9 +111,9 @@ class PhysicsEngine(Protocol):
 
         Args:
             env_ids: [K] int64, rising.
-            joint_position: [K, 23] rad; also the joint targets.
+            joint_position: [K, J] rad; also the joint targets.
             object_pose: [K, 7] xyz m and quaternion wxyz.
-            joint_velocity: [K, 23] rad/s; None: at rest.
+            joint_velocity: [K, J] rad/s; None: at rest.
         """
         ...
 
@@ -154,7 +134,7 @@ class PhysicsEngine(Protocol):
         Args:
             out: The images.
             poses: Where the cameras are, the depth camera as the left one; None: where the
-                config says.
+                scene has them.
         """
         ...
 
@@ -167,7 +147,7 @@ class PhysicsEngine(Protocol):
         ...
 
     def randomize_looks(self, env_ids: np.ndarray, keys: np.ndarray) -> None:
-        """Changes colours, textures and light in the stereo images as `config.image.look` says.
+        """Changes colours, textures and light in the stereo images as `scene.look` says.
 
         Args:
             env_ids: [K] int64, which environments.
@@ -176,7 +156,7 @@ class PhysicsEngine(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The integration state; with it a run continues bit-exactly."""
+        """The integration state; with it a run continues, see `exact`."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

@@ -13,16 +13,8 @@ import torch
 from torch import Tensor
 
 from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.kuka_allegro import (
-    FINGERS,
-    FINGERTIPS,
-    GRASP_CENTER,
-    HAND_FABRIC_DEFAULT,
-    HAND_JOINTS,
-    PALM,
-)
+from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.robot.rotation import quaternion_to_matrix
-from dexgrasp_sim.robot.urdf import RobotModel
 
 _FINGER_HALF_WIDTH_M = 0.012
 """Of the finger links' collision boxes, rounded up."""
@@ -31,11 +23,11 @@ _PALM_FACE_M = 0.012
 _SWELLINGS_M = (0.0, 0.02, 0.04)
 _MILLIMETRE = 1e-3
 _FLEXES = (False, True, True, True) * 4
-"""Which of `HAND_JOINTS` close the hand."""
+"""Which joints of a hand with four fingers of four joints close it: not those that spread."""
 _STIFFNESS = (30.0, 3.0, 3.0, 3.0) * 3 + (3.0,) * 4
 """Cost of a joint off its start, 1/rad^2: fingers spread only where it helps much."""
 _GRIPS = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 1], [1, 0, 0, 1]], dtype=torch.bool)
-"""Which of `FINGERS` touch: all, thumb with two, thumb with the index finger."""
+"""Which fingers touch, the thumb last: all, thumb with two, thumb with the index finger."""
 _GRIP_SHARES = torch.tensor([0.6, 0.25, 0.15])
 
 
@@ -117,11 +109,14 @@ def surface(shapes: Shapes, points: Tensor) -> Surface:
 class _Hand:
     """Points of the hand in the palm frame, by joint positions [N, 16]."""
 
-    def __init__(self, robot: RobotModel) -> None:
-        links = [f"{finger}_link_{number}" for finger in FINGERS for number in (1, 2, 3)]
-        self._frames = (PALM, GRASP_CENTER, *FINGERTIPS, *links)
-        self._kinematics = Kinematics(robot, self._frames)
-        self._columns = robot.joint_indices(HAND_JOINTS)
+    def __init__(self, robot: Robot) -> None:
+        links = [
+            robot.joints[name].child for finger in robot.fingers for name in finger.joints[1:]
+        ]
+        self._fingers = len(robot.fingers)
+        frames = (robot.palm, robot.grasp_center, *robot.fingertips, *links)
+        self._kinematics = Kinematics(robot, frames)
+        self._columns = robot.hand
         self._num_joints = robot.num_joints
 
     def points(self, q: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -131,25 +126,32 @@ class _Hand:
         frames = self._kinematics.forward(full)
         palm, origin = frames.rotation[:, 0], frames.position[:, :1]
         places = (frames.position - origin) @ palm
-        tips = slice(2, 2 + len(FINGERTIPS))
-        links = places[:, tips.stop :].unflatten(1, (len(FINGERS), 3))
+        tips = slice(2, 2 + self._fingers)
+        links = places[:, tips.stop :].unflatten(1, (self._fingers, -1))
         middles = 0.5 * (links[:, :, :-1] + links[:, :, 1:])
         normals = frames.rotation[:, tips, :, 0] @ palm
         bones = torch.cat((links, middles), 2).flatten(1, 2)
         return places[:, 1], places[:, tips], normals, bones
 
 
-def synthesise(robot: RobotModel, config: GraspSynthesis) -> Tensor:
-    """Hand postures [G, 16] rad in `HAND_JOINTS` order that grasp; G depends on the shapes."""
+def synthesise(robot: Robot, config: GraspSynthesis) -> Tensor:
+    """Hand postures [G, H] rad that grasp, columns as `hand_joints`; G depends on the shapes.
+
+    Raises:
+        ValueError: The hand is not one of four fingers with four joints each, the thumb last.
+    """
+    if [len(finger.joints) for finger in robot.fingers] != [4] * 4 or (
+        robot.fingers[-1].name != robot.thumb
+    ):
+        raise ValueError(f"{robot.name}: grasps are known for hands of 4 x 4 joints, thumb last")
     generator = torch.Generator().manual_seed(config.seed)
     shapes = random_shapes(config.count, generator)
     grip = _GRIPS[torch.multinomial(_GRIP_SHARES, config.count, True, generator=generator)]
     hand = _Hand(robot)
-    columns = robot.joint_indices(HAND_JOINTS)
-    lower, upper = (torch.from_numpy(b[columns]).float() for b in (robot.lower, robot.upper))
+    lower, upper = (torch.from_numpy(b[robot.hand]).float() for b in (robot.lower, robot.upper))
     # hands from nearly flat to nearly shut
     curl = 0.2 + 1.6 * torch.rand(config.count, 1, generator=generator)
-    rest = torch.tensor(HAND_FABRIC_DEFAULT)
+    rest = torch.tensor(robot.postures["relaxed"][robot.hand])
     rest = torch.where(torch.tensor(_FLEXES), curl * rest, rest)
     q = rest.clamp(lower, upper).requires_grad_()
     shift = torch.zeros(config.count, 3, requires_grad=True)

@@ -1,33 +1,32 @@
-"""The five directions of the hand's sixteen joints along which grasps differ most."""
+"""The few directions of a hand's joints along which grasps differ most."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
-from dexgrasp_sim.robot.kuka_allegro import HAND_CURLED, HAND_JOINTS, HAND_REST
+from dexgrasp_sim.config import ConfigError, read_values
 
-PCA_PATH = Path(__file__).with_name("hand_pca.yaml")
 NUM_COMPONENTS = 5
 _DIGITS = 6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HandPca:
     """Principal components c = axes @ q of hand joint positions q; no mean is subtracted.
 
     Attributes:
-        axes: [5, 16] float32, orthonormal rows, columns in `HAND_JOINTS` order.
+        joints: [H] names of the hand's joints.
+        axes: [5, H] float32, orthonormal rows, columns in the order of `joints`.
         lower: [5] rad, smallest components of the grasps that the axes were computed from.
         upper: [5] rad, largest ones.
         explained: Share of the squared deviation from the flat hand that lies along the axes.
     """
 
+    joints: tuple[str, ...]
     axes: Tensor
     lower: Tensor
     upper: Tensor
@@ -36,7 +35,7 @@ class HandPca:
     def to_dict(self) -> dict[str, Any]:
         """Plain values as in the data file, rounded to 6 digits behind the point."""
         return {
-            "joints": list(HAND_JOINTS),
+            "joints": list(self.joints),
             "axes": _rounded(self.axes),
             "lower_rad": _rounded(self.lower),
             "upper_rad": _rounded(self.upper),
@@ -44,45 +43,58 @@ class HandPca:
         }
 
     @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> "HandPca":
-        """Inverse of `to_dict`; columns are sorted by joint name.
+    def from_dict(values: Mapping[str, Any], joints: Sequence[str]) -> "HandPca":
+        """Inverse of `to_dict`; columns are put into the order of `joints`.
 
         Raises:
-            ValueError: The joints are not those of this hand, or the axes are not orthonormal.
+            ValueError: The joints are not those of the hand, or the axes are not orthonormal.
         """
-        if sorted(values["joints"]) != sorted(HAND_JOINTS):
-            raise ValueError(f"joints {values['joints']}: must be {list(HAND_JOINTS)}")
-        columns = [values["joints"].index(joint) for joint in HAND_JOINTS]
+        if sorted(values["joints"]) != sorted(joints):
+            raise ValueError(f"joints {values['joints']}: must be {list(joints)}")
+        columns = [values["joints"].index(joint) for joint in joints]
         axes = torch.tensor(values["axes"])[:, columns]
-        error = (axes @ axes.mT - torch.eye(len(axes))).abs().max().item()
+        # summed in float64: the error is to be that of the file
+        error = (axes.double() @ axes.double().mT - torch.eye(len(axes))).abs().max().item()
         if error > 1e-5:
             raise ValueError(f"axes are {error:.1e} off orthonormal; compute the file anew")
         lower, upper = torch.tensor(values["lower_rad"]), torch.tensor(values["upper_rad"])
-        return HandPca(axes, lower, upper, float(values["explained"]))
+        return HandPca(tuple(joints), axes, lower, upper, float(values["explained"]))
 
 
-def fit(grasps: Tensor) -> HandPca:
-    """Components of grasp postures [G, 16] rad in `HAND_JOINTS` order.
+def fit(grasps: Tensor, flat: Tensor, rest: Tensor, joints: Sequence[str]) -> HandPca:
+    """Components of grasp postures.
 
     The axes are those along which the grasps differ most from the flat hand, where a grasp starts,
     so that the first is the way the hand closes. Each axis is turned so that its largest entry is
     positive. The ranges hold the hand at reset as well.
+
+    Args:
+        grasps: [G, H] rad.
+        flat: [H] rad, the flat hand.
+        rest: [H] rad, the hand at reset.
+        joints: [H] names of the columns.
     """
-    away = grasps - torch.tensor(HAND_CURLED)
-    _, singular, axes = torch.linalg.svd(away.double(), full_matrices=False)
+    _, singular, axes = torch.linalg.svd((grasps - flat).double(), full_matrices=False)
     axes = axes[:NUM_COMPONENTS]
     axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
-    components = torch.cat((grasps, torch.tensor([HAND_REST]))).double() @ axes.mT
+    components = torch.cat((grasps, rest[None])).double() @ axes.mT
     energy = singular.square()
     explained = (energy[:NUM_COMPONENTS].sum() / energy.sum()).item()
     lower, upper = components.amin(0), components.amax(0)
-    return HandPca(axes.float(), lower.float(), upper.float(), explained)
+    return HandPca(tuple(joints), axes.float(), lower.float(), upper.float(), explained)
 
 
-@cache
-def load_hand_pca() -> HandPca:
-    """The components in the committed file, which `scripts/compute_hand_pca.py` writes."""
-    return HandPca.from_dict(yaml.safe_load(PCA_PATH.read_text(encoding="utf-8")))
+def read_hand_pca(path: Path, joints: Sequence[str]) -> HandPca:
+    """The components in a file that `scripts/compute_hand_pca.py` has written.
+
+    Raises:
+        ConfigError: The file is missing or damaged, or is of another hand.
+    """
+    values = read_values(path)
+    try:
+        return HandPca.from_dict(values, joints)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}; compute it anew for this hand") from None
 
 
 def _rounded(values: Tensor) -> Any:

@@ -11,14 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.robot.rotation import rpy_to_matrix
 
 Vector = tuple[float, ...]
 _WHITE: Vector = (1.0, 1.0, 1.0, 1.0)
+_LARGEST_LIMIT_RAD = 7.0
+"""No joint of an arm or a hand turns further than this; 10 degrees would be 10."""
 _SIZE_ATTRIBUTES = {"box": ("size",), "cylinder": ("radius", "length"), "sphere": ("radius",)}
 
 
-class UrdfError(ValueError):
+class UrdfError(ConfigError):
     """The URDF lacks or misstates something; the message names it and the remedy."""
 
 
@@ -337,6 +340,11 @@ def _with_motion(joint: Joint, element: Element) -> Joint:
         raise UrdfError(
             f"joint {joint.name!r}: limits {limit.attrib} allow no motion; lower must be below "
             "upper, velocity and effort above 0"
+        )
+    if max(abs(moving.lower), abs(moving.upper)) > _LARGEST_LIMIT_RAD:
+        raise UrdfError(
+            f"joint {joint.name!r}: limits {moving.lower:g} to {moving.upper:g} look like "
+            "degrees; a URDF has radians: convert them"
         )
     return moving
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dexgrasp_sim.config import replace
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.vec_env import EPISODE_FIELDS, allocate
@@ -48,7 +49,7 @@ class EnvSource:
         self.name, self.num_envs, self.groups = name, num_envs, IMAGE_GROUPS
         self.env = env
         self.period_s = config.control_dt_s
-        self._env = GraspEnv(config, num_envs, seed, 1, tuple({*groups, *IMAGE_GROUPS}))
+        self._env = make_grasp_env(config, num_envs, seed, 1, tuple({*groups, *IMAGE_GROUPS}))
         self._out = allocate(self._env)
         self._env.reset(self._out)
         self._policy = make_policy(self._env)

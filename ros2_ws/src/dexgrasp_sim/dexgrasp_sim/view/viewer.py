@@ -14,7 +14,6 @@ import numpy as np
 import viser
 
 from dexgrasp_sim.config import ConfigError
-from dexgrasp_sim.robot.kuka_allegro import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.view.panel import Panel
 from dexgrasp_sim.view.source import Source
@@ -54,7 +53,7 @@ class Viewer:
         _check_address(host, port)
         with contextlib.redirect_stdout(io.StringIO()):  # its banner
             self.server = viser.ViserServer(host, port, verbose=False)
-        self.scene = SceneView(self.server.scene, load_robot(), config)
+        self.scene = SceneView(self.server.scene, config.load_robot(), config)
         self.panel = Panel(self.server.gui, source, config)
         self._look_at_table(config)
         self._shown: tuple[int, float] | None = None

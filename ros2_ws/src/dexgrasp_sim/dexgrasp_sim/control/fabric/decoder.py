@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 
 from dexgrasp_sim.control.fabric.body_points import full_lanes
-from dexgrasp_sim.control.fabric.config import ALL_ACTIONS, FabricAction, FabricConfig
+from dexgrasp_sim.control.fabric.config import ALL_ACTIONS, FabricConfig, fabric_of
 from dexgrasp_sim.control.fabric.fabric import Fabric, Goal
 from dexgrasp_sim.control.fabric.motion_limits import MotionLimits
-from dexgrasp_sim.robot.hand_pca import load_hand_pca
+from dexgrasp_sim.control.fabric.obstacles import Obstacle
 from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.kuka_allegro import HAND_JOINTS, PALM
+from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.robot.rotation import matrix_to_zyx_euler, zyx_euler_to_matrix
-from dexgrasp_sim.robot.urdf import RobotModel
 from dexgrasp_sim.specs import Term
 
 _STATE = ("goal", "target", "fabric_velocity", "damping")
@@ -34,52 +33,62 @@ class FabricDecoder:
         action_dim: Their number.
         goal: [N, 11], present value of all dimensions: palm position in m and ZYX Euler angles in
             rad, base frame, then hand components in rad.
-        target: [N, 23] rad, present joint targets.
-        path: [S, N, 23] rad, the targets at the S fabric steps of the last period; the last of
+        target: [N, J] rad, present joint targets.
+        path: [S, N, J] rad, the targets at the S fabric steps of the last period; the last of
             them is `target`.
-        fabric_velocity: [N, 23] rad per fabric second.
+        fabric_velocity: [N, J] rad per fabric second.
         damping: [N] 1/s, of the present episodes.
     """
 
     def __init__(
         self,
         config: FabricConfig,
-        robot: RobotModel,
+        robot: Robot,
         num_envs: int,
         control_dt_s: float,
+        table: Obstacle,
         device: torch.device | str = "cpu",
         difficulty: float = 0.0,
     ) -> None:
         """Prepares the fabric and starts all environments at `start_position`.
 
+        Args:
+            config: The action space.
+            robot: The robot.
+            num_envs: N.
+            control_dt_s: Control period.
+            table: Kept off, as are `config.obstacles`.
+            device: Of all tensors.
+            difficulty: See `set_difficulty`.
+
         Raises:
-            ValueError: The start posture breaks a joint limit or is in an obstacle.
+            ValueError: The config does not fit the robot, or the start posture breaks a joint
+                limit or is in an obstacle.
         """
-        self.config = config
+        self.config, self._robot = config, robot
+        self._obstacles = (table, *config.obstacles)
         self.set_difficulty(difficulty)
-        self.action_names: tuple[FabricAction, ...] = config.dimensions
-        self.action_dim = len(config.dimensions)
+        self.action_names = config.action_names(robot)
+        self.action_dim = len(self.action_names)
         self._device = torch.device(device)
-        self._columns = [ALL_ACTIONS.index(name) for name in config.dimensions]
+        self._columns = [ALL_ACTIONS.index(name) for name in self.action_names]
         self._steps = config.steps(control_dt_s)
-        hand = load_hand_pca()
-        self._hand_axes = hand.axes.to(self._device)
-        self._joint_names = robot.joint_names
-        self._hand = robot.joint_indices(HAND_JOINTS)
+        spec = fabric_of(robot)
+        self._hand_axes, self._hand = spec.hand_pca.axes.to(self._device), robot.hand
         self._center, self._half_range = self._ranges()
         self._limits = self._motion_limits(robot, control_dt_s)
         self._fabric = Fabric(
             config.gains,
             robot,
-            self._hand_axes,
-            self._tensor(config.posture_rad),
-            config.obstacles,
+            spec,
+            self._tensor(config.posture(robot)),
+            self._obstacles,
             config.margin_m,
             self._limits,
         )
         self._lower, self._upper = self._tensor(robot.lower), self._tensor(robot.upper)
-        self._palm = Kinematics(robot, [PALM], self._device)
-        self._start = self._tensor(config.start_position_rad)
+        self._palm = Kinematics(robot, [robot.palm], self._device)
+        self._start = self._tensor(config.start_position(robot))
         joints = robot.num_joints
         self.goal = self._tensor(torch.zeros(num_envs, len(ALL_ACTIONS)))
         self.target = self._tensor(torch.zeros(num_envs, joints))
@@ -92,21 +101,21 @@ class FabricDecoder:
     @property
     def intent_terms(self) -> tuple[Term, ...]:
         """What `intent` holds."""
-        return self.config.intent_terms
+        return self.config.intent_terms(self._robot)
 
     @property
     def start_position(self) -> Tensor:
-        """[23] rad: where an episode starts, in the robot's joint order."""
+        """[J] rad: where an episode starts, in the robot's joint order."""
         return self._start
 
     @property
     def velocity(self) -> Tensor:
-        """[N, 23] rad/s, at which the joint targets move now."""
+        """[N, J] rad/s, at which the joint targets move now."""
         return self.config.time_scale * self.fabric_velocity
 
     @property
     def velocity_target(self) -> Tensor | None:
-        """[N, 23] rad/s, for the simulated servos; None: 0."""
+        """[N, J] rad/s, for the simulated servos; None: 0."""
         factor = self._velocity_target_factor
         return factor * self.velocity if factor else None
 
@@ -116,11 +125,11 @@ class FabricDecoder:
         self._velocity_target_factor = self.config.velocity_target_factor.at(difficulty)
 
     def can_start(self, joint_positions: Tensor) -> Tensor:
-        """[K] bool, whether `reset` takes [K, 23] rad, which must be inside the joint limits."""
+        """[K] bool, whether `reset` takes [K, J] rad, which must be inside the joint limits."""
         return self.gap(joint_positions) >= 0.0
 
     def gap(self, joint_positions: Tensor) -> Tensor:
-        """Least gap [K] in m, less the margin, of a body sphere to a box at [K, 23] rad.
+        """Least gap [K] in m, less the margin, of a body sphere to a box at [K, J] rad.
 
         `reset` takes no posture where it is below zero.
         """
@@ -132,7 +141,7 @@ class FabricDecoder:
 
         Args:
             env_ids: [K] int64 environments, None for all.
-            joint_positions: [K, 23] rad, where the robots stand, None for `start_position`.
+            joint_positions: [K, J] rad, where the robots stand, None for `start_position`.
 
         Raises:
             ValueError: A posture is in an obstacle, not finite, or more than 0.05 rad beyond a
@@ -161,7 +170,7 @@ class FabricDecoder:
             actions: [N, action_dim] float32; clamped to [-1, 1]. NaN leaves that goal as it is.
 
         Returns:
-            [N, 23] rad joint position targets in the robot's joint order, also in `target`.
+            [N, J] rad joint position targets in the robot's joint order, also in `target`.
         """
         wanted = actions.detach().to(self.target).clamp(-1.0, 1.0)
         columns = self._columns
@@ -187,7 +196,7 @@ class FabricDecoder:
         return ((goal - self._center) / self._half_range)[:, columns].clamp(-1.0, 1.0)
 
     def intent(self) -> Tensor:
-        """[N, 60]: see `intent_terms`."""
+        """[N, K]: see `intent_terms`."""
         rotation = zyx_euler_to_matrix(self.goal[self._lanes, 3:6])[: len(self.goal)]
         axes = rotation[:, :, :2].mT.flatten(1)
         parts = (self.goal[:, :3], axes, self.goal[:, 6:], self.target, self.velocity)
@@ -205,10 +214,7 @@ class FabricDecoder:
 
     def _ranges(self) -> tuple[Tensor, Tensor]:
         """Centre and half width [11] of the eleven quantities."""
-        config, (low, high) = self.config, self.config.hand_range_rad()
-        euler, angle = config.palm_euler_rad, config.palm_angle_rad
-        lower = self._tensor((*config.palm_min_m, *(value - angle for value in euler), *low))
-        upper = self._tensor((*config.palm_max_m, *(value + angle for value in euler), *high))
+        lower, upper = map(self._tensor, self.config.ranges(self._robot))
         return 0.5 * (lower + upper), 0.5 * (upper - lower)
 
     def _near_center(self, euler: Tensor) -> Tensor:
@@ -216,34 +222,32 @@ class FabricDecoder:
         center = self._center[3:6]
         return center + torch.remainder(euler - center + math.pi, 2.0 * math.pi) - math.pi
 
-    def _motion_limits(self, robot: RobotModel, control_dt_s: float) -> MotionLimits:
+    def _motion_limits(self, robot: Robot, control_dt_s: float) -> MotionLimits:
         """The limits in fabric time, where a second lasts 1 / time_scale seconds."""
-        motion, hand = self.config.motion, len(HAND_JOINTS)
+        motion = self.config.motion
         scale = max(1.0, self.config.time_scale)
-        acceleration = (*motion.arm_acceleration_rad_s2, *[motion.hand_acceleration_rad_s2] * hand)
-        jerk = (*motion.arm_jerk_rad_s3, *[motion.hand_jerk_rad_s3] * hand)
         return MotionLimits(
             self._tensor(robot.lower),
             self._tensor(robot.upper),
             self._tensor(robot.velocity_limit) * motion.velocity_fraction / scale,
-            self._tensor(acceleration) / scale**2,
-            self._tensor(jerk) / scale**3,
+            self._tensor(motion.acceleration(robot)) / scale**2,
+            self._tensor(motion.jerk(robot)) / scale**3,
             self.config.time_scale * control_dt_s / self._steps,
         )
 
     def _inside(self, position: Tensor) -> Tensor:
-        """The posture [K, 23] within the joint limits; see `reset` for the errors."""
+        """The posture [K, J] within the joint limits; see `reset` for the errors."""
         inside = torch.minimum(torch.maximum(position, self._lower), self._upper)
         beyond = (position - inside).abs().amax(dim=0)
         if not torch.all(beyond <= _MAX_BEYOND_LIMIT_RAD):
             joint = int(beyond.nan_to_num(torch.inf).argmax())
             raise ValueError(
-                f"{self._joint_names[joint]} starts {beyond[joint]:.3f} rad beyond its limit; "
-                f"{_MAX_BEYOND_LIMIT_RAD} is allowed: move it back, or correct its zero"
+                f"{self._robot.joint_names[joint]} starts {beyond[joint]:.3f} rad beyond its "
+                f"limit; {_MAX_BEYOND_LIMIT_RAD} is allowed: move it back, or correct its zero"
             )
         gap, box = self._fabric.gaps(inside).amin(dim=0).min(dim=0)
         if gap < 0.0:
-            name = self.config.obstacles[int(box)].name
+            name = self._obstacles[int(box)].name
             raise ValueError(
                 f"the start posture lacks {-1e3 * gap.item():.1f} mm of gap to the obstacle "
                 f"{name!r}: move the robot away from it, or correct `obstacles` and `margin_m`"

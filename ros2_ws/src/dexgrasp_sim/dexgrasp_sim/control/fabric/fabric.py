@@ -22,7 +22,6 @@ from dexgrasp_sim.control.fabric.body_points import BodyPoints, PointState
 from dexgrasp_sim.control.fabric.braking_guard import BrakingGuard, Gaps
 from dexgrasp_sim.control.fabric.motion_limits import MotionLimits
 from dexgrasp_sim.control.fabric.obstacles import Nearest, Obstacle, nearest
-from dexgrasp_sim.control.fabric.spheres import BODY_SPHERES, HAND_SPHERES, UPPER_ARM_SPHERES
 from dexgrasp_sim.control.fabric.terms import (
     AttractorGains,
     LimitGains,
@@ -35,13 +34,10 @@ from dexgrasp_sim.control.fabric.terms import (
     posture_pull,
     repel,
 )
-from dexgrasp_sim.robot.kuka_allegro import HAND_JOINTS, PALM
-from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.robot.robot import BodySpheres, FabricSpec, Robot
 
-_SPHERES = len(BODY_SPHERES)
-_MOVING = slice(1, _SPHERES)
-"""Spheres that the guard looks at: the first stands on the axes of joints 1 and 2, always."""
 _SPEED_FLOOR = 1e-6
+_STILL_M = 1e-5
 _PALM_METRIC, _HAND_METRIC = 1.0, 8.0
 
 
@@ -92,8 +88,8 @@ class Fabric:
     def __init__(
         self,
         gains: FabricGains,
-        robot: RobotModel,
-        hand_axes: Tensor,
+        robot: Robot,
+        spec: FabricSpec,
         posture: Tensor,
         obstacles: tuple[Obstacle, ...],
         margin_m: float,
@@ -104,28 +100,26 @@ class Fabric:
         Args:
             gains: Strength of the terms.
             robot: The robot.
-            hand_axes: [C, 16], orthonormal rows, columns in `HAND_JOINTS` order.
+            spec: The robot's body spheres and principal components of the hand.
             posture: [J] rad, what redundancy is resolved to.
             obstacles: Boxes to keep off.
             margin_m: Least gap between a body sphere and an obstacle.
             limits: What the sequence of joint positions keeps.
-
-        Raises:
-            ValueError: The joint order does not end with `HAND_JOINTS`.
         """
         like = {"device": posture.device, "dtype": posture.dtype}
         self._gains, self._limits, self._margin_m = gains, limits, margin_m
-        self._posture, self._hand_axes = posture[:, None], hand_axes
-        self._hand = slice(robot.joint_names.index(HAND_JOINTS[0]), robot.num_joints)
-        if robot.joint_names[self._hand] != HAND_JOINTS:
-            raise ValueError(f"{robot.name}: the joint order must end with {HAND_JOINTS}")
+        self._posture, self._hand_axes = posture[:, None], spec.hand_pca.axes.to(**like)
+        self._hand, self._body = robot.hand, spec.body
+        self._num_spheres = len(spec.body.spheres)
         self._lever = gains.palm_lever_m * _palm_lever().to(**like)
-        palm = [(PALM, (x, y, z)) for x, y, z in self._lever.T.tolist()]
-        spheres = [(sphere.frame, sphere.offset_m) for sphere in BODY_SPHERES]
+        palm = [(robot.palm, (x, y, z)) for x, y, z in self._lever.T.tolist()]
+        spheres = [(sphere.frame, sphere.offset_m) for sphere in spec.body.spheres]
         self._points = BodyPoints(robot, [*spheres, *palm], **like)
         self._lower, self._upper = (
             torch.tensor(bound).to(**like)[:, None] for bound in (robot.lower, robot.upper)
         )
+        # the guard looks at the spheres behind those that stand still whatever the joints do
+        self._moving = slice(self._num_still(), len(spheres))
         self._palm_metric = torch.zeros(6, len(palm), 1).to(**like)
         self._palm_metric[:3] = gains.palm.metric
         self._constant_metric = self._posture_and_hand_metric()
@@ -137,12 +131,14 @@ class Fabric:
         boxes = torch.tensor([(box.center_m, box.size_m) for box in obstacles]).to(**like)
         self._box_centers, sizes = boxes.view(-1, 2, 3).permute(1, 2, 0)
         # the upper arm's spheres count as boxes of size zero
-        self._half_sizes = torch.nn.functional.pad(0.5 * sizes, (0, len(UPPER_ARM_SPHERES)))
-        self._radii = torch.tensor([sphere.radius_m for sphere in BODY_SPHERES]).to(**like)
-        self._clearance = _clearance(len(obstacles), self._radii)[..., None]
-        self._reach = (self._radii + self._margin_m)[_MOVING, None]
+        self._half_sizes = torch.nn.functional.pad(0.5 * sizes, (0, len(self._body.upper_arm)))
+        self._radii = torch.tensor([sphere.radius_m for sphere in self._body.spheres]).to(**like)
+        self._clearance = _clearance(len(obstacles), self._radii, self._body)[..., None]
+        self._reach = (self._radii + self._margin_m)[self._moving, None]
         self._guard = BrakingGuard(
-            self._limits, self._points.moves[_MOVING], self._points.chain_lengths[_MOVING]
+            self._limits,
+            self._points.moves[self._moving],
+            self._points.chain_lengths[self._moving],
         )
 
     def palm_points(self, position: Tensor, rotation: Tensor) -> Tensor:
@@ -203,10 +199,9 @@ class Fabric:
 
     def _point_terms(self, goal: Goal, state: PointState, near: Nearest) -> PointTerm:
         """Repulsion at the body spheres, then the pull at the palm's points."""
-        palm, palm_velocity = state.position[:, _SPHERES:], state.velocity[:, _SPHERES:]
-        repulsion = repel(
-            near, self._clearance, state.velocity[:, :_SPHERES], self._gains.repulsion
-        )
+        count = self._num_spheres
+        palm, palm_velocity = state.position[:, count:], state.velocity[:, count:]
+        repulsion = repel(near, self._clearance, state.velocity[:, :count], self._gains.repulsion)
         error = palm - goal.palm_points.permute(1, 2, 0)
         pull = attract(error.flatten(0, 1), palm_velocity.flatten(0, 1), self._gains.palm)
         forcing = self._gains.palm.metric * pull.view_as(palm)
@@ -224,19 +219,26 @@ class Fabric:
 
     def _nearest(self, state: PointState) -> Nearest:
         """From all body spheres' centres to the boxes, then to the upper arm's centres."""
-        spheres = state.position[:, :_SPHERES]
+        spheres = state.position[:, : self._num_spheres]
         boxes = self._box_centers[..., None].expand(-1, -1, spheres.shape[2])
-        upper_arm = spheres[:, UPPER_ARM_SPHERES[0] : UPPER_ARM_SPHERES[-1] + 1]
+        upper_arm = spheres[:, : len(self._body.upper_arm)]
         return nearest(spheres, torch.cat((boxes, upper_arm), 1), self._half_sizes)
 
     def _gaps(self, state: PointState, near: Nearest) -> Gaps:
         """Of the moving spheres to the boxes."""
         return Gaps(
-            near.distance[: self._boxes, _MOVING] - self._reach,
-            near.normal[:, : self._boxes, _MOVING],
-            state.position[:, _MOVING],
+            near.distance[: self._boxes, self._moving] - self._reach,
+            near.normal[:, : self._boxes, self._moving],
+            state.position[:, self._moving],
             state.screws,
         )
+
+    def _num_still(self) -> int:
+        """How many spheres from the first on stand on the axes of all joints that carry them."""
+        postures = torch.cat((self._lower, self._upper, 0.3 * self._upper), 1)  # [J, 3]
+        places = self._points.at(postures, torch.zeros_like(postures)).position
+        spread = (places - places[..., :1]).abs().amax(dim=(0, 2))[: self._num_spheres]
+        return int((spread > _STILL_M).long().argmax())
 
     def _posture_and_hand_metric(self) -> Tensor:
         """[J, J]: the metrics that do not depend on the state."""
@@ -253,12 +255,12 @@ def _palm_lever() -> Tensor:
     return torch.cat((torch.zeros(3, 1), identity, -identity), 1)
 
 
-def _clearance(num_boxes: int, radii: Tensor) -> Tensor:
+def _clearance(num_boxes: int, radii: Tensor, body: BodySpheres) -> Tensor:
     """Distance [boxes + upper-arm spheres, spheres] in m at which one touches the other.
 
     Minus infinity where the former does not repel the latter.
     """
-    clearance = radii.repeat(num_boxes + len(UPPER_ARM_SPHERES), 1)
-    clearance[num_boxes:] += radii[list(UPPER_ARM_SPHERES), None]
-    clearance[num_boxes:, : HAND_SPHERES[0]] = -torch.inf
+    clearance = radii.repeat(num_boxes + len(body.upper_arm), 1)
+    clearance[num_boxes:] += radii[list(body.upper_arm), None]
+    clearance[num_boxes:, : body.hand[0]] = -torch.inf
     return clearance

@@ -30,18 +30,16 @@ class Obstacle:
     size_m: tuple[Length, Length, Length]
 
 
-TABLE = Obstacle("table", (-0.5725, 0.088, 0.235), (0.725, 1.16, 0.03))
-"""Of the DextrAH scene, its top at z = 0.25 m."""
-WORLD = (
-    TABLE,
+SURROUNDINGS = (
     Obstacle("left_wall", (-0.45, -0.45, 0.75), (1.7, 0.03, 1.1)),
     Obstacle("right_wall", (-0.45, 0.60, 0.75), (1.7, 0.03, 1.1)),
     Obstacle("back_wall", (0.4, 0.075, 0.75), (0.03, 1.1, 1.1)),
     Obstacle("ceiling", (-0.45, 0.08, 1.30), (1.7, 1.1, 0.03)),
     Obstacle("floor", (-0.45, 0.075, 0.20), (1.7, 1.1, 0.03)),
 )
-"""The world of the DEXTRAH fabric, without the box around its camera: the arm's reset posture is
-inside that one. A camera that the robot can reach belongs here as one more obstacle."""
+"""What is around the table in the DEXTRAH fabric, without the box around its camera: the arm's
+reset posture is inside that one. A camera that the robot can reach belongs here as one more
+obstacle."""
 
 
 class Nearest(NamedTuple):

@@ -1,7 +1,7 @@
 """Physics backend on the MuJoCo C engine: `mujoco.batch.Batch` on CPU threads."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import mujoco
 import numpy as np
@@ -15,8 +15,8 @@ from dexgrasp_sim.physics.engine import PhysicsParameters
 from dexgrasp_sim.physics.mujoco.models import OBJECT, build_models
 from dexgrasp_sim.physics.mujoco.object_geoms import common_layout
 from dexgrasp_sim.physics.mujoco.parameters import ModelParameters
-from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS, load_robot
-from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.physics.scene import Scene
+from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.camera_jitter import LEFT, CameraPoses
 
@@ -31,36 +31,35 @@ where it gives up a state that is not finite, which is how such an environment i
 class MujocoBatch:
     """See `PhysicsEngine`. Results do not depend on the number of threads."""
 
-    def __init__(self, config: GraspConfig, object_of_env: Sequence[int], threads: int) -> None:
+    exact = True
+
+    def __init__(self, scene: Scene, device: torch.device | str = "cpu", threads: int = 1) -> None:
         """Args:
-        config: Scene, objects, physics and cameras.
-        object_of_env: Index into `config.objects` for each environment.
+        scene: What to simulate.
+        device: The CPU.
         threads: CPU threads for physics and images.
         """
         _keep_log_out_of_files()
-        robot = load_robot()
-        self.num_envs = len(object_of_env)
-        self._config = config
+        self.scene, self.num_envs, self.device = scene, scene.num_envs, torch.device(device)
         self._threads = threads
-        used, model_of_env = np.unique(np.asarray(object_of_env), return_inverse=True)
-        objects = [config.objects[index] for index in used]
+        used, model_of_env = np.unique(np.asarray(scene.object_of_env), return_inverse=True)
         # the layout of all objects, so that results do not depend on who simulates which of them
-        layout = common_layout(config.objects)
-        self._models = build_models(robot, config.table, objects, config.physics, layout)
+        layout = common_layout(scene.objects)
+        self._models = build_models(scene, [scene.objects[index] for index in used], layout)
         self._model_of_env = model_of_env.astype(np.int64)
         self._batch = Batch(self._models[0], nsim=self.num_envs, nthread=threads)
         if len(self._models) > 1:
             self._batch.set_models([self._models[index] for index in model_of_env])
-        self._index_model(self._models[0], robot.joint_names)
+        self._index_model(self._models[0], scene.robot)
         self._bind_views()
-        self._robot = robot
-        self._allocate(len(robot.joint_names))
+        self._allocate(scene.robot.num_joints, len(scene.robot.fingers))
         self._renderers: dict[CameraConfig, BatchRenderer] = {}
         self._looks: LookRandomizer | None = None
         self._seconds = {"physics": 0.0, "render": 0.0}
         self._read()
 
-    def _index_model(self, model: mujoco.MjModel, joint_names: Sequence[str]) -> None:
+    def _index_model(self, model: mujoco.MjModel, robot: Robot) -> None:
+        joint_names = robot.joint_names
         joints = [model.joint(name).id for name in joint_names]
         self._qpos_columns = model.jnt_qposadr[joints]
         self._qvel_columns = model.jnt_dofadr[joints]
@@ -70,8 +69,8 @@ class MujocoBatch:
         self._object_qpos = slice(position, position + 7)
         self._object_qvel = slice(velocity, velocity + 6)
         self._object_body = model.body(OBJECT).id
-        self._tip_sites = [model.site(name).id for name in FINGERTIPS]
-        self._grasp_site = model.site("grasp_center").id
+        self._tip_sites = [model.site(name).id for name in robot.fingertips]
+        self._grasp_site = model.site(robot.grasp_center).id
 
     def _bind_views(self) -> None:
         bind = self._batch.bind
@@ -82,7 +81,7 @@ class MujocoBatch:
         self._time_s = bind("time")
         self._time_s[:] = _RESET_TIME_S
 
-    def _allocate(self, num_joints: int) -> None:
+    def _allocate(self, num_joints: int, num_fingers: int) -> None:
         count = self.num_envs
         self.joint_position = torch.zeros(count, num_joints)
         self.joint_velocity = torch.zeros(count, num_joints)
@@ -90,7 +89,7 @@ class MujocoBatch:
         self.object_quaternion = torch.zeros(count, 4)
         self.object_rotation = torch.zeros(count, 3, 3)
         self.object_velocity = torch.zeros(count, 6)
-        self.fingertip_position = torch.zeros(count, len(FINGERTIPS), 3)
+        self.fingertip_position = torch.zeros(count, num_fingers, 3)
         self.grasp_center_position = torch.zeros(count, 3)
         masses = [model.body_mass[self._object_body] for model in self._models]
         self.object_mass = torch.tensor(masses).float()[torch.from_numpy(self._model_of_env)]
@@ -107,7 +106,7 @@ class MujocoBatch:
         began_s = self._time_s.copy()
         if hold_steps is None:
             self._ctrl[:, self._ctrl_columns] = joint_targets.numpy()
-            self._batch.step(nstep=self._config.physics_steps, stage=_POSITION_STAGE)
+            self._batch.step(nstep=self.scene.substeps, stage=_POSITION_STAGE)
         else:
             self._step_late(joint_targets.numpy(), hold_steps.numpy())
         self.diverged |= torch.from_numpy(self._time_s < began_s).reshape(self.num_envs)
@@ -116,7 +115,7 @@ class MujocoBatch:
 
     def _step_late(self, joint_targets: np.ndarray, hold_steps: np.ndarray) -> None:
         """One physics step at a time in all environments, whoever is late."""
-        last = self._config.physics_steps - 1
+        last = self.scene.substeps - 1
         for substep in range(last + 1):
             rows = np.flatnonzero(hold_steps == substep)
             self._ctrl[rows[:, None], self._ctrl_columns] = joint_targets[rows]
@@ -158,7 +157,7 @@ class MujocoBatch:
     def _own_models(self) -> ModelParameters:
         if self._parameters is None:
             models = [self._models[index] for index in self._model_of_env]
-            self._parameters = ModelParameters(models, self._robot)
+            self._parameters = ModelParameters(models, self.scene.robot)
         return self._parameters
 
     def _use_own_models(self) -> None:
@@ -171,7 +170,7 @@ class MujocoBatch:
     def render_depth(self, out: Tensor, poses: CameraPoses | None = None) -> None:
         """See `PhysicsEngine.render_depth`."""
         started = time.perf_counter()
-        renderer = self._renderer(self._config.camera)
+        renderer = self._renderer(self.scene.camera)
         renderer.depth(self._geom_xpos, self._geom_xmat, out.numpy(), *_pose_of(poses, LEFT))
         self._seconds["render"] += time.perf_counter() - started
 
@@ -192,7 +191,7 @@ class MujocoBatch:
     def randomize_looks(self, env_ids: np.ndarray, keys: np.ndarray) -> None:
         """See `PhysicsEngine.randomize_looks`."""
         if self._looks is None:
-            self._looks = LookRandomizer(self._config.image.look, self._stereo_renderers())
+            self._looks = LookRandomizer(self.scene.look, self._stereo_renderers())
         self._looks.draw(env_ids, keys)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -244,7 +243,7 @@ class MujocoBatch:
         self.grasp_center_position.numpy()[:] = self._site_xpos[:, self._grasp_site]
 
     def _stereo_renderers(self) -> list[BatchRenderer]:
-        pair = self._config.camera.stereo_pair(self._config.stereo_baseline_m)
+        pair = self.scene.camera.stereo_pair(self.scene.stereo_baseline_m)
         return [self._renderer(camera) for camera in pair]
 
     def _renderer(self, camera: CameraConfig) -> BatchRenderer:

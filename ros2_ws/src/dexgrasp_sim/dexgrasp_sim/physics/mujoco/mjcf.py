@@ -7,8 +7,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp_sim.robot.kuka_allegro import GAINS, TASK_FRAMES, ActuatorGains
-from dexgrasp_sim.robot.urdf import Inertial, Joint, Link, RobotModel, Shape
+from dexgrasp_sim.robot.robot import ActuatorGains, Robot
+from dexgrasp_sim.robot.urdf import Inertial, Joint, Link, Shape
 
 # bits of contype and conaffinity: two geoms collide if one's type meets the other's affinity
 TABLE_BIT, OBJECT_BIT, ROBOT_BIT = 1, 2, 4
@@ -30,10 +30,6 @@ SELF_COLLISION = CollisionBits(ROBOT_BIT, TABLE_BIT | OBJECT_BIT | ROBOT_BIT)
 """The robot touches itself too (never a link and its parent)."""
 
 
-# as in mujoco_menagerie: the thumb's second link lies against the palm when the thumb is flat
-_TOUCHING_LINKS = (("palm_link", "thumb_link_1"),)
-
-
 @dataclass(frozen=True)
 class RobotOptions:
     """What the URDF does not say about the simulated robot.
@@ -47,14 +43,14 @@ class RobotOptions:
         contact_friction: Sliding, torsional (m) and rolling (m) friction of every robot geom.
     """
 
-    gains: ActuatorGains = GAINS["stiff"]
+    gains: ActuatorGains
     collision: CollisionBits = ROBOT_COLLISION
     friction_scale: float = 0.0
     condim: int = 4
     contact_friction: tuple[float, float, float] = (1.0, 0.005, 0.0001)
 
 
-def robot_spec(robot: RobotModel, options: RobotOptions | None = None) -> mujoco.MjSpec:
+def robot_spec(robot: Robot, options: RobotOptions | None = None) -> mujoco.MjSpec:
     """A spec that holds nothing but the robot, base at the world origin."""
     spec = mujoco.MjSpec()
     spec.modelname = robot.name
@@ -65,9 +61,9 @@ def robot_spec(robot: RobotModel, options: RobotOptions | None = None) -> mujoco
 
 def add_robot(
     spec: mujoco.MjSpec,
-    robot: RobotModel,
+    robot: Robot,
     options: RobotOptions | None = None,
-    frames: Sequence[str] = TASK_FRAMES,
+    frames: Sequence[str] | None = None,
 ) -> None:
     """Adds the robot to a spec, its root at the world origin.
 
@@ -79,10 +75,11 @@ def add_robot(
     Args:
         spec: What to add to; angles in rad (`compiler.degree` off).
         robot: The robot.
-        options: Gains, collision and friction.
-        frames: Frames that get a site.
+        options: Gains, collision and friction; None: the robot's `stiff` gains, else defaults.
+        frames: Frames that get a site; None: `Robot.task_frames`.
     """
-    options = options or RobotOptions()
+    options = options or RobotOptions(robot.gains["stiff"])
+    frames = robot.task_frames if frames is None else frames
     children: dict[str, list[Joint]] = {}
     for joint in robot.joints.values():
         children.setdefault(joint.parent, []).append(joint)
@@ -91,7 +88,7 @@ def add_robot(
     for joints in children.values():
         joints.sort(key=lambda joint: order.get(joint.name, -1))
     _add_subtree(spec.worldbody, np.eye(4), robot.root, robot, children, options, set(frames))
-    for first, second in _TOUCHING_LINKS:
+    for first, second in robot.touching_links:
         spec.add_exclude(name=f"{first}-{second}", bodyname1=first, bodyname2=second)
     _add_actuators(spec, robot, options.gains)
 
@@ -100,7 +97,7 @@ def _add_subtree(
     body: mujoco.MjsBody,
     in_body: NDArray[np.float64],
     link_name: str,
-    robot: RobotModel,
+    robot: Robot,
     children: dict[str, list[Joint]],
     options: RobotOptions,
     frames: set[str],
@@ -174,9 +171,7 @@ def _geom_size(shape: Shape) -> tuple[mujoco.mjtGeom, list[float]]:
     return mujoco.mjtGeom.mjGEOM_SPHERE, [shape.size[0], 0.0, 0.0]
 
 
-def _add_hinge(
-    body: mujoco.MjsBody, joint: Joint, robot: RobotModel, options: RobotOptions
-) -> None:
+def _add_hinge(body: mujoco.MjsBody, joint: Joint, robot: Robot, options: RobotOptions) -> None:
     index = robot.joint_names.index(joint.name)
     body.add_joint(
         name=joint.name,
@@ -190,7 +185,7 @@ def _add_hinge(
     )
 
 
-def _add_actuators(spec: mujoco.MjSpec, robot: RobotModel, gains: ActuatorGains) -> None:
+def _add_actuators(spec: mujoco.MjSpec, robot: Robot, gains: ActuatorGains) -> None:
     for index, name in enumerate(robot.joint_names):
         joint = robot.joints[name]
         actuator = spec.add_actuator(

@@ -5,12 +5,9 @@ from collections.abc import Sequence
 import mujoco
 
 from dexgrasp_sim.objects.config import ObjectConfig
-from dexgrasp_sim.physics.engine import PhysicsConfig
 from dexgrasp_sim.physics.mujoco.mjcf import TABLE_COLLISION, RobotOptions, robot_spec
 from dexgrasp_sim.physics.mujoco.object_geoms import OBJECT, Layout, add_object, common_layout
-from dexgrasp_sim.robot.kuka_allegro import GAINS
-from dexgrasp_sim.robot.urdf import RobotModel
-from dexgrasp_sim.tasks.grasp.config import TableConfig
+from dexgrasp_sim.physics.scene import PhysicsConfig, Scene
 
 __all__ = ["OBJECT", "build_models"]
 
@@ -26,35 +23,24 @@ _TABLE_RGBA = (0.62, 0.47, 0.33, 1.0)
 
 
 def build_models(
-    robot: RobotModel,
-    table: TableConfig,
-    objects: Sequence[ObjectConfig],
-    physics: PhysicsConfig,
-    layout: Layout | None = None,
+    scene: Scene, objects: Sequence[ObjectConfig], layout: Layout | None = None
 ) -> list[mujoco.MjModel]:
     """Compiles one model per object; all share the layout, so one batch can mix them.
 
     Args:
-        robot: The robot, fixed to the world at the origin.
-        table: Table box.
-        objects: Objects; each becomes the free body `object` of its own model.
-        physics: Solver and contact settings.
+        scene: Robot, table and physics.
+        objects: Each becomes the free body `object` of its own model.
         layout: Of the objects' geoms; None for the smallest one that holds these objects.
     """
     layout = layout or common_layout(objects)
-    return [_build_model(robot, table, item, layout, physics) for item in objects]
+    return [_build_model(scene, item, layout) for item in objects]
 
 
-def _build_model(
-    robot: RobotModel,
-    table: TableConfig,
-    item: ObjectConfig,
-    layout: Layout,
-    physics: PhysicsConfig,
-) -> mujoco.MjModel:
+def _build_model(scene: Scene, item: ObjectConfig, layout: Layout) -> mujoco.MjModel:
+    robot, table, physics = scene.robot, scene.table, scene.physics
     friction = (physics.friction, _TORSIONAL_FRICTION_M, _ROLLING_FRICTION_M)
-    options = RobotOptions(gains=GAINS[physics.actuator_gains], contact_friction=friction)
-    spec = robot_spec(robot, options)
+    gains = robot.gains[physics.actuator_gains]
+    spec = robot_spec(robot, RobotOptions(gains, contact_friction=friction))
     _set_options(spec, physics)
     ground = spec.worldbody.add_geom(
         name="ground", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[3.0, 3.0, 0.1], rgba=_GROUND_RGBA
@@ -78,9 +64,9 @@ def _build_model(
 def _set_options(spec: mujoco.MjSpec, physics: PhysicsConfig) -> None:
     option = spec.option
     option.timestep = physics.timestep_s
-    option.integrator = _INTEGRATORS[physics.integrator]
+    option.integrator = _INTEGRATORS[physics.mujoco.integrator]
     option.solver = mujoco.mjtSolver.mjSOL_NEWTON
     option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-    option.impratio = physics.impratio
-    option.iterations = physics.iterations
-    option.ls_iterations = physics.line_search_iterations
+    option.impratio = physics.mujoco.impratio
+    option.iterations = physics.mujoco.iterations
+    option.ls_iterations = physics.mujoco.line_search_iterations

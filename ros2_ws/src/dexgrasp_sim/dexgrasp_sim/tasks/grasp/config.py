@@ -15,11 +15,12 @@ from pydantic.dataclasses import dataclass
 
 from dexgrasp_sim.config import STRICT, to_dict
 from dexgrasp_sim.control.fabric.config import FabricConfig
-from dexgrasp_sim.control.fabric.obstacles import TABLE
+from dexgrasp_sim.control.fabric.obstacles import Obstacle
 from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
 from dexgrasp_sim.objects.config import LAPTOP_OBJECTS, ObjectConfig
 from dexgrasp_sim.objects.sets import object_set, set_name
-from dexgrasp_sim.physics.engine import PhysicsConfig
+from dexgrasp_sim.physics.scene import PhysicsConfig, Scene, TableConfig
+from dexgrasp_sim.robot.robot import DEFAULT_ROBOT, Robot, load_robot
 from dexgrasp_sim.tasks.grasp.episodes import SuccessConfig
 from dexgrasp_sim.tasks.grasp.latency import LatencyConfig
 from dexgrasp_sim.tasks.grasp.observation_noise import ObservationNoiseConfig
@@ -33,19 +34,6 @@ _LEAST_IN_VIEW = 0.5
 Vector3 = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-
-
-@dataclass(frozen=True, config=STRICT)
-class TableConfig:
-    """The table as a box, base frame (DextrAH scene: top at z = 0.25 m)."""
-
-    center_m: Vector3 = TABLE.center_m
-    size_m: tuple[Positive, Positive, Positive] = TABLE.size_m
-
-    @property
-    def top_m(self) -> float:
-        """Height of the table top."""
-        return self.center_m[2] + self.size_m[2] / 2
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -84,6 +72,8 @@ class GraspConfig:
     """The task. The defaults are the `laptop` preset's geometry at 15 Hz.
 
     Attributes:
+        robot: One of `robot_names`, or the path of a `robot.yaml`; a relative one counts from
+            the folder in which the program runs.
         control_hz: Rate of the policy; a whole number of physics steps must fit a period.
         episode_s: Time-out.
         goal_m: Goal of the object centre, base frame; (-0.5, 0, 0.75) in the paper. None: at
@@ -106,6 +96,7 @@ class GraspConfig:
             curriculum says otherwise.
     """
 
+    robot: str = DEFAULT_ROBOT
     control_hz: Positive = 15.0
     episode_s: Positive = 4.5
     goal_m: Vector3 | None = None
@@ -127,6 +118,12 @@ class GraspConfig:
     latency: LatencyConfig = LatencyConfig()
     randomization: RandomizationConfig = RandomizationConfig()
     difficulty: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @field_validator("robot")
+    @classmethod
+    def _find_robot(cls, name: str) -> str:
+        # workers may run in another folder
+        return str(load_robot(name).path) if name.endswith(".yaml") else name
 
     @field_validator("objects", mode="before")
     @classmethod
@@ -166,9 +163,8 @@ class GraspConfig:
             )
         self._check_workspace()
         self._check_view()
-        if isinstance(self.action, FabricConfig):
-            self._check_fabric_table(self.action)
         self._check_goal()
+        self._check_action()
         return self
 
     def _check_workspace(self) -> None:
@@ -203,15 +199,53 @@ class GraspConfig:
                 "needed; move or turn it, or widen `fovy_deg`, `near_m` and `far_m`"
             )
 
-    def _check_fabric_table(self, action: FabricConfig) -> None:
-        """The fabric must keep off the very table that is simulated."""
-        tables = [box for box in action.obstacles if box.name == TABLE.name]
-        wanted = (self.table.center_m, self.table.size_m)
-        if [(box.center_m, box.size_m) for box in tables] != [wanted]:
-            raise ValueError(
-                f"`table` is {wanted[1]} m at {wanted[0]}, which is not the obstacle "
-                f"{TABLE.name!r} of `action.obstacles` ({tables}); give both the same numbers"
-            )
+    def _check_action(self) -> None:
+        """The action space fits the robot."""
+        robot = self.load_robot()
+        try:
+            self.action.action_names(robot)
+            if isinstance(self.action, FabricConfig):
+                self.action.ranges(robot)
+            else:
+                self.action.workspace(robot)
+        except ValueError as error:
+            raise ValueError(f"`action`: {error}") from None
+
+    def load_robot(self) -> Robot:
+        """The robot that `robot` names."""
+        return load_robot(self.robot)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """What each dimension of an action commands."""
+        return self.action.action_names(self.load_robot())
+
+    @property
+    def table_obstacle(self) -> Obstacle:
+        """The table as what a fabric keeps off."""
+        return Obstacle("table", self.table.center_m, self.table.size_m)
+
+    def scene(self, num_envs: int, env_offset: int = 0) -> Scene:
+        """What the physics simulates.
+
+        Args:
+            num_envs: Environments.
+            env_offset: Global index of the first; environment i holds object number
+                (env_offset + i) modulo the number of objects.
+        """
+        return Scene(
+            robot=self.load_robot(),
+            table=self.table,
+            objects=self.objects,
+            object_of_env=tuple(
+                (env_offset + index) % len(self.objects) for index in range(num_envs)
+            ),
+            physics=self.physics,
+            substeps=self.physics_steps,
+            camera=self.camera,
+            stereo_baseline_m=self.stereo_baseline_m,
+            look=self.image.look,
+        )
 
     @property
     def workspace(self) -> tuple[Vector3, Vector3]:

@@ -1,25 +1,22 @@
 """The grasp-and-lift task as a batch of environments: the order in which a step happens."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dexgrasp_sim.config import parse_config
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.control.proprioception import Proprioception
 from dexgrasp_sim.objects.config import SHAPE_CLASSES
-from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
-from dexgrasp_sim.robot.kuka_allegro import load_robot
+from dexgrasp_sim.physics.engine import PhysicsEngine
 from dexgrasp_sim.tasks.grasp import observations
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.episodes import EpisodeTracker
 from dexgrasp_sim.tasks.grasp.images import Images
 from dexgrasp_sim.tasks.grasp.latency import ActionDelay
 from dexgrasp_sim.tasks.grasp.randomization import Pushes, draw_physics
-from dexgrasp_sim.tasks.grasp.rewards import Scene, weighted_terms
+from dexgrasp_sim.tasks.grasp.rewards import Situation, weighted_terms
 from dexgrasp_sim.tasks.grasp.sensors import Sensors
 from dexgrasp_sim.tasks.grasp.starts import EpisodeStarts
 
@@ -35,62 +32,59 @@ _PURPOSES = ("spawn", "stagger", "sensors", "delay", "physics", "start", "pushes
 
 
 class GraspEnv:
-    """See `VecEnv`. Environment i holds object (env_offset + i) modulo the number of objects."""
+    """See `VecEnv`."""
 
     def __init__(
         self,
         config: GraspConfig,
-        num_envs: int,
+        engine: PhysicsEngine,
         seed: int,
-        threads: int,
         groups: Sequence[str],
         env_offset: int = 0,
     ) -> None:
-        """See `make_env`."""
-        self.config = config
-        self.num_envs = num_envs
+        """Args:
+        config: The task.
+        engine: Simulates `config.scene(num_envs, env_offset)`; closed with the environments.
+        seed: See `environments.make_env`, as for the rest.
+        groups: Names of the observation groups to write.
+        env_offset: Global index of the first environment.
+        """
+        self.config, self.engine = config, engine
+        self.num_envs = engine.num_envs
         self.control_dt_s = config.control_dt_s
-        self.action_dim = len(config.action.dimensions)
+        self.action_dim = len(config.action_names)
         self.observation_specs = tuple(
             observations.observation_spec(config, group) for group in groups
         )
         self._seed = seed
         self._env_offset = env_offset
-        self.object_index = (np.arange(num_envs) + env_offset) % len(config.objects)
-        self.engine = MujocoBatch(config, self.object_index.tolist(), threads)
-        self.images = Images(config, self.engine, seed, env_offset)
-        self._robot = robot = load_robot()
+        self.object_index = np.array(engine.scene.object_of_env)
+        self.images = Images(config, engine, seed, env_offset)
+        self.robot = robot = engine.scene.robot
         self.decoder = make_decoder(
-            config.action, robot, num_envs, config.control_dt_s, difficulty=config.difficulty
+            config.action,
+            robot,
+            self.num_envs,
+            config.control_dt_s,
+            config.table_obstacle,
+            difficulty=config.difficulty,
         )
         self._proprioception = Proprioception(robot, config.action)
         self._allocate()
         self._add_randomization()
-
-    @staticmethod
-    def from_dict(
-        config: Mapping[str, Any],
-        num_envs: int,
-        seed: int,
-        threads: int,
-        groups: Sequence[str],
-        env_offset: int = 0,
-    ) -> "GraspEnv":
-        """See `make_env`."""
-        grasp = parse_config(GraspConfig, dict(config), source="task")
-        return GraspEnv(grasp, num_envs, seed, threads, groups, env_offset)
 
     def _allocate(self) -> None:
         config, count = self.config, self.num_envs
         center_x, center_y = config.spawn.center_m
         self.origin = torch.tensor([center_x, center_y, config.table.top_m])
         objects = [config.objects[index] for index in self.object_index]
-        self._starts = EpisodeStarts(config, self._robot, self.object_index)
+        self._starts = EpisodeStarts(config, self.robot, self.object_index)
         extents = torch.tensor([item.extents_m for item in objects])
         shape = torch.tensor([SHAPE_CLASSES.index(item.shape_class) for item in objects])
         one_hot = torch.nn.functional.one_hot(shape, len(SHAPE_CLASSES)).float()
         self._object_shape = torch.cat((extents, one_hot), dim=1)
         self._workspace = torch.tensor(config.workspace)
+        self._flat_hand = torch.tensor(self.robot.flat_hand)
         self.step_count = torch.zeros(count, dtype=torch.int64)
         self.episode_count = torch.zeros(count, dtype=torch.int64)
         self.start_height = torch.zeros(count)
@@ -105,7 +99,7 @@ class GraspEnv:
 
     def _add_randomization(self) -> None:
         """Makes what the config asks for; without any of it nothing is drawn nor computed."""
-        config, robot = self.config, self._robot
+        config, robot = self.config, self.robot
         self.difficulty = config.difficulty
         joints = len(robot.joint_names)
         self._sensors = self._delay = self._pushes = None
@@ -227,8 +221,9 @@ class GraspEnv:
     def _reward_and_track(self, height: Tensor, farthest: Tensor, reward: Tensor) -> None:
         from_goal = self.engine.object_position - self.goal
         goal_height = self.goal[:, 2] - self.start_height
-        scene = Scene(farthest, height, goal_height, from_goal, self.engine.joint_position)
-        terms = weighted_terms(self.config.reward, scene, self.episode_difficulty)
+        off_flat = self.engine.joint_position[:, self.robot.hand] - self._flat_hand
+        now = Situation(farthest, height, goal_height, from_goal, off_flat)
+        terms = weighted_terms(self.config.reward, now, self.episode_difficulty)
         torch.sum(terms, dim=1, out=reward)
         goal_distance = torch.linalg.norm(from_goal, dim=1)
         self.episodes.track(self.step_count, height, goal_distance, terms)
@@ -261,7 +256,7 @@ class GraspEnv:
         config = self.config.randomization
         if config.changes_physics:
             generators = [self._generator(env, "physics") for env in ids.tolist()]
-            parameters = draw_physics(config, self.difficulty, generators, self._robot.num_joints)
+            parameters = draw_physics(config, self.difficulty, generators, self.robot.num_joints)
             self.engine.set_parameters(ids, parameters)
 
     def _random_parts(self) -> dict[str, Sensors | ActionDelay | Pushes]:

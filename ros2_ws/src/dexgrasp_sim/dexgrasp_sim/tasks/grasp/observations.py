@@ -1,7 +1,7 @@
 """Observation groups of the grasp task and the terms they are made of."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -12,32 +12,42 @@ from dexgrasp_sim.control.proprioception import proprioception_spec
 from dexgrasp_sim.objects.config import SHAPE_CLASSES
 from dexgrasp_sim.objects.sets import check_mesh_files
 from dexgrasp_sim.physics.engine import PhysicsEngine
-from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS
+from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.specs import TensorSpec, Term, flat_spec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.vec_env import EnvSpecs
 
 GROUPS = ("proprio", "state", "critic", "depth", "stereo_rgb", "object")
 
-_STATE_TERMS = (
-    Term("fingertip_from_object", 3 * len(FINGERTIPS), "m", "base"),
-    Term("grasp_center_from_object", 3, "m", "base"),
-    Term("object_position", 3, "m", "base, from the spawn centre"),
-    Term("object_x_axis", 3, "1", "base"),
-    Term("object_z_axis", 3, "1", "base"),
-    Term("object_extents", 3, "m", "object"),
-    Term("object_shape", len(SHAPE_CLASSES), "1"),
-)
-_CRITIC_TERMS = (
-    Term("object_linear_velocity", 3, "m/s", "base"),
-    Term("object_angular_velocity", 3, "rad/s", "base"),
-    Term("joint_velocity", 23, "rad/s"),
-)
-_TRUE_TERMS = (
-    Term("true_joint_position", 23, "rad"),
-    *(dataclasses.replace(term, name=f"true_{term.name}") for term in _STATE_TERMS[:5]),
-)
-"""What a critic gets on top where the measurements in `proprio` and `state` are in error."""
+
+def _state_terms(robot: Robot) -> tuple[Term, ...]:
+    return (
+        Term("fingertip_from_object", 3 * len(robot.fingertips), "m", "base"),
+        Term("grasp_center_from_object", 3, "m", "base"),
+        Term("object_position", 3, "m", "base, from the spawn centre"),
+        Term("object_x_axis", 3, "1", "base"),
+        Term("object_z_axis", 3, "1", "base"),
+        Term("object_extents", 3, "m", "object"),
+        Term("object_shape", len(SHAPE_CLASSES), "1"),
+    )
+
+
+def _critic_terms(robot: Robot, exact: bool) -> tuple[Term, ...]:
+    """With `exact` false a critic gets the truth on top of what `proprio` and `state` measure."""
+    terms = (
+        Term("object_linear_velocity", 3, "m/s", "base"),
+        Term("object_angular_velocity", 3, "rad/s", "base"),
+        Term("joint_velocity", robot.num_joints, "rad/s"),
+    )
+    if exact:
+        return terms
+    return (
+        *terms,
+        Term("true_joint_position", robot.num_joints, "rad"),
+        *(replace(term, name=f"true_{term.name}") for term in _state_terms(robot)[:5]),
+    )
+
+
 _OBJECT_TERMS = (
     Term("object_position", 3, "m", "base, from the spawn centre"),
     Term("object_z_axis", 3, "1", "base"),
@@ -58,14 +68,13 @@ def observation_spec(config: GraspConfig, group: str) -> TensorSpec:
     Raises:
         ConfigError: There is no such group.
     """
-    height, width = config.camera.height, config.camera.width
+    robot, height, width = config.load_robot(), config.camera.height, config.camera.width
     if group == "proprio":
-        return proprioception_spec(config.action)
+        return proprioception_spec(config.action, robot)
     if group == "state":
-        return flat_spec("state", _STATE_TERMS)
+        return flat_spec("state", _state_terms(robot))
     if group == "critic":
-        exact = config.measures_exactly
-        return flat_spec("critic", _CRITIC_TERMS if exact else (*_CRITIC_TERMS, *_TRUE_TERMS))
+        return flat_spec("critic", _critic_terms(robot, config.measures_exactly))
     if group == "object":
         return flat_spec("object", _OBJECT_TERMS)
     if group == "depth":
@@ -90,7 +99,7 @@ def grasp_specs(config: Mapping[str, Any], groups: Sequence[str]) -> EnvSpecs:
     check_mesh_files(grasp.objects)
     return EnvSpecs(
         tuple(observation_spec(grasp, group) for group in groups),
-        len(grasp.action.dimensions),
+        len(grasp.action_names),
         grasp.control_dt_s,
     )
 
@@ -119,7 +128,7 @@ def write_object_state(measured: Measurements, origin: Tensor, shape: Tensor, ou
 
 
 def _relative(measured: Measurements, origin: Tensor) -> tuple[Tensor, ...]:
-    """The first five of `_STATE_TERMS`."""
+    """The first five of `_state_terms`."""
     position = measured.object_position
     return (
         (measured.fingertip_position - position.unsqueeze(1)).flatten(1),

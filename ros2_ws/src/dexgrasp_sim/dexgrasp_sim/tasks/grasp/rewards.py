@@ -9,12 +9,10 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from dexgrasp_sim.config import STRICT
-from dexgrasp_sim.robot.kuka_allegro import ARM_JOINTS, HAND_CURLED
 from dexgrasp_sim.schedules import PositiveRamp, Ramp
 from dexgrasp_sim.vec_env import REWARD_TERMS
 
 _NEAR_M = 0.05
-_HAND = slice(len(ARM_JOINTS), None)
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -44,7 +42,7 @@ class RewardConfig:
     scale: Positive = 0.1
 
 
-class Scene(NamedTuple):
+class Situation(NamedTuple):
     """What a reward depends on, for N environments.
 
     Attributes:
@@ -52,28 +50,28 @@ class Scene(NamedTuple):
         height_m: [N] of the object above its start.
         goal_height_m: [N] of the goal above the object's start.
         from_goal_m: [N, 3] object centre minus goal, base frame.
-        joint_position: [N, 23] rad, in the robot's joint order.
+        off_flat_rad: [N, H] joints of the hand minus `Robot.flat_hand`.
     """
 
     farthest_m: Tensor
     height_m: Tensor
     goal_height_m: Tensor
     from_goal_m: Tensor
-    joint_position: Tensor
+    off_flat_rad: Tensor
 
 
 def reach(farthest_m: Tensor, sharpness_per_m: float) -> Tensor:
     """exp(-s d): 1 when all fingertips and the grasp centre are at the object centre (DEXTRAH).
 
     Args:
-        farthest_m: See `Scene`.
+        farthest_m: See `Situation`.
         sharpness_per_m: s.
     """
     return torch.exp(-sharpness_per_m * farthest_m)
 
 
 def lift(height_m: Tensor, goal_height_m: Tensor, farthest_m: Tensor) -> Tensor:
-    """Fraction of the goal height, counted only while the hand is at the object; see `Scene`."""
+    """Fraction of the goal height, counted only while the hand is at the object."""
     in_hand = torch.exp(-10.0 * (farthest_m - _NEAR_M).clamp(min=0.0))
     return (height_m / goal_height_m).clamp(0.0, 1.0) * in_hand
 
@@ -82,7 +80,7 @@ def goal(from_goal_m: Tensor, sharpness_per_m: Tensor) -> Tensor:
     """exp(-s d) of the distance d of the object from the goal (DEXTRAH).
 
     Args:
-        from_goal_m: See `Scene`.
+        from_goal_m: See `Situation`.
         sharpness_per_m: s, [N].
     """
     return torch.exp(-sharpness_per_m * torch.linalg.norm(from_goal_m, dim=1))
@@ -92,47 +90,47 @@ def height(from_goal_m: Tensor, sharpness_per_m: float) -> Tensor:
     """exp(-s |dz|) of the height difference of object and goal: DEXTRAH's lift reward.
 
     Args:
-        from_goal_m: See `Scene`.
+        from_goal_m: See `Situation`.
         sharpness_per_m: s.
     """
     return torch.exp(-sharpness_per_m * from_goal_m[:, 2].abs())
 
 
-def curl(joint_position: Tensor) -> Tensor:
-    """|q - q'|² in rad² of the hand from DEXTRAH's curled posture; its weight is negative.
+def curl(off_flat_rad: Tensor) -> Tensor:
+    """|q - q'|² in rad² of the hand from its flat posture (DEXTRAH); its weight is negative.
 
     Args:
-        joint_position: See `Scene`.
+        off_flat_rad: See `Situation`.
     """
-    return (joint_position[:, _HAND] - torch.tensor(HAND_CURLED)).square().sum(dim=1)
+    return off_flat_rad.square().sum(dim=1)
 
 
-_TERMS: dict[str, Callable[[RewardConfig, Scene, Tensor], Tensor]] = {
+_TERMS: dict[str, Callable[[RewardConfig, Situation, Tensor], Tensor]] = {
     "reach": lambda config, now, _: reach(now.farthest_m, config.reach_sharpness_per_m),
     "lift": lambda config, now, _: lift(now.height_m, now.goal_height_m, now.farthest_m),
     "goal": lambda config, now, difficulty: goal(
         now.from_goal_m, config.goal_sharpness_per_m.at(difficulty)
     ),
     "height": lambda config, now, _: height(now.from_goal_m, config.height_sharpness_per_m),
-    "curl": lambda config, now, _: curl(now.joint_position),
+    "curl": lambda config, now, _: curl(now.off_flat_rad),
 }
 
 
-def weighted_terms(config: RewardConfig, scene: Scene, difficulty: Tensor) -> Tensor:
+def weighted_terms(config: RewardConfig, now: Situation, difficulty: Tensor) -> Tensor:
     """Each term times its weight and the scale; the reward is their sum.
 
     Args:
         config: The weights.
-        scene: The present state.
+        now: The present state.
         difficulty: [N] in [0, 1], of the environments' present episodes.
 
     Returns:
         [N, T] in the order of `REWARD_TERMS`; 0 where the weight is.
     """
-    weighted = torch.zeros(len(difficulty), len(REWARD_TERMS))
+    weighted = difficulty.new_zeros(len(difficulty), len(REWARD_TERMS))
     for column, name in enumerate(REWARD_TERMS):
         weight = getattr(config, name).at(difficulty)
         if weight.any():
-            value = _TERMS[name](config, scene, difficulty)
+            value = _TERMS[name](config, now, difficulty)
             weighted[:, column] = config.scale * weight * value
     return weighted

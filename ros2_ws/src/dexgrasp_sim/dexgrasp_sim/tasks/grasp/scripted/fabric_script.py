@@ -13,7 +13,6 @@ from torch import Tensor
 
 from dexgrasp_sim.control.fabric.decoder import FabricDecoder
 from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.kuka_allegro import PALM, load_robot
 from dexgrasp_sim.robot.rotation import zyx_euler_to_matrix
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.scripted.pinch import PALM_PITCH_RAD, find_pinches
@@ -88,10 +87,10 @@ class FabricScriptedPolicy:
         decoder = env.decoder
         assert isinstance(decoder, FabricDecoder)
         self._env, self._decoder = env, decoder
-        self._pinches = find_pinches(decoder.config)
+        self._pinches = find_pinches(decoder.config, env.robot)
         self._top_m = env.config.table.top_m
-        self._reach = explore(decoder.config, self._top_m)
-        self._palm = Kinematics(load_robot(), [PALM])
+        self._reach = explore(decoder.config, env.robot, env.config.table_obstacle)
+        self._palm = Kinematics(env.robot, [env.robot.palm])
         kinds = [env.config.objects[index] for index in env.object_index]
         self._extents = torch.tensor([kind.extents_m for kind in kinds])
         round_shapes = ("cylinder", "sphere")

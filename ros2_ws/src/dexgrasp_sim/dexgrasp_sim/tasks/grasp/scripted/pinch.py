@@ -13,11 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dexgrasp_sim.control.fabric.config import FabricConfig
-from dexgrasp_sim.control.fabric.spheres import BODY_SPHERES, HAND_SPHERES
-from dexgrasp_sim.robot.hand_pca import NUM_COMPONENTS, load_hand_pca
+from dexgrasp_sim.control.fabric.config import FabricConfig, fabric_of
+from dexgrasp_sim.robot.hand_pca import NUM_COMPONENTS
 from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.kuka_allegro import FINGERTIPS, HAND_JOINTS, PALM, load_robot
+from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.robot.rotation import rpy_to_matrix
 
 PALM_PITCH_RAD = math.radians(17.0)
@@ -64,19 +63,20 @@ class _Hand:
     pinch closes, z down.
     """
 
-    def __init__(self, config: FabricConfig) -> None:
-        robot = load_robot()
-        self._spheres = [BODY_SPHERES[index] for index in HAND_SPHERES]
-        frames = [PALM, *FINGERTIPS]
-        frames += sorted({sphere.frame for sphere in self._spheres} - {PALM})
+    def __init__(self, config: FabricConfig, robot: Robot) -> None:
+        spec = fabric_of(robot)
+        self._spheres = [spec.body.spheres[index] for index in spec.body.hand]
+        self._fingers = len(robot.fingers)
+        frames = [robot.palm, *robot.fingertips]
+        frames += sorted({sphere.frame for sphere in self._spheres} - {robot.palm})
         self._kinematics = Kinematics(robot, frames)
         self._carriers = [frames.index(sphere.frame) for sphere in self._spheres]
         self._offsets = torch.tensor([sphere.offset_m for sphere in self._spheres])
         self._radii = torch.tensor([sphere.radius_m for sphere in self._spheres])
-        self._columns = robot.joint_indices(HAND_JOINTS)
+        self._columns = robot.hand
         self._num_joints = robot.num_joints
-        self._axes = load_hand_pca().axes.clone()  # what inference mode made has no gradients
-        start = torch.tensor(config.start_position_rad)[self._columns]
+        self._axes = spec.hand_pca.axes.clone()  # what inference mode made has no gradients
+        start = torch.tensor(config.start_position(robot))[self._columns]
         # what the components leave open hardly moves while the fabric acts
         self._rest = start - self._axes.T @ (self._axes @ start)
         limits = torch.tensor([robot.lower.tolist(), robot.upper.tolist()])[:, self._columns]
@@ -97,7 +97,7 @@ class _Hand:
         full[:, self._columns] = joints
         frames = self._kinematics.forward(full)
         origin, turn = frames.position[:, :1], frames.rotation[:, 0] @ self.level.T
-        tip = slice(1, 1 + len(FINGERTIPS))
+        tip = slice(1, 1 + self._fingers)
         tips = frames.position[:, tip] - TIP_RADIUS_M * frames.rotation[:, tip, :, 0]
         spheres = frames.position[:, self._carriers] + (
             frames.rotation[:, self._carriers] @ self._offsets[..., None]
@@ -108,11 +108,14 @@ class _Hand:
 
 @cache
 @torch.inference_mode(False)
-def find_pinches(config: FabricConfig) -> Pinches:
-    """Pinches of 0 to 15 cm and their continuation inside, within the config's hand range."""
-    hand = _Hand(config)
+def find_pinches(config: FabricConfig, robot: Robot) -> Pinches:
+    """Pinches of 0 to 15 cm and their continuation inside, within the config's hand range.
+
+    The robot's fingers are index, middle, ring and thumb, in this order.
+    """
+    hand = _Hand(config, robot)
     openings = _LEAST_M + _STEP_M * torch.arange(_STEPS)
-    low, high = (torch.tensor(bound) for bound in config.hand_range_rad())
+    low, high = (torch.tensor(bound) for bound in config.hand_range_rad(robot))
     share = torch.zeros(_STEPS, NUM_COMPONENTS, requires_grad=True)
     optimizer = torch.optim.Adam([share], lr=_LEARNING_RATE)
     with torch.enable_grad():
@@ -126,7 +129,7 @@ def find_pinches(config: FabricConfig) -> Pinches:
     components = low + (high - low) * share.detach().sigmoid()
     tips, _ = hand.tips_and_lowest(hand.joints(components))
     centers = 0.5 * (tips[:, :3].mean(1) + tips[:, 3])
-    centers[:, 1] = 0.5 * (tips[:, FINGERTIPS.index("middle_tip"), 1] + tips[:, 3, 1])
+    centers[:, 1] = 0.5 * (tips[:, 1, 1] + tips[:, 3, 1])
     return Pinches(openings, components, centers @ hand.level)
 
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from dexgrasp_sim.control.fabric.config import FabricConfig
 from dexgrasp_sim.control.fabric.decoder import FabricDecoder
+from dexgrasp_sim.control.fabric.obstacles import Obstacle
 from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.kuka_allegro import PALM, load_robot
+from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.robot.rotation import zyx_euler_to_matrix
 from dexgrasp_sim.tasks.grasp.scripted.pinch import PALM_PITCH_RAD, find_pinches
 
@@ -57,32 +58,35 @@ def _cell(value: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def explore(config: FabricConfig, table_top_m: float) -> ReachMap:
+def explore(config: FabricConfig, robot: Robot, table: Obstacle) -> ReachMap:
     """Moves a batch of palms from the start posture to all points of the grid.
 
     Args:
         config: The fabric.
-        table_top_m: Its height; the pinch is some cm above.
+        robot: The robot.
+        table: The pinch is some cm above it.
     """
-    middle, half = config.palm_euler_rad[0], config.palm_angle_rad
+    ranges = config.ranges(robot)
+    first_yaw, last_yaw = ranges.low[3], ranges.high[3]
     axes = (
         torch.tensor(_X_M),
         torch.tensor(_Y_M),
-        torch.linspace(middle - half, middle + half, _YAW_STEPS),
+        torch.linspace(first_yaw, last_yaw, _YAW_STEPS),
     )
     grid = torch.stack(torch.meshgrid(*axes, torch.tensor(ROLLS_RAD), indexing="ij"), -1)
     points = grid.view(-1, 4)
-    count, robot = len(points), load_robot()
-    components, center = find_pinches(config).at(torch.full((count,), _PINCH_M))
+    count = len(points)
+    components, center = find_pinches(config, robot).at(torch.full((count,), _PINCH_M))
     euler = torch.stack(
         (points[:, 2], torch.full((count,), PALM_PITCH_RAD), math.pi + points[:, 3]), 1
     )
-    above = torch.full((count, 1), table_top_m + _HEIGHT_ABOVE_TABLE_M)
+    top_m = table.center_m[2] + table.size_m[2] / 2
+    above = torch.full((count, 1), top_m + _HEIGHT_ABOVE_TABLE_M)
     pinch = torch.cat((points[:, :2], above), 1)
     palm = pinch - (zyx_euler_to_matrix(euler) @ center[..., None]).squeeze(-1)
-    decoder = FabricDecoder(config, robot, count, _DT_S)
+    decoder = FabricDecoder(config, robot, count, _DT_S, table)
     actions = decoder.actions_for(torch.cat((palm, euler, components), 1))
     for _ in range(round(_TIME_S / _DT_S)):
         decoder.decode(actions)
-    reached = Kinematics(robot, [PALM]).forward(decoder.target).position[:, 0]
+    reached = Kinematics(robot, [robot.palm]).forward(decoder.target).position[:, 0]
     return ReachMap(axes, torch.linalg.norm(reached - palm, dim=1).view(grid.shape[:-1]))

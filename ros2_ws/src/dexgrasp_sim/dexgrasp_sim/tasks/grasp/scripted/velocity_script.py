@@ -31,9 +31,8 @@ class ScriptedPolicy:
         target[lifting, 2] = config.table.top_m + _LIFT_HEIGHT_M
         step_m = decoder.config.palm_speed_m_s * config.control_dt_s
         velocity = (target - decoder.palm_position) / step_m
-        full = torch.zeros(env.num_envs, 7)
-        full[:, 0:3] = velocity.clamp(-1.0, 1.0)
-        full[:, 4:6] = closing.float().unsqueeze(1)
-        names = ("palm_x", "palm_y", "palm_z", "palm_yaw", "finger_closure", "thumb_closure")
-        columns = {name: index for index, name in enumerate((*names, "finger_spread"))}
-        return full[:, [columns[name] for name in decoder.action_names]]
+        wanted = dict(zip(("palm_x", "palm_y", "palm_z"), velocity.clamp(-1.0, 1.0).unbind(1)))
+        synergies = env.robot.palm_velocity.synergies
+        wanted |= {synergy.name: closing.float() for synergy in synergies if synergy.closes}
+        still = torch.zeros(env.num_envs)
+        return torch.stack([wanted.get(name, still) for name in decoder.action_names], dim=1)

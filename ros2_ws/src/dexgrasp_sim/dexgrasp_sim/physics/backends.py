@@ -1,0 +1,86 @@
+"""The physics backends, and the choice of one: nothing else names them."""
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import torch
+
+from dexgrasp_sim.config import ConfigError
+
+if TYPE_CHECKING:
+    from dexgrasp_sim.physics.engine import PhysicsEngine
+    from dexgrasp_sim.physics.scene import Scene
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where a backend is and what it needs.
+
+    Attributes:
+        module: Has the class; imported when an engine is made, not before.
+        engine: Name of the class, which takes a scene, a device and a number of threads.
+        package: Distribution that it needs beside this one.
+        devices: Kinds of devices that it computes on.
+        remedy: How to get the package.
+    """
+
+    module: str
+    engine: str
+    package: str
+    devices: tuple[str, ...]
+    remedy: str
+
+
+BACKENDS = {
+    "mujoco": Backend(
+        "dexgrasp_sim.physics.mujoco.batch",
+        "MujocoBatch",
+        "mujoco",
+        ("cpu",),
+        "run `make setup`",
+    ),
+}
+"""By the name that `physics.backend` gives them."""
+
+
+def make_engine(
+    scene: "Scene", device: torch.device | str = "cpu", threads: int = 1
+) -> "PhysicsEngine":
+    """The engine of the backend that `scene.physics.backend` names.
+
+    Args:
+        scene: What to simulate.
+        device: Where the engine's tensors live.
+        threads: CPU threads for physics and images, where these run on the CPU.
+
+    Raises:
+        ConfigError: The backend is not installed, or does not compute on this device.
+    """
+    name, device = scene.physics.backend, torch.device(device)
+    backend = BACKENDS[name]
+    if device.type not in backend.devices:
+        raise ConfigError(
+            f"physics.backend = {name!r} computes on {' or '.join(backend.devices)}, not on "
+            f"{str(device)!r}; change one of them"
+        )
+    try:
+        module = importlib.import_module(backend.module)
+    except ImportError as error:
+        raise ConfigError(
+            f"physics.backend = {name!r} cannot be imported ({error}); {backend.remedy}"
+        ) from None
+    return getattr(module, backend.engine)(scene, device, threads)
+
+
+def backend_versions() -> dict[str, str | None]:
+    """Each backend's installed version; None where its package is missing."""
+    versions: dict[str, str | None] = {}
+    for name, backend in BACKENDS.items():
+        try:
+            versions[name] = metadata.version(backend.package)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions

@@ -1,0 +1,109 @@
+"""What a physics engine simulates and shows. It knows no task: tasks make scenes."""
+
+from dataclasses import dataclass as plain_dataclass
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
+
+from dexgrasp_sim.config import STRICT
+from dexgrasp_sim.objects.config import ObjectConfig
+from dexgrasp_sim.physics.backends import BACKENDS
+from dexgrasp_sim.robot.robot import Robot
+from dexgrasp_sim.vision.camera import CameraConfig
+from dexgrasp_sim.vision.image_config import LookConfig
+
+Vector3 = tuple[float, float, float]
+Positive = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class TableConfig:
+    """The table as a box, base frame (DextrAH scene: top at z = 0.25 m)."""
+
+    center_m: Vector3 = (-0.5725, 0.088, 0.235)
+    size_m: tuple[Positive, Positive, Positive] = (0.725, 1.16, 0.03)
+
+    @property
+    def top_m(self) -> float:
+        """Height of the table top."""
+        return self.center_m[2] + self.size_m[2] / 2
+
+
+def _known(backend: str) -> str:
+    if backend not in BACKENDS:
+        raise ValueError(f"there is no such backend; give one of {', '.join(BACKENDS)}")
+    return backend
+
+
+@dataclass(frozen=True, config=STRICT)
+class MujocoConfig:
+    """Settings of MuJoCo's own.
+
+    An elliptic friction cone with impratio 10 holds round objects that a pyramidal cone drops;
+    fewer than 20 line-search iterations make the elliptic solver throw the object.
+
+    Attributes:
+        integrator: `discrete` is stable up to 1/60 s and about a third faster; `implicitfast` at
+            1/120 s is the reference.
+        impratio: Ratio of frictional to normal constraint impedance.
+        iterations: Of the solver.
+        line_search_iterations: Of the solver's line search.
+    """
+
+    integrator: Literal["implicitfast", "discrete"] = "implicitfast"
+    impratio: Annotated[float, Field(ge=1.0)] = 10.0
+    iterations: Annotated[int, Field(ge=10)] = 20
+    line_search_iterations: Annotated[int, Field(ge=20)] = 20
+
+
+@dataclass(frozen=True, config=STRICT)
+class PhysicsConfig:
+    """Physics settings that all backends share, and those of each.
+
+    Attributes:
+        backend: Engine that simulates, see `backends.BACKENDS`.
+        timestep_s: Physics step.
+        friction: Sliding friction coefficient of all contacts.
+        actuator_gains: Which of the robot's gains drive the joint targets, "stiff" or "paper".
+        mujoco: For MuJoCo alone.
+    """
+
+    backend: Annotated[str, AfterValidator(_known)] = "mujoco"
+    timestep_s: Annotated[float, Field(gt=0.0, le=1 / 60 + 1e-9)] = 1 / 120
+    friction: Annotated[float, Field(gt=0.0)] = 1.0
+    actuator_gains: Literal["stiff", "paper"] = "stiff"
+    mujoco: MujocoConfig = MujocoConfig()
+
+
+@plain_dataclass(frozen=True, eq=False)
+class Scene:
+    """N environments: the same robot, table and cameras, one object each.
+
+    Attributes:
+        robot: Fixed to the world, its base frame at the origin.
+        table: The table.
+        objects: All objects of the run, also those that none of these environments holds: an
+            engine may lay out its models for all, so that who simulates which changes nothing.
+        object_of_env: [N] index into `objects`.
+        physics: Physics settings.
+        substeps: Physics steps in a control period.
+        camera: Depth camera, and left camera of the stereo pair.
+        stereo_baseline_m: Distance of the right camera along the left one's x axis.
+        look: Strengths of the random looks of colour images.
+    """
+
+    robot: Robot
+    table: TableConfig
+    objects: tuple[ObjectConfig, ...]
+    object_of_env: tuple[int, ...]
+    physics: PhysicsConfig
+    substeps: int
+    camera: CameraConfig
+    stereo_baseline_m: float
+    look: LookConfig
+
+    @property
+    def num_envs(self) -> int:
+        """N."""
+        return len(self.object_of_env)
