@@ -52,6 +52,16 @@ class Schedule:
         )
         return first, last
 
+    def sample(self, difficulty: float, uniform: Tensor) -> Tensor:
+        """Draws from the interval at a difficulty: `uniform` in [0, 1), scaled; any shape."""
+        low, high = self.at(difficulty)
+        return low + (high - low) * uniform
+
+    def sample_whole(self, difficulty: float, uniform: Tensor) -> Tensor:
+        """Draws whole numbers int64, uniform between the rounded ends, both included."""
+        low, high = (round(end) for end in self.at(difficulty))
+        return low + (uniform * (high - low + 1)).long()
+
     def is_always(self, value: float) -> bool:
         """Whether every draw at every difficulty gives `value`."""
         return self.initial == self.end == (value, value)

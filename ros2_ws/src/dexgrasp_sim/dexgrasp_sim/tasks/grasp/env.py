@@ -1,34 +1,36 @@
-"""The grasp-and-lift task as a batch of environments: the order in which a step happens."""
+"""The grasp-and-lift task as a batch of environments: the order in which a step happens.
+
+All tensors live on the engine's device. The host waits for the device once per control step, in
+`_end_episodes`, to learn which episodes have ended; everything else is queued.
+"""
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.control.proprioception import Proprioception
+from dexgrasp_sim.devices import rows_of
 from dexgrasp_sim.objects.config import SHAPE_CLASSES
 from dexgrasp_sim.physics.engine import PhysicsEngine
-from dexgrasp_sim.tasks.grasp import observations
+from dexgrasp_sim.random_streams import Purpose, RandomStreams
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.episodes import EpisodeTracker
 from dexgrasp_sim.tasks.grasp.images import Images
 from dexgrasp_sim.tasks.grasp.latency import ActionDelay
+from dexgrasp_sim.tasks.grasp.observations import (
+    GROUPS,
+    Measurements,
+    image_groups,
+    observation_spec,
+)
 from dexgrasp_sim.tasks.grasp.randomization import Pushes, draw_physics
 from dexgrasp_sim.tasks.grasp.rewards import Situation, weighted_terms
 from dexgrasp_sim.tasks.grasp.sensors import Sensors
 from dexgrasp_sim.tasks.grasp.starts import EpisodeStarts
 
-_STATE = (
-    "step_count",
-    "episode_count",
-    "start_height",
-    "episode_difficulty",
-    "last_action",
-)
-_PURPOSES = ("spawn", "stagger", "sensors", "delay", "physics", "start", "pushes")
-"""What episodes draw at random; a purpose's place here is part of its generator's seed."""
+_OWN_STATE = ("step_count", "episode_count", "start_height", "episode_difficulty", "last_action")
 
 
 class GraspEnv:
@@ -50,70 +52,77 @@ class GraspEnv:
         env_offset: Global index of the first environment.
         """
         self.config, self.engine = config, engine
-        self.num_envs = engine.num_envs
+        self.num_envs, self.device = engine.num_envs, engine.device
         self.control_dt_s = config.control_dt_s
         self.action_dim = len(config.action_names)
-        self.observation_specs = tuple(
-            observations.observation_spec(config, group) for group in groups
-        )
-        self._seed = seed
-        self._env_offset = env_offset
-        self.object_index = np.array(engine.scene.object_of_env)
-        self.images = Images(config, engine, seed, env_offset)
-        self.robot = robot = engine.scene.robot
+        self.observation_specs = tuple(observation_spec(config, group) for group in groups)
+        index = torch.arange(env_offset, env_offset + self.num_envs, device=self.device)
+        self.streams = RandomStreams(seed, index)
+        self.robot = engine.scene.robot
         self.decoder = make_decoder(
             config.action,
-            robot,
+            self.robot,
             self.num_envs,
             config.control_dt_s,
             config.table_obstacle,
+            device=self.device,
             difficulty=config.difficulty,
         )
-        self._proprioception = Proprioception(robot, config.action)
+        self.proprioception = Proprioception(self.robot, config.action, self.device)
+        self.images = Images(config, engine, self.streams, groups)
+        self.starts = EpisodeStarts(config, self.robot, self.streams)
+        self.difficulty = config.difficulty
         self._allocate()
-        self._add_randomization()
+        self._add_objects()
+        self._parts = nn.ModuleDict({"episode": self.episodes, **self._make_randomization()})
 
     def _allocate(self) -> None:
-        config, count = self.config, self.num_envs
+        config, count, device = self.config, self.num_envs, self.device
         center_x, center_y = config.spawn.center_m
-        self.origin = torch.tensor([center_x, center_y, config.table.top_m])
-        objects = [config.objects[index] for index in self.object_index]
-        self._starts = EpisodeStarts(config, self.robot, self.object_index)
-        extents = torch.tensor([item.extents_m for item in objects])
-        shape = torch.tensor([SHAPE_CLASSES.index(item.shape_class) for item in objects])
-        one_hot = torch.nn.functional.one_hot(shape, len(SHAPE_CLASSES)).float()
-        self._object_shape = torch.cat((extents, one_hot), dim=1)
-        self._workspace = torch.tensor(config.workspace)
-        self._flat_hand = torch.tensor(self.robot.flat_hand)
-        self.step_count = torch.zeros(count, dtype=torch.int64)
-        self.episode_count = torch.zeros(count, dtype=torch.int64)
-        self.start_height = torch.zeros(count)
-        self.episode_difficulty = torch.zeros(count)
-        top_m = config.table.top_m
-        goals = [config.goal_at(top_m + item.solid.rest_height_m) for item in objects]
-        self.goal = torch.tensor(goals)
-        index = torch.from_numpy(self.object_index)
-        self.episodes = EpisodeTracker(config.success, config.control_dt_s, index)
-        self.last_action = torch.zeros(count, self.action_dim)
-        self.diverged = torch.zeros(count, dtype=torch.bool)
+        self.origin = torch.tensor([center_x, center_y, config.table.top_m], device=device)
+        self._workspace = torch.tensor(config.workspace, device=device)
+        self._flat_hand = torch.tensor(self.robot.flat_hand, device=device)
+        self.step_count = torch.zeros(count, dtype=torch.int64, device=device)
+        self.episode_count = torch.zeros(count, dtype=torch.int64, device=device)
+        self.start_height = torch.zeros(count, device=device)
+        self.episode_difficulty = torch.zeros(count, device=device)
+        self.last_action = torch.zeros(count, self.action_dim, device=device)
+        self.diverged = torch.zeros(count, dtype=torch.bool, device=device)
 
-    def _add_randomization(self) -> None:
+    def _add_objects(self) -> None:
+        """What depends on the object of each environment."""
+        config, device = self.config, self.device
+        self.object_index = torch.tensor(self.engine.scene.object_of_env, device=device)  # [N]
+        objects, top_m = config.objects, config.table.top_m
+        goals = [config.goal_at(top_m + item.solid.rest_height_m) for item in objects]
+        self.goal = torch.tensor(goals, device=device)[self.object_index]  # [N, 3]
+        extents = torch.tensor([item.extents_m for item in objects], device=device)
+        shapes = [SHAPE_CLASSES.index(item.shape_class) for item in objects]
+        one_hot = torch.eye(len(SHAPE_CLASSES), device=device)[shapes]
+        self.object_shape = torch.cat((extents, one_hot), dim=1)[self.object_index]
+        self.episodes = EpisodeTracker(config.success, config.control_dt_s, self.object_index)
+
+    def _make_randomization(self) -> dict[str, nn.Module]:
         """Makes what the config asks for; without any of it nothing is drawn nor computed."""
-        config, robot = self.config, self.robot
-        self.difficulty = config.difficulty
-        joints = len(robot.joint_names)
+        config, joints = self.config, self.robot.num_joints
         self._sensors = self._delay = self._pushes = None
         if not config.measures_exactly:
-            self._sensors = Sensors(
-                config, self.engine, self._proprioception, self.observation_specs
-            )
+            images = tuple(s for s in self.observation_specs if s.name in image_groups())
+            self._sensors = Sensors(config, self.engine, self.proprioception, images, self.streams)
         if config.latency.delays_actions:
             timestep_s = config.physics.timestep_s
             self._delay = ActionDelay(
-                config.latency, self.num_envs, joints, config.physics_steps, timestep_s
+                config.latency, self.streams, joints, config.physics_steps, timestep_s
             )
         if config.randomization.pushes_objects:
-            self._pushes = Pushes(config.randomization, self.num_envs, self.control_dt_s)
+            self._pushes = Pushes(config.randomization, self.streams, self.control_dt_s)
+        parts = {"sensors": self._sensors, "delay": self._delay, "pushes": self._pushes}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @property
+    def measured(self) -> Measurements:
+        """What the policy's measurements are taken from: sensors, or the engine if it is exact."""
+        return self.engine if self._sensors is None else self._sensors
 
     def set_difficulty(self, difficulty: float) -> None:
         """See `VecEnv.set_difficulty`."""
@@ -124,12 +133,13 @@ class GraspEnv:
         """See `VecEnv.reset`."""
         self.episode_count.fill_(first_episode)
         self.diverged.fill_(False)
-        everywhere = torch.arange(self.num_envs)
+        everywhere = torch.arange(self.num_envs, device=self.device)
         self._begin_episodes(everywhere)
         if self.config.stagger_starts:
-            for env in range(self.num_envs):
-                steps = self._generator(env, "stagger").integers(self.config.episode_steps)
-                self.step_count[env] = self.episodes.skipped_steps[env] = int(steps)
+            drawn = self.streams.uniform(Purpose.STAGGER, self.episode_count)[:, 0]
+            steps = (drawn * self.config.episode_steps).long()
+            self.step_count.copy_(steps)
+            self.episodes.skipped_steps.copy_(steps)
         for name in ("reward", "terminated", "truncated", "episode"):
             out[name].zero_()
         self._observe(everywhere, out)
@@ -138,7 +148,7 @@ class GraspEnv:
         """See `VecEnv.reset_envs`."""
         self.diverged[env_ids] = False
         self._begin_episodes(env_ids)
-        self._observe(env_ids, out, again=True)
+        self._observe(env_ids, out, is_new_step=False)
 
     def step(self, actions: Tensor, out: Mapping[str, Tensor]) -> None:
         """See `VecEnv.step`."""
@@ -153,17 +163,25 @@ class GraspEnv:
         truncated = (timed_out | self.episodes.held_to_end()) & ~terminated
         out["terminated"].copy_(terminated)
         out["truncated"].copy_(truncated)
-        ended = torch.nonzero(terminated | truncated).squeeze(1)
-        if len(ended):
-            rows = self.episodes.rows(self.step_count, height, farthest, truncated)
-            out["episode"][ended] = rows[ended]
-            self._begin_episodes(ended)
-        self._observe(ended, out)
+        rows = self.episodes.rows(self.step_count, height, farthest, truncated)
+        self._observe(self._end_episodes(terminated | truncated, rows, out["episode"]), out)
+
+    def _end_episodes(self, ended: Tensor, rows: Tensor, episode: Tensor) -> Tensor:
+        """Writes the rows [N, E] of episodes that have ended and begins new ones there.
+
+        Returns:
+            [K] int64, where; the number K is what the host waits for.
+        """
+        ids = rows_of(ended)
+        if len(ids):
+            episode[ids] = rows[ids]
+            self._begin_episodes(ids)
+        return ids
 
     def _simulate(self, targets: Tensor) -> None:
         if self._pushes is not None:
             _, farthest = self._height_and_farthest()
-            self._pushes.apply(self.engine, farthest, self.step_count)
+            self._pushes.apply(self.engine, farthest, self.episode_count, self.step_count)
         if self.decoder.velocity_target is not None:
             targets = targets + self.engine.velocity_lead_s * self.decoder.velocity_target
         if self._delay is None:
@@ -171,59 +189,40 @@ class GraspEnv:
         else:
             self.engine.step(*self._delay.send(targets))
 
-    def _observe(self, begun: Tensor, out: Mapping[str, Tensor], again: bool = False) -> None:
-        """Measures, once per control step unless `again`, and writes the observations."""
+    def _observe(self, begun: Tensor, out: Mapping[str, Tensor], is_new_step: bool = True) -> None:
+        """Measures and writes the observations; see `Sensors.measure`."""
         if self._sensors is None:
             self.write_observations(out)
             return
-        self._sensors.measure(self.step_count, begun, again)
+        self._sensors.measure(self.episode_count, self.step_count, begun, is_new_step)
         self.write_observations(out)
-        self._sensors.delay_images(out, begun, again)
+        self._sensors.delay_images(out, begun, is_new_step)
 
     def write_observations(self, out: Mapping[str, Tensor]) -> None:
-        """Writes the groups of `observation_specs` for the current state, images of now."""
+        """Writes the groups of `observation_specs` for the current state, images undelayed."""
         for spec in self.observation_specs:
-            self._write_group(spec.name, out[spec.name])
-
-    def _write_group(self, group: str, out: Tensor) -> None:
-        engine = self.engine
-        measured = engine if self._sensors is None else self._sensors
-        if group == "depth":
-            self.images.write_depth(self.episode_count, self.step_count, out)
-        elif group == "stereo_rgb":
-            self.images.write_stereo_rgb(self.episode_count, self.step_count, out)
-        elif group == "state":
-            observations.write_object_state(measured, self.origin, self._object_shape, out)
-        elif group == "critic":
-            exact = self._sensors is None
-            observations.write_privileged(engine, self.origin, exact, out)
-        elif group == "object":
-            observations.write_auxiliary_target(engine, self.origin, out)
-        else:
-            self._proprioception.observe(
-                measured.joint_position,
-                measured.joint_velocity,
-                self.decoder,
-                self.last_action,
-                self.step_count / self.config.episode_steps,
-                out,
-            )
+            GROUPS[spec.name].write(self, out[spec.name])
 
     def _height_and_farthest(self) -> tuple[Tensor, Tensor]:
         """Height above the start, and the largest distance of the hand's points, both [N] m."""
         engine = self.engine
         points = torch.cat(
             (engine.fingertip_position, engine.grasp_center_position.unsqueeze(1)), dim=1
-        )
+        )  # [N, F + 1, 3]
         distance = torch.linalg.norm(points - engine.object_position.unsqueeze(1), dim=2)
         return engine.object_position[:, 2] - self.start_height, distance.amax(dim=1)
 
     def _reward_and_track(self, height: Tensor, farthest: Tensor, reward: Tensor) -> None:
-        from_goal = self.engine.object_position - self.goal
-        goal_height = self.goal[:, 2] - self.start_height
-        off_flat = self.engine.joint_position[:, self.robot.hand] - self._flat_hand
-        now = Situation(farthest, height, goal_height, from_goal, off_flat)
-        terms = weighted_terms(self.config.reward, now, self.episode_difficulty)
+        from_goal = self.engine.object_position - self.goal  # [N, 3]
+        now = Situation(
+            farthest_m=farthest,
+            height_m=height,
+            goal_height_m=self.goal[:, 2] - self.start_height,
+            from_goal_m=from_goal,
+            off_flat_rad=self.engine.joint_position[:, self.robot.hand] - self._flat_hand,
+            difficulty=self.episode_difficulty,
+        )
+        terms = weighted_terms(self.config.reward, now)  # [N, T]
         torch.sum(terms, dim=1, out=reward)
         goal_distance = torch.linalg.norm(from_goal, dim=1)
         self.episodes.track(self.step_count, height, goal_distance, terms)
@@ -234,66 +233,54 @@ class GraspEnv:
         return ~((position >= lower) & (position <= upper)).all(dim=1)  # NaN is outside too
 
     def _begin_episodes(self, ids: Tensor) -> None:
-        self._draw_randomization(ids)
-        starts = self._starts.draw(ids, self.difficulty, self._generator, self.decoder)
+        """Draws all that an episode keeps and puts environments [K] at its start.
+
+        Draws are functions of the seed, the environment and the episode's number, which counts
+        up here first.
+        """
+        self.episode_count[ids] += 1
+        episode, difficulty = self.episode_count[ids], self.difficulty
+        for part in (self._sensors, self._delay, self._pushes):
+            if part is not None:
+                part.begin(ids, episode, difficulty)
+        self.images.begin(ids, episode)
+        randomization, joints = self.config.randomization, self.robot.num_joints
+        if randomization.changes_physics:
+            self.engine.set_parameters(
+                ids, draw_physics(randomization, difficulty, self.streams, ids, episode, joints)
+            )
+        starts = self.starts.draw(ids, episode, difficulty, self.decoder)
         pose, posture = starts.object_pose, starts.joint_position
         self.decoder.reset(ids, posture)
         self.engine.reset(ids, posture, pose, starts.joint_velocity)
         if self._delay is not None:
             self._delay.restart(ids, posture)
-        self.start_height[ids] = self.origin[2] + self._starts.rest_height[ids]
-        self.episode_count[ids] += 1
+        self.start_height[ids] = self.origin[2] + self.starts.rest_height[ids]
         self.step_count[ids] = 0
-        self.episode_difficulty[ids] = self.difficulty
+        self.episode_difficulty[ids] = difficulty
         self.episodes.begin(ids, pose[:, 2] - self.start_height[ids])
         self.last_action[ids] = 0.0
 
-    def _draw_randomization(self, ids: Tensor) -> None:
-        """Draws what is wrong in the episodes that begin: noise, delays, physics, pushes."""
-        for purpose, part in self._random_parts().items():
-            for env in ids.tolist():
-                part.begin(env, self.difficulty, self._generator(env, purpose))
-        config = self.config.randomization
-        if config.changes_physics:
-            generators = [self._generator(env, "physics") for env in ids.tolist()]
-            parameters = draw_physics(config, self.difficulty, generators, self.robot.num_joints)
-            self.engine.set_parameters(ids, parameters)
-
-    def _random_parts(self) -> dict[str, Sensors | ActionDelay | Pushes]:
-        """What draws at the start of an episode and has a state, by the name of its purpose."""
-        parts = {"sensors": self._sensors, "delay": self._delay, "pushes": self._pushes}
-        return {purpose: part for purpose, part in parts.items() if part is not None}
-
-    def _generator(self, env: int, purpose: str) -> np.random.Generator:
-        """A generator of its own for each environment, episode and purpose."""
-        key = (
-            self._seed,
-            self._env_offset + env,
-            int(self.episode_count[env]),
-            _PURPOSES.index(purpose),
-        )
-        return np.random.default_rng(key)
-
     def state_dict(self) -> dict[str, Tensor]:
         """See `VecEnv.state_dict`."""
-        state = {name: getattr(self, name).clone() for name in _STATE}
+        state = {name: getattr(self, name) for name in _OWN_STATE}
         state |= {f"engine.{key}": value for key, value in self.engine.state_dict().items()}
         state |= {f"decoder.{key}": value for key, value in self.decoder.state_dict().items()}
-        state |= {f"episode.{key}": value for key, value in self.episodes.state_dict().items()}
-        for prefix, part in self._random_parts().items():
-            state |= {f"{prefix}.{key}": value for key, value in part.state_dict().items()}
-        return state
+        state |= self._parts.state_dict()
+        return {name: value.clone() for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> None:
         """See `VecEnv.load_state_dict`."""
-        for name in _STATE:
+        for name in _OWN_STATE:
             getattr(self, name).copy_(state[name])
         self.diverged.fill_(False)
-        self.engine.load_state_dict(_strip(state, "engine."))
-        self.decoder.load_state_dict(_strip(state, "decoder."))
-        self.episodes.load_state_dict(_strip(state, "episode."))
-        for prefix, part in self._random_parts().items():
-            part.load_state_dict(_strip(state, f"{prefix}."))
+        self.engine.load_state_dict(_under("engine.", state))
+        self.decoder.load_state_dict(_under("decoder.", state))
+        self._parts.load_state_dict({name: state[name] for name in self._parts.state_dict()})
+        everywhere = torch.arange(self.num_envs, device=self.device)
+        self.images.begin(everywhere, self.episode_count)
+        if self._sensors is not None:
+            self._sensors.expose()
         self.write_observations(out)
         if self._sensors is not None:
             self._sensors.show_images(out)
@@ -318,7 +305,9 @@ class GraspEnv:
         self.engine.close()
 
 
-def _strip(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
-        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+        key.removeprefix(prefix): value
+        for key, value in state.items()
+        if prefix in key[: len(prefix)]
     }

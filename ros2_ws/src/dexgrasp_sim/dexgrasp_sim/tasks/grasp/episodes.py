@@ -1,12 +1,11 @@
 """What an episode came to: success, time to the goal, drops and sums of the reward terms."""
 
-from collections.abc import Mapping
 from typing import Annotated, overload
 
 import torch
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
-from torch import Tensor
+from torch import Tensor, nn
 
 from dexgrasp_sim.config import STRICT
 from dexgrasp_sim.vec_env import EPISODE_FIELDS, REWARD_TERMS
@@ -84,7 +83,7 @@ class SuccessConfig:
         return height_m > self.height_m
 
 
-class EpisodeTracker:
+class EpisodeTracker(nn.Module):
     """Follows the present episodes of N environments and sums them up as `EPISODE_FIELDS`.
 
     An object that is dropped onto the table at the start of an episode is not taken for a lifted
@@ -100,22 +99,30 @@ class EpisodeTracker:
         term_sums: [N, T], sums of the weighted reward terms.
     """
 
+    skipped_steps: Tensor
+    landed: Tensor
+    held_steps: Tensor
+    inside_steps: Tensor
+    entry_step: Tensor
+    max_height_m: Tensor
+    term_sums: Tensor
+
     def __init__(self, rule: SuccessConfig, control_dt_s: float, object_index: Tensor) -> None:
         """Args:
         rule: When an episode is a success.
         control_dt_s: Control period.
         object_index: [N] int64, which object each environment has.
         """
+        super().__init__()
         self._rule, self._dt_s = rule, control_dt_s
-        self._object_index = object_index
-        count = len(object_index)
-        self.skipped_steps = torch.zeros(count, dtype=torch.int64)
-        self.landed = torch.zeros(count, dtype=torch.bool)
-        self.held_steps = torch.zeros(count, dtype=torch.int64)
-        self.inside_steps = torch.zeros(count, dtype=torch.int64)
-        self.entry_step = torch.zeros(count, dtype=torch.int64)
-        self.max_height_m = torch.zeros(count)
-        self.term_sums = torch.zeros(count, len(REWARD_TERMS))
+        whole = torch.zeros_like(object_index)
+        numbers = torch.zeros(len(object_index), device=object_index.device)
+        self.register_buffer("_object_index", object_index, persistent=False)
+        for name in ("skipped_steps", "held_steps", "inside_steps", "entry_step"):
+            self.register_buffer(name, whole.clone())
+        self.register_buffer("landed", whole.bool())
+        self.register_buffer("max_height_m", numbers)
+        self.register_buffer("term_sums", numbers.new_zeros(len(numbers), len(REWARD_TERMS)))
 
     def begin(self, env_ids: Tensor, height_m: Tensor) -> None:
         """Begins episodes.
@@ -186,12 +193,3 @@ class EpisodeTracker:
             **{f"reward_{name}": self.term_sums[:, i] for i, name in enumerate(REWARD_TERMS)},
         }
         return torch.stack([figures[name].float() for name in EPISODE_FIELDS], dim=1)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Everything that later figures depend on."""
-        return {name: getattr(self, name).clone() for name in _STATE}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restores `state_dict`."""
-        for name in _STATE:
-            getattr(self, name).copy_(state[name])

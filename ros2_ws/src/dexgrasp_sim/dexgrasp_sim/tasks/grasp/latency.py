@@ -1,14 +1,12 @@
 """Commands that arrive late and measurements that are old, by amounts that an episode keeps."""
 
-from collections.abc import Mapping
-
-import numpy as np
 import torch
 from pydantic.dataclasses import dataclass
-from torch import Tensor
+from torch import Tensor, nn
 
 from dexgrasp_sim.config import STRICT
-from dexgrasp_sim.schedules import NonNegativeSchedule, Schedule, constant
+from dexgrasp_sim.random_streams import Purpose, RandomStreams
+from dexgrasp_sim.schedules import NonNegativeSchedule, constant
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -38,30 +36,38 @@ class LatencyConfig:
         return not (self.joint_age_steps.is_always(0.0) and self.image_age_steps.is_always(0.0))
 
 
-def draw_steps(schedule: Schedule, difficulty: float, generator: np.random.Generator) -> int:
-    """A whole number, uniform between the rounded ends of an interval, both included."""
-    low, high = (round(end) for end in schedule.at(difficulty))
-    return int(generator.integers(low, high + 1))
-
-
-class DelayLine:
+class DelayLine(nn.Module):
     """The last samples of N environments, of which each environment reads the one of its age."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, max_age: int) -> None:
+    _samples: Tensor
+    _newest: Tensor
+    _rows: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        max_age: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
         """Args:
         shape: Of a sample, the environments first: [N, ...].
         dtype: Of a sample.
         max_age: Largest age that can be read.
+        device: Where the samples are.
         """
-        self._samples = torch.zeros((max_age + 1, *shape), dtype=dtype)
-        self._newest = torch.zeros((), dtype=torch.int64)
-        self._rows = torch.arange(shape[0])
+        super().__init__()
+        samples = torch.zeros((max_age + 1, *shape), dtype=dtype)
+        self.register_buffer("_samples", samples)
+        self.register_buffer("_newest", torch.zeros(1, dtype=torch.int64))
+        self.register_buffer("_rows", torch.arange(shape[0]), persistent=False)
+        self.to(device)
 
     def push(self, sample: Tensor) -> None:
         """Takes a new sample [N, ...]; the oldest one is forgotten."""
         self._newest += 1
         self._newest %= len(self._samples)
-        self._samples[self._newest] = sample
+        self._samples.index_copy_(0, self._newest, sample.unsqueeze(0))
 
     def fill(self, ids: Tensor, sample: Tensor) -> None:
         """Environments [K] now read `sample` [K, ...] at every age: their episode begins."""
@@ -71,69 +77,56 @@ class DelayLine:
         """The samples [N, ...] of ages [N] int64; 0 is the newest."""
         return self._samples[(self._newest - age) % len(self._samples), self._rows]
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """All samples."""
-        return {"samples": self._samples.clone(), "newest": self._newest.clone()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restores `state_dict`."""
-        self._samples.copy_(state["samples"])
-        self._newest.copy_(state["newest"])
-
-
-class ActionDelay:
+class ActionDelay(nn.Module):
     """Holds joint targets back by a whole number of physics steps per environment.
 
     Attributes:
         delay: [N] int64 physics steps.
     """
 
+    delay: Tensor
+
     def __init__(
         self,
         config: LatencyConfig,
-        num_envs: int,
+        streams: RandomStreams,
         num_joints: int,
         physics_steps: int,
         timestep_s: float,
     ) -> None:
         """Args:
         config: The delays.
-        num_envs: N.
+        streams: Of the environments.
         num_joints: Of the joint targets.
         physics_steps: Per control period.
         timestep_s: Physics step.
         """
+        super().__init__()
         self._steps, self._timestep_s = physics_steps, timestep_s
-        self._schedule = config.action_delay_s
+        self._schedule, self.streams = config.action_delay_s, streams
         longest = round(self._schedule.largest / timestep_s)
+        num_envs, device = len(streams.env), streams.env.device
         shape = (num_envs, num_joints)
-        self._line = DelayLine(shape, torch.float32, longest // physics_steps)
-        self.delay = torch.zeros(num_envs, dtype=torch.int64)
+        self.line = DelayLine(shape, torch.float32, longest // physics_steps, device)
+        self.register_buffer("delay", torch.zeros(num_envs, dtype=torch.int64, device=device))
 
-    def begin(self, env: int, difficulty: float, generator: np.random.Generator) -> None:
-        """Draws the delay of one environment."""
-        seconds = generator.uniform(*self._schedule.at(difficulty))
-        self.delay[env] = round(seconds / self._timestep_s)
+    def begin(self, ids: Tensor, episode: Tensor, difficulty: float) -> None:
+        """Draws the delays of episodes; arguments as for `ObservationNoise.begin`."""
+        drawn = self.streams.uniform(Purpose.ACTION_DELAY, episode, 0, 1, ids)[:, 0]
+        seconds = self._schedule.sample(difficulty, drawn)
+        self.delay[ids] = (seconds / self._timestep_s).round().long()
 
     def restart(self, ids: Tensor, targets: Tensor) -> None:
-        """Environments [K] hold `targets` [K, 23], and nothing else is on the way to them."""
-        self._line.fill(ids, targets)
+        """Environments [K] hold `targets` [K, J], and nothing else is on the way to them."""
+        self.line.fill(ids, targets)
 
     def send(self, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Sends joint targets [N, 23] off.
+        """Sends joint targets [N, J] off.
 
         Returns:
-            The targets [N, 23] that arrive in this control period, and after how many of its
+            The targets [N, J] that arrive in this control period, and after how many of its
             physics steps [N] int64 they do.
         """
-        self._line.push(targets)
-        return self._line.read(self.delay // self._steps), self.delay % self._steps
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The delays and the targets on the way."""
-        return {"delay": self.delay.clone(), **self._line.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restores `state_dict`."""
-        self.delay.copy_(state["delay"])
-        self._line.load_state_dict(state)
+        self.line.push(targets)
+        return self.line.read(self.delay // self._steps), self.delay % self._steps

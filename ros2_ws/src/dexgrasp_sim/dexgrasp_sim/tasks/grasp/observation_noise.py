@@ -1,22 +1,19 @@
-"""What is wrong with the measurements of a policy: noise of each step, biases of an episode.
+"""Errors of measurements: noise drawn in each step, biases drawn for each episode.
 
 Every joint and every axis has a bias of its own. A scalar that all joints share, as in the
 predecessor, is a calibration error that no robot has.
 """
 
-from collections.abc import Mapping
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from pydantic.dataclasses import dataclass
-from torch import Tensor
+from torch import Tensor, nn
 
 from dexgrasp_sim.config import STRICT
+from dexgrasp_sim.random_streams import Purpose, RandomStreams
 from dexgrasp_sim.robot.rotation import quaternion_to_matrix
 from dexgrasp_sim.schedules import NonNegativeSchedule, constant
-from dexgrasp_sim.tasks.grasp.counter_noise import counter_uniform, draw_key
-
-_QUANTITIES = ("joint_position", "joint_velocity", "object_position", "object_rotation")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -59,74 +56,97 @@ class ObservationNoiseConfig:
         )
 
 
-class ObservationNoise:
-    """The noise of N environments; a step's draws depend on nothing but the episode and the step.
+class Measured(NamedTuple):
+    """Measurements of N environments.
 
     Attributes:
-        width: [N, 4]: of joint position, joint velocity, object position, object rotation.
-        bias: By the same names, [N, 23] for joints and [N, 3] for the object.
+        joint_position: [N, J] rad.
+        joint_velocity: [N, J] rad/s.
+        object_position: [N, 3] m, base frame.
+        object_rotation: [N, 3, 3].
     """
 
-    def __init__(self, config: ObservationNoiseConfig, num_envs: int, num_joints: int) -> None:
-        self._config = config
-        sizes = (num_joints, num_joints, 3, 3)
-        starts = np.cumsum((0, *sizes)).tolist()
-        self._columns = {
-            name: range(start, start + size)
-            for name, start, size in zip(_QUANTITIES, starts, sizes)
-        }
-        self.key = torch.zeros(num_envs, dtype=torch.int64)
-        self.width = torch.zeros(num_envs, len(_QUANTITIES))
-        self.bias = {
-            name: torch.zeros(num_envs, size)
-            for name, size in zip(_QUANTITIES, sizes, strict=True)
-        }
+    joint_position: Tensor
+    joint_velocity: Tensor
+    object_position: Tensor
+    object_rotation: Tensor
 
-    def begin(self, env: int, difficulty: float, generator: np.random.Generator) -> None:
-        """Draws the episode's widths and biases of one environment."""
-        self.key[env] = draw_key(generator)
-        for index, (width, bias) in enumerate(self._config.schedules()):
-            own = self.bias[_QUANTITIES[index]]
-            self.width[env, index] = generator.uniform(*width.at(difficulty))
-            limit = generator.uniform(*bias.at(difficulty))
-            own[env] = torch.from_numpy(limit * generator.uniform(-1.0, 1.0, own.shape[1]))
 
-    def joints(self, position: Tensor, velocity: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        """Measured joint positions [N, 23] rad and velocities [N, 23] rad/s.
+class ObservationNoise(nn.Module):
+    """The noise of N environments; a step's draws depend on nothing but the episode and the step.
+
+    The columns C of its tensors are joint positions, joint velocities, object position and object
+    rotation: J + J + 3 + 3.
+
+    Attributes:
+        width: [N, 4], of the four quantities, in the present episodes.
+        bias: [N, C], the same.
+    """
+
+    width: Tensor
+    bias: Tensor
+
+    def __init__(
+        self, config: ObservationNoiseConfig, streams: RandomStreams, num_joints: int
+    ) -> None:
+        """Args:
+        config: The strengths.
+        streams: Of the environments.
+        num_joints: J.
+        """
+        super().__init__()
+        self._config, self.streams = config, streams
+        self._sizes = (num_joints, num_joints, 3, 3)
+        sizes = torch.tensor(self._sizes)
+        quantity = torch.arange(len(self._sizes)).repeat_interleave(sizes)  # [C]
+        num_envs = len(streams.env)
+        self.register_buffer("width", torch.zeros(num_envs, len(self._sizes)))
+        self.register_buffer("bias", torch.zeros(num_envs, len(quantity)))
+        self.register_buffer("_quantity", quantity, persistent=False)
+        self.to(streams.env.device)
+
+    def begin(self, ids: Tensor, episode: Tensor, difficulty: float) -> None:
+        """Draws the widths and biases of episodes.
 
         Args:
-            position: [N, 23] true.
-            velocity: [N, 23] true.
-            step: [N] int64, control steps since the episode's start.
+            ids: [K] int64 environments.
+            episode: [K] int64, numbers of the episodes that begin.
+            difficulty: Where the schedules stand.
         """
-        velocity = velocity + self._error("joint_velocity", step)
-        if not self._config.joint_velocities:
-            velocity = torch.zeros_like(velocity)
-        return position + self._error("joint_position", step), velocity
+        schedules, (_, columns) = self._config.schedules(), self.bias.shape
+        count = 2 * len(schedules)
+        drawn = self.streams.uniform(Purpose.NOISE_EPISODE, episode, 0, count + columns, ids)
+        limits = drawn[:, :count].unflatten(1, (len(schedules), 2))  # [K, 4, 2]
+        widths = [
+            width.sample(difficulty, limits[:, index, 0])
+            for index, (width, _) in enumerate(schedules)
+        ]
+        largest = [
+            bias.sample(difficulty, limits[:, index, 1])
+            for index, (_, bias) in enumerate(schedules)
+        ]
+        self.width[ids] = torch.stack(widths, dim=1)
+        limit = torch.stack(largest, dim=1)[:, self._quantity]  # [K, C]
+        self.bias[ids] = limit * (2.0 * drawn[:, count:] - 1.0)
 
-    def object_pose(
-        self, position: Tensor, rotation: Tensor, step: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Measured object positions [N, 3] m and rotations [N, 3, 3]; arguments as `joints`."""
-        turn = rotation_from_vector(self._error("object_rotation", step))
-        return position + self._error("object_position", step), turn @ rotation
+    def measure(self, true: Measured, episode: Tensor, step: Tensor) -> Measured:
+        """What sensors say.
 
-    def _error(self, quantity: str, step: Tensor) -> Tensor:
-        width = self.width[:, _QUANTITIES.index(quantity), None]
-        noise = counter_uniform(self.key, step, self._columns[quantity])
-        return width * noise + self.bias[quantity]
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """What the rest of the episodes depends on."""
-        biases = {f"bias_{name}": value.clone() for name, value in self.bias.items()}
-        return {"key": self.key.clone(), "width": self.width.clone(), **biases}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restores `state_dict`."""
-        self.key.copy_(state["key"])
-        self.width.copy_(state["width"])
-        for name, value in self.bias.items():
-            value.copy_(state[f"bias_{name}"])
+        Args:
+            true: The state.
+            episode: [N] int64, numbers of the episodes.
+            step: [N] int64, control steps since the episodes' start.
+        """
+        noise = self.streams.symmetric(Purpose.NOISE_STEP, episode, step, self.bias.shape[1])
+        error = self.width[:, self._quantity] * noise + self.bias  # [N, C]
+        position, velocity, place, turn = error.split(self._sizes, dim=1)
+        seen = true.joint_velocity + velocity
+        return Measured(
+            true.joint_position + position,
+            seen if self._config.joint_velocities else torch.zeros_like(seen),
+            true.object_position + place,
+            rotation_from_vector(turn) @ true.object_rotation,
+        )
 
 
 def rotation_from_vector(vector: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""Observation groups of the grasp task and the terms they are made of."""
+"""Observation groups of the grasp task, each one entry of `GROUPS`."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,13 +12,63 @@ from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.control.proprioception import proprioception_spec
 from dexgrasp_sim.objects.config import SHAPE_CLASSES
 from dexgrasp_sim.objects.sets import check_mesh_files
-from dexgrasp_sim.physics.engine import PhysicsEngine
 from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.specs import TensorSpec, Term, flat_spec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.vec_env import EnvSpecs
 
-GROUPS = ("proprio", "state", "critic", "depth", "stereo_rgb", "object")
+if TYPE_CHECKING:
+    from dexgrasp_sim.tasks.grasp.env import GraspEnv
+
+
+class Source(Enum):
+    """What a real robot needs to measure a group."""
+
+    JOINTS = "joints"
+    CAMERA = "camera"
+    NOTHING = "nothing"
+    """No sensor measures it: it exists in simulation only."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """An observation group.
+
+    Attributes:
+        spec: Its spec for a task.
+        write: Writes it for the present state of environments into a tensor [N, *shape].
+        source: What measures it on a robot.
+    """
+
+    spec: Callable[[GraspConfig], TensorSpec]
+    write: Callable[["GraspEnv", Tensor], None]
+    source: Source
+
+
+class Measurements(Protocol):
+    """Where hand and object are, as `PhysicsEngine` knows it or as sensors measure it."""
+
+    joint_position: Tensor
+    joint_velocity: Tensor
+    object_position: Tensor
+    object_rotation: Tensor
+    fingertip_position: Tensor
+    grasp_center_position: Tensor
+
+
+def _proprio_spec(config: GraspConfig) -> TensorSpec:
+    return proprioception_spec(config.action, config.load_robot())
+
+
+def _write_proprio(env: "GraspEnv", out: Tensor) -> None:
+    env.proprioception.observe(
+        env.measured.joint_position,
+        env.measured.joint_velocity,
+        env.decoder,
+        env.last_action,
+        env.step_count / env.config.episode_steps,
+        out,
+    )
 
 
 def _state_terms(robot: Robot) -> tuple[Term, ...]:
@@ -32,56 +83,113 @@ def _state_terms(robot: Robot) -> tuple[Term, ...]:
     )
 
 
-def _critic_terms(robot: Robot, exact: bool) -> tuple[Term, ...]:
-    """With `exact` false a critic gets the truth on top of what `proprio` and `state` measure."""
+def _state_spec(config: GraspConfig) -> TensorSpec:
+    return flat_spec("state", _state_terms(config.load_robot()))
+
+
+def _write_state(env: "GraspEnv", out: Tensor) -> None:
+    torch.cat((*_relative(env.measured, env.origin), env.object_shape), dim=1, out=out)
+
+
+def _relative(measured: Measurements, origin: Tensor) -> tuple[Tensor, ...]:
+    """The first five of `_state_terms`; `origin` [3] m is the spawn centre on the table."""
+    position = measured.object_position
+    return (
+        (measured.fingertip_position - position.unsqueeze(1)).flatten(1),
+        measured.grasp_center_position - position,
+        position - origin,
+        measured.object_rotation[:, :, 0],
+        measured.object_rotation[:, :, 2],
+    )
+
+
+def _critic_spec(config: GraspConfig) -> TensorSpec:
+    """Velocities; where measurements are in error also the truth that a critic may know."""
+    robot = config.load_robot()
     terms = (
         Term("object_linear_velocity", 3, "m/s", "base"),
         Term("object_angular_velocity", 3, "rad/s", "base"),
         Term("joint_velocity", robot.num_joints, "rad/s"),
     )
-    if exact:
-        return terms
-    return (
-        *terms,
+    if config.measures_exactly:
+        return flat_spec("critic", terms)
+    true = (
         Term("true_joint_position", robot.num_joints, "rad"),
         *(replace(term, name=f"true_{term.name}") for term in _state_terms(robot)[:5]),
     )
+    return flat_spec("critic", (*terms, *true))
 
 
-_OBJECT_TERMS = (
-    Term("object_position", 3, "m", "base, from the spawn centre"),
-    Term("object_z_axis", 3, "1", "base"),
-)
+def _write_critic(env: "GraspEnv", out: Tensor) -> None:
+    engine, exact = env.engine, env.config.measures_exactly
+    true = () if exact else (engine.joint_position, *_relative(engine, env.origin))
+    torch.cat((engine.object_velocity, engine.joint_velocity, *true), dim=1, out=out)
+
+
+def _object_spec(config: GraspConfig) -> TensorSpec:
+    del config
+    terms = (
+        Term("object_position", 3, "m", "base, from the spawn centre"),
+        Term("object_z_axis", 3, "1", "base"),
+    )
+    return flat_spec("object", terms)
+
+
+def _write_object(env: "GraspEnv", out: Tensor) -> None:
+    engine = env.engine
+    position, axis = engine.object_position - env.origin, engine.object_rotation[:, :, 2]
+    torch.cat((position, axis), dim=1, out=out)
+
+
+def _depth_spec(config: GraspConfig) -> TensorSpec:
+    return TensorSpec(
+        "depth", (config.camera.height, config.camera.width), "int16", "mm", "camera z"
+    )
+
+
+def _write_depth(env: "GraspEnv", out: Tensor) -> None:
+    env.images.write_depth(env.step_count, out)
+
+
+def _stereo_rgb_spec(config: GraspConfig) -> TensorSpec:
+    shape = (2, 3, config.camera.height, config.camera.width)
+    return TensorSpec("stereo_rgb", shape, "uint8", "intensity")
+
+
+def _write_stereo_rgb(env: "GraspEnv", out: Tensor) -> None:
+    env.images.write_stereo_rgb(env.step_count, out)
+
+
+GROUPS: dict[str, Group] = {
+    "proprio": Group(_proprio_spec, _write_proprio, Source.JOINTS),
+    "state": Group(_state_spec, _write_state, Source.NOTHING),
+    "critic": Group(_critic_spec, _write_critic, Source.NOTHING),
+    "depth": Group(_depth_spec, _write_depth, Source.CAMERA),
+    "stereo_rgb": Group(_stereo_rgb_spec, _write_stereo_rgb, Source.CAMERA),
+    "object": Group(_object_spec, _write_object, Source.NOTHING),
+}
+"""By name. `proprio`: what the robot measures of itself. `state`: the object's pose and shape, for
+state policies and critics. `critic`: what only a critic gets. `depth`: one depth image.
+`stereo_rgb`: left and right colour image. `object`: target of the auxiliary loss.
+
+Where the config asks for noise or latency, `proprio`, `state` and the images have it; nothing in
+`critic` and `object` ever does."""
+
+
+def image_groups() -> tuple[str, ...]:
+    """The groups that cameras measure."""
+    return tuple(name for name, group in GROUPS.items() if group.source is Source.CAMERA)
 
 
 def observation_spec(config: GraspConfig, group: str) -> TensorSpec:
     """The spec of one group.
 
-    `proprio`: what the robot measures of itself. `state`: the object's pose and shape, for state
-    policies and critics. `critic`: velocities that only a critic gets. `depth`: one depth image.
-    `stereo_rgb`: left and right colour image. `object`: target of the auxiliary loss.
-
-    Where the config asks for noise or latency, `proprio`, `state` and the images have it. Nothing
-    in `critic` and `object` ever does; `critic` then holds the true joint positions, hand points
-    and object pose too.
-
     Raises:
         ConfigError: There is no such group.
     """
-    robot, height, width = config.load_robot(), config.camera.height, config.camera.width
-    if group == "proprio":
-        return proprioception_spec(config.action, robot)
-    if group == "state":
-        return flat_spec("state", _state_terms(robot))
-    if group == "critic":
-        return flat_spec("critic", _critic_terms(robot, config.measures_exactly))
-    if group == "object":
-        return flat_spec("object", _OBJECT_TERMS)
-    if group == "depth":
-        return TensorSpec("depth", (height, width), "int16", "mm", "camera z")
-    if group == "stereo_rgb":
-        return TensorSpec("stereo_rgb", (2, 3, height, width), "uint8", "intensity")
-    raise ConfigError(f"observation group {group!r} is not one of {', '.join(GROUPS)}")
+    if group not in GROUPS:
+        raise ConfigError(f"observation group {group!r} is not one of {', '.join(GROUPS)}")
+    return GROUPS[group].spec(config)
 
 
 def all_specs(config: GraspConfig) -> dict[str, TensorSpec]:
@@ -102,57 +210,3 @@ def grasp_specs(config: Mapping[str, Any], groups: Sequence[str]) -> EnvSpecs:
         len(grasp.action_names),
         grasp.control_dt_s,
     )
-
-
-class Measurements(Protocol):
-    """Where hand and object are, as `PhysicsEngine` knows it or as sensors measure it."""
-
-    joint_position: Tensor
-    joint_velocity: Tensor
-    object_position: Tensor
-    object_rotation: Tensor
-    fingertip_position: Tensor
-    grasp_center_position: Tensor
-
-
-def write_object_state(measured: Measurements, origin: Tensor, shape: Tensor, out: Tensor) -> None:
-    """The `state` group.
-
-    Args:
-        measured: The present measurements.
-        origin: [3] m, spawn centre on the table.
-        shape: [N, 3 + shape classes] extents and shape one-hot of each environment's object.
-        out: [N, S] float32, written in place.
-    """
-    torch.cat((*_relative(measured, origin), shape), dim=1, out=out)
-
-
-def _relative(measured: Measurements, origin: Tensor) -> tuple[Tensor, ...]:
-    """The first five of `_state_terms`."""
-    position = measured.object_position
-    return (
-        (measured.fingertip_position - position.unsqueeze(1)).flatten(1),
-        measured.grasp_center_position - position,
-        position - origin,
-        measured.object_rotation[:, :, 0],
-        measured.object_rotation[:, :, 2],
-    )
-
-
-def write_privileged(engine: PhysicsEngine, origin: Tensor, exact: bool, out: Tensor) -> None:
-    """The `critic` group.
-
-    Args:
-        engine: Current physics.
-        origin: [3] m, spawn centre on the table.
-        exact: `GraspConfig.measures_exactly`; if not, the true values come with it.
-        out: [N, C] float32, written in place.
-    """
-    true = () if exact else (engine.joint_position, *_relative(engine, origin))
-    torch.cat((engine.object_velocity, engine.joint_velocity, *true), dim=1, out=out)
-
-
-def write_auxiliary_target(engine: PhysicsEngine, origin: Tensor, out: Tensor) -> None:
-    """The `object` group: [N, 6] float32, written in place; `origin` as above."""
-    axis = engine.object_rotation[:, :, 2]
-    torch.cat((engine.object_position - origin, axis), dim=1, out=out)

@@ -5,26 +5,22 @@ The parameters are those of the published table; how each maps to the physics st
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass as plain_dataclass
-from dataclasses import field
 from typing import Annotated
 
-import numpy as np
 import torch
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor
+from torch import Tensor, nn
 
 from dexgrasp_sim.config import STRICT
 from dexgrasp_sim.physics.engine import PhysicsEngine, PhysicsParameters
+from dexgrasp_sim.random_streams import Purpose, RandomStreams
 from dexgrasp_sim.schedules import (
     NonNegativeSchedule,
     PositiveSchedule,
     Schedule,
     constant,
 )
-from dexgrasp_sim.tasks.grasp.counter_noise import counter_uniform, draw_key
 
 _LEVER_M = 0.01
 """Torque of a disturbance per force, as in the predecessor."""
@@ -119,105 +115,77 @@ class RandomizationConfig:
 def draw_physics(
     config: RandomizationConfig,
     difficulty: float,
-    generators: Sequence[np.random.Generator],
+    streams: RandomStreams,
+    ids: Tensor,
+    episode: Tensor,
     num_joints: int,
 ) -> PhysicsParameters:
-    """Parameters of K episodes, one generator for each."""
-    parameters = PhysicsParameters.nominal(len(generators), num_joints)
-    for row, generator in enumerate(generators):
-        for name, target in vars(parameters).items():
-            low, high = getattr(config, name).at(difficulty)
-            drawn = generator.uniform(low, high, target[row].shape)
-            target[row] = torch.as_tensor(drawn)
-    return parameters
+    """Parameters of K episodes of a robot with J joints; arguments as `ObservationNoise.begin`."""
+    sizes = {
+        "friction_scale": 1,
+        "restitution": 1,
+        "object_mass_scale": 1,
+        "stiffness_scale": num_joints,
+        "damping_scale": num_joints,
+        "joint_friction_scale": num_joints,
+    }
+    drawn = streams.uniform(Purpose.PHYSICS, episode, 0, sum(sizes.values()), ids)
+    values = {
+        name: getattr(config, name).sample(difficulty, part)
+        for name, part in zip(sizes, drawn.split(list(sizes.values()), dim=1), strict=True)
+    }
+    of_env = {name: values[name].squeeze(1) for name, size in sizes.items() if size == 1}
+    return PhysicsParameters(**{**values, **of_env})
 
 
-@plain_dataclass(frozen=True)
-class Start:
-    """How an episode starts; the defaults are the config's own spawn and posture.
-
-    Attributes:
-        width_scale: Fraction of the spawn rectangle.
-        yaw_scale: Fraction of the yaw range.
-        tilt_rad: Turns about x and then y.
-        joint_offset: [J] rad from the start posture.
-        joint_velocity: [J] rad/s.
-    """
-
-    width_scale: float = 1.0
-    yaw_scale: float = 1.0
-    tilt_rad: tuple[float, float] = (0.0, 0.0)
-    joint_offset: Tensor = field(default_factory=lambda: torch.zeros(0))
-    joint_velocity: Tensor = field(default_factory=lambda: torch.zeros(0))
-
-
-def draw_start(
-    config: RandomizationConfig,
-    difficulty: float,
-    generator: np.random.Generator,
-    num_joints: int,
-) -> Start:
-    """The start of one episode of a robot with J joints."""
-
-    def draw(schedule: Schedule) -> float:
-        return generator.uniform(*schedule.at(difficulty))
-
-    def spread(schedule: Schedule, count: int) -> np.ndarray:
-        return draw(schedule) * generator.uniform(-1.0, 1.0, count)
-
-    tilt_x, tilt_y = spread(config.spawn_tilt_rad, 2).tolist()
-    return Start(
-        width_scale=draw(config.spawn_width_scale),
-        yaw_scale=draw(config.spawn_yaw_scale),
-        tilt_rad=(tilt_x, tilt_y),
-        joint_offset=torch.from_numpy(spread(config.joint_offset_rad, num_joints)).float(),
-        joint_velocity=torch.from_numpy(spread(config.joint_speed_rad_s, num_joints)).float(),
-    )
-
-
-class Pushes:
+class Pushes(nn.Module):
     """Disturbances of N objects.
 
     Attributes:
         acceleration: [N] m/s^2, the largest of this episode.
     """
 
-    def __init__(self, config: RandomizationConfig, num_envs: int, control_dt_s: float) -> None:
-        self._config = config
+    acceleration: Tensor
+
+    def __init__(
+        self, config: RandomizationConfig, streams: RandomStreams, control_dt_s: float
+    ) -> None:
+        """Args:
+        config: The strengths.
+        streams: Of the environments.
+        control_dt_s: Control period.
+        """
+        super().__init__()
+        self._config, self.streams = config, streams
         self._period_steps = max(1, round(config.push_period_s / control_dt_s))
-        self.key = torch.zeros(num_envs, dtype=torch.int64)
-        self.acceleration = torch.zeros(num_envs)
+        env = streams.env
+        self.register_buffer("acceleration", torch.zeros(len(env), device=env.device))
 
-    def begin(self, env: int, difficulty: float, generator: np.random.Generator) -> None:
-        """Draws the largest acceleration of one environment's episode."""
-        self.key[env] = draw_key(generator)
-        limits = self._config.object_acceleration_m_s2.at(difficulty)
-        self.acceleration[env] = generator.uniform(*limits)
+    def begin(self, ids: Tensor, episode: Tensor, difficulty: float) -> None:
+        """Draws the largest accelerations of episodes; see `ObservationNoise.begin`."""
+        drawn = self.streams.uniform(Purpose.PUSH_EPISODE, episode, 0, 1, ids)[:, 0]
+        schedule = self._config.object_acceleration_m_s2
+        self.acceleration[ids] = schedule.sample(difficulty, drawn)
 
-    def apply(self, engine: PhysicsEngine, farthest_m: Tensor, step: Tensor) -> None:
+    def apply(
+        self, engine: PhysicsEngine, farthest_m: Tensor, episode: Tensor, step: Tensor
+    ) -> None:
         """Pushes the objects that are in reach of the hand, the others not.
 
         Args:
             engine: Gets force and torque.
             farthest_m: [N] largest distance of a fingertip or the grasp centre to the object.
+            episode: [N] int64, numbers of the episodes.
             step: [N] int64, control steps since the start of the episode.
         """
-        draws = counter_uniform(self.key, step // self._period_steps, range(5))
+        period = step // self._period_steps
+        draws = self.streams.symmetric(Purpose.PUSH_STEP, episode, period, 5)  # [N, 5]
         # uniform on the sphere: the height is uniform (Archimedes), and so is the longitude
-        force = _unit_vector(draws[:, 0], draws[:, 1])
-        torque = _unit_vector(draws[:, 2], draws[:, 3])
+        force = _unit_vector(draws[:, 0], draws[:, 1])  # [N, 3]
+        torque = _unit_vector(draws[:, 2], draws[:, 3])  # [N, 3]
         size = engine.object_mass * self.acceleration * (draws[:, 4] + 1.0) / 2.0
         size = torch.where(farthest_m < self._config.push_reach_m, size, 0.0).unsqueeze(1)
         engine.push_objects(size * force, size * _LEVER_M * torque)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """What the rest of the episodes depends on."""
-        return {"key": self.key.clone(), "acceleration": self.acceleration.clone()}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restores `state_dict`."""
-        self.key.copy_(state["key"])
-        self.acceleration.copy_(state["acceleration"])
 
 
 def _unit_vector(height: Tensor, longitude: Tensor) -> Tensor:
@@ -225,13 +193,3 @@ def _unit_vector(height: Tensor, longitude: Tensor) -> Tensor:
     radius = torch.sqrt((1.0 - height * height).clamp_min(0.0))
     angle = math.pi * longitude
     return torch.stack((radius * torch.cos(angle), radius * torch.sin(angle), height), dim=1)
-
-
-def tilted(yaw_quaternion: Sequence[float], tilt_rad: tuple[float, float]) -> np.ndarray:
-    """[4] wxyz: a turn about x, then about y, after `yaw_quaternion`; all about base axes."""
-    about_x, about_y = tilt_rad
-    cx, sx = math.cos(about_x / 2), math.sin(about_x / 2)
-    cy, sy = math.cos(about_y / 2), math.sin(about_y / 2)
-    w, x, y, z = yaw_quaternion
-    w, x, y, z = cx * w - sx * x, cx * x + sx * w, cx * y - sx * z, cx * z + sx * y
-    return np.array([cy * w - sy * y, cy * x + sy * z, cy * y + sy * w, cy * z - sy * x])

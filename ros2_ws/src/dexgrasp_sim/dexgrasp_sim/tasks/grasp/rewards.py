@@ -1,45 +1,18 @@
-"""Reward terms of the grasp-and-lift task, each a small function of a batch, and their weights."""
+"""Reward terms of the grasp-and-lift task, each one entry of `TERMS`, and their weights."""
 
-from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from dexgrasp_sim.config import STRICT
 from dexgrasp_sim.schedules import PositiveRamp, Ramp
-from dexgrasp_sim.vec_env import REWARD_TERMS
 
 _NEAR_M = 0.05
 Positive = Annotated[float, Field(gt=0)]
-
-
-@dataclass(frozen=True, config=STRICT)
-class RewardConfig:
-    """Weights of the reward terms; a term of weight 0 is not computed.
-
-    The defaults are the laptop's. The paper's (DEXTRAH): reach 1, goal 5 with a sharpness of 15
-    to 20, height 5 to 0, curl -0.01 to -0.005, no lift, scale 0.01.
-
-    Attributes:
-        reach: Weight of `rewards.reach`; the next four are those of the functions of their names.
-        reach_sharpness_per_m: How fast `reach` falls with the distance.
-        goal_sharpness_per_m: The same of `goal`.
-        height_sharpness_per_m: The same of `height`.
-        scale: Factor on the sum.
-    """
-
-    reach: Ramp = Ramp(1.0)
-    lift: Ramp = Ramp(5.0)
-    goal: Ramp = Ramp(3.0)
-    height: Ramp = Ramp(0.0)
-    curl: Ramp = Ramp(0.0)
-    reach_sharpness_per_m: Positive = 10.0
-    goal_sharpness_per_m: PositiveRamp = Ramp(15.0)
-    height_sharpness_per_m: Positive = 8.5
-    scale: Positive = 0.1
 
 
 class Situation(NamedTuple):
@@ -51,6 +24,7 @@ class Situation(NamedTuple):
         goal_height_m: [N] of the goal above the object's start.
         from_goal_m: [N, 3] object centre minus goal, base frame.
         off_flat_rad: [N, H] joints of the hand minus `Robot.flat_hand`.
+        difficulty: [N] in [0, 1], of the present episodes.
     """
 
     farthest_m: Tensor
@@ -58,79 +32,103 @@ class Situation(NamedTuple):
     goal_height_m: Tensor
     from_goal_m: Tensor
     off_flat_rad: Tensor
+    difficulty: Tensor
 
 
-def reach(farthest_m: Tensor, sharpness_per_m: float) -> Tensor:
-    """exp(-s d): 1 when all fingertips and the grasp centre are at the object centre (DEXTRAH).
-
-    Args:
-        farthest_m: See `Situation`.
-        sharpness_per_m: s.
-    """
-    return torch.exp(-sharpness_per_m * farthest_m)
+def reach(config: "RewardConfig", now: Situation) -> Tensor:
+    """exp(-s d): 1 when all fingertips and the grasp centre are at the object centre (DEXTRAH)."""
+    return torch.exp(-config.reach_sharpness_per_m * now.farthest_m)
 
 
-def lift(height_m: Tensor, goal_height_m: Tensor, farthest_m: Tensor) -> Tensor:
-    """Fraction of the goal height, counted only while the hand is at the object."""
-    in_hand = torch.exp(-10.0 * (farthest_m - _NEAR_M).clamp(min=0.0))
-    return (height_m / goal_height_m).clamp(0.0, 1.0) * in_hand
+def lift(config: "RewardConfig", now: Situation) -> Tensor:
+    """Fraction of the goal height, counted only while the hand is at the object (own choice)."""
+    del config
+    in_hand = torch.exp(-10.0 * (now.farthest_m - _NEAR_M).clamp(min=0.0))  # [N]
+    return (now.height_m / now.goal_height_m).clamp(0.0, 1.0) * in_hand
 
 
-def goal(from_goal_m: Tensor, sharpness_per_m: Tensor) -> Tensor:
-    """exp(-s d) of the distance d of the object from the goal (DEXTRAH).
-
-    Args:
-        from_goal_m: See `Situation`.
-        sharpness_per_m: s, [N].
-    """
-    return torch.exp(-sharpness_per_m * torch.linalg.norm(from_goal_m, dim=1))
+def goal(config: "RewardConfig", now: Situation) -> Tensor:
+    """exp(-s d) of the distance d of the object from the goal (DEXTRAH)."""
+    sharpness = config.goal_sharpness_per_m.at(now.difficulty)
+    return torch.exp(-sharpness * torch.linalg.norm(now.from_goal_m, dim=1))
 
 
-def height(from_goal_m: Tensor, sharpness_per_m: float) -> Tensor:
-    """exp(-s |dz|) of the height difference of object and goal: DEXTRAH's lift reward.
-
-    Args:
-        from_goal_m: See `Situation`.
-        sharpness_per_m: s.
-    """
-    return torch.exp(-sharpness_per_m * from_goal_m[:, 2].abs())
+def height(config: "RewardConfig", now: Situation) -> Tensor:
+    """exp(-s |dz|) of the height difference of object and goal: DEXTRAH's lift reward."""
+    return torch.exp(-config.height_sharpness_per_m * now.from_goal_m[:, 2].abs())
 
 
-def curl(off_flat_rad: Tensor) -> Tensor:
-    """|q - q'|² in rad² of the hand from its flat posture (DEXTRAH); its weight is negative.
-
-    Args:
-        off_flat_rad: See `Situation`.
-    """
-    return off_flat_rad.square().sum(dim=1)
+def curl(config: "RewardConfig", now: Situation) -> Tensor:
+    """|q - q'|² in rad² of the hand from its flat posture (DEXTRAH); its weight is negative."""
+    del config
+    return now.off_flat_rad.square().sum(dim=1)
 
 
-_TERMS: dict[str, Callable[[RewardConfig, Situation, Tensor], Tensor]] = {
-    "reach": lambda config, now, _: reach(now.farthest_m, config.reach_sharpness_per_m),
-    "lift": lambda config, now, _: lift(now.height_m, now.goal_height_m, now.farthest_m),
-    "goal": lambda config, now, difficulty: goal(
-        now.from_goal_m, config.goal_sharpness_per_m.at(difficulty)
-    ),
-    "height": lambda config, now, _: height(now.from_goal_m, config.height_sharpness_per_m),
-    "curl": lambda config, now, _: curl(now.off_flat_rad),
+class Term(NamedTuple):
+    """A reward term: its value [N] in a situation, and the weight where a config is silent."""
+
+    value: Callable[["RewardConfig", Situation], Tensor]
+    default_weight: float
+
+
+TERMS: dict[str, Term] = {
+    "reach": Term(reach, 1.0),
+    "lift": Term(lift, 5.0),
+    "goal": Term(goal, 3.0),
+    "height": Term(height, 0.0),
+    "curl": Term(curl, 0.0),
 }
+"""All terms by name. The default weights are the laptop's. The paper's (DEXTRAH): reach 1, goal 5
+with a sharpness of 15 to 20, height 5 to 0, curl -0.01 to -0.005, no lift, scale 0.01."""
 
 
-def weighted_terms(config: RewardConfig, now: Situation, difficulty: Tensor) -> Tensor:
+def _with_defaults(given: Any) -> Any:
+    if not isinstance(given, Mapping):
+        return given
+    if unknown := [name for name in given if name not in TERMS]:
+        raise ValueError(f"there is no term {unknown[0]!r}; there are {', '.join(TERMS)}")
+    ramps = TypeAdapter(Ramp)
+    weights = {name: term.default_weight for name, term in TERMS.items()} | dict(given)
+    return tuple((name, ramps.validate_python(weight)) for name, weight in weights.items())
+
+
+Weights = Annotated[
+    tuple[tuple[str, Ramp], ...],
+    BeforeValidator(_with_defaults),
+    PlainSerializer(lambda weights: TypeAdapter(dict[str, Ramp]).dump_python(dict(weights))),
+]
+"""By term; in YAML a mapping, which only names what differs from the defaults."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class RewardConfig:
+    """Weights of the reward terms; a term of weight 0 is not computed.
+
+    Attributes:
+        weights: By name of `TERMS`.
+        reach_sharpness_per_m: How fast `reach` falls with the distance.
+        goal_sharpness_per_m: The same of `goal`.
+        height_sharpness_per_m: The same of `height`.
+        scale: Factor on the sum.
+    """
+
+    weights: Weights = Field(default_factory=lambda: _with_defaults({}))
+    reach_sharpness_per_m: Positive = 10.0
+    goal_sharpness_per_m: PositiveRamp = Ramp(15.0)
+    height_sharpness_per_m: Positive = 8.5
+    scale: Positive = 0.1
+
+
+def weighted_terms(config: RewardConfig, now: Situation) -> Tensor:
     """Each term times its weight and the scale; the reward is their sum.
 
-    Args:
-        config: The weights.
-        now: The present state.
-        difficulty: [N] in [0, 1], of the environments' present episodes.
-
     Returns:
-        [N, T] in the order of `REWARD_TERMS`; 0 where the weight is.
+        [N, T] in the order of `TERMS`; 0 where the weight is.
     """
-    weighted = difficulty.new_zeros(len(difficulty), len(REWARD_TERMS))
-    for column, name in enumerate(REWARD_TERMS):
-        weight = getattr(config, name).at(difficulty)
-        if weight.any():
-            value = _TERMS[name](config, now, difficulty)
-            weighted[:, column] = config.scale * weight * value
-    return weighted
+    nothing = torch.zeros_like(now.difficulty)
+    columns = {
+        name: config.scale * weight.at(now.difficulty) * TERMS[name].value(config, now)
+        for name, weight in config.weights
+        if weight.initial or weight.end
+    }
+    return torch.stack([columns.get(name, nothing) for name in TERMS], dim=1)

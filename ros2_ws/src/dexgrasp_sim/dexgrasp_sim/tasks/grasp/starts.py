@@ -1,24 +1,20 @@
 """Where object and robot are when an episode begins."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.control.decoder import Decoder
-from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.devices import known_empty
+from dexgrasp_sim.random_streams import Purpose, RandomStreams
+from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.randomization import Start, draw_start, tilted
 
 CLEARANCE_M = 0.002
 """An object starts this far above the table, so that it does not start in contact."""
 _HALVINGS = 6
-
-Generators = Callable[[int, str], np.random.Generator]
-"""Gives an environment's generator for a purpose: `spawn` or `start`."""
 
 
 class Starts(NamedTuple):
@@ -26,8 +22,8 @@ class Starts(NamedTuple):
 
     Attributes:
         object_pose: [K, 7] xyz m and quaternion wxyz, base frame.
-        joint_position: [K, 23] rad.
-        joint_velocity: [K, 23] rad/s; None: at rest.
+        joint_position: [K, J] rad.
+        joint_velocity: [K, J] rad/s; None: at rest.
     """
 
     object_pose: Tensor
@@ -35,89 +31,141 @@ class Starts(NamedTuple):
     joint_velocity: Tensor | None
 
 
-class EpisodeStarts:
+class Spread(NamedTuple):
+    """How far K starts are from the nominal one.
+
+    Attributes:
+        width_scale: [K], fraction of the spawn rectangle.
+        yaw_scale: [K], fraction of the yaw range.
+        tilt_rad: [K, 2], turns about x and then y.
+        joint_offset: [K, J] rad from the start posture.
+        joint_velocity: [K, J] rad/s.
+    """
+
+    width_scale: Tensor
+    yaw_scale: Tensor
+    tilt_rad: Tensor
+    joint_offset: Tensor
+    joint_velocity: Tensor
+
+
+class EpisodeStarts(nn.Module):
     """Draws the starts of episodes of N environments.
 
     Attributes:
         rest_height: [N] m, of the objects' centres above the table when they stand on it.
     """
 
-    def __init__(self, config: GraspConfig, robot: RobotModel, objects: np.ndarray) -> None:
+    rest_height: Tensor
+    _half_diagonal: Tensor
+    _center_height: Tensor
+
+    def __init__(self, config: GraspConfig, robot: Robot, streams: RandomStreams) -> None:
         """Args:
         config: The task.
         robot: For its joint limits.
-        objects: [N], index into `config.objects` of each environment.
+        streams: Of the environments; environment i of the run has object i modulo their number.
 
         Raises:
             ConfigError: `spawn.height_m` has an object in the table, or an object at rest or at
                 its start is outside the workspace or not below the goal.
         """
-        self._config = config
-        chosen = [config.objects[index] for index in objects]
-        self.rest_height = torch.tensor([item.solid.rest_height_m for item in chosen])
-        extents = torch.tensor([item.extents_m for item in chosen])
-        self._half_diagonal = torch.linalg.norm(extents, dim=1) / 2
-        limits = np.array([robot.lower, robot.upper])
-        self._lower, self._upper = torch.from_numpy(limits).float()
-        self._center_height = self._center_heights()
-        self._check_heights()
+        super().__init__()
+        self._config, self.streams = config, streams
+        device, objects = streams.env.device, config.objects
+        of_env = streams.env % len(objects)  # [N]
+        rest = torch.tensor([item.solid.rest_height_m for item in objects], device=device)
+        extents = torch.tensor([item.extents_m for item in objects], device=device)
+        half_diagonal = torch.linalg.norm(extents, dim=1) / 2
+        center_height = self._center_heights(rest, half_diagonal)
+        self._check_heights(rest, center_height)
+        limits = torch.tensor([robot.lower.tolist(), robot.upper.tolist()], device=device)
+        center = torch.tensor(config.spawn.center_m, device=device)
+        half_width = torch.tensor(config.spawn.half_width_m, device=device)
+        for name, value in (
+            ("rest_height", rest[of_env]),
+            ("_center_height", center_height[of_env]),
+            ("_limits", limits),
+            ("_center", center),
+            ("_half_width", half_width),
+        ):
+            self.register_buffer(name, value, persistent=False)
 
-    def draw(
-        self, ids: Tensor, difficulty: float, generator: Generators, decoder: Decoder
-    ) -> Starts:
-        """Draws the starts of environments [K].
+    def draw(self, ids: Tensor, episode: Tensor, difficulty: float, decoder: Decoder) -> Starts:
+        """Draws the starts of environments.
 
         A posture that the decoder refuses, such as one in an obstacle, is moved half the way
         back to the start posture until it is taken, its velocity shrinking with it.
 
         Args:
             ids: [K] int64.
+            episode: [K] int64, numbers of the episodes that begin.
             difficulty: Where the schedules stand.
-            generator: Randomness of each environment.
             decoder: Says where the robot starts and may start.
         """
-        starts = [self._draw(env, difficulty, generator) for env in ids.tolist()]
-        pose = self._object_pose(ids, starts, generator)
-        posture = decoder.start_position.expand(len(ids), -1)
+        posture = decoder.start_position.expand(len(ids), -1)  # [K, J]
         if not self._config.randomization.changes_starts:
-            return Starts(pose, posture, None)
-        offset = torch.stack([start.joint_offset for start in starts])
-        velocity = torch.stack([start.joint_velocity for start in starts])
-        share = torch.ones(len(ids), 1)
+            return Starts(self._object_pose(ids, episode, None), posture, None)
+        spread = self._spread(ids, episode, difficulty)
+        pose = self._object_pose(ids, episode, spread)
+        lower, upper = self._limits
+        share = torch.ones(len(ids), 1, device=posture.device)
+        moved = posture
         for attempt in range(_HALVINGS + 1):
-            moved = (posture + share * offset).clamp(self._lower, self._upper)
-            refused = ~decoder.can_start(moved)
-            if not refused.any():
+            moved = torch.clamp(posture + share * spread.joint_offset, lower, upper)
+            refused = ~decoder.can_start(moved)  # [K]
+            if known_empty(refused):
                 break
-            share[refused] *= 0.5 if attempt < _HALVINGS else 0.0
-        return Starts(pose, torch.where(share > 0.0, moved, posture), share * velocity)
+            shrunk = 0.5 * share if attempt < _HALVINGS else torch.zeros_like(share)
+            share = torch.where(refused[:, None], shrunk, share)
+        velocity = share * spread.joint_velocity
+        return Starts(pose, torch.where(share > 0.0, moved, posture), velocity)
 
-    def _draw(self, env: int, difficulty: float, generator: Generators) -> Start:
-        config = self._config.randomization
-        if not config.changes_starts:
-            return Start()
-        return draw_start(config, difficulty, generator(env, "start"), len(self._lower))
+    def _spread(self, ids: Tensor, episode: Tensor, difficulty: float) -> Spread:
+        config, joints = self._config.randomization, self._limits.shape[1]
+        drawn = self.streams.uniform(Purpose.START, episode, 0, 5 + 2 + 2 * joints, ids)
+        # whole episodes have one size of each kind of error, joints and axes one direction each
+        sizes = [
+            schedule.sample(difficulty, drawn[:, column])
+            for column, schedule in enumerate(
+                (
+                    config.spawn_width_scale,
+                    config.spawn_yaw_scale,
+                    config.spawn_tilt_rad,
+                    config.joint_offset_rad,
+                    config.joint_speed_rad_s,
+                )
+            )
+        ]
+        directions = 2.0 * drawn[:, 5:] - 1.0
+        tilt, offset, velocity = directions.split((2, joints, joints), dim=1)
+        return Spread(
+            sizes[0],
+            sizes[1],
+            sizes[2][:, None] * tilt,
+            sizes[3][:, None] * offset,
+            sizes[4][:, None] * velocity,
+        )
 
-    def _object_pose(self, ids: Tensor, starts: list[Start], generator: Generators) -> Tensor:
-        spawn = self._config.spawn
-        pose = torch.zeros(len(ids), 7)
-        for row, (env, start) in enumerate(zip(ids.tolist(), starts, strict=True)):
-            x, y, yaw = generator(env, "spawn").uniform(-1.0, 1.0, 3)
-            pose[row, 0] = spawn.center_m[0] + start.width_scale * spawn.half_width_m[0] * x
-            pose[row, 1] = spawn.center_m[1] + start.width_scale * spawn.half_width_m[1] * y
-            half_yaw = start.yaw_scale * spawn.yaw_rad * yaw / 2
-            upright = (np.cos(half_yaw), 0.0, 0.0, np.sin(half_yaw))
-            pose[row, 3:] = torch.from_numpy(tilted(upright, start.tilt_rad))
-        pose[:, 2] = self._center_height[ids]
-        return pose
+    def _object_pose(self, ids: Tensor, episode: Tensor, spread: Spread | None) -> Tensor:
+        """[K, 7] xyz m and quaternion wxyz, base frame."""
+        place = self.streams.symmetric(Purpose.SPAWN, episode, 0, 3, ids)  # [K, 3]: x, y, yaw
+        where, turn = place[:, :2], self._config.spawn.yaw_rad * place[:, 2]
+        if spread is not None:
+            where, turn = where * spread.width_scale[:, None], turn * spread.yaw_scale
+        position = self._center + self._half_width * where  # [K, 2]
+        zero = torch.zeros_like(turn)
+        upright = torch.stack(((turn / 2).cos(), zero, zero, (turn / 2).sin()), dim=1)
+        rotation = upright if spread is None else tilted(upright, spread.tilt_rad)
+        return torch.cat((position, self._center_height[ids, None], rotation), dim=1)
 
-    def _center_heights(self) -> Tensor:
-        """[N] m, base frame, of the objects' centres at the start."""
-        config, count = self._config, len(self.rest_height)
-        height = self.rest_height
+    def _center_heights(self, rest: Tensor, half_diagonal: Tensor) -> Tensor:
+        """[M] m, base frame, of the M objects' centres at the start."""
+        config = self._config
+        height = rest
         if not config.randomization.spawn_tilt_rad.is_always(0.0):
-            height = self._half_diagonal  # in any attitude clear of the table
-        lowest = torch.tensor(config.table.top_m) + height + CLEARANCE_M
+            height = half_diagonal  # in any attitude clear of the table
+        lowest = config.table.top_m + height + CLEARANCE_M
         if config.spawn.height_m is None:
             return lowest
         if lowest.max() > config.spawn.height_m:
@@ -125,13 +173,13 @@ class EpisodeStarts:
                 f"task.spawn.height_m {config.spawn.height_m} has an object in the table; "
                 f"raise it to {lowest.max():.3f} m or leave it out"
             )
-        return torch.full((count,), config.spawn.height_m)
+        return torch.full_like(rest, config.spawn.height_m)
 
-    def _check_heights(self) -> None:
+    def _check_heights(self, rest_height: Tensor, center_height: Tensor) -> None:
         """Episodes must neither end as they begin nor have a goal that lies in the table."""
-        config, rest = self._config, self._config.table.top_m + self.rest_height
+        config, rest = self._config, self._config.table.top_m + rest_height
         lower_m, upper_m = (corner[2] for corner in config.workspace)
-        lowest_m, highest_m = float(rest.min()), float(self._center_height.max())
+        lowest_m, highest_m = float(rest.min()), float(center_height.max())
         if lowest_m < lower_m or highest_m > upper_m:
             raise ConfigError(
                 f"task: objects rest as low as {lowest_m:.3f} m and start as high as "
@@ -143,3 +191,15 @@ class EpisodeStarts:
                 f"task.goal_m {config.goal_m} is not above {float(rest.max()):.3f} m, where an "
                 "object's centre is when it stands on the table; raise it"
             )
+
+
+def tilted(quaternion: Tensor, tilt_rad: Tensor) -> Tensor:
+    """[K, 4] wxyz: a turn about x, then about y, by [K, 2] rad, after the turns [K, 4].
+
+    All about axes of the base.
+    """
+    (cx, cy), (sx, sy) = (tilt_rad / 2).cos().unbind(1), (tilt_rad / 2).sin().unbind(1)
+    w, x, y, z = quaternion.unbind(1)
+    w, x, y, z = cx * w - sx * x, cx * x + sx * w, cx * y - sx * z, cx * z + sx * y
+    turned = (cy * w - sy * y, cy * x + sy * z, cy * y + sy * w, cy * z - sy * x)
+    return torch.stack(turned, dim=1)
