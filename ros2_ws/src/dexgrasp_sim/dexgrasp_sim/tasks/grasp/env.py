@@ -12,6 +12,7 @@ from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.control.proprioception import Proprioception
 from dexgrasp_sim.objects.config import SHAPE_CLASSES
 from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
+from dexgrasp_sim.random_streams import RandomStreams
 from dexgrasp_sim.robot.kuka_allegro import load_robot
 from dexgrasp_sim.tasks.grasp import observations
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
@@ -58,7 +59,8 @@ class GraspEnv:
         self._env_offset = env_offset
         self.object_index = (np.arange(num_envs) + env_offset) % len(config.objects)
         self.engine = MujocoBatch(config, self.object_index.tolist(), threads)
-        self.images = Images(config, self.engine, seed, env_offset)
+        streams = RandomStreams(seed, torch.arange(num_envs) + env_offset)
+        self.images = Images(config, self.engine, streams, groups)
         self._robot = robot = load_robot()
         self.decoder = make_decoder(
             config.action, robot, num_envs, config.control_dt_s, difficulty=config.difficulty
@@ -195,9 +197,9 @@ class GraspEnv:
         engine = self.engine
         measured = engine if self._sensors is None else self._sensors
         if group == "depth":
-            self.images.write_depth(self.episode_count, self.step_count, out)
+            self.images.write_depth(self.step_count, out)
         elif group == "stereo_rgb":
-            self.images.write_stereo_rgb(self.episode_count, self.step_count, out)
+            self.images.write_stereo_rgb(self.step_count, out)
         elif group == "state":
             observations.write_object_state(measured, self.origin, self._object_shape, out)
         elif group == "critic":
@@ -248,6 +250,7 @@ class GraspEnv:
             self._delay.restart(ids, posture)
         self.start_height[ids] = self.origin[2] + self._starts.rest_height[ids]
         self.episode_count[ids] += 1
+        self.images.begin(ids, self.episode_count[ids])
         self.step_count[ids] = 0
         self.episode_difficulty[ids] = self.difficulty
         self.episodes.begin(ids, pose[:, 2] - self.start_height[ids])
@@ -295,6 +298,7 @@ class GraspEnv:
             getattr(self, name).copy_(state[name])
         self.diverged.fill_(False)
         self.engine.load_state_dict(_strip(state, "engine."))
+        self.images.begin(torch.arange(self.num_envs), self.episode_count)
         self.decoder.load_state_dict(_strip(state, "decoder."))
         self.episodes.load_state_dict(_strip(state, "episode."))
         for prefix, part in self._random_parts().items():
