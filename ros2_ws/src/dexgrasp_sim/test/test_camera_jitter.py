@@ -6,10 +6,12 @@ import torch
 
 from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.environments import make_grasp_env
+from dexgrasp_sim.random_streams import RandomStreams
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.vec_env import RESULT_SPECS
 from dexgrasp_sim.vision.camera import CameraConfig
-from dexgrasp_sim.vision.camera_jitter import CameraJitterConfig, jittered_poses
+from dexgrasp_sim.vision.camera_jitter import CameraJitter, CameraPoses
+from dexgrasp_sim.vision.image_config import CameraJitterConfig
 
 CAMERA = CameraConfig(
     width=32, height=24, fovy_deg=40.0, position_m=(-1.0, 0.4, 0.6), look_at_m=(-0.5, 0.1, 0.3)
@@ -48,15 +50,15 @@ IMAGE = {
 }
 
 
+def jitter_of(count, seed=0, **config):
+    streams = RandomStreams(seed, torch.arange(count))
+    return CameraJitter(CameraJitterConfig(**config), CAMERA, BASELINE_M, streams)
+
+
 def poses(count=500, seed=0, episode=1, **config):
-    return jittered_poses(
-        CameraJitterConfig(**config),
-        CAMERA,
-        BASELINE_M,
-        seed,
-        np.arange(count),
-        np.full(count, episode),
-    )
+    jitter = jitter_of(count, seed, **config)
+    jitter.begin(torch.arange(count), torch.full((count,), episode))
+    return CameraPoses(jitter.position.numpy(), jitter.rotation.numpy())
 
 
 class Play:
@@ -126,6 +128,27 @@ def test_the_stereo_error_moves_the_right_camera_only():
     relative = (position[:, 1] - position[:, 0]) @ CAMERA.rotation - [BASELINE_M, 0, 0]
     assert 0.0028 < np.abs(relative).max() <= 0.003
     assert np.ptp(rotation[:, 1], axis=0).max() > 0.03
+
+
+def test_poses_are_kept_until_the_next_episode_of_their_environment():
+    config = {"position_m": 0.03, "rotation_rad": 0.05}
+    assert jitter_of(3).poses is None, "the config says where the cameras are"
+    jitter = jitter_of(3, **config)
+    jitter.begin(torch.arange(3), torch.ones(3).long())
+    before = jitter.poses
+    first = CameraPoses(before.position.clone(), before.rotation.clone())
+    jitter.begin(torch.tensor([2, 0]), torch.tensor([5, 2]))
+    for now, old, second, fifth in zip(
+        jitter.poses,
+        first,
+        poses(3, episode=2, **config),
+        poses(3, episode=5, **config),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(now[0], second[0])
+        np.testing.assert_array_equal(now[1], old[1])
+        np.testing.assert_array_equal(now[2], fifth[2])
+    assert not jitter.state_dict(), "the number of the episode says it all"
 
 
 def test_poses_depend_on_seed_environment_and_episode():

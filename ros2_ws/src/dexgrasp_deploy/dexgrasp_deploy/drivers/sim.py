@@ -28,6 +28,7 @@ from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.config import ObjectConfig
 from dexgrasp_sim.physics.backends import make_engine
 from dexgrasp_sim.physics.engine import PhysicsEngine
+from dexgrasp_sim.random_streams import RandomStreams
 from dexgrasp_sim.tasks.grasp.images import Images
 from dexgrasp_sim.vec_env import RESULT_SPECS
 
@@ -233,19 +234,23 @@ class SimCamera(SceneCamera):
                 raise ValueError(f"the bundle's task has no object {name!r}")
             task = replace(self._task, objects=objects)
             self._engines[name] = make_engine(task.scene(1))
-            self._images[name] = Images(task, self._engines[name], self._seed, env_offset=0)
+            first = torch.zeros(1, dtype=torch.int64)
+            streams = RandomStreams(self._seed, first)
+            images = Images(task, self._engines[name], streams, (self._kind,))
+            images.begin(ids=first, episode=first)
+            self._images[name] = images
         return self._engines[name]
 
     def _draw(self) -> NDArray[Any]:
         camera = self._task.camera
         self._engine()
-        draw, episode = self._images[self._object_name], torch.zeros(1, dtype=torch.int64)
+        draw = self._images[self._object_name]
         step = torch.tensor([self._exposures])
         self._exposures += 1
         if self._kind == "depth":
             depth = torch.zeros(1, camera.height, camera.width, dtype=torch.int16)
-            draw.write_depth(episode, step, depth)
+            draw.write_depth(step, depth)
             return depth[0].numpy().astype(np.uint16)
         images = torch.zeros(1, 2, 3, camera.height, camera.width, dtype=torch.uint8)
-        draw.write_stereo_rgb(episode, step, images)
+        draw.write_stereo_rgb(step, images)
         return np.ascontiguousarray(images[0].numpy().transpose(0, 2, 3, 1))

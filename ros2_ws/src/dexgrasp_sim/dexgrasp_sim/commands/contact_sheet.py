@@ -130,8 +130,8 @@ def shoot(config: GraspConfig, num_envs: int, seed: int) -> Iterator[Shot]:
 def _images(env: GraspEnv, out: dict[str, Tensor]) -> tuple[np.ndarray, ...]:
     """The images of `COLUMNS`: as observed, and drawn again without noise and augmentation."""
     depth, colors = torch.zeros_like(out["depth"]), torch.zeros_like(out["stereo_rgb"])
-    env.images.write_depth(env.episode_count, env.step_count, depth, clean=True)
-    env.images.write_stereo_rgb(env.episode_count, env.step_count, colors, clean=True)
+    env.images.write_depth(env.step_count, depth, clean=True)
+    env.images.write_stereo_rgb(env.step_count, colors, clean=True)
     camera = env.config.camera
     return (
         colorize_depth(depth.numpy(), camera),

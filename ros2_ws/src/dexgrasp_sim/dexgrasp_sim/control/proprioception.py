@@ -31,11 +31,13 @@ def proprioception_spec(action: ActionSpace, robot: Robot) -> TensorSpec:
 class Proprioception:
     """Computes the group from measurements; one code for N simulated robots and for a real one."""
 
-    def __init__(self, robot: Robot, action: ActionSpace) -> None:
+    def __init__(
+        self, robot: Robot, action: ActionSpace, device: torch.device | str = "cpu"
+    ) -> None:
         self.spec = proprioception_spec(action, robot)
         self._palm_goal_size = action.intent_terms(robot)[0].size
         self._arm, self._hand = robot.arm, robot.hand
-        self._kinematics = Kinematics(robot, (*robot.fingertips, robot.grasp_center))
+        self._kinematics = Kinematics(robot, (*robot.fingertips, robot.grasp_center), device)
 
     def hand_points(self, joint_position: Tensor) -> Tensor:
         """[N, F + 1, 3] m, base frame: the fingertips and the grasp centre at [N, J] rad."""

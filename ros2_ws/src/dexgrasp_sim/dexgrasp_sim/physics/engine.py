@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -146,12 +145,12 @@ class PhysicsEngine(Protocol):
         """Writes [N, 3, H, W] uint8 as any camera sees it."""
         ...
 
-    def randomize_looks(self, env_ids: np.ndarray, keys: np.ndarray) -> None:
+    def randomize_looks(self, env_ids: Tensor, keys: Tensor) -> None:
         """Changes colours, textures and light in the stereo images as `scene.look` says.
 
         Args:
             env_ids: [K] int64, which environments.
-            keys: [K] uint64, random streams; the same ones give the same look.
+            keys: [K] int64, their random streams; the same ones give the same look.
         """
         ...
 

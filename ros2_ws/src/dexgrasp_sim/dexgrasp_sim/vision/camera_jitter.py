@@ -1,41 +1,17 @@
 """Cameras that are not quite where their calibration says; in simulation only."""
 
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from pydantic import Field
-from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
 
-from dexgrasp_sim.config import STRICT
+from dexgrasp_sim.random_streams import Purpose, RandomStreams
 from dexgrasp_sim.robot.rotation import rpy_to_matrix
 from dexgrasp_sim.vision.camera import CameraConfig
-from dexgrasp_sim.vision.image_random import Purpose, stream_keys, symmetric
+from dexgrasp_sim.vision.image_config import CameraJitterConfig
 
 LEFT, RIGHT = 0, 1
 """Index of a camera in `CameraPoses`; the depth camera is the left one."""
-
-
-@dataclass(frozen=True, config=STRICT)
-class CameraJitterConfig:
-    """Errors of the cameras' poses, drawn for each episode, uniform in plus or minus these.
-
-    Attributes:
-        position_m: Along each axis of the base frame, of both cameras together.
-        rotation_rad: About each axis of the left camera, of both cameras together.
-        stereo_position_m: Along each axis of the right camera, relative to the left one.
-        stereo_rotation_rad: About each axis of the right camera, relative to the left one.
-    """
-
-    position_m: Annotated[float, Field(ge=0.0, le=0.2)] = 0.0
-    rotation_rad: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
-    stereo_position_m: Annotated[float, Field(ge=0.0, le=0.05)] = 0.0
-    stereo_rotation_rad: Annotated[float, Field(ge=0.0, le=0.2)] = 0.0
-
-    @property
-    def enabled(self) -> bool:
-        """Whether cameras are moved at all."""
-        return self != CameraJitterConfig()
 
 
 class CameraPoses(NamedTuple):
@@ -46,40 +22,69 @@ class CameraPoses(NamedTuple):
         rotation: [N, 2, 3, 3] float64, MuJoCo camera axes as columns.
     """
 
-    position: np.ndarray
-    rotation: np.ndarray
+    position: Tensor
+    rotation: Tensor
 
 
-def jittered_poses(
-    config: CameraJitterConfig,
-    camera: CameraConfig,
-    baseline_m: float,
-    seed: int,
-    env: np.ndarray,
-    episode: np.ndarray,
-) -> CameraPoses:
-    """The cameras' poses in the present episodes.
+class CameraJitter(nn.Module):
+    """Where the cameras of N environments stand in the present episodes.
 
-    Args:
+    Attributes:
+        position: See `CameraPoses`, as for the next one; where they should be until `begin`.
+        rotation: See above.
+    """
+
+    position: Tensor
+    rotation: Tensor
+    _nominal_position: Tensor
+    _nominal_rotation: Tensor
+
+    def __init__(
+        self,
+        config: CameraJitterConfig,
+        camera: CameraConfig,
+        baseline_m: float,
+        streams: RandomStreams,
+    ) -> None:
+        """Args:
         config: The errors.
         camera: The left camera where it should be.
         baseline_m: Distance of the right camera along the left one's x axis.
-        seed: Of the run.
-        env: [N] int, global indices of the environments.
-        episode: [N] int, number of each environment's episode.
-    """
-    drawn = symmetric(stream_keys(Purpose.CAMERA, seed, env, episode), 12)
-    rotation = camera.rotation @ _turns(config.rotation_rad * drawn[:, 3:6])
-    position = camera.position + config.position_m * drawn[:, 0:3]
-    offset = config.stereo_position_m * drawn[:, 6:9]
-    offset[:, 0] += baseline_m
-    right_position = position + np.einsum("nij,nj->ni", rotation, offset)
-    right_rotation = rotation @ _turns(config.stereo_rotation_rad * drawn[:, 9:12])
-    return CameraPoses(
-        np.stack((position, right_position), axis=1), np.stack((rotation, right_rotation), axis=1)
-    )
+        streams: Of the environments; gives the device too.
+        """
+        super().__init__()
+        self._config, self._baseline_m = config, baseline_m
+        self.streams = streams
+        device = streams.env.device
+        cameras = camera.stereo_pair(baseline_m)
+        position = torch.stack([torch.from_numpy(each.position) for each in cameras])  # [2, 3]
+        rotation = torch.stack([torch.from_numpy(each.rotation) for each in cameras])  # [2, 3, 3]
+        count = len(streams.env)
+        for name, value in (
+            ("_nominal_position", position[LEFT]),
+            ("_nominal_rotation", rotation[LEFT]),
+            ("position", position.repeat(count, 1, 1)),
+            ("rotation", rotation.repeat(count, 1, 1, 1)),
+        ):
+            # a function of the episode's number, so that it need not be saved
+            self.register_buffer(name, value.to(device), persistent=False)
 
+    @property
+    def poses(self) -> CameraPoses | None:
+        """All poses; None: the cameras are where the config says. Changed in place by `begin`."""
+        return CameraPoses(self.position, self.rotation) if self._config.enabled else None
 
-def _turns(angles_rad: np.ndarray) -> np.ndarray:
-    """Rotation matrices [N, 3, 3] of small turns [N, 3] about x, y and z."""
-    return rpy_to_matrix(torch.from_numpy(angles_rad)).numpy()
+    def begin(self, ids: Tensor, episode: Tensor) -> None:
+        """Draws the poses of environments [K] int64 for episodes of these numbers, [K] int64."""
+        if not self._config.enabled:
+            return
+        config = self._config
+        drawn = self.streams.symmetric(Purpose.CAMERA, episode, 0, 12, ids).double()  # [K, 12]
+        rotation = self._nominal_rotation @ rpy_to_matrix(config.rotation_rad * drawn[:, 3:6])
+        position = self._nominal_position + config.position_m * drawn[:, 0:3]  # [K, 3]
+        offset = config.stereo_position_m * drawn[:, 6:9]  # [K, 3], right from left
+        offset[:, 0] += self._baseline_m
+        right_position = position + (rotation * offset.unsqueeze(1)).sum(dim=2)  # [K, 3]
+        turn = rpy_to_matrix(config.stereo_rotation_rad * drawn[:, 9:12])  # [K, 3, 3]
+        self.position[ids] = torch.stack((position, right_position), dim=1)
+        self.rotation[ids] = torch.stack((rotation, rotation @ turn), dim=1)

@@ -1,58 +1,24 @@
-"""The loops of `depth_noise`: one pass over each image for holes, one for noise, then shapes."""
+"""The errors of `depth_strengths` as loops for the CPU.
 
-from typing import NamedTuple
+One pass over each image for holes, one for noise, then shapes. `depth_noise_tensors` does the
+same; whoever changes one changes both, which the tests compare.
+"""
 
 import numpy as np
 
 from dexgrasp_sim.kernels import inline, kernel
-from dexgrasp_sim.vision.image_random import SOURCES, normal, uniform, word
+from dexgrasp_sim.vision.depth_strengths import (
+    DROPOUTS,
+    MAX_SHAPES,
+    NUMBERS_PER_SHAPE,
+    SPECKLES,
+    STICKS,
+    DepthStrengths,
+)
+from dexgrasp_sim.vision.random_kernels import SOURCES, normal, uniform, word
 
 _SHADOW, _EDGE, _DROPOUT = 1, 2, 4
-_SPECKLES = np.uint64(0x5851F42D4C957F2D)  # set the streams apart from that of the pixels
-_STICKS = np.uint64(0x14057B7EF767814F)
-_DROPOUTS = np.uint64(0x2545F4914F6CDD1D)
-_MAX_SHAPES = 64
-_NUMBERS_PER_SHAPE = 6
-
-
-class Strengths(NamedTuple):
-    """What `corrupt` does, in pixels of the image and in millimetres.
-
-    Attributes:
-        near_mm: Depths below are invalid.
-        far_mm: Depths above are invalid.
-        disparity_mm: Focal length in sensor pixels times the baseline: depth times disparity.
-        sensor_pixels: Rows of the sensor per row of the image.
-        disparity_step: Quantum of the disparity in sensor pixels, 0 for none.
-        disparity_sigma: Its deviation in sensor pixels.
-        depth_sigma_per_mm: Deviation of the depth divided by the depth's square.
-        shadow_share: Probability that a pixel hidden from the other lens is lost.
-        edge_share: Probability that a pixel beside a depth jump is lost.
-        jump_mm: The least depth jump.
-        dropout_share: Probability that any pixel is lost.
-        speckles: Mean number of blobs.
-        speckle_radius: Their largest radius.
-        sticks: Mean number of sticks.
-        stick_length: Their largest length.
-        stick_radius: Half their largest width.
-    """
-
-    near_mm: float
-    far_mm: float
-    disparity_mm: float
-    sensor_pixels: float
-    disparity_step: float
-    disparity_sigma: float
-    depth_sigma_per_mm: float
-    shadow_share: float
-    edge_share: float
-    jump_mm: float
-    dropout_share: float
-    speckles: float
-    speckle_radius: float
-    sticks: float
-    stick_length: float
-    stick_radius: float
+_SPECKLES, _STICKS, _DROPOUTS = np.uint64(SPECKLES), np.uint64(STICKS), np.uint64(DROPOUTS)
 
 
 @kernel
@@ -60,7 +26,7 @@ def corrupt(
     images: np.ndarray,
     keys: np.ndarray,
     disparity_bias: np.ndarray,
-    strengths: Strengths,
+    strengths: DepthStrengths,
     sources: int = SOURCES,
 ) -> None:
     """Adds noise to n images in place.
@@ -68,7 +34,7 @@ def corrupt(
     Args:
         images: [n, H, W] int16 millimetres, 0 = invalid, C-contiguous.
         keys: [n] uint64, the images' random streams.
-        disparity_bias: [n] float64, sensor pixels added to every disparity of an image.
+        disparity_bias: [n] float32, sensor pixels added to every disparity of an image.
         strengths: How much of what.
         sources: See `SOURCES`.
     """
@@ -90,7 +56,7 @@ def corrupt(
 
 
 @inline
-def _mark_edges(image: np.ndarray, strengths: Strengths, marks: np.ndarray) -> None:
+def _mark_edges(image: np.ndarray, strengths: DepthStrengths, marks: np.ndarray) -> None:
     """Marks both pixels at every depth jump; invalid ones count as lying at the far limit."""
     height, width = image.shape
     far_mm, jump_mm = strengths.far_mm, strengths.jump_mm
@@ -133,7 +99,7 @@ def _or_far(depth: int, far_mm: float) -> float:
 @inline
 def _mark_shadows(
     image: np.ndarray,
-    strengths: Strengths,
+    strengths: DepthStrengths,
     row_disparity: np.ndarray,
     right_disparity: np.ndarray,
     marks: np.ndarray,
@@ -152,15 +118,16 @@ def _mark_shadows(
             row_disparity[column] = scale / depth if depth > 0 else np.float32(0)
         for column in range(width):
             disparity = row_disparity[column]
-            seen_at = column - disparity
+            seen_at = np.float32(column) - disparity
             if seen_at >= 0:
                 place = int(seen_at)
                 right_disparity[place] = max(right_disparity[place], disparity)
                 right_disparity[place + 1] = max(right_disparity[place + 1], disparity)
         for column in range(width):
-            seen_at = column - row_disparity[column] + 0.5
+            disparity = row_disparity[column]
+            seen_at = np.float32(column) - disparity + np.float32(0.5)
             # what is nearer by less than a pixel is the same, slanted surface
-            if seen_at >= 0 and right_disparity[int(seen_at)] > row_disparity[column] + 1.0:
+            if seen_at >= 0 and right_disparity[int(seen_at)] > disparity + np.float32(1):
                 marks[row, column] |= _SHADOW
 
 
@@ -169,7 +136,7 @@ def _mark_dropouts(key: np.uint64, share: float, marks: np.ndarray) -> None:
     """Marks each pixel with a probability; draws the gaps, which follow a geometric law."""
     pixels, pixel, number = marks.reshape(-1), -1, 0
     while True:
-        gap = np.log(1 - uniform(key, number)) / np.log(1 - share) if share < 1 else 0.0
+        gap = np.log(1 - uniform(key, number)) / np.log1p(-share)
         if gap >= len(pixels) - pixel - 1:
             return
         pixel += 1 + int(gap)
@@ -182,19 +149,18 @@ def _perturb(
     image: np.ndarray,
     key: np.uint64,
     disparity_bias: float,
-    strengths: Strengths,
+    strengths: DepthStrengths,
     marks: np.ndarray,
 ) -> None:
     height, width = image.shape
     step, sigma = strengths.disparity_step, strengths.disparity_sigma
-    stereo = step > 0 or sigma > 0 or disparity_bias != 0
     for row in range(height):
         for column in range(width):
             depth = float(image[row, column])
             if depth <= 0:
                 continue
             number = 3 * (row * width + column)
-            if stereo:
+            if strengths.changes_disparity:
                 disparity = strengths.disparity_mm / depth + disparity_bias
                 disparity += sigma * normal(word(key, number))
                 if step > 0:
@@ -212,7 +178,7 @@ def _perturb(
 
 
 @inline
-def _loss(mark: int, strengths: Strengths) -> float:
+def _loss(mark: int, strengths: DepthStrengths) -> float:
     """Probability that a marked pixel is lost."""
     if mark & _DROPOUT:
         return 1.0
@@ -222,22 +188,22 @@ def _loss(mark: int, strengths: Strengths) -> float:
 
 
 @inline
-def _draw_speckles(image: np.ndarray, key: np.uint64, strengths: Strengths) -> None:
+def _draw_speckles(image: np.ndarray, key: np.uint64, strengths: DepthStrengths) -> None:
     """Discs of one random depth each: wrong matches."""
     height, width = image.shape
-    for shape in range(_poisson(strengths.speckles, key)):
-        number = _MAX_SHAPES + _NUMBERS_PER_SHAPE * shape
+    for shape in range(_poisson(strengths.speckles, strengths.max_speckles, key)):
+        number = MAX_SHAPES + NUMBERS_PER_SHAPE * shape
         row, column = uniform(key, number) * height, uniform(key, number + 1) * width
         radius = max(0.5, uniform(key, number + 2) * strengths.speckle_radius)
         _draw_disc(image, row, column, radius, _any_depth(key, number + 3, strengths))
 
 
 @inline
-def _draw_sticks(image: np.ndarray, key: np.uint64, strengths: Strengths) -> None:
+def _draw_sticks(image: np.ndarray, key: np.uint64, strengths: DepthStrengths) -> None:
     """Straight bars of one random depth each: cables and things that no simulation knows."""
     height, width = image.shape
-    for shape in range(_poisson(strengths.sticks, key)):
-        number = _MAX_SHAPES + _NUMBERS_PER_SHAPE * shape
+    for shape in range(_poisson(strengths.sticks, strengths.max_sticks, key)):
+        number = MAX_SHAPES + NUMBERS_PER_SHAPE * shape
         row, column = uniform(key, number) * height, uniform(key, number + 1) * width
         angle = 2 * np.pi * uniform(key, number + 2)
         length = uniform(key, number + 3) * strengths.stick_length
@@ -263,19 +229,17 @@ def _draw_disc(
 
 
 @inline
-def _any_depth(key: np.uint64, number: int, strengths: Strengths) -> np.int16:
+def _any_depth(key: np.uint64, number: int, strengths: DepthStrengths) -> np.int16:
     near_mm, far_mm = np.ceil(strengths.near_mm), np.floor(strengths.far_mm)
     return np.int16(near_mm + uniform(key, number) * (far_mm - near_mm))
 
 
 @inline
-def _poisson(mean: float, key: np.uint64) -> int:
-    """A Poisson-distributed number, at most _MAX_SHAPES - 1 (Knuth's product of uniforms)."""
-    if mean <= 0:
-        return 0
+def _poisson(mean: float, most: int, key: np.uint64) -> int:
+    """A Poisson-distributed number, limited to `most` (Knuth's product of uniforms)."""
     limit, product = np.exp(-mean), 1.0
-    for count in range(_MAX_SHAPES):
+    for count in range(most):
         product *= uniform(key, count)
         if product <= limit:
             return count
-    return _MAX_SHAPES - 1
+    return most

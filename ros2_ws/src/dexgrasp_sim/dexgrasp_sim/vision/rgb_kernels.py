@@ -1,9 +1,12 @@
-"""The loops of `rgb_augmentation`."""
+"""The changes of `rgb_changes` as loops for the CPU.
+
+`rgb_tensors` does the same; whoever changes one changes both, which the tests compare.
+"""
 
 import numpy as np
 
 from dexgrasp_sim.kernels import inline, kernel
-from dexgrasp_sim.vision.image_random import SOURCES, normal, word
+from dexgrasp_sim.vision.random_kernels import SOURCES, normal, word
 
 
 @kernel

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dexgrasp_sim.physics.cpu_render.arrays import CHECKER, NOISE, PLAIN, Look
 from dexgrasp_sim.physics.cpu_render.renderer import BatchRenderer
+from dexgrasp_sim.random_streams import uniforms
 from dexgrasp_sim.robot.rotation import rpy_to_matrix
 from dexgrasp_sim.vision.image_config import LookConfig
-from dexgrasp_sim.vision.image_random import uniforms
 
 _PATTERNS = np.array([PLAIN, CHECKER, NOISE], np.int8)
 _LEAST_LEVEL = 0.05
@@ -32,23 +33,23 @@ class LookRandomizer:
         self._original = Look(*(array.copy() for array in renderers[0].look))
         self._group = np.array([_color_groups(colors) for colors in self._original.color])
 
-    def draw(self, env_ids: np.ndarray, keys: np.ndarray) -> None:
+    def draw(self, env_ids: Tensor, keys: Tensor) -> None:
         """Gives K environments the look that their keys stand for.
 
         Args:
-            env_ids: [K] int, which environments.
-            keys: [K] uint64, their random streams; see `image_random.stream_keys`.
+            env_ids: [K] int64, which environments.
+            keys: [K] int64, their random streams; see `RandomStreams.keys`.
         """
-        geoms = self._group.shape[1]
-        drawn = uniforms(keys, _PER_SCENE + _PER_GEOM * geoms)
+        rows, geoms = env_ids.numpy(), self._group.shape[1]
+        drawn = uniforms(keys, _PER_SCENE + _PER_GEOM * geoms).double().numpy()
         scene = drawn[:, :_PER_SCENE]
-        colors = drawn[:, _PER_SCENE:].reshape(len(env_ids), geoms, _PER_GEOM)
-        of_geom = np.take_along_axis(colors, self._group[env_ids][:, :, None], axis=1)
-        original = Look(*(array[env_ids] for array in self._original))
+        colors = drawn[:, _PER_SCENE:].reshape(len(rows), geoms, _PER_GEOM)
+        of_geom = np.take_along_axis(colors, self._group[rows][:, :, None], axis=1)
+        original = Look(*(array[rows] for array in self._original))
         look = varied_look(self._config, original, scene, of_geom)
         for renderer in self._renderers:
-            for array, rows in zip(renderer.look, look, strict=True):
-                array[env_ids] = rows
+            for array, values in zip(renderer.look, look, strict=True):
+                array[rows] = values
 
 
 def varied_look(config: LookConfig, look: Look, scene: np.ndarray, geom: np.ndarray) -> Look:

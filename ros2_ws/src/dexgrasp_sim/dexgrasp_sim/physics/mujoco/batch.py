@@ -188,7 +188,7 @@ class MujocoBatch:
         renderer.rgb(self._geom_xpos, self._geom_xmat, out.numpy(), *pose)
         self._seconds["render"] += time.perf_counter() - started
 
-    def randomize_looks(self, env_ids: np.ndarray, keys: np.ndarray) -> None:
+    def randomize_looks(self, env_ids: Tensor, keys: Tensor) -> None:
         """See `PhysicsEngine.randomize_looks`."""
         if self._looks is None:
             self._looks = LookRandomizer(self.scene.look, self._stereo_renderers())
@@ -264,4 +264,4 @@ def _keep_log_out_of_files() -> None:
 
 def _pose_of(poses: CameraPoses | None, side: int) -> tuple[np.ndarray, ...]:
     """Position [N, 3] and rotation [N, 3, 3] of one camera; nothing for the config's."""
-    return () if poses is None else (poses.position[:, side], poses.rotation[:, side])
+    return () if poses is None else tuple(each[:, side].numpy() for each in poses)

@@ -1,0 +1,134 @@
+"""Errors of depth and colour images of any device, reproducible to the number.
+
+The one place where the device decides how images are changed: loops compiled for the CPU, or
+tensor code for any device. Both take the same random numbers.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dexgrasp_sim.random_streams import Purpose, RandomStreams
+from dexgrasp_sim.vision import depth_noise_kernels, depth_noise_tensors, rgb_kernels, rgb_tensors
+from dexgrasp_sim.vision.camera import CameraConfig
+from dexgrasp_sim.vision.depth_strengths import DepthStrengths, depth_strengths
+from dexgrasp_sim.vision.image_config import ImageConfig
+from dexgrasp_sim.vision.rgb_changes import RgbAugmentation, RgbChanges
+
+
+class ImageErrors(nn.Module):
+    """Errors of the images of N environments.
+
+    What an image gets depends on the seed, the environment's global index, its episode and its
+    step only: not on threads, nor on which environments share a process. On two devices it is
+    the same up to rounding: in a few of 10^4 pixels the result is another one.
+    """
+
+    def __init__(
+        self,
+        config: ImageConfig,
+        camera: CameraConfig,
+        streams: RandomStreams,
+        tensors_on_cpu: bool = False,
+    ) -> None:
+        """Args:
+        config: `depth_noise` and `rgb` are used.
+        camera: Of the images: its size, focal length and range.
+        streams: Of the environments.
+        tensors_on_cpu: Take the tensor code on the CPU, too; it is several times slower there.
+        """
+        super().__init__()
+        self._config, self._tensors_on_cpu = config, tensors_on_cpu
+        self._shape = (len(streams.env), camera.height, camera.width)
+        self._strengths = depth_strengths(config.depth_noise, camera)
+        self.streams = streams
+        self._rgb = RgbAugmentation(config.rgb, camera.height, streams)
+
+    def add_to_depth(self, images: Tensor, episode: Tensor, step: Tensor) -> None:
+        """Changes depth images in place.
+
+        Args:
+            images: [N, H, W] int16 millimetres, 0 = invalid; so they are afterwards, and within
+                the camera's range.
+            episode: [N] int64, number of each environment's episode.
+            step: [N] int64, step within it.
+
+        Raises:
+            ValueError: The images' shape or type is another one.
+        """
+        if images.shape != self._shape or images.dtype != torch.int16:
+            raise ValueError(
+                f"depth images are {_describe(images)}; they must be int16 {self._shape}, as the "
+                "camera config and the number of environments give it"
+            )
+        config = self._config.depth_noise
+        if not config.enabled:
+            return
+        keys = self.streams.keys(Purpose.DEPTH_STEP, episode, step)  # [N]
+        drawn = self.streams.symmetric(Purpose.DEPTH_EPISODE, episode)[:, 0]  # [N]
+        corrupt = depth_noise_tensors.corrupt if self._as_tensors(images) else _corrupt_on_cpu
+        corrupt(images, keys, config.disparity_bias_px * drawn, self._strengths)
+
+    def add_to_rgb(self, images: Tensor, episode: Tensor, step: Tensor) -> None:
+        """Changes colour images in place.
+
+        Args:
+            images: [N, V, 3, H, W] uint8, V views of each environment.
+            episode: [N] int64, number of each environment's episode.
+            step: [N] int64, step within it.
+
+        Raises:
+            ValueError: The images' shape or type is another one.
+        """
+        count, height, width = self._shape
+        wrong_shape = images.ndim != 5 or images.shape[0:1] + images.shape[2:] != (
+            count,
+            3,
+            height,
+            width,
+        )
+        if wrong_shape or images.dtype != torch.uint8:
+            raise ValueError(
+                f"colour images are {_describe(images)}; they must be uint8 "
+                f"({count}, views, 3, {height}, {width}), as the camera config and the number of "
+                "environments give it"
+            )
+        if not self._config.rgb.enabled:
+            return
+        # the sum sets the noise's numbers apart from those of the motion
+        keys = self.streams.keys(Purpose.RGB_STEP, episode, step) + 1  # [N]
+        augment = rgb_tensors.augment if self._as_tensors(images) else _augment_on_cpu
+        augment(images, keys, self._rgb.draw(episode, step))
+
+    def _as_tensors(self, images: Tensor) -> bool:
+        return self._tensors_on_cpu or images.device.type != "cpu"
+
+
+def _describe(images: Tensor) -> str:
+    return f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+
+
+def _corrupt_on_cpu(
+    images: Tensor, keys: Tensor, disparity_bias: Tensor, strengths: DepthStrengths
+) -> None:
+    array = images.numpy()
+    contiguous = np.ascontiguousarray(array)
+    depth_noise_kernels.corrupt(
+        contiguous, keys.numpy().view(np.uint64), disparity_bias.numpy(), strengths
+    )
+    if contiguous is not array:
+        array[:] = contiguous
+
+
+def _augment_on_cpu(images: Tensor, keys: Tensor, changes: RgbChanges) -> None:
+    array = images.numpy()
+    contiguous = np.ascontiguousarray(array)
+    rgb_kernels.augment(
+        contiguous,
+        keys.numpy().view(np.uint64),
+        *(each.numpy() for each in (changes.weights, changes.matrices, changes.curves)),
+        changes.read_noise,
+        changes.shot_noise,
+    )
+    if contiguous is not array:
+        array[:] = contiguous
