@@ -16,10 +16,10 @@ from dexgrasp_sim.config import STRICT, ConfigError
 from dexgrasp_sim.control.decoder import Decoder
 from dexgrasp_sim.control.proprioception import Proprioception
 from dexgrasp_sim.robot.robot import Robot
+from dexgrasp_sim.tasks.grasp.observations import GROUPS, Source
 from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.preprocess import resize_depth, resize_rgb
 
-MEASURABLE = ("proprio", "depth", "stereo_rgb")
 """Groups that a robot's sensors provide; the others exist in simulation only."""
 
 Positive = Annotated[float, Field(gt=0)]
@@ -67,7 +67,7 @@ class PolicyObserver:
                 f"{list(manifest.robot.joint_names)}, this robot has {list(robot.joint_names)}; "
                 "use a bundle for this robot"
             )
-        unknown = [spec.name for spec in manifest.groups if spec.name not in MEASURABLE]
+        unknown = [spec.name for spec in manifest.groups if not _is_measurable(spec.name)]
         if unknown:
             raise ConfigError(
                 f"bundle {manifest.bundle_id} reads {', '.join(unknown)}, which no sensor of the "
@@ -160,6 +160,10 @@ class PolicyObserver:
             allowed_s = self._freshness.max_image_age_s
             raise UnfitInput(Reason.STALE_IMAGE, f"image: {age}, allowed {allowed_s} s")
         return image.image
+
+
+def _is_measurable(group: str) -> bool:
+    return group in GROUPS and GROUPS[group].source is not Source.NOTHING
 
 
 def policy_image(

@@ -6,7 +6,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-IMAGE_GROUPS: tuple[str, ...] = ("depth", "stereo_rgb")
+from dexgrasp_sim.tasks.grasp.observations import image_groups
+
+IMAGE_GROUPS: tuple[str, ...] = image_groups()
 """Observation groups that the viewer can show."""
 
 

@@ -306,8 +306,5 @@ class GraspEnv:
 
 
 def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        key.removeprefix(prefix): value
-        for key, value in state.items()
-        if prefix in key[: len(prefix)]
-    }
+    own = [key for key in state if key.startswith(prefix)]
+    return {key.removeprefix(prefix): state[key] for key in own}

@@ -1,0 +1,124 @@
+"""An engine without physics on any device: for tests, and to measure all that is not physics."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from dexgrasp_sim.physics.engine import PhysicsParameters
+from dexgrasp_sim.physics.scene import Scene
+from dexgrasp_sim.robot.kinematics import Kinematics
+from dexgrasp_sim.robot.rotation import quaternion_to_matrix
+from dexgrasp_sim.vision.camera import CameraConfig
+from dexgrasp_sim.vision.camera_jitter import CameraPoses
+
+_DEPTH_MM = 700
+_GREY = 128
+
+
+class StillEngine:
+    """See `PhysicsEngine`. Robots stand at their targets at once, objects stay where they are put.
+
+    Images show a wall. It is none of `backends.BACKENDS`: no run can ask for it.
+    """
+
+    exact = True
+
+    def __init__(
+        self, scene: Scene, device: torch.device | str = "cpu", threads: int = 1
+    ) -> None:
+        """Takes a scene; `threads` is not used."""
+        del threads
+        self.scene, self.num_envs, self.device = scene, scene.num_envs, torch.device(device)
+        robot, count = scene.robot, scene.num_envs
+        self._kinematics = Kinematics(robot, (*robot.fingertips, robot.grasp_center), device)
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(count, *shape, device=device)
+
+        self.joint_position = zeros(robot.num_joints)
+        self.joint_velocity = zeros(robot.num_joints)
+        self.object_position, self.object_quaternion = zeros(3), zeros(4)
+        self.object_rotation, self.object_velocity = zeros(3, 3), zeros(6)
+        self.fingertip_position = zeros(len(robot.fingers), 3)
+        self.grasp_center_position = zeros(3)
+        masses = [item.total_mass_kg for item in scene.objects]
+        of_env = torch.tensor(scene.object_of_env, device=device)
+        self.object_mass = torch.tensor(masses, device=device)[of_env]
+        self.velocity_lead_s = zeros(robot.num_joints)
+        self.diverged = zeros().bool()
+        self.parameters = PhysicsParameters.nominal(count, robot.num_joints, device)
+
+    def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:
+        """See `PhysicsEngine.step`."""
+        del hold_steps
+        self.joint_position.copy_(joint_targets)
+        self._place_hand()
+
+    def reset(
+        self,
+        env_ids: Tensor,
+        joint_position: Tensor,
+        object_pose: Tensor,
+        joint_velocity: Tensor | None = None,
+    ) -> None:
+        """See `PhysicsEngine.reset`."""
+        self.joint_position[env_ids] = joint_position
+        self.joint_velocity[env_ids] = 0.0 if joint_velocity is None else joint_velocity
+        self.object_position[env_ids] = object_pose[:, :3]
+        self.object_quaternion[env_ids] = object_pose[:, 3:]
+        self.object_rotation[env_ids] = quaternion_to_matrix(object_pose[:, 3:])
+        self._place_hand()
+
+    def set_parameters(self, env_ids: Tensor, parameters: PhysicsParameters) -> None:
+        """See `PhysicsEngine.set_parameters`; they are kept in `parameters`, to no effect."""
+        for field in fields(PhysicsParameters):
+            getattr(self.parameters, field.name)[env_ids] = getattr(parameters, field.name)
+
+    def push_objects(self, force: Tensor, torque: Tensor) -> None:
+        """See `PhysicsEngine.push_objects`; to no effect."""
+
+    def render_depth(self, out: Tensor, poses: CameraPoses | None = None) -> None:
+        """See `PhysicsEngine.render_depth`."""
+        del poses
+        out.fill_(_DEPTH_MM)
+
+    def render_stereo_rgb(self, out: Tensor, poses: CameraPoses | None = None) -> None:
+        """See `PhysicsEngine.render_stereo_rgb`."""
+        del poses
+        out.fill_(_GREY)
+
+    def render_rgb(self, camera: CameraConfig, out: Tensor) -> None:
+        """See `PhysicsEngine.render_rgb`."""
+        del camera
+        out.fill_(_GREY)
+
+    def randomize_looks(self, env_ids: Tensor, keys: Tensor) -> None:
+        """See `PhysicsEngine.randomize_looks`; to no effect."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `PhysicsEngine.state_dict`."""
+        pose = torch.cat((self.object_position, self.object_quaternion), dim=1)  # [N, 7]
+        return {
+            "joints": self.joint_position.clone(),
+            "velocity": self.joint_velocity.clone(),
+            "pose": pose,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """See `PhysicsEngine.load_state_dict`."""
+        everywhere = torch.arange(self.num_envs, device=self.device)
+        self.reset(everywhere, state["joints"], state["pose"], state["velocity"])
+
+    def timings(self) -> dict[str, float]:
+        """See `PhysicsEngine.timings`."""
+        return {"physics": 0.0, "render": 0.0}
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _place_hand(self) -> None:
+        points = self._kinematics.forward(self.joint_position).position  # [N, F + 1, 3]
+        self.fingertip_position.copy_(points[:, :-1])
+        self.grasp_center_position.copy_(points[:, -1])
