@@ -11,12 +11,15 @@ from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 _APPROACH_S, _CLOSE_S, _LIFT_S = 0.7, 0.8, 1.0
+TAPE_S = _APPROACH_S + _CLOSE_S + _LIFT_S
 _DESCENT_M_S = 0.16
 """The grasp centre starts 17 cm above the table; the objects' centres are 3.5 to 5 cm above it."""
 
 
 def grasp_config(path: Path, control_hz: float) -> RunConfig:
     """A run's config on the reference physics, objects where the tape grasps.
+
+    An episode lasts as long as the tape; environments are in different steps of theirs.
 
     Args:
         path: YAML file of a run whose actions are palm velocities.
@@ -32,7 +35,8 @@ def grasp_config(path: Path, control_hz: float) -> RunConfig:
             "task.physics.mujoco.integrator=implicitfast",
             f"task.physics.timestep_s={1 / 120}",
             "task.spawn.half_width_m=[0.0, 0.0]",
-            "task.stagger_starts=false",
+            f"task.episode_s={TAPE_S}",
+            "task.stagger_starts=true",
         ],
     )
 
@@ -50,7 +54,7 @@ def grasp_tape(task: GraspConfig) -> Tensor:
             "config with kind 'velocity'"
         )
     names = task.action_names
-    tape = torch.zeros(round((_APPROACH_S + _CLOSE_S + _LIFT_S) * rate_hz), len(names))
+    tape = torch.zeros(round(TAPE_S * rate_hz), len(names))
     closing, lifting = round(_APPROACH_S * rate_hz), round((_APPROACH_S + _CLOSE_S) * rate_hz)
     tape[:closing, names.index("palm_z")] = -_DESCENT_M_S / action.palm_speed_m_s
     tape[closing:, names.index("finger_closure")] = 1.0

@@ -1,9 +1,11 @@
 """`dexgrasp bench sim`: control steps per second of the task against the physics engine alone.
 
-Every side simulates the same grasp on one CPU core, in turn: MuJoCo's own batch on the task's
-models, driven by joint targets recorded from the task; the task with each kind of observation;
-and Gymnasium's vectorised loop over single environments with the same model, where it is
-installed, with MuJoCo's OpenGL renderer for images.
+Every side plays whole grasps on one CPU core, in turn, with the resets between them: the task with
+each kind of observation, plain and with every randomisation of the paper's task at its end;
+MuJoCo's own batch on the task's models, with their random parameters, driven by the joint targets
+and put at the starts that were recorded from the task; and Gymnasium's vectorised loop over single
+environments with the same model, where it is installed, with MuJoCo's OpenGL renderer for images.
+Environments are in different steps of their episodes, so that some end in nearly every step.
 """
 
 import argparse
@@ -20,19 +22,22 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.fabric_share import fabric_sides
 from benchmarks.grasp_tape import grasp_config, grasp_tape
-from benchmarks.peers.bare_batch import BareBatch
+from benchmarks.peers.bare_batch import BareBatch, Restart
 from benchmarks.peers.gymnasium_loop import gymnasium_steps_per_s
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_sim.config import replace
-from dexgrasp_sim.control.decoder import Decoder, make_decoder
+from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.environments import make_grasp_env
+from dexgrasp_sim.physics.still_engine import StillEngine
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.scripted import make_script
+from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.vec_env import allocate
 
-_FABRIC_S = 2.0
-"""Enough to reach, close and lift."""
+_EPISODES = 1.5
+"""So many episodes of each environment are played."""
+_RESET_ENVS, _RESETS = 4096, 10
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,12 @@ class Side:
     Attributes:
         groups: Observation groups.
         image: Width and height of the images, None without.
+        is_random: Whether everything is randomised as in the paper's task, at difficulty 1.
     """
 
     groups: tuple[str, ...]
     image: tuple[int, int] | None = None
+    is_random: bool = False
 
 
 SIDES = {
@@ -54,6 +61,8 @@ SIDES = {
     "depth_64x48": Side(("proprio", "depth"), (64, 48)),
     "depth_160x120": Side(("proprio", "depth"), (160, 120)),
     "stereo_rgb_64x48": Side(("proprio", "stereo_rgb"), (64, 48)),
+    "state_random": Side(("proprio", "state"), is_random=True),
+    "depth_64x48_random": Side(("proprio", "depth"), (64, 48), is_random=True),
 }
 
 
@@ -70,21 +79,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings and figures.
 
-    `state_ratio` and `depth_64x48_ratio` are against the raw batch, `gymnasium_ratio` is ours over
-    Gymnasium's loop, both with 64x48 depth images (None where Gymnasium is not installed);
-    `fabric_fraction` is the share of the geometric fabric in a control step of the task that has
-    it, during scripted grasps; `scaling_ratio` is the largest cost per environment over that of
-    the smallest number of them.
+    `..._ratio` are against the raw batch, but `gymnasium_ratio` is ours over Gymnasium's loop,
+    both with 64x48 depth images (None where Gymnasium is not installed), and `scaling_ratio` is
+    the largest cost per environment over that of the smallest number of them; `fabric_fraction`
+    is the share of the geometric fabric in a control step of the task that has it, during scripted
+    grasps; `reset_4096_ms` is the time to begin an episode in 4096 environments of the paper's
+    task at difficulty 1, draws and tensor work without physics.
     """
     torch.set_num_threads(1)
     config = grasp_config(args.config, args.control_hz).task
-    fabric = replace(load_run_config(args.fabric_config).task, stagger_starts=False)
+    paper = load_run_config(args.fabric_config).task
     with _one_core():
-        rates = _medians(_sides(config, fabric, args.envs, args.scaling_envs), args.repeats)
+        rates = _medians(_sides(config, paper, args.envs, args.scaling_envs), args.repeats)
+        reset_ms = _reset_ms(replace(paper, difficulty=1.0))
     cost_us = {count: 1e6 / rates[f"state_{count}_envs"] for count in args.scaling_envs}
     figures = {
         "state_ratio": _ratio(rates, "state", "raw_batch"),
         "depth_64x48_ratio": _ratio(rates, "depth_64x48", "raw_batch"),
+        "state_random_ratio": _ratio(rates, "state_random", "raw_batch_random"),
+        "depth_64x48_random_ratio": _ratio(rates, "depth_64x48_random", "raw_batch_random"),
+        "reset_4096_ms": round(reset_ms, 2),
         "gymnasium_ratio": _ratio(rates, "depth_64x48", "gymnasium_depth_64x48"),
         "fabric_fraction": _ratio(rates, "state_fabric", "fabric_alone"),
         "scaling_ratio": round(max(cost_us.values()) / cost_us[min(cost_us)], 3),
@@ -95,8 +109,10 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
         "envs": args.envs,
         "control_hz": args.control_hz,
         "physics_hz": round(1 / config.physics.timestep_s),
+        "episodes": "whole, resets included",
+        "episode_s": config.episode_s,
         "objects": len(config.objects),
-        "fabric_objects": len(fabric.objects),
+        "fabric_objects": len(paper.objects),
         "repeats": args.repeats,
         "cores": 1,
     }
@@ -104,21 +120,28 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _sides(
-    config: GraspConfig, fabric: GraspConfig, envs: int, scaling_envs: Sequence[int]
+    config: GraspConfig, paper: GraspConfig, envs: int, scaling_envs: Sequence[int]
 ) -> dict[str, Callable[[], float | None]]:
     """Name of a side to what measures its control steps per second."""
+    random = replace(
+        config,
+        observation_noise=paper.observation_noise,
+        latency=paper.latency,
+        randomization=paper.randomization,
+        difficulty=1.0,
+    )
     sides: dict[str, Callable[[], float | None]] = {
-        "raw_batch": lambda: _raw_steps_per_s(config, envs)
+        "raw_batch": lambda: _raw_steps_per_s(config, envs),
+        "raw_batch_random": lambda: _raw_steps_per_s(random, envs),
     }
     for name, side in SIDES.items():
-        sides[name] = lambda side=side: _task_steps_per_s(config, side, envs)
+        task = random if side.is_random else config
+        sides[name] = lambda side=side, task=task: _task_steps_per_s(task, side, envs)
     for count in scaling_envs:
         sides[f"state_{count}_envs"] = lambda count=count: _task_steps_per_s(
             config, SIDES["state"], count
         )
-    tape = _scripted_tape(fabric, envs)
-    sides["state_fabric"] = lambda: _play(fabric, tape, SIDES["state"])
-    sides["fabric_alone"] = lambda: _fabric_steps_per_s(fabric, tape)
+    sides |= fabric_sides(replace(paper, stagger_starts=False), envs)
     sides["gymnasium_state"] = lambda: gymnasium_steps_per_s(config, _joint_targets(config, 1))
     sides["gymnasium_depth_64x48"] = lambda: gymnasium_steps_per_s(
         config, _joint_targets(config, 1), (64, 48)
@@ -143,81 +166,74 @@ def _ratio(rates: dict[str, float], name: str, other: str) -> float | None:
     return round(rates[name] / rates[other], 3) if other in rates else None
 
 
+@torch.inference_mode()
 def _raw_steps_per_s(config: GraspConfig, envs: int) -> float:
-    """MuJoCo's batch from the task's own start, with the task's own joint targets."""
-    targets = _joint_targets(config, envs)
+    """MuJoCo's batch with the task's own joint targets, from the task's own starts."""
     env = make_grasp_env(config, envs, seed=0, threads=1, groups=SIDES["state"].groups)
-    env.reset(allocate(env))
-    state = env.engine.state_dict()["state"]
-    batch = BareBatch(env.engine.scene, state, threads=1)
+    out = allocate(env)
+    env.reset(out)
+    start = env.engine.state_dict()
+    targets, restarts = [], []
+    for actions in _actions(env, config):
+        env.step(actions, out)
+        targets.append(env.decoder.target.clone())
+        begun = (env.step_count == 0).nonzero().squeeze(1)
+        restarts.append(Restart.of(begun, env.engine.state_dict()["state"]))
+    batch = BareBatch(env.engine.scene, start, threads=1)
     env.close()
     started_s = time.perf_counter()
-    for target in targets.numpy():
+    for target, restart in zip(torch.stack(targets).numpy(), restarts, strict=True):
         batch.step(target)
+        batch.restart(restart)
     return len(targets) * envs / (time.perf_counter() - started_s)
 
 
-def _joint_targets(config: GraspConfig, envs: int) -> Tensor:
-    """What the task commands while the tape plays, [T, envs, 23] rad."""
-    decoder = _decoder(config, envs)
-    actions = grasp_tape(config)
-    return torch.stack([decoder.decode(action.expand(envs, -1)).clone() for action in actions])
+def _actions(env: GraspEnv, config: GraspConfig) -> Iterator[Tensor]:
+    """Actions [N, A] for the steps to play: each environment's by its step in its episode."""
+    tape = grasp_tape(config)
+    for _ in range(round(_EPISODES * config.episode_steps)):
+        yield tape[env.step_count.clamp(max=len(tape) - 1)]
 
 
-def _decoder(config: GraspConfig, envs: int) -> Decoder:
-    robot, table = config.load_robot(), config.table_obstacle
-    return make_decoder(config.action, robot, envs, config.control_dt_s, table)
-
-
+@torch.inference_mode()
 def _task_steps_per_s(config: GraspConfig, side: Side, envs: int) -> float:
+    """Control steps per second of all environments together."""
     if side.image:
         width, height = side.image
         config = replace(config, camera=replace(config.camera, width=width, height=height))
-    return _play(config, grasp_tape(config)[:, None].expand(-1, envs, -1), side)
-
-
-def _fabric_steps_per_s(config: GraspConfig, tape: Tensor) -> float:
-    """The decoder alone, without physics."""
-    envs = tape.shape[1]
-    decoder = _decoder(config, envs)
-    decoder.decode(tape[0])
-    started_s = time.perf_counter()
-    for actions in tape:
-        decoder.decode(actions)
-    return len(tape) * envs / (time.perf_counter() - started_s)
-
-
-@torch.inference_mode()
-def _scripted_tape(config: GraspConfig, envs: int) -> Tensor:
-    """What the scripted policy does for an episode's first seconds, [T, envs, A]."""
-    env = make_grasp_env(config, envs, seed=0, threads=1, groups=SIDES["state"].groups)
-    try:
-        out = allocate(env)
-        env.reset(out)
-        script = make_script(env)
-        tape = []
-        for _ in range(round(_FABRIC_S * config.control_hz)):
-            tape.append(script.act().clone())
-            env.step(tape[-1], out)
-        return torch.stack(tape)
-    finally:
-        env.close()
-
-
-@torch.inference_mode()
-def _play(config: GraspConfig, tape: Tensor, side: Side) -> float:
-    """Control steps per second of all environments together; actions [T, envs, A]."""
-    envs = tape.shape[1]
     env = make_grasp_env(config, envs, seed=0, threads=1, groups=side.groups)
     try:
         out = allocate(env)
         env.reset(out)  # compiles the image kernels before the clock starts
-        started_s = time.perf_counter()
-        for actions in tape:
+        steps, started_s = 0, time.perf_counter()
+        for actions in _actions(env, config):
             env.step(actions, out)
-        return len(tape) * envs / (time.perf_counter() - started_s)
+            steps += envs
+        return steps / (time.perf_counter() - started_s)
     finally:
         env.close()
+
+
+def _joint_targets(config: GraspConfig, envs: int) -> Tensor:
+    """What the task commands while the tape plays, [T, envs, J] rad."""
+    robot, table = config.load_robot(), config.table_obstacle
+    decoder = make_decoder(config.action, robot, envs, config.control_dt_s, table)
+    actions = grasp_tape(config)
+    return torch.stack([decoder.decode(action.expand(envs, -1)).clone() for action in actions])
+
+
+@torch.inference_mode()
+def _reset_ms(config: GraspConfig) -> float:
+    """Milliseconds to begin an episode everywhere, without physics and images; the median."""
+    engine = StillEngine(config.scene(_RESET_ENVS))
+    env = GraspEnv(config, engine, seed=0, groups=SIDES["state"].groups)
+    everywhere = torch.arange(_RESET_ENVS)
+    durations_s = []
+    for _ in range(_RESETS):
+        started_s = time.perf_counter()
+        env.begin_episodes(everywhere)
+        durations_s.append(time.perf_counter() - started_s)
+    return 1e3 * statistics.median(durations_s)
 
 
 @contextmanager

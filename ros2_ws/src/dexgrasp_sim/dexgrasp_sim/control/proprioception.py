@@ -51,6 +51,7 @@ class Proprioception:
         last_action: Tensor,
         time_fraction: Tensor,
         out: Tensor,
+        hand_points: Tensor | None = None,
     ) -> None:
         """Writes the group.
 
@@ -61,13 +62,16 @@ class Proprioception:
             last_action: [N, action_dim], the action of the previous control step.
             time_fraction: [N], 0 at the start of an episode to 1 at its time-out.
             out: [N, P] float32, written in place.
+            hand_points: See `hand_points`, of `joint_position`, where they are known already.
         """
+        if hand_points is None:
+            hand_points = self.hand_points(joint_position)
         intent, palm = decoder.intent(), self._palm_goal_size
         torch.cat(
             (
                 joint_position,
                 joint_velocity[:, self._arm],
-                self.hand_points(joint_position).flatten(1),
+                hand_points.flatten(1),
                 intent[:, :palm],
                 decoder.target[:, self._hand] - joint_position[:, self._hand],
                 intent[:, palm:],

@@ -226,21 +226,23 @@ class MujocoBatch:
             renderer.close()
         self._renderers.clear()
 
-    def _read(self) -> None:
-        """Copies what the task reads out of MuJoCo's float64 arrays."""
-        self.joint_position.numpy()[:] = self._qpos[:, self._qpos_columns]
-        self.joint_velocity.numpy()[:] = self._qvel[:, self._qvel_columns]
-        pose = self._qpos[:, self._object_qpos]
-        self.object_position.numpy()[:] = pose[:, :3]
-        self.object_quaternion.numpy()[:] = pose[:, 3:]
-        rotation = self._xmat[:, self._object_body].reshape(-1, 3, 3)
-        self.object_rotation.numpy()[:] = rotation
-        velocity = self._qvel[:, self._object_qvel]
-        self.object_velocity.numpy()[:, :3] = velocity[:, :3]
+    def _read(self, rows: np.ndarray | slice = slice(None)) -> None:
+        """Copies what the task reads out of MuJoCo's float64 arrays, of some environments."""
+        qpos, qvel, sites = self._qpos[rows], self._qvel[rows], self._site_xpos[rows]
+        self.joint_position.numpy()[rows] = qpos[:, self._qpos_columns]
+        self.joint_velocity.numpy()[rows] = qvel[:, self._qvel_columns]
+        pose = qpos[:, self._object_qpos]
+        self.object_position.numpy()[rows] = pose[:, :3]
+        self.object_quaternion.numpy()[rows] = pose[:, 3:]
+        rotation = self._xmat[rows, self._object_body].reshape(-1, 3, 3)
+        self.object_rotation.numpy()[rows] = rotation
+        velocity = qvel[:, self._object_qvel]
+        self.object_velocity.numpy()[rows, :3] = velocity[:, :3]
         # a free joint's angular velocity is in the body frame
-        self.object_velocity.numpy()[:, 3:] = np.einsum("nij,nj->ni", rotation, velocity[:, 3:])
-        self.fingertip_position.numpy()[:] = self._site_xpos[:, self._tip_sites]
-        self.grasp_center_position.numpy()[:] = self._site_xpos[:, self._grasp_site]
+        turning = (rotation * velocity[:, None, 3:]).sum(axis=2)
+        self.object_velocity.numpy()[rows, 3:] = turning
+        self.fingertip_position.numpy()[rows] = sites[:, self._tip_sites]
+        self.grasp_center_position.numpy()[rows] = sites[:, self._grasp_site]
 
     def _stereo_renderers(self) -> list[BatchRenderer]:
         pair = self.scene.camera.stereo_pair(self.scene.stereo_baseline_m)

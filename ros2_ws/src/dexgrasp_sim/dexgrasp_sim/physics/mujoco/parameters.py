@@ -39,6 +39,8 @@ class ModelParameters:
         self._dofs = nominal[0].jnt_dofadr[[nominal[0].joint(name).id for name in names]]
         self._joint_friction = np.array([robot.joints[name].friction for name in names])
         self._object = nominal[0].body(OBJECT).id
+        masses = [model.body_mass[self._object] for model in nominal]
+        self._nominal_mass = torch.tensor(masses).float()
         self.values = PhysicsParameters.nominal(len(nominal), len(names))
 
     def set(self, env_ids: Tensor, parameters: PhysicsParameters) -> None:
@@ -71,7 +73,7 @@ class ModelParameters:
     @property
     def object_mass(self) -> Tensor:
         """[N] float32 kg."""
-        return torch.tensor([model.body_mass[self._object] for model in self.models]).float()
+        return self._nominal_mass * self.values.object_mass_scale
 
     def state_dict(self) -> dict[str, Tensor]:
         """The present parameters."""

@@ -124,6 +124,11 @@ class GraspEnv:
         """What the policy's measurements are taken from: sensors, or the engine if it is exact."""
         return self.engine if self._sensors is None else self._sensors
 
+    @property
+    def measured_hand_points(self) -> Tensor | None:
+        """See `Proprioception.hand_points`, where sensors have computed them."""
+        return None if self._sensors is None else self._sensors.hand_points
+
     def set_difficulty(self, difficulty: float) -> None:
         """See `VecEnv.set_difficulty`."""
         self.difficulty = difficulty
@@ -134,7 +139,7 @@ class GraspEnv:
         self.episode_count.fill_(first_episode)
         self.diverged.fill_(False)
         everywhere = torch.arange(self.num_envs, device=self.device)
-        self._begin_episodes(everywhere)
+        self.begin_episodes(everywhere)
         if self.config.stagger_starts:
             drawn = self.streams.uniform(Purpose.STAGGER, self.episode_count)[:, 0]
             steps = (drawn * self.config.episode_steps).long()
@@ -147,7 +152,7 @@ class GraspEnv:
     def reset_envs(self, env_ids: Tensor, out: Mapping[str, Tensor]) -> None:
         """See `VecEnv.reset_envs`."""
         self.diverged[env_ids] = False
-        self._begin_episodes(env_ids)
+        self.begin_episodes(env_ids)
         self._observe(env_ids, out, is_new_step=False)
 
     def step(self, actions: Tensor, out: Mapping[str, Tensor]) -> None:
@@ -175,7 +180,7 @@ class GraspEnv:
         ids = rows_of(ended)
         if len(ids):
             episode[ids] = rows[ids]
-            self._begin_episodes(ids)
+            self.begin_episodes(ids)
         return ids
 
     def _simulate(self, targets: Tensor) -> None:
@@ -232,7 +237,7 @@ class GraspEnv:
         lower, upper = self._workspace
         return ~((position >= lower) & (position <= upper)).all(dim=1)  # NaN is outside too
 
-    def _begin_episodes(self, ids: Tensor) -> None:
+    def begin_episodes(self, ids: Tensor) -> None:
         """Draws all that an episode keeps and puts environments [K] at its start.
 
         Draws are functions of the seed, the environment and the episode's number, which counts

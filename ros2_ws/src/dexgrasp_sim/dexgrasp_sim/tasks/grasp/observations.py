@@ -68,6 +68,7 @@ def _write_proprio(env: "GraspEnv", out: Tensor) -> None:
         env.last_action,
         env.step_count / env.config.episode_steps,
         out,
+        env.measured_hand_points,
     )
 
 

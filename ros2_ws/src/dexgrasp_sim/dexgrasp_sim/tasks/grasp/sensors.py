@@ -113,7 +113,8 @@ class Sensors(nn.Module):
         pose = self.object.read(self.image_age)
         self.joint_position, self.joint_velocity = joints[:, 0], joints[:, 1]
         self.object_rotation, self.object_position = pose[:, :, :3], pose[:, :, 3]
-        points = self._proprioception.hand_points(self.joint_position)
+        points = self._proprioception.hand_points(self.joint_position)  # [N, F + 1, 3]
+        self.hand_points = points
         self.fingertip_position, self.grasp_center_position = points[:, :-1], points[:, -1]
 
     def _lines(self) -> list[tuple[str, DelayLine]]:
