@@ -14,7 +14,7 @@ import pytest
 from dexgrasp_sim.ros_environment import WorkspaceError, ros_environment
 
 _MARK = "DEXGRASP_TEST_PID"
-sys.path.insert(0, str(Path(__file__).parent))  # `benchmarks` is no installed package
+sys.path.insert(0, str(Path(__file__).parent))  # for `benchmarks` and `test_support`
 
 
 def _is_prepared() -> bool:

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,10 @@ from safetensors.torch import load_file
 
 from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_state
 from dexgrasp_sim.transport.shared_memory import run_folder
+from test_support.waiting import wait_until
 
 SMOKE = Path(__file__).parents[1] / "config" / "smoke.yaml"
-TIMEOUT_S = 110.0
+TIMEOUT_S = 120.0
 LOST_AFTER_S = 8
 SETTINGS = [
     "simulators.num_envs=8",
@@ -93,17 +93,10 @@ def exists(pid):
     return Path(f"/proc/{pid}").exists()
 
 
-def wait_for(condition, what, process=None):
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert process is None or process.poll() is None, what
-        assert time.monotonic() < deadline_s, what
-        time.sleep(0.1)
-
-
-def iterations_of(runs):
-    """Records that rank 0 has written."""
-    return sum(len(path.read_text().splitlines()) for path in runs.glob("*/metrics.jsonl"))
+def has_iterated_twice(runs, ranks):
+    """Whether rank 0 has written two records."""
+    assert ranks.process.poll() is None, ranks.output
+    return sum(len(path.read_text().splitlines()) for path in runs.glob("*/metrics.jsonl")) >= 2
 
 
 def iteration_in(folder):
@@ -127,7 +120,7 @@ def test_a_killed_rank_ends_the_run_with_a_checkpoint_and_all_resume_from_it(sta
     runs = tmp_path / "runs"
     launcher = ["--standalone", "--nproc-per-node=2"]
     ranks = start(launcher, [str(SMOKE), f"--runs={runs}", *options(ENDLESS)])
-    wait_for(lambda: iterations_of(runs) >= 2, "two iterations", ranks.process)
+    wait_until(lambda: has_iterated_twice(runs, ranks), "two iterations")
     learners = ranks.pids()
     workers = [worker for learner in learners for worker in children(learner)]
     ids = [Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in workers]
@@ -137,7 +130,7 @@ def test_a_killed_rank_ends_the_run_with_a_checkpoint_and_all_resume_from_it(sta
     assert ranks.wait() == 1
     lost = rf"dexgrasp: rank 0 lost rank 1 while .* \(time-out {LOST_AFTER_S} s\): .*--resume\n"
     assert re.search(lost, ranks.output)
-    wait_for(lambda: not any(map(exists, (*learners, *workers))), "processes are left")
+    wait_until(lambda: not any(map(exists, (*learners, *workers))), "the processes to end")
     assert not any(run_folder(run_id).exists() for run_id in run_ids)
 
     (folder,) = runs.iterdir()
@@ -245,7 +238,7 @@ def test_a_cut_network_ends_both_sides_in_time_each_with_a_checkpoint(hosts, sta
         prefix = ("ip", "netns", "exec", name)
         sides.append(start(launcher, arguments, prefix, GLOO_SOCKET_IFNAME=interface))
     runs = tmp_path / "host_0"
-    wait_for(lambda: iterations_of(runs) >= 2, "two iterations", sides[0].process)
+    wait_until(lambda: has_iterated_twice(runs, sides[0]), "two iterations")
     ip(f"-n {hosts[1][0]} link set {hosts[1][1]} down")
     for rank, side in enumerate(sides):
         assert side.wait() == 1

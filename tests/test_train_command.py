@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,11 @@ from dexgrasp_deploy.commands.cli import main
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_actor, load_state
 from dexgrasp_sim.transport.shared_memory import run_folder
+from test_support.waiting import wait_until
 
 CLI = (sys.executable, "-m", "dexgrasp_deploy.commands.cli")
 SMOKE = Path(__file__).parents[1] / "config" / "smoke.yaml"
-TIMEOUT_S = 100.0
+TIMEOUT_S = 120.0
 ENDLESS = [
     "training.iterations=1000000",
     "simulators.num_envs=8",
@@ -90,41 +90,41 @@ class Learner:
         return folder
 
     def wait_until_it_trains(self):
-        deadline_s = time.monotonic() + TIMEOUT_S
-        while not list(self.runs.glob("*/checkpoints/latest")):
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < deadline_s
-            time.sleep(0.02)
+        wait_until(self._has_saved, "a checkpoint")
         self.workers, self.run_id = workers_of(self.process.pid)
         assert sorted(self.workers) == [*range(self.num_workers)]
         assert run_folder(self.run_id).is_dir()
         return self
 
+    def _has_saved(self):
+        self._assert_that_it_runs()
+        return list(self.runs.glob("*/checkpoints/latest"))
+
+    def _assert_that_it_runs(self):
+        assert self.process.poll() is None, self.process.communicate()
+
     def wait_for_another(self, pid):
         """Waits until another worker has taken the place of the lost worker 0 and trained."""
-        deadline_s = time.monotonic() + TIMEOUT_S
-        metrics = self.folder / "metrics.jsonl"
-        before = None
-        while not before or len(metrics.read_text().splitlines()) < before + 2:
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < deadline_s
-            self.workers, _ = workers_of(self.process.pid)
-            if before is None and self.workers.get(0, pid) != pid:
-                before = len(metrics.read_text().splitlines())
-            time.sleep(0.02)
+        wait_until(lambda: self._worker_0() not in (None, pid), "another worker")
+        before = self._iterations()
+        wait_until(lambda: self._iterations() >= before + 2, "two iterations with it")
+
+    def _worker_0(self):
+        self._assert_that_it_runs()
+        self.workers, _ = workers_of(self.process.pid)
+        return self.workers.get(0)
+
+    def _iterations(self):
+        self._assert_that_it_runs()
+        return len((self.folder / "metrics.jsonl").read_text().splitlines())
 
     def end(self):
         """Waits for the learner's end; returns exit code, stdout and stderr."""
         out, err = self.process.communicate(timeout=TIMEOUT_S)
         return self.process.returncode, out, err
 
-    def has_left_nothing(self, within_s=0.0):
-        deadline_s = time.monotonic() + within_s
-        while run_folder(self.run_id).exists() or any(map(is_alive, self.workers.values())):
-            if time.monotonic() > deadline_s:
-                return False
-            time.sleep(0.02)
-        return True
+    def has_left_nothing(self):
+        return not (run_folder(self.run_id).exists() or any(map(is_alive, self.workers.values())))
 
 
 @pytest.fixture
@@ -271,7 +271,7 @@ def test_when_a_worker_or_the_learner_is_killed_nothing_is_left_but_a_checkpoint
     code, _, err = killed.end()
     assert code == -signal.SIGKILL
     assert "worker 0 died (exit code -9); replaced" in err and "Traceback" not in err
-    assert killed.has_left_nothing(within_s=5.0)
+    wait_until(killed.has_left_nothing, "its workers and its shared memory to go")
     load_actor(killed.folder)
     done = load_state(find_checkpoint(killed.folder))["iteration"]
     more = ["--set", f"training.iterations={done + 1}"]

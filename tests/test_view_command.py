@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -19,9 +18,10 @@ from dexgrasp_learner.storage.checkpoint import policy_schema, save_checkpoint
 from dexgrasp_sim.config import ConfigError, to_dict
 from dexgrasp_sim.tasks.grasp.observations import GROUPS, observation_spec
 from dexgrasp_sim.transport.shared_memory import live_runs, run_folder
+from test_support.waiting import wait_until
 
 SMOKE = Path(__file__).parents[1] / "config" / "smoke.yaml"
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 ENDLESS = (
     "training.iterations=1000000",
     "simulators.num_envs=8",
@@ -80,6 +80,7 @@ def page_of(process):
 
 def run_of(training):
     """Id of the run whose shared memory says that this process made it; None if there is none."""
+    assert training.poll() is None, training.communicate()
     mark = f'"learner_pid": {training.pid},'.encode()
     for run_id in live_runs():
         with suppress(FileNotFoundError), open(run_folder(run_id) / "tensors", "rb") as file:
@@ -101,10 +102,7 @@ def test_the_page_of_a_checkpoint_is_served_until_ctrl_c(trained, start):
 def test_a_running_training_is_served_until_it_ends(start, tmp_path):
     options = [f"--set={override}" for override in ENDLESS]
     training = start("train", SMOKE, "--runs", tmp_path, *options)
-    end_s = time.monotonic() + TIMEOUT_S
-    while (run_id := run_of(training)) is None:
-        assert time.monotonic() < end_s and training.poll() is None
-        time.sleep(0.1)
+    run_id = wait_until(lambda: run_of(training), "the run")
     viewer = start("view", "--run", run_id, "--config", SMOKE, "--port", 0, "--env", 1)
     line, _ = page_of(viewer)
     assert line.startswith(run_id)

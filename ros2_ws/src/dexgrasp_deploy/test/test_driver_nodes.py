@@ -1,7 +1,6 @@
 """The driver nodes on topics: what they publish, and which commands they refuse."""
 
 import json
-import time
 import uuid
 
 import numpy as np
@@ -20,8 +19,7 @@ from dexgrasp_deploy.nodes.parameters import COMMAND, LATCHED, NEWEST
 from dexgrasp_deploy.nodes.robot_driver_node import RobotDriverNode
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.nodes.conversions import to_joint_state
-
-TIMEOUT_S = 30
+from test_support.waiting import wait_until
 
 
 class Bench:
@@ -45,10 +43,7 @@ class Bench:
         self.listener.create_subscription(message_type, topic, self.heard[topic].append, qos)
 
     def until(self, condition, what):
-        deadline_s = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < deadline_s, f"waited for {what}"
-            self.executor.spin_once(timeout_sec=0.05)
+        wait_until(condition, what, meanwhile=lambda: self.executor.spin_once(timeout_sec=0.05))
 
     def newest(self, topic):
         self.heard[topic].clear()

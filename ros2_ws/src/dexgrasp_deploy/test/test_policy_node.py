@@ -24,8 +24,8 @@ from dexgrasp_sim.bringup import NodeGroup, NodeSpec
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.nodes.conversions import to_image, to_joint_state, to_stamp
 from dexgrasp_sim.ros_environment import ros_environment
+from test_support.waiting import wait_until
 
-TIMEOUT_S = 60
 PERIOD_S = 0.02
 MAX_IMAGE_AGE_S = 3.0
 
@@ -75,10 +75,7 @@ class Robot:
         self.position |= command
 
     def until(self, condition, what):
-        deadline_s = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < deadline_s, f"waited for {what}"
-            self.executor.spin_once(timeout_sec=0.05)
+        wait_until(condition, what, meanwhile=lambda: self.executor.spin_once(timeout_sec=0.05))
 
     def result(self, future):
         self.until(future.done, "an answer")

@@ -1,7 +1,6 @@
 """Whole runs whose updates overlap with the next rollout, and what runs tell about their time."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,12 @@ from dexgrasp_learner.run.runner import Runner
 from dexgrasp_learner.run.thread import RunThread
 from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_state
 from dexgrasp_sim.tasks.grasp.observations import all_specs
+from test_support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("restore_torch")
 
 SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 TINY = [
     "simulators.transport=in_process", "simulators.num_envs=8", "training.horizon=2",
     "network.actor_groups=[proprio, state]", "network.critic_groups=[critic]",
@@ -65,10 +65,7 @@ def assert_same(folder, other):
 
 
 def wait_for(control, condition):
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not condition(control.status):
-        assert time.monotonic() < deadline_s, control.status
-        time.sleep(0.005)
+    wait_until(lambda: condition(control.status), lambda: f"a status other than {control.status}")
 
 
 def test_overlapped_runs_repeat_and_go_on_exactly_from_a_checkpoint(tmp_path):

@@ -5,7 +5,6 @@ import os
 import resource
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,12 @@ from dexgrasp_learner.run.control import RunControl, RunState
 from dexgrasp_learner.run.runner import Runner
 from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_actor, load_state
 from dexgrasp_sim.transport.shared_memory import run_folder
+from test_support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("restore_torch")
 
 SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 IN_PROCESS = "simulators.transport=in_process"
 TINY = [
     "task.episode_s=1.0",
@@ -80,11 +80,14 @@ class Background:
         return self.result
 
     def wait_for(self, condition):
-        deadline_s = time.monotonic() + TIMEOUT_S
-        while not condition(self.control.status):
-            assert time.monotonic() < deadline_s, self.control.status
-            assert self._thread.is_alive() or condition(self.control.status), self.result
-            time.sleep(0.005)
+        def holds():
+            is_alive = self._thread.is_alive()
+            if condition(self.control.status):
+                return True
+            assert is_alive, self.result
+            return False
+
+        wait_until(holds, lambda: f"a status other than {self.control.status}")
 
 
 def test_a_run_is_paused_saved_resumed_and_stopped_from_outside(tmp_path):

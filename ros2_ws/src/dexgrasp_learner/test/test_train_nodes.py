@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,7 @@ from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.ros_environment import find_workspace_root
 from dexgrasp_sim.transport.shared_memory import run_folder
 from dexgrasp_sim.transport.telemetry import RunObserver
+from test_support.waiting import wait_until
 
 ROBOT = load_robot()
 JOINT_NAMES = ROBOT.joint_names
@@ -39,7 +39,7 @@ JOINT_NAMES = ROBOT.joint_names
 ROOT = find_workspace_root()
 SMOKE = ROOT / "config" / "smoke.yaml"
 SMALL = ["simulators.num_envs=8", "training.iterations=100000", "training.checkpoint_every=100000"]
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 STATUS = "learner_node/status"
 WORKERS = ("sim_worker_0/status", "sim_worker_1/status")
@@ -59,10 +59,11 @@ class Watcher:
 
     def wait_until(self, true):
         """Spins until a condition on the newest messages holds."""
-        end_s = time.monotonic() + TIMEOUT_S
-        while not true(self.newest):
-            assert time.monotonic() < end_s, f"newest messages: {self.newest}"
-            rclpy.spin_once(self.node, timeout_sec=0.1)
+        wait_until(
+            lambda: true(self.newest),
+            lambda: f"other messages than {self.newest}",
+            meanwhile=lambda: rclpy.spin_once(self.node, timeout_sec=0.1),
+        )
 
     def next(self, topic):
         self.newest.pop(topic, None)

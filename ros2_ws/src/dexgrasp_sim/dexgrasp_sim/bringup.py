@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -21,8 +21,9 @@ PARENT_VARIABLE = "DEXGRASP_PARENT_PID"
 """Environment variable that tells a node which process it must not outlive."""
 
 _POLL_S = 0.05
-_TERMINATE_S = 3.0
-_KILL_S = 5.0
+_TERMINATE_S = 5.0
+_KILL_S = 30.0
+_READ_S = 10.0
 _TAIL_LINES = 20
 _DOMAINS = 101
 """Domain numbers 0 to 101 use ports below the ephemeral range (DDS-RTPS 2.5, 9.6.2.3)."""
@@ -37,14 +38,15 @@ class NodeSpec:
         executable: Console script of the package; its module is `<package>.nodes.<executable>`.
         name: Node name.
         parameters: Parameter values by dotted name.
-        stop_s: How long the node may take to end after SIGINT.
+        stop_s: How long the node may take to end after SIGINT. A node that ends needs well under a
+            second of one core; the rest is for a busy machine and for one that still starts.
     """
 
     package: str
     executable: str
     name: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    stop_s: float = 5.0
+    stop_s: float = 20.0
 
     @property
     def module(self) -> str:
@@ -81,7 +83,8 @@ class _Process:
         self._reader.start()
 
     def finish_reading(self) -> None:
-        self._reader.join(timeout=2.0)
+        """Waits for the last line; not for ever, since a child of the node may hold the pipe."""
+        self._reader.join(timeout=_READ_S)
 
     def _read(self) -> None:
         assert self.popen.stdout is not None
@@ -169,26 +172,32 @@ class NodeGroup:
             time.sleep(_POLL_S)
 
     def stop(self) -> None:
-        """Ends every process: SIGINT, then SIGTERM, then SIGKILL; idempotent."""
-        patience_s = max((process.spec.stop_s for process in self._processes.values()), default=0)
-        for number, wait_s in (
-            (signal.SIGINT, patience_s),
-            (signal.SIGTERM, _TERMINATE_S),
-            (signal.SIGKILL, _KILL_S),
+        """Ends every process: SIGINT, then SIGTERM, then SIGKILL; idempotent.
+
+        The next signal comes when every process has ended or used up its own time.
+        """
+        processes = self._processes.values()
+        for number, patience_s in (
+            (signal.SIGINT, lambda process: process.spec.stop_s),
+            (signal.SIGTERM, lambda _: _TERMINATE_S),
+            (signal.SIGKILL, lambda _: _KILL_S),
         ):
-            running = [p for p in self._processes.values() if p.popen.poll() is None]
+            running = [p for p in processes if p.popen.poll() is None]
             for process in running:
                 process.popen.send_signal(number)
-            _wait_for_end(running, wait_s)
-        for process in self._processes.values():
+            _wait_for_end(running, patience_s)
+        for process in processes:
             process.finish_reading()
 
 
-def _wait_for_end(processes: Sequence[_Process], patience_s: float) -> None:
-    """Returns when all have ended, time is up, or Ctrl-C asks for more haste."""
-    deadline_s = time.monotonic() + patience_s
+def _wait_for_end(processes: Sequence[_Process], patience_s: Callable[[_Process], float]) -> None:
+    """Returns when each has ended or used up its time, or Ctrl-C asks for more haste."""
+    begun_s = time.monotonic()
     try:
-        while any(p.popen.poll() is None for p in processes) and time.monotonic() < deadline_s:
+        while any(
+            p.popen.poll() is None and time.monotonic() - begun_s < patience_s(p)
+            for p in processes
+        ):
             time.sleep(_POLL_S)
     except KeyboardInterrupt:
         return

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 import pytest
 import yaml
@@ -14,6 +13,7 @@ from dexgrasp_sim.bringup import (
     NodeSpec,
     free_domain_id,
 )
+from test_support.waiting import PATIENCE_S, wait_until
 
 WORKER = """
 import json, os, sys, yaml
@@ -22,13 +22,13 @@ print("not json")
 print(json.dumps({"parameters": yaml.safe_load(open(path)), "parent": os.environ["PARENT"]}))
 print(json.dumps([1]))
 """.replace("PARENT", PARENT_VARIABLE)
-SLEEPER = "import time\nprint('ready', flush=True)\ntime.sleep(60)\n"
+SLEEPER = "import time\nprint('ready', flush=True)\ntime.sleep(600)\n"
 STUBBORN = """
 import signal, time
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 FAILING = "import sys\nprint('the reason')\nsys.exit(3)\n"
 PROMPT = "pass\n"
@@ -64,16 +64,13 @@ def processes(started):
 
 
 def wait_for_line(process, line):
-    deadline_s = time.monotonic() + 30
-    while line not in process.tail:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
+    wait_until(lambda: line in process.tail, line)
 
 
 def test_parameters_reach_the_node_and_its_json_comes_back(package, tmp_path, capfd):
     parameters = {"arm.driver": "mock", "rate_hz": 60.0, "names": ["a", "b"], "on": True}
     with group(package, tmp_path, spec("worker", parameters=parameters)) as started:
-        result = started.wait("my_worker", timeout_s=30)
+        result = started.wait("my_worker", timeout_s=PATIENCE_S)
     assert result["parameters"] == {"my_worker": {"ros__parameters": parameters}}
     assert result["parent"] == str(os.getpid())
     captured = capfd.readouterr()
@@ -82,9 +79,9 @@ def test_parameters_reach_the_node_and_its_json_comes_back(package, tmp_path, ca
 
 
 def test_every_process_ends_with_the_group(package, tmp_path):
-    plan = [spec("sleeper"), spec("stubborn"), spec("worker")]
+    plan = [spec("sleeper", stop_s=PATIENCE_S), spec("stubborn"), spec("worker")]
     with group(package, tmp_path, *plan) as started:
-        started.wait("my_worker", timeout_s=30)
+        started.wait("my_worker", timeout_s=PATIENCE_S)
         for name in ("my_sleeper", "my_stubborn"):
             wait_for_line(started._processes[name], "ready")
         running = processes(started)
@@ -98,7 +95,7 @@ def test_node_that_dies_ends_the_wait_with_its_last_words(package, tmp_path):
         group(package, tmp_path, spec("sleeper"), spec("failing")) as started,
         pytest.raises(NodeFailed, match=r"(?s)my_failing ended with exit code 3.*the reason"),
     ):
-        started.wait("my_sleeper", timeout_s=30)
+        started.wait("my_sleeper", timeout_s=PATIENCE_S)
 
 
 def test_node_that_ends_too_early_is_an_error_unless_allowed(package, tmp_path):
@@ -107,7 +104,7 @@ def test_node_that_ends_too_early_is_an_error_unless_allowed(package, tmp_path):
         group(package, tmp_path, *plan) as started,
         pytest.raises(NodeFailed, match="my_prompt ended with exit code 0"),
     ):
-        started.wait(None, timeout_s=30)
+        started.wait(None, timeout_s=PATIENCE_S)
     with (
         group(package, tmp_path, *plan) as started,
         pytest.raises(NodeFailed, match="my_sleeper did not finish within 1 s"),
@@ -123,11 +120,11 @@ def test_nothing_is_left_when_one_cannot_be_started(package, tmp_path, monkeypat
 
 
 def test_stop_can_be_called_again(package, tmp_path):
-    with group(package, tmp_path, spec("sleeper")) as started:
-        begun_s = time.monotonic()
-        started.stop()
-        started.stop()
-    assert time.monotonic() - begun_s < 30
+    with group(package, tmp_path, spec("sleeper", stop_s=PATIENCE_S)) as started:
+        wait_for_line(started._processes["my_sleeper"], "ready")
+        for _ in range(2):
+            started.stop()
+            assert [process.returncode for process in processes(started)] == [-signal.SIGINT]
 
 
 def test_free_domain_avoids_one_in_use():
