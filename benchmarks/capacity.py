@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from benchmarks.capacity_probes.calibrate import calibrate, run_probe
 from benchmarks.capacity_probes.probe import Probe
-from benchmarks.capacity_probes.workload import Storage, Workload, plan_config, workload
 from dexgrasp_learner.capacity.costs import Costs, fit_to_paper, load_costs
 from dexgrasp_learner.capacity.model import plan_data_parallel, plan_disaggregated
+from dexgrasp_learner.capacity.workload import Storage, Workload, plan_config, workload
 from dexgrasp_learner.commands.plan_capacity import parse_resolution
 from dexgrasp_sim.config import parse_config, replace, to_dict
 
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resolution", default="160x120")
     parser.add_argument("--horizon", type=int, default=16)
     parser.add_argument(
-        "--costs", help="JSON of plan-capacity --calibrate; without it they are measured first"
+        "--costs", help="JSON of `bench capacity_costs`; without it they are measured first"
     )
 
 
@@ -83,7 +83,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
         RuntimeError: A process failed otherwise than for want of memory.
     """
     resolution = width, height = parse_resolution(args.resolution)
-    costs = load_costs(args.costs) if args.costs else parse_config(Costs, _calibrated())
+    costs = load_costs(args.costs) if args.costs else _measured_costs()
     budget = args.budget_mib * _MIB
     extra = round(fit_to_paper().simulator_pixel * width * height)
     with tqdm(desc="bench capacity", unit="process") as bar:
@@ -103,8 +103,8 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     return settings, figures
 
 
-def _calibrated() -> dict[str, Any]:
-    return calibrate(None, "cpu")["costs"]
+def _measured_costs() -> Costs:
+    return parse_config(Costs, calibrate(None, "cpu")["costs"])
 
 
 class _Comparison:

@@ -1,4 +1,4 @@
-"""`dexgrasp bench faults --engine`: a training run whose simulator workers are killed and stopped.
+"""`dexgrasp bench faults`: a training run whose simulator workers are killed and stopped.
 
 Small recurrent PPO on synthetic environments, in worker processes. At random moments a random
 worker is killed (SIGKILL) or stopped (SIGSTOP, so that it hangs); the environment of one more
@@ -56,9 +56,6 @@ _NETWORK = NetworkConfig(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See `dexgrasp bench faults --help`."""
-    parser.add_argument(
-        "--engine", action="store_true", help="faults of the training engine; there are no others"
-    )
     parser.add_argument("--kills", type=int, default=20, help="workers to kill")
     parser.add_argument("--hangs", type=int, default=3, help="workers to stop")
     parser.add_argument("--workers", type=int, default=4, help="at least 2")

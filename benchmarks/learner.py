@@ -5,6 +5,7 @@ time in CPU seconds because other work on the machine counts less in them.
 """
 
 import argparse
+import importlib.util
 import json
 import statistics
 import subprocess
@@ -14,8 +15,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.learner_side import PPO, SIDES, Sizes
-from dexgrasp_sim.config import to_dict
+from benchmarks import CHECKOUT
+from benchmarks.learner_side import SIDES
+from benchmarks.learner_workload import PPO, Sizes
+from dexgrasp_sim.config import ConfigError, to_dict
 
 _TIMEOUT_S = 600.0
 
@@ -39,8 +42,11 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     and value losses.
 
     Raises:
+        ConfigError: rsl_rl is not installed.
         RuntimeError: A side failed; its error text stands above.
     """
+    if importlib.util.find_spec("rsl_rl") is None:
+        raise ConfigError("rsl_rl is not installed; run `pip install -e '.[dev]'`")
     sizes = Sizes(
         envs=args.envs,
         horizon=args.horizon,
@@ -79,7 +85,9 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 def _run(side: str, sizes: Sizes) -> dict[str, Any]:
     module = "benchmarks.learner_side"
     command = [sys.executable, "-m", module, side, json.dumps(to_dict(sizes))]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT_S)
+    done = subprocess.run(
+        command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT_S
+    )
     if done.returncode:
         raise RuntimeError(f"side {side} of the benchmark ended with code {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])

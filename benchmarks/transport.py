@@ -22,7 +22,7 @@ FIXED, MEDIUM, LARGE = "1_kb", "1_mb", "10_mb"
 _VECTORS = ((180,), "float32")
 _WARM_UP_STEPS = 10
 """The first steps find cold caches; those of a training run do not."""
-REQUIREMENTS = "scripts/requirements/bench.in"
+INSTALL_PEERS = "pip install -c scripts/lock/python.txt -e '.[bench]'"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +67,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
         "fixed_cost_ms": median[FIXED]["dexgrasp"],
         **{f"vs_{name}": _ratio(median, name) for name in PEERS},
         "not_installed": {
-            name: f"pip install -r {REQUIREMENTS}"
+            name: INSTALL_PEERS
             for name, peer in PEERS.items()
             if not peer.is_installed
         },

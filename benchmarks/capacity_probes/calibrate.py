@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from benchmarks import CHECKOUT
 from benchmarks.capacity_probes.probe import FITS, Footprint, Probe, command, is_out_of_memory
-from benchmarks.capacity_probes.workload import plan_config, workload
 from dexgrasp_learner.capacity.costs import OPTIMIZER_COPIES, Costs
+from dexgrasp_learner.capacity.workload import plan_config, workload
 from dexgrasp_learner.storage.run_folder import provenance
 from dexgrasp_sim.config import to_dict
 
@@ -57,7 +58,9 @@ def run_probe(probe: Probe) -> Footprint | None:
     Raises:
         RuntimeError: It failed for another reason.
     """
-    done = subprocess.run(command(probe), capture_output=True, text=True, timeout=_TIMEOUT_S)
+    done = subprocess.run(
+        command(probe), cwd=CHECKOUT, capture_output=True, text=True, timeout=_TIMEOUT_S
+    )
     if is_out_of_memory(done.returncode):
         return None
     if done.returncode != FITS:
@@ -93,7 +96,7 @@ def calibrate(config_path: Path | None, device: str) -> dict[str, Any]:
         device: `cpu` or `cuda`.
 
     Returns:
-        `costs`, `fits` (line and measurements of each) and `provenance`, plain values.
+        `costs` and `fits` (residual and measurements of each line), plain values.
     """
     jobs = [(size, envs) for size in _RESOLUTIONS for envs in (*_SIMULATED, *_INFERRED, *_LEARNED)]
     with tqdm(total=len(jobs), desc="calibrate", unit="process") as bar:
@@ -103,12 +106,12 @@ def calibrate(config_path: Path | None, device: str) -> dict[str, Any]:
         learned = [bench.update(size, n) for size in _RESOLUTIONS for n in _LEARNED]
     simulator, inference, update = map(fit_line, (simulated, inferred, learned))
     on_gpu = device == "cuda"
-    hardware = provenance()
-    name = torch.cuda.get_device_name() if on_gpu else hardware["hardware"]["cpu"]
+    machine = provenance()
+    name = torch.cuda.get_device_name() if on_gpu else machine["hardware"]["cpu"]
     backend = "without simulator" if on_gpu else "physics and images on the CPU"
     width, height = _RESOLUTIONS[-1]
     costs = {
-        "source": f"measured on {name} at {hardware['started'][:10]}, {backend}",
+        "source": f"measured on {name} at {machine['started'][:10]}, {backend}",
         "device": device,
         "process": bench.base,
         "simulator": None if on_gpu else simulator.fixed,
@@ -129,7 +132,7 @@ def calibrate(config_path: Path | None, device: str) -> dict[str, Any]:
         name: {"residual": line.residual, "samples": [vars(s) for s in samples[name]]}
         for name, line in lines.items()
     }
-    return {"costs": costs, "fits": fits, "provenance": hardware}
+    return {"costs": costs, "fits": fits}
 
 
 class _Bench:

@@ -25,8 +25,8 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor
 
-from benchmarks.capacity_probes.workload import Storage, is_image
 from dexgrasp_learner.algorithms.ppo import Ppo
+from dexgrasp_learner.capacity.workload import Storage, is_image
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.pipeline.rollout import Rollout
 from dexgrasp_learner.pool.env_pool import EnvPool, make_pool

@@ -10,14 +10,14 @@ from rsl_rl.utils import unpad_trajectories
 from tensordict import TensorDict
 from torch import Tensor
 
-from benchmarks import learner_side
-from benchmarks.learner_side import SideResult, Sizes
+from benchmarks import learner_workload
+from benchmarks.learner_workload import SideResult, Sizes
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.networks.policy import Actor, Critic
 
 _GROUPS = {
-    "actor": [*learner_side.ACTOR_GROUPS],
-    "critic": [*learner_side.CRITIC_GROUPS],
+    "actor": [*learner_workload.ACTOR_GROUPS],
+    "critic": [*learner_workload.CRITIC_GROUPS],
 }
 
 
@@ -86,27 +86,27 @@ def _hidden(net: Actor | Critic) -> list[int]:
 
 
 def run_theirs(sizes: Sizes) -> SideResult:
-    """rsl_rl's update on the rollout of `learner_side.run_ours`."""
-    base_mib = learner_side.peak_memory_mib()
-    first = _observed(sizes, learner_side.slot_tensors(sizes, 0))
-    actor, critic = learner_side.build_nets(sizes)
+    """rsl_rl's update on the rollout of `benchmarks.learner_side.run_ours`."""
+    base_mib = learner_workload.peak_memory_mib()
+    first = _observed(sizes, learner_workload.slot_tensors(sizes, 0))
+    actor, critic = learner_workload.build_nets(sizes)
     models = TrunkModel(actor, first, "actor"), TrunkModel(critic, first, "critic")
-    ppo = make_ppo(*models, first, sizes.horizon, learner_side.PPO)
+    ppo = make_ppo(*models, first, sizes.horizon, learner_workload.PPO)
     last = _collect(ppo, sizes)
-    learner_side.drift(ppo.actor, ppo.critic)
+    learner_workload.drift(ppo.actor, ppo.critic)
 
     def update() -> dict[str, float]:
         with torch.inference_mode():
             ppo.compute_returns(last)  # as ours, part of the update
         return ppo.update()
 
-    metrics, update_cpu_s = learner_side.cpu_seconds(update)
+    metrics, update_cpu_s = learner_workload.cpu_seconds(update)
     return SideResult(
         update_cpu_s,
-        learner_side.peak_memory_mib() - base_mib,
+        learner_workload.peak_memory_mib() - base_mib,
         metrics["surrogate"],
         metrics["value"],
-        learner_side.count_parameters(ppo.actor, ppo.critic),
+        learner_workload.count_parameters(ppo.actor, ppo.critic),
     )
 
 
@@ -149,7 +149,7 @@ def _observed(sizes: Sizes, tensors: dict[str, Tensor]) -> TensorDict:
 def _collect(ppo: PPO, sizes: Sizes) -> TensorDict:
     """Fills the storage with the actions that our side draws; returns the last observations."""
     noise = torch.Generator().manual_seed(0)
-    observed = _observed(sizes, learner_side.slot_tensors(sizes, 0))
+    observed = _observed(sizes, learner_workload.slot_tensors(sizes, 0))
     with torch.inference_mode():
         for slot in range(sizes.horizon):
             ppo.act(observed)
@@ -157,7 +157,7 @@ def _collect(ppo: PPO, sizes: Sizes) -> TensorDict:
             actions = mean + std * torch.randn(mean.shape, generator=noise)
             ppo.transition.actions = actions
             ppo.transition.actions_log_prob = ppo.actor.get_output_log_prob(actions)
-            result = learner_side.slot_tensors(sizes, slot + 1)
+            result = learner_workload.slot_tensors(sizes, slot + 1)
             observed = _observed(sizes, result)
             terminated, truncated = result["terminated"], result["truncated"]
             ppo.process_env_step(

@@ -8,9 +8,11 @@ from pathlib import Path
 from types import ModuleType
 
 from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.ros_environment import WorkspaceError, find_workspace_root
 
 BENCHMARKS = (
     "capacity",
+    "capacity_costs",
     "equivalence",
     "faults",
     "gpu_transport",
@@ -21,14 +23,19 @@ BENCHMARKS = (
     "sim",
     "transport",
 )
-"""Modules of `benchmarks/`: `add_arguments(parser)`, `measure(args) -> (settings, figures)`."""
+"""Modules of `benchmarks/`: `add_arguments(parser)`, `measure(args) -> (settings, figures)`, and
+`result_name(args)` where the file is not named like the benchmark."""
 
 _RECORDS = Path("benchmarks") / "results"
 _SCRATCH = Path("runs") / "bench"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp bench --help`."""
+    """See `dexgrasp bench --help`.
+
+    Raises:
+        ConfigError: There is no checkout, the only place that holds benchmarks.
+    """
     commands = parser.add_subparsers(dest="benchmark", required=True)
     for name in BENCHMARKS:
         benchmark = _load(name)
@@ -47,8 +54,9 @@ def run(args: argparse.Namespace) -> int:
     """Measures one benchmark, writes its file and prints the figures."""
     benchmark = _load(args.benchmark)
     settings, figures = benchmark.measure(args)
+    name = benchmark.result_name(args) if hasattr(benchmark, "result_name") else args.benchmark
     folder = _checkout() / _RECORDS if args.record else args.out
-    path = _load("result").write_result(folder, args.benchmark, settings, figures)
+    path = _load("result").write_result(folder, name, settings, figures)
     if args.json:
         print(json.dumps(figures))
     else:
@@ -59,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _load(name: str) -> ModuleType:
-    """A module of the checkout's `benchmarks/`, which are not installed."""
+    """A module of the checkout's `benchmarks/`."""
     root = str(_checkout())
     if root not in sys.path:
         sys.path.insert(0, root)
@@ -67,9 +75,7 @@ def _load(name: str) -> ModuleType:
 
 
 def _checkout() -> Path:
-    for folder in (*Path(__file__).resolve().parents, Path.cwd()):
-        if (folder / "benchmarks" / "result.py").is_file():
-            return folder
-    raise ConfigError(
-        "bench: there is no benchmarks/ here; run it from a checkout of the repository"
-    )
+    try:
+        return find_workspace_root()
+    except WorkspaceError as error:
+        raise ConfigError(f"benchmarks are not installed, they need a checkout: {error}") from None

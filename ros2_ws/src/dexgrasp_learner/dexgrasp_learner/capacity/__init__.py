@@ -1,1 +1,1 @@
-"""How many environments fit into the memory of a host's devices, predicted and measured."""
+"""How many environments fit into the memory of a host's devices, predicted from costs."""

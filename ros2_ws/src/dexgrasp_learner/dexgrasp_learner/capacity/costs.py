@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from benchmarks.capacity_probes.workload import Storage, plan_config, workload
+from dexgrasp_learner.capacity.workload import Storage, plan_config, workload
 from dexgrasp_sim.config import STRICT, ConfigError, parse_config
 
 Bytes = Annotated[float, Field(ge=0)]
@@ -56,7 +56,7 @@ def load_costs(name: str) -> Costs:
     """A set of costs.
 
     Args:
-        name: JSON file that `dexgrasp plan-capacity --calibrate` has written, or `paper`.
+        name: JSON file that `dexgrasp bench capacity_costs` has written, or `paper`.
 
     Raises:
         ConfigError: There is no such file, it is no set of costs, or something in it was not
@@ -69,11 +69,11 @@ def load_costs(name: str) -> Costs:
         values = json.loads(path.read_text(encoding="utf-8"))["costs"]
     except FileNotFoundError:
         raise ConfigError(
-            f"no costs at {path}; measure them here with `dexgrasp plan-capacity --calibrate "
-            f"--costs {path}`, or name `--costs {PAPER}`"
+            f"no costs at {path}; measure them with `dexgrasp bench capacity_costs` in a "
+            f"checkout, or name `--costs {PAPER}`"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} holds no costs ({error}); calibrate again") from None
+        raise ConfigError(f"{path} holds no costs ({error}); measure again") from None
     missing = [key for key, value in values.items() if value is None]
     if missing:
         raise ConfigError(

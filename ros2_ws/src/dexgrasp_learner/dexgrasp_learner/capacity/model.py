@@ -4,8 +4,8 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.capacity_probes.workload import Workload
 from dexgrasp_learner.capacity.costs import OPTIMIZER_COPIES, Costs
+from dexgrasp_learner.capacity.workload import Workload
 
 _MOST = 2**32
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from dexgrasp_learner.capacity.model import Plan
 
 STORAGES = ("float32", "float16", "int16", "uint8")
-_TO_MEASURE = "benchmarks/results/capacity_costs_{device}.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,21 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--costs",
         default="paper",
-        help="JSON file of --calibrate, or `paper`: a fit to the four published figures (default)",
-    )
-    parser.add_argument(
-        "--calibrate", action="store_true", help="measure costs here and write them to --costs"
-    )
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="what --calibrate measures"
+        help="JSON file of `dexgrasp bench capacity_costs`, or `paper`: a fit to the four "
+        "published figures (default)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a plan, or measures costs; returns the exit code."""
-    if args.calibrate:
-        return _calibrate(args)
+    """Prints a plan; returns the exit code."""
     plan = make_plan(args)
     print(json.dumps(plan) if args.json else as_table(plan))
     return 0
@@ -67,9 +59,9 @@ def make_plan(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ConfigError: A value is not allowed or the costs are incomplete.
     """
-    from benchmarks.capacity_probes.workload import plan_config, workload
     from dexgrasp_learner.capacity.costs import GIB, load_costs
     from dexgrasp_learner.capacity.model import plan_data_parallel, plan_disaggregated
+    from dexgrasp_learner.capacity.workload import plan_config, workload
 
     _check(args)
     costs = load_costs(args.costs)
@@ -160,17 +152,3 @@ def _ratio(split: "Plan", together: "Plan") -> float | None:
     if not together.environments:
         return None
     return round(split.environments / together.environments, 3)
-
-
-def _calibrate(args: argparse.Namespace) -> int:
-    from benchmarks.capacity_probes.calibrate import calibrate
-    from dexgrasp_learner.capacity.costs import PAPER
-    from dexgrasp_learner.run.assembly import learner_device
-
-    learner_device(args.device)
-    path = Path(_TO_MEASURE.format(device=args.device) if args.costs == PAPER else args.costs)
-    result = calibrate(args.network, args.device)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result["costs"]) if args.json else f"written to {path}")
-    return 0

@@ -1,0 +1,171 @@
+"""What both sides of `dexgrasp bench learner` learn: sizes, networks, rollout, measurements."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic.dataclasses import dataclass as validated
+from torch import Tensor, nn
+
+from dexgrasp_learner.algorithms.config import PpoConfig
+from dexgrasp_learner.networks.config import NetworkConfig
+from dexgrasp_learner.networks.policy import Actor, Critic, build_actor, build_critic
+from dexgrasp_sim.config import STRICT
+from dexgrasp_sim.specs import TensorSpec
+
+ACTION_DIM = 11
+ACTOR_GROUPS, CRITIC_GROUPS = ("proprio", "depth"), ("critic",)
+_DRIFT = 1.02
+_MEAN_GAIN = 50.0
+PPO = PpoConfig(
+    epochs=1,
+    minibatches=4,
+    schedule="fixed",
+    # nothing moves, so that the mean over the minibatches is the loss at the same weights
+    learning_rate=1e-12,
+    value_coefficient=1.0,
+)
+
+
+@validated(frozen=True, config=STRICT)
+class Sizes:
+    """What is learned from what; the defaults are those of the benchmark.
+
+    Attributes:
+        envs: Environments, a multiple of the minibatches.
+        horizon: Steps.
+        height: Rows of the depth image.
+        width: Columns of the depth image.
+        proprio: Length of the flat observation.
+        privileged: Length of the critic's observation.
+        memory: Width of the LSTMs of actor and critic.
+        hidden: Hidden layers of both heads; the actor's fused layer is as wide as the first.
+        end_probability: Of an episode, per step.
+    """
+
+    envs: int = 256
+    horizon: int = 16
+    height: int = 48
+    width: int = 64
+    proprio: int = 60
+    privileged: int = 120
+    memory: int = 512
+    hidden: tuple[int, ...] = (512, 256)
+    end_probability: float = 0.05
+
+    @property
+    def specs(self) -> dict[str, TensorSpec]:
+        """The observation groups by name."""
+        return {
+            "proprio": TensorSpec("proprio", (self.proprio,)),
+            "depth": TensorSpec("depth", (self.height, self.width), "int16"),
+            "critic": TensorSpec("critic", (self.privileged,)),
+        }
+
+
+@dataclass(frozen=True)
+class SideResult:
+    """What a side costs and computes.
+
+    Attributes:
+        update_cpu_s: CPU seconds of the update, all threads.
+        memory_mib: Peak of the resident memory over that before the nets were built.
+        surrogate: Mean loss of the policy.
+        value: Mean squared error of the critic.
+        parameters: Of both nets.
+    """
+
+    update_cpu_s: float
+    memory_mib: float
+    surrogate: float
+    value: float
+    parameters: int
+
+
+def build_nets(sizes: Sizes) -> tuple[Actor, Critic]:
+    """Convolutions (16, 32, 64), LSTM and head for the actor, LSTM and head for the critic."""
+    network = NetworkConfig(
+        actor_groups=ACTOR_GROUPS,
+        critic_groups=CRITIC_GROUPS,
+        encoder="conv",
+        memory="lstm",
+        memory_size=sizes.memory,
+        critic_memory="lstm",
+        critic_memory_size=sizes.memory,
+        hidden=sizes.hidden,
+        critic_hidden=sizes.hidden,
+        fused_size=sizes.hidden[0],
+        initial_std=0.5,
+    )
+    actor = build_actor(network, sizes.specs, ACTION_DIM)
+    critic = build_critic(network, sizes.specs)
+    torch.manual_seed(0)
+    _widen_last_convolution(actor)
+    with torch.no_grad():
+        # means of order one, as in the middle of a training run
+        actor.head.get_parameter(f"{2 * len(sizes.hidden)}.weight").mul_(_MEAN_GAIN)
+    for net in (actor, critic):
+        net.trunk.normalizer.update(torch.randn(1000, net.trunk.normalizer.mean.shape[0]))
+    return actor, critic
+
+
+def _widen_last_convolution(actor: Actor) -> None:
+    """From 32 channels, which our nets have, to the 64 of the usual three-layer encoder."""
+    encoder = actor.trunk.encoders["depth"]
+    layers = encoder.get_submodule("layers")
+    assert isinstance(layers, nn.Sequential)
+    layers[1] = nn.Conv2d(32, 64, 3, stride=2, padding=1)
+    fuse = actor.trunk.fuse[0]
+    assert isinstance(fuse, nn.Linear)
+    image_size = int(encoder.features)  # pyright: ignore[reportArgumentType]
+    actor.trunk.fuse[0] = nn.Linear(fuse.in_features + image_size, fuse.out_features)
+
+
+def slot_tensors(sizes: Sizes, slot: int) -> dict[str, Tensor]:
+    """What the environments give at slot 0 to horizon, [N, ...] by name; the same every time."""
+    generator = torch.Generator().manual_seed(slot)
+    envs = sizes.envs
+    depth = torch.randint(0, 900, (envs, sizes.height, sizes.width), generator=generator)
+    ended = torch.rand(envs, generator=generator) < sizes.end_probability
+    was_cut = torch.rand(envs, generator=generator) < 0.5
+    return {
+        "proprio": torch.randn(envs, sizes.proprio, generator=generator),
+        "depth": depth.to(torch.int16),
+        "critic": torch.randn(envs, sizes.privileged, generator=generator),
+        "reward": torch.randn(envs, generator=generator),
+        "terminated": ended & ~was_cut if slot else torch.ones(envs, dtype=torch.bool),
+        "truncated": ended & was_cut if slot else torch.zeros(envs, dtype=torch.bool),
+    }
+
+
+def drift(*nets: nn.Module) -> None:
+    """Changes every weight a little: the policy that learns is no longer the one that acted."""
+    with torch.no_grad():
+        for net in nets:
+            for parameter in net.parameters():
+                parameter.mul_(_DRIFT)
+
+
+def count_parameters(*nets: nn.Module) -> int:
+    """How many numbers are learned."""
+    return sum(parameter.numel() for net in nets for parameter in net.parameters())
+
+
+def cpu_seconds(update: Callable[[], dict[str, float]]) -> tuple[dict[str, float], float]:
+    """The metrics of an update and the CPU seconds of the process that it took."""
+    begin_s = time.process_time()
+    metrics = update()
+    return metrics, time.process_time() - begin_s
+
+
+def peak_memory_mib() -> float:
+    """Peak of this process's resident memory.
+
+    Not `ru_maxrss`: Linux lets that begin with the size of the process that started this one.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise OSError("/proc/self/status has no VmHWM; run this on Linux")
