@@ -119,7 +119,11 @@ def _describe(error: Any, values: Any) -> str:
     key = ".".join(_keys(error["loc"], values)) or "top level"
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"unknown key `{key}`; remove it or correct its spelling"
+    if error["type"] == "missing":
+        return f"`{key}` is missing; add it"
     message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"] and isinstance(error["input"], dict):
+        return message  # of the whole file's checks, which name the keys
     shown = repr(error["input"])
     return f"`{key}` = {shown if len(shown) <= 80 else shown[:77] + '...'}: {message}"
 

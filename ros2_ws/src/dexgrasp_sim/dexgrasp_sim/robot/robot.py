@@ -11,7 +11,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dexgrasp_sim.config import ConfigError, load_config
 from dexgrasp_sim.robot.hand_pca import HandPca, read_hand_pca
@@ -19,7 +18,6 @@ from dexgrasp_sim.robot.robot_file import (
     FabricEntry,
     PalmVelocityEntry,
     PerJoint,
-    PostureEntry,
     RobotFile,
     ServoEntry,
     SphereEntry,
@@ -232,7 +230,7 @@ def _robot(path: Path, urdf_path: Path, file: RobotFile, model: RobotModel) -> R
         palm_velocity=file.palm_velocity,
         fabric=file.fabric and _fabric(file.fabric, path.parent, file.hand),
     )
-    _check_postures(robot, file.postures)
+    _check_postures(robot)
     return robot
 
 
@@ -288,14 +286,26 @@ def _check_frames(model: RobotModel, file: RobotFile) -> None:
             )
 
 
-def _check_postures(robot: Robot, entries: Mapping[str, PostureEntry]) -> None:
-    for name in entries:
-        posture: NDArray[np.float64] = np.array(robot.postures[name])
+def _check_postures(robot: Robot) -> None:
+    """Refuses postures, and synergies at the ends of their range, outside the joint limits."""
+    pregrasp = np.array(robot.postures["pregrasp"])
+    flat = pregrasp.copy()
+    flat[robot.hand] = robot.flat_hand
+    named = {f"postures.{name}": np.array(each) for name, each in robot.postures.items()}
+    named["flat_hand"] = flat
+    for synergy in robot.palm_velocity.synergies:
+        for value in synergy.range:
+            moved = pregrasp.copy()
+            moved[robot.joint_indices(list(synergy.joints))] += [
+                value * angle for angle in synergy.joints.values()
+            ]
+            named[f"synergy {synergy.name} at {value:g}"] = moved
+    for name, posture in named.items():
         outside = (posture < robot.lower - 1e-9) | (posture > robot.upper + 1e-9)
         if outside.any():
             joint = int(outside.argmax())
             raise ValueError(
-                f"postures.{name} has {robot.joint_names[joint]} at {posture[joint]:g} rad, "
+                f"{name} has {robot.joint_names[joint]} at {posture[joint]:g} rad, "
                 f"outside its limits {robot.lower[joint]:g} to {robot.upper[joint]:g}; correct "
                 "one of them"
             )

@@ -114,6 +114,16 @@ class PalmVelocityEntry:
     max_yaw_rad: Positive
     synergies: Annotated[tuple[SynergyEntry, ...], Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _check(self) -> "PalmVelocityEntry":
+        lower, upper = self.workspace_m
+        if any(low >= high for low, high in zip(lower, upper)):
+            raise ValueError(
+                f"workspace_m has its lower corner {lower} not below the upper one {upper} on "
+                "every axis; correct one of them"
+            )
+        return self
+
 
 @dataclass(frozen=True, config=STRICT)
 class SphereEntry:
@@ -198,7 +208,16 @@ class RobotFile:
         ):
             if missing := [name for name in needed if name not in given]:
                 raise ValueError(f"`{kind}` lacks {', '.join(missing)}; add it")
-        if self.thumb not in [finger.name for finger in self.fingers]:
+        fingers = [finger.name for finger in self.fingers]
+        synergies = [synergy.name for synergy in self.palm_velocity.synergies]
+        for kind, names in (
+            ("joint", (*self.arm, *self.hand)),
+            ("finger", fingers),
+            ("synergy", synergies),
+        ):
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise ValueError(f"{kind} {twice[0]!r} is named twice; name each once")
+        if self.thumb not in fingers:
             raise ValueError(f"thumb {self.thumb!r} is none of `fingers`; give one of their names")
         for name, posture in self.postures.items():
             self._check_length(f"postures.{name}.arm", posture.arm, self.arm)

@@ -16,7 +16,7 @@ from dexgrasp_sim.robot.rotation import rpy_to_matrix
 
 Vector = tuple[float, ...]
 _WHITE: Vector = (1.0, 1.0, 1.0, 1.0)
-_LARGEST_LIMIT_RAD = 7.0
+_LARGEST_ANGLE_RAD = 7.0
 """No joint of an arm or a hand turns further than this; 10 degrees would be 10."""
 _SIZE_ATTRIBUTES = {"box": ("size",), "cylinder": ("radius", "length"), "sphere": ("radius",)}
 
@@ -212,19 +212,19 @@ def parse_urdf(text: str, joint_names: Sequence[str]) -> RobotModel:
 
     Raises:
         UrdfError: Not a URDF, a joint of `joint_names` is missing or a movable one is not in it,
-            a limit is missing, a shape or joint is of an unsupported kind, or the links do not
-            form one tree.
+            a limit is missing or in degrees, a shape or joint is of an unsupported kind, a body
+            is not physical, or the links do not form one tree.
     """
     try:
         robot = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise UrdfError(f"not a URDF: {error}; give well-formed XML") from None
     colours = {
-        material.attrib["name"]: _vector(material.find("color"), "rgba", _WHITE)
-        for material in robot.findall("material")
+        name: _vector(material.find("color"), "rgba", _WHITE, name)
+        for name, material in _by_name(robot, "material").items()
     }
-    links = {link.attrib["name"]: _link(link, colours) for link in robot.findall("link")}
-    joints = {joint.attrib["name"]: _joint(joint) for joint in robot.findall("joint")}
+    links = {name: _link(name, link, colours) for name, link in _by_name(robot, "link").items()}
+    joints = {name: _joint(name, joint) for name, joint in _by_name(robot, "joint").items()}
     _check_joints(joints, joint_names)
     return RobotModel(
         name=robot.get("name", "robot"),
@@ -233,6 +233,16 @@ def parse_urdf(text: str, joint_names: Sequence[str]) -> RobotModel:
         links=dict(sorted(links.items())),
         root=_root(links, joints),
     )
+
+
+def _by_name(robot: Element, tag: str) -> dict[str, Element]:
+    elements: dict[str, Element] = {}
+    for element in robot.findall(tag):
+        name = _text(element, "name", robot.get("name", "robot"))
+        if name in elements:
+            raise UrdfError(f"there are two <{tag}> {name!r}; rename or remove one")
+        elements[name] = element
+    return elements
 
 
 def _check_joints(joints: Mapping[str, Joint], joint_names: Sequence[str]) -> None:
@@ -269,8 +279,7 @@ def _root(links: Mapping[str, Link], joints: Mapping[str, Joint]) -> str:
     return roots[0]
 
 
-def _link(element: Element, colours: Mapping[str, Vector]) -> Link:
-    name = element.attrib["name"]
+def _link(name: str, element: Element, colours: Mapping[str, Vector]) -> Link:
     return Link(
         name=name,
         inertial=_inertial(element.find("inertial"), name),
@@ -288,7 +297,10 @@ def _inertial(element: Element | None, link: str) -> Inertial | None:
     moments = tuple(
         _number(inertia, key, link) for key in ("ixx", "iyy", "izz", "ixy", "ixz", "iyz")
     )
-    return Inertial(_number(mass, "value", link), _pose(element), moments)
+    inertial = Inertial(_number(mass, "value", link), _pose(element, link), moments)
+    if inertial.mass <= 0 or np.linalg.eigvalsh(inertial.matrix)[0] <= 0:
+        raise UrdfError(f"link {link!r}: mass and principal moments of inertia must be above 0")
+    return inertial
 
 
 def _shape(element: Element, link: str, colours: Mapping[str, Vector]) -> Shape:
@@ -298,23 +310,23 @@ def _shape(element: Element, link: str, colours: Mapping[str, Vector]) -> Shape:
         found = "no geometry" if primitive is None else f"<{primitive.tag}>"
         raise UrdfError(f"link {link!r}: {found}; use one of {', '.join(_SIZE_ATTRIBUTES)}")
     attributes = _SIZE_ATTRIBUTES[primitive.tag]
-    size = sum((_vector(primitive, attribute, ()) for attribute in attributes), start=())
+    size = sum((_vector(primitive, attribute, (), link) for attribute in attributes), start=())
     if len(size) != (3 if primitive.tag == "box" else len(attributes)) or min(size) <= 0:
         raise UrdfError(f"link {link!r}: {primitive.tag} of size {size}; give {attributes} in m")
     material = element.find("material")
     rgba = _WHITE if material is None else colours.get(material.get("name", ""), _WHITE)
-    return Shape(primitive.tag, size, _pose(element), rgba)
+    return Shape(primitive.tag, size, _pose(element, link), rgba)
 
 
-def _joint(element: Element) -> Joint:
-    name, kind = element.attrib["name"], element.get("type", "")
+def _joint(name: str, element: Element) -> Joint:
+    kind = element.get("type", "")
     if kind not in ("fixed", "revolute"):
         raise UrdfError(f"joint {name!r}: type {kind!r} is not supported; use fixed or revolute")
     parent, child = element.find("parent"), element.find("child")
     if parent is None or child is None:
         raise UrdfError(f"joint {name!r} needs <parent> and <child>; add them")
-    ends = parent.attrib["link"], child.attrib["link"]
-    joint = Joint(name, kind, *ends, origin=_pose(element))
+    ends = _text(parent, "link", name), _text(child, "link", name)
+    joint = Joint(name, kind, *ends, origin=_pose(element, name))
     return joint if kind == "fixed" else _with_motion(joint, element)
 
 
@@ -322,10 +334,10 @@ def _with_motion(joint: Joint, element: Element) -> Joint:
     """The revolute joint with its axis, limits and friction."""
     limit, dynamics = element.find("limit"), element.find("dynamics")
     if limit is None:
-        raise UrdfError(
-            f"joint {joint.name!r} has no <limit>; add lower, upper, effort and velocity"
-        )
-    axis = np.array(_vector(element.find("axis"), "xyz", (1.0, 0.0, 0.0)))
+        raise UrdfError(f"joint {joint.name!r} has no <limit>; add lower, upper, effort, velocity")
+    axis = np.array(_vector(element.find("axis"), "xyz", (1.0, 0.0, 0.0), joint.name))
+    if not axis.any():
+        raise UrdfError(f"joint {joint.name!r}: <axis> is 0 0 0; give a direction")
     moving = replace(
         joint,
         axis=tuple((axis / np.linalg.norm(axis)).tolist()),
@@ -333,15 +345,15 @@ def _with_motion(joint: Joint, element: Element) -> Joint:
         upper=_number(limit, "upper", joint.name),
         velocity=_number(limit, "velocity", joint.name),
         effort=_number(limit, "effort", joint.name),
-        damping=0.0 if dynamics is None else float(dynamics.get("damping", "0")),
-        friction=0.0 if dynamics is None else float(dynamics.get("friction", "0")),
+        damping=_vector(dynamics, "damping", (0.0,), joint.name)[0],
+        friction=_vector(dynamics, "friction", (0.0,), joint.name)[0],
     )
     if not (moving.lower < moving.upper and moving.velocity > 0 and moving.effort > 0):
         raise UrdfError(
             f"joint {joint.name!r}: limits {limit.attrib} allow no motion; lower must be below "
             "upper, velocity and effort above 0"
         )
-    if max(abs(moving.lower), abs(moving.upper)) > _LARGEST_LIMIT_RAD:
+    if max(abs(moving.lower), abs(moving.upper)) > _LARGEST_ANGLE_RAD:
         raise UrdfError(
             f"joint {joint.name!r}: limits {moving.lower:g} to {moving.upper:g} look like "
             "degrees; a URDF has radians: convert them"
@@ -349,18 +361,38 @@ def _with_motion(joint: Joint, element: Element) -> Joint:
     return moving
 
 
-def _pose(element: Element) -> Pose:
+def _pose(element: Element, owner: str) -> Pose:
     origin, zero = element.find("origin"), (0.0, 0.0, 0.0)
-    return Pose(_vector(origin, "xyz", zero), _vector(origin, "rpy", zero))
+    pose = Pose(_vector(origin, "xyz", zero, owner), _vector(origin, "rpy", zero, owner))
+    if max(map(abs, pose.rpy)) > _LARGEST_ANGLE_RAD:
+        raise UrdfError(f"{owner!r}: rpy {pose.rpy} looks like degrees; convert it to radians")
+    return pose
 
 
-def _vector(element: Element | None, attribute: str, default: Vector) -> Vector:
-    text = None if element is None else element.get(attribute)
-    return default if text is None else tuple(float(part) for part in text.split())
+def _vector(element: Element | None, attribute: str, default: Vector, owner: str) -> Vector:
+    """As many numbers as in `default`, which holds where there are none; () allows any."""
+    if element is None or element.get(attribute) is None:
+        return default
+    text = _text(element, attribute, owner)
+    try:
+        values = tuple(float(part) for part in text.split())
+    except ValueError:
+        values = ()
+    count = len(default) or max(1, len(values))
+    if len(values) != count or not np.isfinite(values).all():
+        raise UrdfError(
+            f"{owner!r}: <{element.tag}> has {attribute} {text!r}; give {count} finite number(s)"
+        )
+    return values
 
 
 def _number(element: Element, attribute: str, owner: str) -> float:
+    _text(element, attribute, owner)  # refused where it is missing
+    return _vector(element, attribute, (0.0,), owner)[0]
+
+
+def _text(element: Element, attribute: str, owner: str) -> str:
     text = element.get(attribute)
     if text is None:
         raise UrdfError(f"{owner!r}: <{element.tag}> has no {attribute!r}; add it")
-    return float(text)
+    return text
