@@ -141,7 +141,7 @@ class MujocoBatch:
         if joint_velocity is not None:
             self._qvel[rows, self._qvel_columns] = joint_velocity.numpy()
         self._batch.forward(ids, stage=_POSITION_STAGE)
-        self._read()
+        self._read(ids)
         self._seconds["physics"] += time.perf_counter() - started
 
     def set_parameters(self, env_ids: Tensor, parameters: PhysicsParameters) -> None:
