@@ -25,9 +25,7 @@ class StillEngine:
 
     exact = True
 
-    def __init__(
-        self, scene: Scene, device: torch.device | str = "cpu", threads: int = 1
-    ) -> None:
+    def __init__(self, scene: Scene, device: torch.device | str = "cpu", threads: int = 1) -> None:
         """Takes a scene; `threads` is not used."""
         del threads
         self.scene, self.num_envs, self.device = scene, scene.num_envs, torch.device(device)
