@@ -115,7 +115,7 @@ def run(loop):
 
 def test_bundle_records_the_damping_that_the_policy_was_trained_with(bundle, robot):
     manifest = bundle.manifest
-    assert manifest.action_names == TASK.action.dimensions
+    assert manifest.action_names == TASK.action_names
     assert manifest.task.action.damping_per_s.at(manifest.task.difficulty) == 15.0
     loop = ControlLoop(PolicyRuntime(bundle), robot, None, lambda: 0.0, ControlConfig())  # type: ignore[arg-type]
     assert loop._decoder.damping.tolist() == [15.0]
@@ -178,7 +178,7 @@ def test_a_posture_inside_an_obstacle_is_a_fault_in_shadow_mode(bundle, robot, c
     flat[1] = -1.9  # the arm reaches down through the table
     sample = partial(JointSample, tuple(robot.joint_names), velocity=np.zeros(23))
     port.joints = lambda: sample(position=flat, stamp_s=clock())
-    decoder = make_decoder(TASK.action, robot, 1, TASK.control_dt_s)
+    decoder = make_decoder(TASK.action, robot, 1, TASK.control_dt_s, TASK.table_obstacle)
     assert not decoder.can_start(torch.from_numpy(flat).float()[None]).item()
     loop = ControlLoop(PolicyRuntime(bundle), robot, port, clock, ControlConfig())
     loop.start(shadow=True)
@@ -190,7 +190,7 @@ def test_a_posture_inside_an_obstacle_is_a_fault_in_shadow_mode(bundle, robot, c
 def test_velocities_that_training_blanked_are_blanked_on_the_robot(bundle, robot):
     noise = replace(TASK.observation_noise, joint_velocities=False)
     blind = replace(bundle.manifest, task=replace(TASK, observation_noise=noise))
-    decoder = make_decoder(TASK.action, robot, 1, TASK.control_dt_s)
+    decoder = make_decoder(TASK.action, robot, 1, TASK.control_dt_s, TASK.table_obstacle)
     position = decoder.start_position.double().numpy()
     last = np.zeros(11, np.float32)
     for manifest, speed in ((bundle.manifest, 0.5), (blind, 0.0)):

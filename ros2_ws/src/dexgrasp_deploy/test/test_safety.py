@@ -11,7 +11,6 @@ from dexgrasp_sim.robot.robot import load_robot
 ROBOT = load_robot()
 ARM_JOINTS = ROBOT.arm_joints
 
-ROBOT = load_robot()
 JOINTS = ROBOT.num_joints
 START = (ROBOT.lower + ROBOT.upper) / 2
 DT_S = 1 / 15

@@ -1,5 +1,4 @@
 import math
-import random
 
 import numpy as np
 import pytest
@@ -7,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders import robot_with_fingers
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.control.palm_velocity.decoder import (
     ActionConfig,
@@ -15,19 +15,18 @@ from dexgrasp_sim.control.palm_velocity.decoder import (
 )
 from dexgrasp_sim.robot.kinematics import Chain
 from dexgrasp_sim.robot.robot import load_robot
-from dexgrasp_sim.robot.urdf import load_urdf
 
 ROBOT = load_robot()
 ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
 GRASP_CENTER = ROBOT.grasp_center
 JOINT_NAMES = ROBOT.joint_names
-URDF_PATH = ROBOT.urdf_path
 
-ROBOT = load_robot()
 CHAIN = Chain(ROBOT, GRASP_CENTER)
 CONFIG = ActionConfig()
 DT_S = 0.1
-NAMES = CONFIG.dimensions
+NAMES = CONFIG.action_names(ROBOT)
+FINGER_SHUT, THUMB_SHUT = [0.0, 1.0, 0.9, 0.8], [1.45, 0.2, 0.4, 1.2]
+FINGER_OPEN, THUMB_OPEN = [0.0, 0.2, 0.45, 0.45], [1.45, 0.3, -0.2, 0.9]
 INDEX = {name: JOINT_NAMES.index(name) for name in JOINT_NAMES}
 
 
@@ -51,7 +50,7 @@ def test_an_episode_starts_in_the_pregrasp_with_the_hand_open():
     decoder = make()
     start = decoder.start_position.tolist()
     assert start[:7] == pytest.approx(ARM_PREGRASP)
-    assert start[7:] == pytest.approx(CONFIG.finger_open_rad * 3 + CONFIG.thumb_open_rad)
+    assert start[7:] == pytest.approx(FINGER_OPEN * 3 + THUMB_OPEN)
     assert torch.equal(decoder.target[0], decoder.start_position)
     assert decoder.palm_position[0].tolist() == pytest.approx([-0.55, 0.10, 0.42], abs=1e-4)
     for _ in range(5):
@@ -85,15 +84,14 @@ def test_the_arm_goes_where_the_palm_target_is():
     assert torch.allclose(frame.rotation, rotation_about_z(decoder.palm_yaw) @ home, atol=2e-3)
 
 
-def test_yaw_closure_and_spread_integrate_at_their_rates():
+def test_yaw_and_synergies_integrate_at_their_rates():
     decoder = make()
     for _ in range(2):
         target = decoder.decode(
             act(palm_yaw=-1.0, finger_closure=1.0, thumb_closure=0.25, finger_spread=-0.5)
         )
     assert decoder.palm_yaw.item() == pytest.approx(-0.36)
-    assert decoder.closure[0].tolist() == pytest.approx([0.36, 0.09])
-    assert decoder.spread.item() == pytest.approx(-0.3)
+    assert decoder.synergies[0].tolist() == pytest.approx([0.36, 0.09, -0.3])
     # open + 0.36 * (shut - open), by hand
     assert finger(target, "middle") == pytest.approx([0.0, 0.488, 0.612, 0.576], abs=1e-6)
     # joint 0: -/+ 0.3 rad * spread
@@ -108,15 +106,13 @@ def test_everything_stays_in_its_range():
     for sign in (1.0, -1.0):
         for _ in range(40):
             target = decoder.decode(torch.full((1, 7), sign))
-        corner = CONFIG.workspace_max_m if sign > 0 else CONFIG.workspace_min_m
+        corner = (-0.35, 0.30, 0.61) if sign > 0 else (-0.75, -0.10, 0.27)
         assert decoder.palm_position[0].tolist() == pytest.approx(corner)
-        assert decoder.palm_yaw.item() == pytest.approx(sign * CONFIG.max_yaw_rad)
-        assert decoder.spread.item() == sign
-        assert decoder.closure[0].tolist() == [max(sign, 0.0)] * 2
-        posture = CONFIG.finger_shut_rad if sign > 0 else CONFIG.finger_open_rad
+        assert decoder.palm_yaw.item() == pytest.approx(sign * 0.8)
+        assert decoder.synergies[0].tolist() == [max(sign, 0.0), max(sign, 0.0), sign]
+        posture = FINGER_SHUT if sign > 0 else FINGER_OPEN
         assert finger(target, "middle") == pytest.approx(posture)
-        wanted = CONFIG.thumb_shut_rad if sign > 0 else CONFIG.thumb_open_rad
-        assert finger(target, "thumb") == pytest.approx(wanted)
+        assert finger(target, "thumb") == pytest.approx(THUMB_SHUT if sign > 0 else THUMB_OPEN)
 
 
 numbers = st.one_of(
@@ -139,7 +135,7 @@ def test_no_sequence_of_actions_leaves_the_limits(actions, repeats):
             assert (after >= lower).all() and (after <= upper).all()
             assert ((after - before).abs() <= limit).all(), "faster than the joints may move"
             before = after.clone()
-    for value in (decoder.palm_position, decoder.palm_yaw, decoder.closure, decoder.spread):
+    for value in (decoder.palm_position, decoder.palm_yaw, decoder.synergies):
         assert torch.isfinite(value).all()
 
 
@@ -159,8 +155,8 @@ def test_a_subset_of_dimensions_pins_the_others():
         assert torch.equal(target, full.decode(act(finger_closure=0.7, palm_z=-0.4)))
     home = make()
     assert torch.equal(small.palm_position[:, :2], home.palm_position[:, :2])
-    assert not small.palm_yaw.any() and not small.spread.any() and small.closure[0, 1] == 0
-    assert finger(target, "thumb") == pytest.approx(CONFIG.thumb_open_rad)
+    assert not small.palm_yaw.any() and not small.synergies[0, 1:].any()
+    assert finger(target, "thumb") == pytest.approx(THUMB_OPEN)
 
 
 def test_a_batch_is_its_rows():
@@ -204,11 +200,11 @@ def test_reset_touches_the_given_environments_only():
         assert torch.equal(value, fresh.state_dict()[name]), name
 
 
-def test_joints_are_taken_by_name():
-    order = random.Random(3).sample(JOINT_NAMES, len(JOINT_NAMES))
-    permuted = make(2, robot=load_urdf(URDF_PATH, order))
-    plain = make(2)
-    columns = [order.index(name) for name in JOINT_NAMES]
+def test_joints_are_taken_by_name(tmp_path):
+    robot = robot_with_fingers(tmp_path, ("ring", "thumb", "index", "middle"))
+    permuted, plain = make(2, robot=robot), make(2)
+    columns = robot.joint_indices(JOINT_NAMES)
+    assert columns != sorted(columns)
     generator = torch.Generator().manual_seed(2)
     assert torch.equal(permuted.start_position[columns], plain.start_position)
     for _ in range(15):

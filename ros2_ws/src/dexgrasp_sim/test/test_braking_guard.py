@@ -6,21 +6,22 @@ from hypothesis import strategies as st
 from dexgrasp_sim.control.fabric.body_points import BodyPoints
 from dexgrasp_sim.control.fabric.braking_guard import BrakingGuard, Gaps
 from dexgrasp_sim.control.fabric.motion_limits import MotionLimits
-from dexgrasp_sim.control.fabric.obstacles import WORLD, nearest
-from dexgrasp_sim.control.fabric.spheres import BODY_SPHERES
+from dexgrasp_sim.control.fabric.obstacles import nearest
 from dexgrasp_sim.robot.robot import load_robot
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 ROBOT = load_robot()
 ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
 HAND_REST = ROBOT.postures["reset"][ROBOT.hand]
 
-ROBOT = load_robot()
 LOWER, UPPER = torch.from_numpy(ROBOT.lower), torch.from_numpy(ROBOT.upper)
+BODY_SPHERES = ROBOT.fabric.body.spheres
 RADII = torch.tensor([sphere.radius_m for sphere in BODY_SPHERES]).double()
 SPHERES = [(sphere.frame, sphere.offset_m) for sphere in BODY_SPHERES]
 BODY = BodyPoints(ROBOT, SPHERES, dtype=torch.float64)
-TABLE_CENTER = torch.tensor(WORLD[0].center_m).double()
-TABLE_HALF = 0.5 * torch.tensor(WORLD[0].size_m).double()
+TABLE = GraspConfig().table
+TABLE_CENTER = torch.tensor(TABLE.center_m).double()
+TABLE_HALF = 0.5 * torch.tensor(TABLE.size_m).double()
 seeds = st.integers(0, 2**31)
 
 pytestmark = pytest.mark.usefixtures("one_thread")

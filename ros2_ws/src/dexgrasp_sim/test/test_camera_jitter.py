@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from builders import SHORT, Play
 from dexgrasp_sim.config import ConfigError, parse_config
-from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.random_streams import RandomStreams
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.vec_env import RESULT_SPECS
 from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.camera_jitter import CameraJitter, CameraPoses
 from dexgrasp_sim.vision.image_config import CameraJitterConfig
@@ -17,11 +16,8 @@ CAMERA = CameraConfig(
     width=32, height=24, fovy_deg=40.0, position_m=(-1.0, 0.4, 0.6), look_at_m=(-0.5, 0.1, 0.3)
 )
 BASELINE_M = 0.06
-FAST = {
-    "physics": {"integrator": "discrete", "timestep_s": 1 / 60},
-    "episode_s": 0.8,
-    "success": {"hold_s": 0.2},
-}
+TASK = {**SHORT, "stagger_starts": True}
+GROUPS = ("depth", "stereo_rgb")
 IMAGE = {
     "depth_noise": {
         "disparity_sigma_px": 0.2,
@@ -61,29 +57,12 @@ def poses(count=500, seed=0, episode=1, **config):
     return CameraPoses(jitter.position.numpy(), jitter.rotation.numpy())
 
 
-class Play:
-    """An environment with its image tensors."""
-
-    def __init__(self, num_envs, image, env_offset=0, threads=1, seed=3):
-        config = parse_config(GraspConfig, {**FAST, "image": image})
-        groups = ("depth", "stereo_rgb")
-        self.env = make_grasp_env(config, num_envs, seed, threads, groups, env_offset)
-        self.out = {
-            spec.name: torch.zeros((num_envs, *spec.shape), dtype=spec.torch_dtype)
-            for spec in (*self.env.observation_specs, *RESULT_SPECS)
-        }
-        self.env.reset(self.out)
-
-    def step(self):
-        self.env.step(torch.zeros(self.env.num_envs, self.env.action_dim), self.out)
-        return self.snapshot()
-
-    def snapshot(self):
-        return {name: self.out[name].clone() for name in ("depth", "stereo_rgb")}
+def play(num_envs, image, threads=1, env_offset=0):
+    return Play(num_envs, {**TASK, "image": image}, GROUPS, threads=threads, env_offset=env_offset)
 
 
 def assert_equal(one, other):
-    for name in one:
+    for name in GROUPS:
         assert torch.equal(one[name], other[name]), name
 
 
@@ -163,15 +142,15 @@ def test_poses_depend_on_seed_environment_and_episode():
 
 def test_strengths_of_zero_give_the_images_of_no_config():
     """Also through the code that jitters: a strength too small to move a pixel."""
-    plain, tiny = Play(2, {}), Play(2, {"camera_jitter": {"position_m": 1e-12}})
+    plain, tiny = play(2, {}), play(2, {"camera_jitter": {"position_m": 1e-12}})
     assert_equal(plain.snapshot(), tiny.snapshot())
     assert_equal(plain.step(), tiny.step())
 
 
 def test_the_jitter_is_seen_in_all_images_and_changes_with_the_episode():
-    still = Play(2, {}).snapshot()
-    play = Play(2, {"camera_jitter": {"position_m": 0.02, "rotation_rad": 0.05}})
-    moved = play.snapshot()
+    still = play(2, {}).snapshot()
+    playing = play(2, {"camera_jitter": {"position_m": 0.02, "rotation_rad": 0.05}})
+    moved = playing.snapshot()
     for env in range(2):
         assert (moved["depth"][env] != still["depth"][env]).float().mean() > 0.3
         for side in range(2):
@@ -179,14 +158,14 @@ def test_the_jitter_is_seen_in_all_images_and_changes_with_the_episode():
             assert different.float().mean() > 0.3
     # the table far from object and hand is where it was within an episode, not in the next one
     corner = (slice(None), slice(-4, None), slice(0, 6))
-    images = [play.step()["depth"][corner] for _ in range(24)]
+    images = [playing.step()["depth"][corner] for _ in range(24)]
     changes = [bool((a != b).any()) for a, b in itertools.pairwise(images)]
     assert sum(changes) in (1, 2, 3, 4), "the starts of new episodes"
 
 
 def test_looks_differ_between_environments_and_episodes_but_not_between_views():
-    play = Play(3, {"look": IMAGE["look"]})
-    sky = play.env.engine._stereo_renderers()
+    playing = play(3, {"look": IMAGE["look"]})
+    sky = playing.env.engine._stereo_renderers()
     for name, left, right in zip(sky[0].look._fields, sky[0].look, sky[1].look, strict=True):
         np.testing.assert_array_equal(left, right, err_msg=name)
     first = [array.copy() for array in sky[0].look]
@@ -195,14 +174,14 @@ def test_looks_differ_between_environments_and_episodes_but_not_between_views():
     for colors in (sky[0].look.color, sky[0].look.accent, sky[0].look.background):
         assert colors.min() >= 0 and colors.max() <= 1
     for _ in range(12):
-        play.step()
+        playing.step()
     for name, before, now in zip(sky[0].look._fields, first, sky[0].look, strict=True):
         assert not np.array_equal(before, now), name
 
 
 def test_geoms_of_one_color_keep_one_color():
-    plain = Play(1, {"look": {"light_rad": 1e-9}}).env.engine._stereo_renderers()[0].look
-    look = Play(1, {"look": IMAGE["look"]}).env.engine._stereo_renderers()[0].look
+    plain = play(1, {"look": {"light_rad": 1e-9}}).env.engine._stereo_renderers()[0].look
+    look = play(1, {"look": IMAGE["look"]}).env.engine._stereo_renderers()[0].look
     old, new = (
         np.unique(colors[0], axis=0, return_inverse=True)[1].reshape(-1)
         for colors in (plain.color, look.color)
@@ -213,8 +192,8 @@ def test_geoms_of_one_color_keep_one_color():
 
 def test_splits_and_threads_change_nothing():
     """Noise, colours, looks and cameras together, over the ends of episodes."""
-    whole, threaded = Play(4, IMAGE), Play(4, IMAGE, threads=2)
-    halves = [Play(2, IMAGE, env_offset=offset) for offset in (0, 2)]
+    whole, threaded = play(4, IMAGE), play(4, IMAGE, threads=2)
+    halves = [play(2, IMAGE, env_offset=offset) for offset in (0, 2)]
     for _ in range(15):
         together = whole.step()
         assert_equal(together, threaded.step())
@@ -224,12 +203,12 @@ def test_splits_and_threads_change_nothing():
 
 
 def test_a_restored_environment_shows_the_same_images():
-    play = Play(3, IMAGE)
+    playing = play(3, IMAGE)
     for _ in range(7):
-        before = play.step()
-    state = play.env.state_dict()
-    after = [play.step() for _ in range(12)]
-    for other in (play, Play(3, IMAGE)):
+        before = playing.step()
+    state = playing.env.state_dict()
+    after = [playing.step() for _ in range(12)]
+    for other in (playing, play(3, IMAGE)):
         other.env.load_state_dict(state, other.out)
         assert_equal(other.snapshot(), before)
         for wanted in after:
@@ -237,10 +216,10 @@ def test_a_restored_environment_shows_the_same_images():
 
 
 def test_observing_twice_gives_the_same():
-    play = Play(2, IMAGE)
-    before = play.snapshot()
-    play.env.write_observations(play.out)
-    assert_equal(play.snapshot(), before)
+    playing = play(2, IMAGE)
+    before = playing.snapshot()
+    playing.env.write_observations(playing.out)
+    assert_equal(playing.snapshot(), before)
 
 
 @pytest.mark.parametrize(

@@ -9,28 +9,26 @@ from dexgrasp_sim.control.fabric.config import FabricConfig
 from dexgrasp_sim.control.fabric.obstacles import Obstacle
 from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
 from dexgrasp_sim.control.proprioception import Proprioception
+from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 ROBOT = load_robot()
-PALM = ROBOT.palm
+TABLE = GraspConfig().table_obstacle
 
-ROBOT = load_robot()
 SPACES = (ActionConfig(), FabricConfig())
 
 
 @pytest.mark.parametrize("config", SPACES, ids=lambda config: config.kind)
 def test_what_every_decoder_does(config):
-    decoder = make_decoder(config, ROBOT, 3, 1 / 60)
-    assert decoder.action_names == config.dimensions and decoder.action_dim == len(
-        config.dimensions
-    )
+    decoder, names = make_decoder(config, ROBOT, 3, 1 / 60, TABLE), config.action_names(ROBOT)
+    assert decoder.action_names == names and decoder.action_dim == len(names)
     start = decoder.start_position
     assert torch.equal(decoder.target, start.repeat(3, 1))
     assert decoder.can_start(start.repeat(2, 1)).tolist() == [True, True]
     names = [term.name for term in decoder.intent_terms]
     assert len(set(names)) == len(names) and decoder.intent_terms[0].unit == "m"
-    assert decoder.intent_terms == config.intent_terms
+    assert decoder.intent_terms == config.intent_terms(ROBOT)
     actions = torch.linspace(-1, 1, 3 * decoder.action_dim).view(3, -1)
     state = decoder.state_dict()
     for _ in range(5):
@@ -49,7 +47,7 @@ def test_what_every_decoder_does(config):
 
 @pytest.mark.parametrize("config", SPACES, ids=lambda config: config.kind)
 def test_the_proprioception_of_any_action_space_shows_its_intent(config):
-    decoder, group = make_decoder(config, ROBOT, 2, 1 / 60), Proprioception(ROBOT, config)
+    decoder, group = make_decoder(config, ROBOT, 2, 1 / 60, TABLE), Proprioception(ROBOT, config)
     action = torch.linspace(-1, 1, 2 * decoder.action_dim).view(2, -1)
     decoder.decode(action)
     position, velocity = decoder.target + 0.01, torch.ones(2, 23)
@@ -97,30 +95,22 @@ def test_wrong_action_spaces_are_named_as_the_user_wrote_them(action, message):
 
 
 def test_the_fabric_keeps_off_the_table_that_is_simulated():
-    lower = {"center_m": [-0.5725, 0.088, 0.135]}
-    with pytest.raises(ConfigError, match=r"`table` is .* which is not the obstacle 'table'"):
-        parse_config(GraspConfig, {"action": {"kind": "fabric"}, "table": lower})
-    with pytest.raises(ConfigError, match="not the obstacle 'table'"):
-        box = {"name": "box", "center_m": [0, 0, -1], "size_m": [1, 1, 1]}
-        parse_config(GraspConfig, {"action": {"kind": "fabric", "obstacles": [box]}})
-    table = {"name": "table", "size_m": [0.725, 1.16, 0.03], **lower}
-    camera = {"look_at_m": [-0.55, 0.1, 0.2]}
-    both = {"action": {"kind": "fabric", "obstacles": [table]}, "table": lower, "camera": camera}
-    assert parse_config(GraspConfig, both).table.top_m == pytest.approx(0.15)
+    pregrasp = torch.tensor([ROBOT.postures["pregrasp"]])
+    action = {"kind": "fabric", "obstacles": []}
+    gaps = []
+    for lower_m in (0.0, 0.1):
+        table = {"center_m": [-0.5725, 0.088, 0.235 - lower_m]}
+        camera = {"look_at_m": [-0.55, 0.1, 0.38 - lower_m]}
+        values = {"action": action, "table": table, "camera": camera}
+        env = make_grasp_env(parse_config(GraspConfig, values), 1)
+        gaps.append(env.decoder.gap(pregrasp).item())
+        env.close()
+    assert gaps[1] - gaps[0] == pytest.approx(0.1, abs=1e-5)
 
 
 def test_what_cannot_start_or_run_is_a_config_error():
     palm = Obstacle("box", (-0.54, -0.13, 0.86), (0.1, 0.1, 0.1))
     with pytest.raises(ConfigError, match=r"task.action: the start posture .* obstacle 'box'"):
-        make_decoder(FabricConfig(obstacles=(palm,)), ROBOT, 1, 1 / 60)
+        make_decoder(FabricConfig(obstacles=(palm,)), ROBOT, 1, 1 / 60, TABLE)
     with pytest.raises(ConfigError, match=r"not on 'cuda'.*kind: fabric"):
-        make_decoder(ActionConfig(), ROBOT, 1, 1 / 60, device="cuda")
-
-
-def test_a_robot_without_a_joint_that_the_fabric_needs_is_refused():
-    from dexgrasp_sim.robot.kuka_allegro import JOINT_NAMES, URDF_PATH
-    from dexgrasp_sim.robot.urdf import load_urdf
-
-    with pytest.raises(ValueError, match="thumb_joint_9"):
-        load_urdf(URDF_PATH, (*JOINT_NAMES[:-1], "thumb_joint_9"))
-    assert PALM in ROBOT.frames
+        make_decoder(ActionConfig(), ROBOT, 1, 1 / 60, TABLE, device="cuda")

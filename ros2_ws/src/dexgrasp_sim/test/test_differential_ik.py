@@ -17,7 +17,6 @@ ROBOT = load_robot()
 ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
 GRASP_CENTER = ROBOT.grasp_center
 
-ROBOT = load_robot()
 CHAIN = Chain(ROBOT, GRASP_CENTER)
 LOWER, UPPER = (torch.tensor(limit[:7]).float() for limit in (ROBOT.lower, ROBOT.upper))
 MAX_STEP = torch.full((7,), 0.15)

@@ -24,7 +24,7 @@ def engine(tmp_path, monkeypatch):
     log = mujoco.MjLogConfig.get()
     log.logto_file = True  # MuJoCo's default, whatever another test has left
     log.set()
-    engine = MujocoBatch(CONFIG, [0, 1, 2, 0], threads=2)
+    engine = MujocoBatch(CONFIG.scene(4), threads=2)
     reset(engine, range(4))
     yield engine
     engine.close()
@@ -80,7 +80,7 @@ def test_a_force_that_no_solver_survives_is_found(engine):
 
 
 def test_the_others_do_not_notice(engine):
-    other = MujocoBatch(CONFIG, [0, 1, 2, 0], threads=1)
+    other = MujocoBatch(CONFIG.scene(4))
     reset(other, range(4))
     spoil_velocity(engine, 2, np.nan)
     for _ in range(5):

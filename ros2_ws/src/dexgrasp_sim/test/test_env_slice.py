@@ -3,13 +3,12 @@
 import pytest
 import torch
 
+from builders import Play
 from dexgrasp_sim.environments import make_env
 from dexgrasp_sim.synthetic_env import expected_observation
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.transport.layout import RunLayout
 from dexgrasp_sim.transport.telemetry import WorkerTelemetry, read_statuses
-from dexgrasp_sim.vec_env import RESULT_SPECS
 from dexgrasp_sim.worker.env_slice import EnvSlice
 
 OBSERVATIONS = {"state": {"shape": [5]}, "half": {"shape": [2], "dtype": "float16"}}
@@ -133,32 +132,27 @@ LATE = {
 }
 
 
-class Grasp:
-    """Four environments whose sensors are late and noisy, and their tensors."""
+class Grasp(Play):
+    """Four environments whose sensors are late and noisy."""
 
     def __init__(self):
-        groups = ("proprio", "state", "depth")
-        self.env = GraspEnv.from_dict(LATE, 4, seed=2, threads=1, groups=groups)
-        specs = (*self.env.observation_specs, *RESULT_SPECS)
-        self.out = {spec.name: spec.empty(4) for spec in specs}
-        self.env.reset(self.out)
+        super().__init__(4, LATE, ("proprio", "state", "depth"), seed=2)
 
-    def step(self, count):
+    def steps(self, count):
         generator = torch.Generator().manual_seed(count)
         for _ in range(count):
-            shape = (4, self.env.action_dim)
-            self.env.step(2 * torch.rand(shape, generator=generator) - 1, self.out)
+            self.step(2 * torch.rand(4, self.env.action_dim, generator=generator) - 1)
 
 
 def test_beginning_an_episode_in_one_environment_leaves_the_others_alone():
     ours, other = Grasp(), Grasp()
-    ours.step(5)
-    other.step(5)
+    ours.steps(5)
+    other.steps(5)
     ours.env.reset_envs(torch.tensor([1, 2]), ours.out)
     others = [0, 3]
     for count in (0, 4):
-        ours.step(count)
-        other.step(count)
+        ours.steps(count)
+        other.steps(count)
         for name, tensor in ours.out.items():
             assert torch.equal(tensor[others], other.out[name][others]), name
         assert not torch.equal(ours.out["proprio"][1], other.out["proprio"][1])
@@ -180,8 +174,7 @@ def test_episodes_are_counted_from_where_a_run_has_come_to():
 
 
 def test_a_world_that_diverges_is_counted_and_goes_on():
-    config = {"control_hz": 30.0}
-    env = GraspEnv.from_dict(config, 3, seed=2, threads=1, groups=("proprio", "state"))
+    env = Play(3, {"control_hz": 30.0}, ("proprio", "state"), seed=2).env
     layout = RunLayout(
         env.observation_specs,
         env.action_dim,

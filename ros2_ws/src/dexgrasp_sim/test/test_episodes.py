@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import SHORT
 from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
@@ -15,9 +16,7 @@ STEP_S = 1 / 15
 GOAL_M = (-0.73, 0.28, 0.55)
 """Over a place beside the hand, which would touch an object there."""
 TASK = {
-    "physics": {"integrator": "discrete", "timestep_s": 1 / 60},
-    "stagger_starts": False,
-    "episode_s": 0.8,  # 12 steps, of which 3 held
+    **SHORT,
     "success": {"hold_s": 0.2, "reach_m": 1.0},
 }
 IN_BALL = {**TASK, "goal_m": GOAL_M, "success": {**TASK["success"], "goal_radius_m": 0.1}}

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from dexgrasp_sim.control.fabric.body_points import BodyPoints, cross
 from dexgrasp_sim.control.fabric.fabric import Fabric, FabricGains, Goal
 from dexgrasp_sim.control.fabric.motion_limits import MotionLimits
-from dexgrasp_sim.control.fabric.obstacles import WORLD, nearest
-from dexgrasp_sim.control.fabric.spheres import BODY_SPHERES, HAND_SPHERES, UPPER_ARM_SPHERES
+from dexgrasp_sim.control.fabric.obstacles import SURROUNDINGS, nearest
 from dexgrasp_sim.control.fabric.terms import (
     AttractorGains,
     LimitGains,
@@ -22,19 +21,20 @@ from dexgrasp_sim.control.fabric.terms import (
     posture_pull,
     repel,
 )
-from dexgrasp_sim.robot.hand_pca import load_hand_pca
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import load_robot
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 ROBOT = load_robot()
 ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
 FABRIC_DEFAULT_POSTURE = ROBOT.postures["relaxed"]
 HAND_REST = ROBOT.postures["reset"][ROBOT.hand]
 PALM = ROBOT.palm
+SPEC = ROBOT.fabric
+OBSTACLES = (GraspConfig().table_obstacle, *SURROUNDINGS)
 
-ROBOT = load_robot()
 LOWER, UPPER = torch.from_numpy(ROBOT.lower), torch.from_numpy(ROBOT.upper)
-SPHERES = [(sphere.frame, sphere.offset_m) for sphere in BODY_SPHERES]
+SPHERES = [(sphere.frame, sphere.offset_m) for sphere in SPEC.body.spheres]
 BODY = BodyPoints(ROBOT, SPHERES, dtype=torch.float64)
 KINEMATICS = Kinematics(ROBOT, [frame for frame, _ in SPHERES], dtype=torch.float64)
 OFFSETS = torch.tensor([offset for _, offset in SPHERES]).double()
@@ -104,9 +104,10 @@ def test_chain_lengths_bound_the_distance_of_joint_and_sphere(seed):
 
 
 def test_there_are_31_spheres_and_the_hand_has_22():
-    assert len(BODY_SPHERES) == 31
-    assert {BODY_SPHERES[i].frame for i in UPPER_ARM_SPHERES} == {"iiwa7_link_2"}
-    frames = [BODY_SPHERES[i].frame for i in HAND_SPHERES]
+    body = SPEC.body
+    assert len(body.spheres) == 31 and len(body.hand) == 22
+    assert {body.spheres[i].frame for i in body.upper_arm} == {"iiwa7_link_2"}
+    frames = [body.spheres[i].frame for i in body.hand]
     assert frames[0] == PALM and all("_link_" in frame for frame in frames[1:])
     assert not any("iiwa" in frame for frame in frames)
 
@@ -199,9 +200,9 @@ def make_limits(dt_s=1 / 60, dtype=torch.float32):
 
 
 def make_fabric(gains, dtype=torch.float64):
-    axes = load_hand_pca().axes.to(dtype)
     posture = torch.tensor(FABRIC_DEFAULT_POSTURE, dtype=dtype)
-    return Fabric(gains, ROBOT, axes, posture, WORLD, 0.001, make_limits(dtype=dtype))
+    limits = make_limits(dtype=dtype)
+    return Fabric(gains, ROBOT, SPEC, posture, OBSTACLES, 0.001, limits)
 
 
 def state_near_the_table(seed, count):
@@ -233,7 +234,7 @@ def test_acceleration_agrees_with_dense_matrices():
     )
     pull = torch.einsum("npaj,apn->nj", jacobian, terms.forcing)
     axes = torch.zeros(5, 23).double()
-    axes[:, 7:] = load_hand_pca().axes
+    axes[:, 7:] = SPEC.hand_pca.axes
     total += torch.eye(23) + 8.0 * axes.mT @ axes
     posture = torch.tensor(FABRIC_DEFAULT_POSTURE).double()
     bend += posture_pull((q - posture).mT, qd.mT, gains.posture).mT

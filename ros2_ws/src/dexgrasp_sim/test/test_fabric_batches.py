@@ -8,15 +8,17 @@ from dexgrasp_sim.control.fabric.config import FabricConfig
 from dexgrasp_sim.control.fabric.decoder import FabricDecoder
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.schedules import Ramp
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 ROBOT = load_robot()
+TABLE = GraspConfig().table_obstacle
 DT_S = 1 / 60
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make(num_envs):
-    return FabricDecoder(FabricConfig(), ROBOT, num_envs, DT_S)
+    return FabricDecoder(FabricConfig(), ROBOT, num_envs, DT_S, TABLE)
 
 
 @pytest.mark.parametrize("parts", [[4, 4], [1, 7], [5, 7, 21], [40, 60], [1] * 5])
@@ -47,9 +49,9 @@ def test_an_episode_keeps_the_damping_of_the_difficulty_it_began_with():
     ramp = {"initial": 10.0, "final": 20.0}
     schedules = {"damping_per_s": ramp, "velocity_target_factor": {"initial": 1, "final": 0}}
     config = parse_config(FabricConfig, schedules)
-    decoder = FabricDecoder(config, ROBOT, 3, DT_S)
-    slow = FabricDecoder(FabricConfig(damping_per_s=Ramp(20.0)), ROBOT, 3, DT_S)
-    fast = FabricDecoder(FabricConfig(), ROBOT, 3, DT_S)
+    decoder = FabricDecoder(config, ROBOT, 3, DT_S, TABLE)
+    slow = FabricDecoder(FabricConfig(damping_per_s=Ramp(20.0)), ROBOT, 3, DT_S, TABLE)
+    fast = FabricDecoder(FabricConfig(), ROBOT, 3, DT_S, TABLE)
     assert decoder.damping.tolist() == [10.0] * 3
     decoder.set_difficulty(1.0)
     decoder.reset(torch.tensor([1]))
@@ -63,15 +65,15 @@ def test_an_episode_keeps_the_damping_of_the_difficulty_it_began_with():
     assert (slow.target - slow.start_position).norm() < 0.9 * (
         fast.target - fast.start_position
     ).norm()
-    other = FabricDecoder(config, ROBOT, 3, DT_S)
+    other = FabricDecoder(config, ROBOT, 3, DT_S, TABLE)
     other.load_state_dict(decoder.state_dict())
     assert torch.equal(other.decode(action), decoder.decode(action))
-    assert FabricDecoder(config, ROBOT, 1, DT_S, difficulty=0.5).damping.item() == 15.0
+    assert FabricDecoder(config, ROBOT, 1, DT_S, TABLE, difficulty=0.5).damping.item() == 15.0
 
 
 def test_velocity_targets_follow_the_speed_of_the_targets_by_their_factor():
     config = FabricConfig(velocity_target_factor=Ramp(1.0, 0.0), time_scale=2.0)
-    decoder = FabricDecoder(config, ROBOT, 2, DT_S, difficulty=0.75)
+    decoder = FabricDecoder(config, ROBOT, 2, DT_S, TABLE, difficulty=0.75)
     before = decoder.target.clone()
     decoder.decode(torch.ones(2, 11))
     last = torch.cat((before[None], decoder.path))[-2:]

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from dexgrasp_sim.config import ConfigError, parse_config, to_dict
 from dexgrasp_sim.control.fabric.config import FabricConfig, MotionConfig
 from dexgrasp_sim.control.fabric.decoder import FabricDecoder
-from dexgrasp_sim.control.fabric.obstacles import WORLD
-from dexgrasp_sim.control.fabric.spheres import BODY_SPHERES
-from dexgrasp_sim.robot.hand_pca import load_hand_pca
+from dexgrasp_sim.control.fabric.obstacles import SURROUNDINGS
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.robot.rotation import matrix_to_zyx_euler, rotation_vector, zyx_euler_to_matrix
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 ROBOT = load_robot()
 ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
@@ -22,13 +21,13 @@ HAND_REST = ROBOT.postures["reset"][ROBOT.hand]
 PALM = ROBOT.palm
 RESET_POSTURE = ROBOT.postures["reset"]
 
-ROBOT = load_robot()
 LOWER, UPPER, SPEED = (
     torch.from_numpy(bound) for bound in (ROBOT.lower, ROBOT.upper, ROBOT.velocity_limit)
 )
-MOTION = MotionConfig()
-ACCELERATION = torch.tensor(MOTION.arm_acceleration_rad_s2 + (22.5,) * 16).double()
-JERK = torch.tensor(MOTION.arm_jerk_rad_s3 + (2250.0,) * 16).double()
+ACCELERATION = torch.tensor([7.5, 7.5, 10, 10, 10, 20, 20] + [22.5] * 16).double()
+JERK = torch.tensor([3750.0, 3750, 5000, 5000, 5000, 10000, 10000] + [2250] * 16).double()
+TABLE = GraspConfig().table_obstacle
+BODY_SPHERES = ROBOT.fabric.body.spheres
 PREGRASP = ARM_PREGRASP + HAND_REST
 SPHERES = Kinematics(ROBOT, [sphere.frame for sphere in BODY_SPHERES], dtype=torch.float64)
 PALM_KINEMATICS = Kinematics(ROBOT, [PALM])
@@ -38,29 +37,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make(num_envs=1, control_dt_s=DT_S, **config):
-    return FabricDecoder(FabricConfig(**config), ROBOT, num_envs, control_dt_s)
+    return FabricDecoder(FabricConfig(**config), ROBOT, num_envs, control_dt_s, TABLE)
 
 
 def towards(decoder, goal):
     """The action that sets a goal [N, 11]."""
-    low, high = (torch.tensor(value) for value in decoder.config.hand_range_rad())
-    config = decoder.config
-    euler = torch.tensor(config.palm_euler_rad)
-    center = torch.cat(
-        (
-            0.5 * (torch.tensor(config.palm_min_m) + torch.tensor(config.palm_max_m)),
-            euler,
-            0.5 * (low + high),
-        )
-    )
-    half = torch.cat(
-        (
-            0.5 * (torch.tensor(config.palm_max_m) - torch.tensor(config.palm_min_m)),
-            torch.full((3,), config.palm_angle_rad),
-            0.5 * (high - low),
-        )
-    )
-    return (goal - center) / half
+    low, high = (torch.tensor(bound) for bound in decoder.config.ranges(ROBOT))
+    return (goal - 0.5 * (low + high)) / (0.5 * (high - low))
 
 
 def palm_pose(joints):
@@ -75,7 +58,7 @@ def least_gap(joints):
     centers = (frames.rotation @ offsets[:, :, None]).squeeze(-1) + frames.position
     radii = torch.tensor([sphere.radius_m for sphere in BODY_SPHERES]).double()
     gaps = []
-    for box in WORLD:
+    for box in (TABLE, *SURROUNDINGS):
         offset = (centers - torch.tensor(box.center_m)).abs() - 0.5 * torch.tensor(box.size_m)
         gaps.append(offset.clamp_min(0.0).norm(dim=-1) - radii)
     return torch.stack(gaps).min().item()
@@ -196,15 +179,15 @@ def test_reachable_palm_poses_are_reached():
     postures[:, :7] += 0.4 * torch.randn(4096, 7, generator=rng)
     inside = ((postures > LOWER + 0.1) & (postures < UPPER - 0.05)).all(1)
     position, rotation = palm_pose(postures)
-    away = matrix_to_zyx_euler(rotation) - torch.tensor(decoder.config.palm_euler_rad)
+    away = matrix_to_zyx_euler(rotation) - torch.tensor(ROBOT.fabric.palm_euler_zyx_rad)
     away = torch.remainder(away + math.pi, 2 * math.pi) - math.pi
-    euler = away + torch.tensor(decoder.config.palm_euler_rad)
+    euler = away + torch.tensor(ROBOT.fabric.palm_euler_zyx_rad)
     inside &= (away.abs() < decoder.config.palm_angle_rad).all(1) & (position[:, 2] > 0.45)
     inside &= (position[:, 0] < 0.0) & (position[:, 1].abs() < 0.7) & (position[:, 2] < 1.0)
     rows = [i for i in inside.nonzero().flatten().tolist() if least_gap(postures[i][None]) > 0.004]
     rows = rows[:64]
     assert len(rows) == 64
-    low, high = (torch.tensor(value) for value in decoder.config.hand_range_rad())
+    low, high = (torch.tensor(value) for value in decoder.config.hand_range_rad(ROBOT))
     hand = low + (high - low) * (0.2 + 0.6 * torch.rand(64, 5, generator=rng))
     goal = torch.cat((position[rows], euler[rows], hand), 1)
     for _ in range(180):
@@ -215,7 +198,7 @@ def test_reachable_palm_poses_are_reached():
     angle = rotation_vector(turned.mT @ zyx_euler_to_matrix(goal[:, 3:6])).norm(dim=1)
     good = (missed < 0.01) & (angle < math.radians(3))
     assert good.float().mean() > 0.95  # the others meet a joint limit on their way
-    components = decoder.target[:, 7:] @ load_hand_pca().axes.mT
+    components = decoder.target[:, 7:] @ ROBOT.fabric.hand_pca.axes.mT
     assert (components - goal[:, 6:]).abs()[good].max() < 0.02
 
 
@@ -294,7 +277,7 @@ def test_actions_span_the_ranges_and_what_is_not_a_number_changes_nothing():
     start = decoder.goal.clone()
     actions = torch.stack((torch.ones(11), -torch.ones(11), torch.full((11,), torch.nan)))
     decoder.decode(actions)
-    pca = load_hand_pca()
+    pca = ROBOT.fabric.hand_pca
     high = [0.0, 0.7, 1.0, -math.pi / 2, math.pi / 4, 1.25 * math.pi, *pca.upper.tolist()]
     low = [-1.2, -0.7, 0.0, -math.pi, -math.pi / 4, 0.75 * math.pi, *pca.lower.tolist()]
     assert decoder.goal[0].tolist() == pytest.approx(high, abs=1e-6)
@@ -374,18 +357,31 @@ def test_starts_that_cannot_be_are_refused():
     assert decoder.target[0, 8].item() == pytest.approx(UPPER[8].item())
 
 
-def test_configs_are_checked_and_survive_a_file():
+def test_a_config_survives_a_file():
     config = FabricConfig(dimensions=("palm_x",), time_scale=0.5)
     assert parse_config(FabricConfig, to_dict(config)) == config
     assert dataclasses.replace(config, time_scale=1.0) != config
-    for values, message in (
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
         ({"dimensions": []}, "at least one"),
         ({"dimensions": ["palm_x", "palm_x"]}, "each once"),
+        ({"dimensions": ["palm_yaw"]}, "'palm_yaw'.* palm_x"),
         ({"palm_min_m": [0.0, 0.0, 0.0]}, "palm_min_m"),
         ({"hand_min_rad": [9.0, 0.0, 0.0, 0.0, 0.0]}, "hand_min_rad"),
         ({"time_scale": 0.0}, "time_scale"),
-        ({"obstacles": []}, "obstacles"),
-        ({"posture_rad": [0.0]}, "posture_rad"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            parse_config(FabricConfig, values)
+        ({"posture_rad": [0.0]}, "`posture_rad` has 1 numbers for 23 joints"),
+        ({"start_position_rad": [0.0]}, "`start_position_rad` has 1 numbers for 23 joints"),
+        ({"motion": {"arm_jerk_rad_s3": [1.0]}}, "`motion.arm_jerk_rad_s3` has 1 numbers for 7"),
+        (
+            {"motion": {"arm_acceleration_rad_s2": [1.0]}},
+            "`motion.arm_acceleration_rad_s2` has 1 numbers for 7 joints",
+        ),
+    ],
+)
+def test_a_config_that_does_not_fit_the_robot_is_refused_before_it_runs(values, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        parse_config(GraspConfig, {"action": {"kind": "fabric", **values}})
+    assert "\n" not in str(error.value)

@@ -5,10 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from dexgrasp_sim.config import ConfigError, parse_config
-from dexgrasp_sim.environments import make_grasp_env
-from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.vec_env import RESULT_SPECS
+from builders import Play
+from dexgrasp_sim.config import ConfigError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GROUPS = ("proprio", "state", "critic")
@@ -35,18 +33,8 @@ RANDOM = {
 }
 
 
-class Play:
-    """An environment and the tensors that it writes."""
-
-    def __init__(self, task, count, offset=0, groups=GROUPS):
-        self.env = make_grasp_env(parse_config(GraspConfig, task), count, 0, 1, groups, offset)
-        specs = (*self.env.observation_specs, *RESULT_SPECS)
-        self.out = {spec.name: spec.empty(count) for spec in specs}
-        self.env.reset(self.out)
-
-    def step(self, actions):
-        self.env.step(actions, self.out)
-        return {name: value.clone() for name, value in self.out.items()}
+def play(task, count, offset=0, groups=GROUPS):
+    return Play(count, task, groups, seed=0, env_offset=offset)
 
 
 def random_actions(steps, count):
@@ -54,21 +42,21 @@ def random_actions(steps, count):
 
 
 def test_the_policy_sees_the_fabric_and_acts_through_it():
-    play = Play(FABRIC, 2)
-    assert play.env.action_dim == 11
-    names = [term.name for term in play.env.observation_specs[0].terms]
+    playing = play(FABRIC, 2)
+    assert playing.env.action_dim == 11
+    names = [term.name for term in playing.env.observation_specs[0].terms]
     assert "joint_target" in names and "palm_goal_axes_x_y" in names
     for action in random_actions(20, 2):
-        out = play.step(action)
+        out = playing.step(action)
         assert all(torch.isfinite(out[name]).all() for name in GROUPS)
-    lag = play.env.decoder.target - play.env.engine.joint_position
-    moved = play.env.decoder.target - play.env.decoder.start_position
+    lag = playing.env.decoder.target - playing.env.engine.joint_position
+    moved = playing.env.decoder.target - playing.env.decoder.start_position
     assert moved.norm(dim=1).min() > 0.2 and lag.abs().max() < 0.1
 
 
 def test_a_split_over_workers_changes_nothing():
     """Seven environments are three and four, bit for bit, with everything random."""
-    whole, parts = Play(RANDOM, 7), [Play(RANDOM, 3), Play(RANDOM, 4, offset=3)]
+    whole, parts = play(RANDOM, 7), [play(RANDOM, 3), play(RANDOM, 4, offset=3)]
     for action in random_actions(40, 7):
         together = whole.step(action)
         split = [part.step(own) for part, own in zip(parts, action.split([3, 4]), strict=True)]
@@ -78,16 +66,16 @@ def test_a_split_over_workers_changes_nothing():
 
 def test_a_restored_environment_continues_bit_exactly():
     """Over the end of an episode, into a used environment and into a new one."""
-    play = Play(RANDOM, 4)
+    playing = play(RANDOM, 4)
     actions = random_actions(45, 4)
     for action in actions[:20]:
-        play.step(action)
-    play.env.set_difficulty(1.0)
-    before = {name: play.out[name].clone() for name in GROUPS}
-    state = play.env.state_dict()
-    after = [play.step(action) for action in actions[20:]]
+        playing.step(action)
+    playing.env.set_difficulty(1.0)
+    before = {name: playing.out[name].clone() for name in GROUPS}
+    state = playing.env.state_dict()
+    after = [playing.step(action) for action in actions[20:]]
     assert any(out["truncated"].any() for out in after)
-    for other in (play, Play(RANDOM, 4)):
+    for other in (playing, play(RANDOM, 4)):
         other.env.set_difficulty(1.0)
         other.env.load_state_dict(state, other.out)
         for name, wanted in before.items():
@@ -99,7 +87,7 @@ def test_a_restored_environment_continues_bit_exactly():
 
 def test_random_starts_are_where_the_fabric_may_be_and_it_begins_there():
     task = {**RANDOM, "randomization": {"joint_offset_rad": {"initial": [0.8, 0.8]}}}
-    env = Play(task, 64).env
+    env = play(task, 64).env
     offset = env.engine.joint_position - env.decoder.start_position
     assert (env.decoder.gap(env.engine.joint_position) >= 0.0).all()
     assert torch.equal(env.decoder.target, env.engine.joint_position)
@@ -110,21 +98,23 @@ def test_random_starts_are_where_the_fabric_may_be_and_it_begins_there():
 
 
 def test_damping_and_velocity_targets_follow_the_difficulty():
-    play = Play(FABRIC, 2)
+    playing = play(FABRIC, 2)
     still = torch.zeros(2, 11)
-    assert play.env.decoder.damping.tolist() == [10.0, 10.0]
-    assert play.env.decoder.velocity_target is not None
-    play.env.set_difficulty(1.0)
-    assert play.env.decoder.velocity_target is None
+    assert playing.env.decoder.damping.tolist() == [10.0, 10.0]
+    assert playing.env.decoder.velocity_target is not None
+    playing.env.set_difficulty(1.0)
+    assert playing.env.decoder.velocity_target is None
     for _ in range(30):
-        assert play.env.decoder.damping.tolist() == [10.0, 10.0], "the episode keeps its damping"
-        out = play.step(still)
-    assert out["truncated"].all() and play.env.decoder.damping.tolist() == [20.0, 20.0]
+        assert playing.env.decoder.damping.tolist() == [10.0, 10.0], (
+            "the episode keeps its damping"
+        )
+        out = playing.step(still)
+    assert out["truncated"].all() and playing.env.decoder.damping.tolist() == [20.0, 20.0]
 
 
 def test_a_lead_of_the_joint_targets_is_a_velocity_target_of_the_servos():
     """Against MuJoCo's own actuator forces, in environments with gains of their own."""
-    env = Play(RANDOM, 3).env
+    env = play(RANDOM, 3).env
     engine = env.engine
     velocity = torch.linspace(-0.3, 0.3, 23).repeat(3, 1)
     for index, model in enumerate(engine._own_models().models):
@@ -143,13 +133,13 @@ def test_a_lead_of_the_joint_targets_is_a_velocity_target_of_the_servos():
 
 
 def test_an_object_drops_from_the_height_that_the_config_names():
-    play = Play({**FABRIC, "spawn": {"height_m": 0.5}}, 3)
-    assert torch.allclose(play.env.engine.object_position[:, 2], torch.tensor(0.5))
+    playing = play({**FABRIC, "spawn": {"height_m": 0.5}}, 3)
+    assert torch.allclose(playing.env.engine.object_position[:, 2], torch.tensor(0.5))
     for _ in range(29):
-        play.step(torch.zeros(3, 11))
-    assert (play.env.engine.object_position[:, 2] < 0.32).all()
+        playing.step()
+    assert (playing.env.engine.object_position[:, 2] < 0.32).all()
     with pytest.raises(ConfigError, match=r"height_m 0.29 .* raise it to 0\.302 m"):
-        Play({**FABRIC, "spawn": {"height_m": 0.29}}, 3)
+        play({**FABRIC, "spawn": {"height_m": 0.29}}, 3)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +156,6 @@ def test_an_object_drops_from_the_height_that_the_config_names():
 )
 def test_the_workspace_can_be_any_box(position, inside):
     box = [[-0.8, -0.3, 0.2], [-0.3, 0.5, 2.0]]
-    env = Play({**FABRIC, "workspace_box_m": box}, 2, groups=()).env
+    env = play({**FABRIC, "workspace_box_m": box}, 2, groups=()).env
     env.engine.object_position[1] = torch.tensor(position)
     assert env._out_of_workspace().tolist() == [False, not inside]

@@ -3,45 +3,20 @@ import math
 import pytest
 import torch
 
-from dexgrasp_sim.config import ConfigError, parse_config
-from dexgrasp_sim.environments import make_grasp_env
-from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from builders import SHORT, Play
+from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.tasks.grasp.observations import GROUPS
 from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
 
-FAST = {"physics": {"integrator": "discrete", "timestep_s": 1 / 60}, "stagger_starts": False}
-SHORT = {**FAST, "episode_s": 0.8, "success": {"hold_s": 0.2}}  # 12 steps, of which 3 held
 RESULTS = tuple(spec.name for spec in RESULT_SPECS)
 
 
-class Play:
-    """An environment with its tensors."""
-
-    def __init__(self, num_envs, task=FAST, groups=GROUPS, seed=3, threads=1, env_offset=0):
-        config = parse_config(GraspConfig, task)
-        self.env = make_grasp_env(config, num_envs, seed, threads, groups, env_offset)
-        self.out = {
-            spec.name: torch.full((num_envs, *spec.shape), 1).to(spec.torch_dtype)
-            for spec in (*self.env.observation_specs, *RESULT_SPECS)
-        }
-        self.env.reset(self.out)
-
-    def step(self, actions):
-        self.env.step(actions, self.out)
-        return self.snapshot()
-
-    def rest(self):
-        return self.step(torch.zeros(self.env.num_envs, self.env.action_dim))
-
-    def snapshot(self):
-        return {name: value.clone() for name, value in self.out.items()}
-
-    def place(self, rows, position):
-        """Puts objects somewhere, at rest and upright, and the robot back to its start."""
-        count = len(rows)
-        pose = torch.tensor([[*position, 1.0, 0.0, 0.0, 0.0]]).expand(count, -1)
-        start = self.env.decoder.start_position.expand(count, -1)
-        self.env.engine.reset(torch.tensor(rows), start, pose)
+def place(play, rows, position):
+    """Puts objects somewhere, at rest and upright, and the robot back to its start."""
+    count = len(rows)
+    pose = torch.tensor([[*position, 1.0, 0.0, 0.0, 0.0]]).expand(count, -1)
+    start = play.env.decoder.start_position.expand(count, -1)
+    play.env.engine.reset(torch.tensor(rows), start, pose)
 
 
 def random_actions(steps, num_envs, seed=0):
@@ -70,7 +45,7 @@ def episode(out, field):
 def test_tensors_have_the_shapes_and_types_of_their_specs():
     play = Play(3)
     assert tuple(spec.name for spec in play.env.observation_specs) == GROUPS
-    for out in (play.snapshot(), play.rest()):
+    for out in (play.snapshot(), play.step()):
         for spec in (*play.env.observation_specs, *RESULT_SPECS):
             assert out[spec.name].shape == (3, *spec.shape), spec.name
             assert out[spec.name].dtype == spec.torch_dtype, spec.name
@@ -152,7 +127,7 @@ def test_the_episode_is_truncated_at_its_time_out_and_nothing_of_it_stays():
     busy, idle = Play(3, SHORT), Play(3, SHORT)
     first = busy.snapshot()
     for step, action in enumerate(random_actions(12, 3)):
-        one, other = busy.step(action), idle.rest()
+        one, other = busy.step(action), idle.step()
         ended = step == 11
         assert one["truncated"].tolist() == other["truncated"].tolist() == [ended] * 3
         assert not one["terminated"].any()
@@ -173,13 +148,13 @@ def test_the_time_fraction_runs_from_zero_to_one():
     play = Play(1, SHORT)
     column = columns(play.env, "proprio", "episode_time_fraction")
     seen = [play.out["proprio"][0, column].item()]
-    seen += [play.rest()["proprio"][0, column].item() for _ in range(12)]
+    seen += [play.step()["proprio"][0, column].item() for _ in range(12)]
     assert seen == pytest.approx([step / 12 for step in range(12)] + [0.0])
 
 
 def test_staggered_episodes_end_at_different_times_but_only_the_first():
     play = Play(8, {**SHORT, "stagger_starts": True}, groups=("state",))
-    ends = torch.stack([play.rest()["truncated"] for _ in range(24)])
+    ends = torch.stack([play.step()["truncated"] for _ in range(24)])
     assert (ends[:12].sum(0) == 1).all() and (ends[12:].sum(0) == 1).all()
     first, second = ends[:12].int().argmax(0), ends[12:].int().argmax(0)
     assert torch.equal(first, second), "later episodes have their full length"
@@ -197,9 +172,9 @@ def test_staggered_episodes_end_at_different_times_but_only_the_first():
 )
 def test_an_object_that_leaves_terminates_its_episode_only(position):
     play = Play(3, SHORT)
-    play.rest()
-    play.place([1], position)
-    out = play.rest()
+    play.step()
+    place(play, [1], position)
+    out = play.step()
     assert out["terminated"].tolist() == [False, True, False]
     assert not out["truncated"].any()
     assert episode(out, "length")[1] == 2 and episode(out, "success")[1] == 0
@@ -212,9 +187,9 @@ def test_an_object_that_leaves_terminates_its_episode_only(position):
 def test_leaving_in_the_last_step_is_a_termination():
     play = Play(2, SHORT)
     for _ in range(11):
-        play.rest()
-    play.place([0], (-0.2, 0.10, 0.30))
-    out = play.rest()
+        play.step()
+    place(play, [0], (-0.2, 0.10, 0.30))
+    out = play.step()
     assert out["terminated"].tolist() == [True, False]
     assert out["truncated"].tolist() == [False, True]
 
@@ -230,8 +205,8 @@ class Hover(Play):
     def at(self, height):
         # away from the hand, which would touch it
         z = self.env.config.table.top_m + 0.05 + max(height + self.fall_m, 0.0005)
-        self.place([0], (-0.55 - 0.18, 0.10 + 0.18, z))
-        return self.rest()
+        place(self, [0], (-0.55 - 0.18, 0.10 + 0.18, z))
+        return self.step()
 
     def episode(self, heights):
         """The figures of one episode."""
@@ -304,7 +279,7 @@ def test_seeds_differ_and_so_do_environments_and_episodes():
     ]
     play = Play(4, SHORT, groups=("state",), seed=0)
     for _ in range(12):
-        play.rest()
+        play.step()
     places = torch.cat((*starts, play.env.engine.object_position))[:, :2]
     assert len({tuple(place) for place in places.tolist()}) == 12
 
@@ -370,7 +345,7 @@ def test_depth_is_in_range_and_sees_the_object():
     valid = depth[depth > 0]
     assert valid.min() >= 1000 * camera.near_m and valid.max() <= 1000 * camera.far_m
     assert len(valid) > depth.numel() / 2
-    play.place([1], (-0.45, 0.19, 0.30))
+    place(play, [1], (-0.45, 0.19, 0.30))
     play.env.write_observations(play.out)
     changed = (play.out["depth"] != depth).flatten(1).sum(1)
     assert changed[[0, 2]].tolist() == [0, 0] and changed[1] > 5

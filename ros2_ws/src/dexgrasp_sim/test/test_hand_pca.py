@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.robot.grasp_synthesis import (
     GraspSynthesis,
     Shapes,
@@ -14,7 +15,7 @@ from dexgrasp_sim.robot.grasp_synthesis import (
     surface,
     synthesise,
 )
-from dexgrasp_sim.robot.hand_pca import PCA_PATH, HandPca, fit, load_hand_pca
+from dexgrasp_sim.robot.hand_pca import HandPca, fit, read_hand_pca
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import load_robot
 
@@ -24,8 +25,9 @@ HAND_CURLED = ROBOT.flat_hand
 HAND_JOINTS = ROBOT.hand_joints
 HAND_REST = ROBOT.postures["reset"][ROBOT.hand]
 JOINT_NAMES = ROBOT.joint_names
+PCA = ROBOT.fabric.hand_pca
+PCA_PATH = ROBOT.path.with_name("hand_pca.yaml")
 
-ROBOT = load_robot()
 SCRIPT = Path(__file__).parents[4] / "scripts" / "compute_hand_pca.py"
 SMALL = GraspSynthesis(count=96, iterations=200)
 
@@ -39,7 +41,7 @@ def grasps():
 
 
 def test_the_committed_axes_are_orthonormal_and_hold_the_hand_at_reset():
-    pca = load_hand_pca()
+    pca = PCA
     assert pca.axes.shape == (5, 16) and pca.axes.dtype == torch.float32
     assert torch.allclose(pca.axes @ pca.axes.mT, torch.eye(5), atol=1e-5)
     assert (pca.lower < pca.upper).all()
@@ -49,7 +51,7 @@ def test_the_committed_axes_are_orthonormal_and_hold_the_hand_at_reset():
 
 
 def test_the_first_component_closes_all_fingers():
-    first = load_hand_pca().axes[0]
+    first = PCA.axes[0]
     fingers = ("index", "middle", "ring")
     flexion = [HAND_JOINTS.index(f"{f}_joint_{i}") for f in fingers for i in (1, 2, 3)]
     assert (first[flexion] > 0.1).all()
@@ -64,25 +66,28 @@ def test_a_file_may_name_the_joints_in_any_order():
         "joints": values["joints"][::-1],
         "axes": [row[::-1] for row in values["axes"]],
     }
-    assert torch.equal(HandPca.from_dict(turned).axes, load_hand_pca().axes)
-    assert HandPca.from_dict(values).to_dict() == values
+    assert torch.equal(HandPca.from_dict(turned, HAND_JOINTS).axes, PCA.axes)
+    assert HandPca.from_dict(values, HAND_JOINTS).to_dict() == values
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"joints": ["a", "b"]}, "must be"), ({"axes": [[1.0] * 16] * 5}, "off orthonormal")],
 )
-def test_a_file_of_another_hand_is_refused(change, message):
+def test_a_file_of_another_hand_is_refused(tmp_path, change, message):
     values = {**yaml.safe_load(PCA_PATH.read_text(encoding="utf-8")), **change}
-    with pytest.raises(ValueError, match=message):
-        HandPca.from_dict(values)
+    path = tmp_path / "hand_pca.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"{path}: .*{message}.*; compute it anew"):
+        read_hand_pca(path, HAND_JOINTS)
 
 
 def test_fit_finds_the_directions_that_the_data_have():
     rng = torch.Generator().manual_seed(0)
     directions = torch.linalg.qr(torch.randn(16, 5, generator=rng))[0].mT
     weights = torch.randn(400, 5, generator=rng) * torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0])
-    pca = fit(torch.tensor(HAND_CURLED) + weights @ directions)
+    flat, rest = torch.tensor(HAND_CURLED), torch.tensor(HAND_REST)
+    pca = fit(flat + weights @ directions, flat, rest, HAND_JOINTS)
     assert pca.explained == pytest.approx(1.0)
     overlap = pca.axes @ directions.mT
     assert torch.linalg.svdvals(overlap).min() > 0.9999  # the same space
@@ -135,9 +140,10 @@ def test_grasps_only_depend_on_the_seed(grasps):
 
 def test_the_script_writes_a_file_like_the_committed_one(tmp_path):
     output = tmp_path / "pca.yaml"
-    command = [sys.executable, str(SCRIPT), "--count", "128", "--output", str(output)]
+    command = [sys.executable, str(SCRIPT), "--robot", str(ROBOT.path), "--count", "128"]
+    command += ["--output", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     assert "of 128 grasps" in done.stdout
-    pca = HandPca.from_dict(yaml.safe_load(output.read_text(encoding="utf-8")))
-    assert torch.dot(pca.axes[0], load_hand_pca().axes[0]) > 0.97
+    pca = read_hand_pca(output, HAND_JOINTS)
+    assert torch.dot(pca.axes[0], PCA.axes[0]) > 0.97

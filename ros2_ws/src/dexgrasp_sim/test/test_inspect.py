@@ -23,7 +23,7 @@ def call(capsys, *arguments):
 
 def test_robot_as_json(capsys):
     values = json.loads(call(capsys, "robot", "--json"))
-    robot = load_robot()
+    robot = ROBOT
     assert values["joint_names"] == list(JOINT_NAMES)
     assert values["upper_rad"] == robot.upper.tolist()
     assert values["velocity_limit_rad_s"] == robot.velocity_limit.tolist()
@@ -36,7 +36,7 @@ def test_robot_as_json(capsys):
 def test_robot_in_words_has_a_row_for_each_joint(capsys):
     lines = call(capsys, "robot").splitlines()
     rows = {line.split()[0]: line.split()[1:] for line in lines if line}
-    robot = load_robot()
+    robot = ROBOT
     for name in JOINT_NAMES:
         joint = robot.joints[name]
         wanted = [joint.lower, joint.upper, joint.velocity, joint.effort]

@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
 from dexgrasp_sim.robot.kinematics import Chain, Kinematics
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.robot.rotation import (
@@ -29,8 +28,7 @@ RESET_POSTURE = ROBOT.postures["reset"]
 TASK_FRAMES = ROBOT.task_frames
 URDF_PATH = ROBOT.urdf_path
 
-ROBOT = load_robot()
-HAND_OPEN = ActionConfig().finger_open_rad * 3 + ActionConfig().thumb_open_rad
+HAND_OPEN = ROBOT.postures["pregrasp"][ROBOT.hand]
 FRAMES = (*TASK_FRAMES, "iiwa7_link_ee", "iiwa7_link_3", "base")
 KINEMATICS = Kinematics(ROBOT, FRAMES, dtype=torch.float64)
 angle = st.floats(-math.pi, math.pi)

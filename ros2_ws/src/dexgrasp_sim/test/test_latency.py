@@ -2,15 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from builders import SHORT, Play
 from dexgrasp_sim.config import parse_config
-from dexgrasp_sim.environments import make_grasp_env
-from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.latency import ActionDelay, DelayLine, LatencyConfig, draw_steps
-from dexgrasp_sim.vec_env import RESULT_SPECS
 
-# four physics steps in a control step
-FAST = {"physics": {"integrator": "discrete", "timestep_s": 1 / 60}, "stagger_starts": False}
-SHORT = {**FAST, "episode_s": 0.8, "success": {"hold_s": 0.2}}
 GROUPS = ("proprio", "state", "depth", "object")
 
 
@@ -18,19 +13,9 @@ def fixed(value):
     return {"initial": [value, value]}
 
 
-class Play:
-    """An environment with its tensors."""
-
-    def __init__(self, num_envs=2, task=SHORT, **latency):
-        config = parse_config(GraspConfig, {**task, "latency": latency})
-        self.env = make_grasp_env(config, num_envs, 3, 1, GROUPS)
-        specs = (*self.env.observation_specs, *RESULT_SPECS)
-        self.out = {spec.name: spec.empty(num_envs) for spec in specs}
-        self.env.reset(self.out)
-
-    def step(self, action):
-        self.env.step(action, self.out)
-        return {name: value.clone() for name, value in self.out.items()}
+def play(**latency):
+    """Two environments, four physics steps in a control step."""
+    return Play(2, {**SHORT, "latency": latency}, GROUPS)
 
 
 def actions(steps, num_envs=2):
@@ -68,13 +53,13 @@ def test_targets_arrive_exactly_that_many_physics_steps_later(delay):
 
 
 def test_a_delay_of_a_control_period_is_the_undelayed_motion_one_step_later():
-    late, prompt = Play(action_delay_s=fixed(4 / 60)), Play()
+    late, prompt = play(action_delay_s=fixed(4 / 60)), play()
     commands = actions(8)
     position = []
     for action in commands:
         prompt.step(action)
         position.append(prompt.env.engine.joint_position.clone())
-    resting = Play()
+    resting = play()
     resting.env.engine.step(resting.env.decoder.target)  # the first period: the start is held
     late.step(commands[0])
     assert torch.equal(late.env.engine.joint_position, resting.env.engine.joint_position)
@@ -87,7 +72,7 @@ def test_a_delay_of_a_control_period_is_the_undelayed_motion_one_step_later():
 def test_a_drawn_delay_of_zero_changes_no_bit():
     """Physics goes step by step then, with the same result."""
     chance = {"action_delay_s": {"initial": [0.0, 0.0], "final": [0.0, 0.1]}}
-    one, other = Play(**chance), Play()
+    one, other = play(**chance), play()
     assert one.env.config.latency.delays_actions
     for action in actions(8):
         assert torch.equal(one.step(action)["proprio"], other.step(action)["proprio"])
@@ -95,7 +80,7 @@ def test_a_drawn_delay_of_zero_changes_no_bit():
 
 @pytest.mark.parametrize("age", [1, 2])
 def test_joints_and_images_are_exactly_that_old_and_no_older_than_the_episode(age):
-    late, prompt = Play(joint_age_steps=fixed(age), image_age_steps=fixed(age)), Play()
+    late, prompt = play(joint_age_steps=fixed(age), image_age_steps=fixed(age)), play()
     positions, states, images = [], [], []
 
     def keep(out):

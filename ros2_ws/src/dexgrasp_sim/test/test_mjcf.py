@@ -5,7 +5,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
 from dexgrasp_sim.physics.mujoco.mjcf import (
     OBJECT_COLLISION,
     SELF_COLLISION,
@@ -25,8 +24,7 @@ JOINT_NAMES = ROBOT.joint_names
 RESET_POSTURE = ROBOT.postures["reset"]
 TASK_FRAMES = ROBOT.task_frames
 
-ROBOT = load_robot()
-HAND_OPEN = ActionConfig().finger_open_rad * 3 + ActionConfig().thumb_open_rad
+HAND_OPEN = ROBOT.postures["pregrasp"][ROBOT.hand]
 MODEL = robot_spec(ROBOT).compile()
 BODIES = tuple(name for name in ROBOT.links if ROBOT.links[name].inertial)
 KINEMATICS = Kinematics(ROBOT, (*BODIES, *TASK_FRAMES), dtype=torch.float64)

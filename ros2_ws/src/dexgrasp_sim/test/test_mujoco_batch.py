@@ -1,5 +1,6 @@
 import itertools
 import time
+import dataclasses
 
 import mujoco
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from dexgrasp_sim.config import replace
+from dexgrasp_sim.config import parse_config, replace
 from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
 from dexgrasp_sim.physics.mujoco.models import OBJECT
 from dexgrasp_sim.physics.scene import PhysicsConfig
@@ -38,8 +39,8 @@ TENSORS = (
 
 
 def make(object_of_env=(0, 1, 2), threads=1, **physics):
-    config = replace(CONFIG, physics=PhysicsConfig(**physics))
-    return MujocoBatch(config, object_of_env, threads)
+    scene = replace(CONFIG, physics=parse_config(PhysicsConfig, physics)).scene(1)
+    return MujocoBatch(dataclasses.replace(scene, object_of_env=object_of_env), threads=threads)
 
 
 def poses(num_envs, height_m=0.10, seed=0):
@@ -119,7 +120,7 @@ def test_joints_follow_their_targets():
 def test_frames_are_current_after_reset_and_step():
     """Sites lag one substep behind unless they are computed again; the torch model tells."""
     engine = start(make())
-    kinematics = Kinematics(load_robot(), (*FINGERTIPS, GRASP_CENTER))
+    kinematics = Kinematics(ROBOT, (*FINGERTIPS, GRASP_CENTER))
     for targets in wild_targets(engine, 4):
         frames = kinematics.forward(engine.joint_position).position
         assert torch.allclose(engine.fingertip_position, frames[:, :4], atol=1e-5)
@@ -146,7 +147,7 @@ def test_object_pose_and_velocity_are_mujocos_in_the_base_frame():
 
 def test_object_velocity_is_the_derivative_of_the_pose():
     """In free fall, against differences of position and orientation over one substep."""
-    engine = MujocoBatch(replace(CONFIG, control_hz=120.0), [0, 1, 2], 1)
+    engine = MujocoBatch(replace(CONFIG, control_hz=120.0).scene(3))
     start(engine, height_m=0.4)
     engine._qvel[:, engine._object_qvel] = np.random.default_rng(2).normal(size=(3, 6))
     engine.step(POSTURE.expand(3, -1))
@@ -171,7 +172,9 @@ def test_an_object_falls_as_newton_says():
     assert engine.object_velocity[:, 2].tolist() == pytest.approx([-9.81 / 15] * 3, rel=1e-4)
 
 
-@pytest.mark.parametrize("physics", [{}, {"integrator": "discrete", "timestep_s": 1 / 60}])
+@pytest.mark.parametrize(
+    "physics", [{}, {"timestep_s": 1 / 60, "mujoco": {"integrator": "discrete"}}]
+)
 def test_an_object_left_alone_stays_within_a_millimetre(physics):
     engine = make(**physics)
     pose = torch.tensor([[-0.55, 0.10, TABLE_M, 1.0, 0.0, 0.0, 0.0]]).repeat(3, 1)
@@ -224,7 +227,7 @@ def test_nothing_of_the_past_survives_a_reset():
 @pytest.mark.parametrize("integrator", ["implicitfast", "discrete"])
 def test_a_restored_engine_continues_bit_exactly(integrator):
     """Saved in the middle of contacts, restored into the same engine and into a new one."""
-    engine = start(make(integrator=integrator), height_m=0.06)
+    engine = start(make(mujoco={"integrator": integrator}), height_m=0.06)
     path = wild_targets(engine, 20)
     for targets in path[:10]:
         engine.step(targets)
@@ -235,7 +238,7 @@ def test_a_restored_engine_continues_bit_exactly(integrator):
     for targets in path[10:]:
         engine.step(targets)
         after.append(snapshot(engine))
-    for restored in (engine, start(make(integrator=integrator), seed=5)):
+    for restored in (engine, start(make(mujoco={"integrator": integrator}), seed=5)):
         restored.load_state_dict(state)
         assert_equal(snapshot(restored), saved)
         for targets, wanted in zip(path[10:], after, strict=True):

@@ -1,6 +1,7 @@
 """Objects in the physics: one layout for all, at rest and thrown, and each seen as its own."""
 
 import math
+from dataclasses import replace
 
 import mujoco
 import numpy as np
@@ -9,13 +10,12 @@ import torch
 from mujoco.batch import Batch
 from scipy.spatial.transform import Rotation
 
-from dexgrasp_sim.config import replace
 from dexgrasp_sim.objects.sets import OBJECT_SETS, object_set
 from dexgrasp_sim.physics.cpu_render.renderer import BatchRenderer
 from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
 from dexgrasp_sim.physics.mujoco.models import OBJECT, build_models
 from dexgrasp_sim.physics.mujoco.object_geoms import common_layout
-from dexgrasp_sim.physics.scene import PhysicsConfig, TableConfig
+from dexgrasp_sim.physics.scene import MujocoConfig, PhysicsConfig
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.vision.camera import CameraConfig
@@ -23,8 +23,9 @@ from dexgrasp_sim.vision.camera import CameraConfig
 ROBOT = load_robot()
 ARM_PREGRASP = ROBOT.postures["pregrasp"][ROBOT.arm]
 HAND_REST = ROBOT.postures["reset"][ROBOT.hand]
+CONFIG = GraspConfig()
+TABLE = CONFIG.table
 
-ROBOT, TABLE, PHYSICS = load_robot(), TableConfig(), PhysicsConfig()
 ALL = [item for name in OBJECT_SETS for item in object_set(name)]
 CAMERA = CameraConfig(
     width=120, height=90, fovy_deg=24.0, position_m=(-0.7, 0.6, 0.55), look_at_m=(-0.55, 0.1, 0.29)
@@ -36,8 +37,8 @@ def one_of_each_class(objects):
     return list({item.name.rstrip("0123456789_"): item for item in reversed(objects)}.values())
 
 
-def models_of(objects, physics=PHYSICS):
-    return build_models(ROBOT, TABLE, objects, physics)
+def models_of(objects, physics=CONFIG.physics):
+    return build_models(replace(CONFIG.scene(1), physics=physics), objects)
 
 
 def put(model, item, clearance_m=0.0, rotation=None):
@@ -117,9 +118,8 @@ def test_the_laptop_objects_get_no_slots_and_no_meshes():
 
 def test_results_do_not_depend_on_the_other_objects_of_a_batch():
     train = object_set("train")
-    config = replace(GraspConfig(), objects=(*train[60:62], *train[112:114]))
-    together = MujocoBatch(config, [0, 1, 2, 3], 1)
-    alone = MujocoBatch(config, [2], 1)
+    config = GraspConfig(objects=(*train[60:62], *train[112:114]))
+    together, alone = MujocoBatch(config.scene(4)), MujocoBatch(config.scene(1, env_offset=2))
     posture = torch.tensor([ARM_PREGRASP + HAND_REST])
     pose = torch.tensor([[-0.55, 0.1, TABLE.top_m + 0.1, 0.9, 0.1, 0.2, 0.3]])
     pose[:, 3:] /= pose[:, 3:].norm()
@@ -137,7 +137,7 @@ def test_objects_rest_where_they_start(integrator):
     dt_s = {"implicitfast": 1 / 120, "discrete": 1 / 60}[integrator]
     objects = one_of_each_class(ALL)
     assert len(objects) > 25
-    physics = PhysicsConfig(integrator=integrator, timestep_s=dt_s)
+    physics = PhysicsConfig(timestep_s=dt_s, mujoco=MujocoConfig(integrator=integrator))
     for item, model in zip(objects, models_of(objects, physics), strict=True):
         data = put(model, item, clearance_m=0.002)
         assert lowest_m(model, data) == pytest.approx(0.002, abs=3e-4), item.name

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import mujoco
 import numpy as np
 import pytest
@@ -6,19 +8,15 @@ from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.objects.config import LAPTOP_OBJECTS, SHAPES, ObjectConfig
 from dexgrasp_sim.physics.mujoco.models import OBJECT, build_models
 from dexgrasp_sim.physics.scene import PhysicsConfig, TableConfig
-from dexgrasp_sim.robot.robot import load_robot
-
-ROBOT = load_robot()
-JOINT_NAMES = ROBOT.joint_names
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 BOX = ObjectConfig("box", "box", (0.04, 0.06, 0.10), mass_kg=0.3, rgb=(1.0, 0.5, 0.0))
 CYLINDER = ObjectConfig("can", "cylinder", (0.06, 0.12), mass_kg=0.2)
 SPHERE = ObjectConfig("ball", "sphere", (0.08,), mass_kg=0.05)
 OBJECTS = (BOX, CYLINDER, SPHERE)
 PHYSICS = PhysicsConfig(friction=0.7)
-MODELS = dict(
-    zip(OBJECTS, build_models(load_robot(), TableConfig(), OBJECTS, PHYSICS), strict=True)
-)
+SCENE = GraspConfig(physics=PHYSICS).scene(1)
+MODELS = dict(zip(OBJECTS, build_models(SCENE, OBJECTS), strict=True))
 
 
 def test_extents_are_full_lengths_along_the_axes():
@@ -80,7 +78,7 @@ def test_the_compiled_object_has_the_configured_size_mass_and_colour(item):
 def test_all_models_share_the_layout(item):
     model, first = MODELS[item], MODELS[BOX]
     assert (model.nq, model.nv, model.nu, model.ngeom) == (30, 29, 23, first.ngeom)
-    for joint in (*JOINT_NAMES, OBJECT):
+    for joint in (*SCENE.robot.joint_names, OBJECT):
         assert model.joint(joint).qposadr == first.joint(joint).qposadr
     assert [model.geom(i).name for i in range(model.ngeom)] == [
         first.geom(i).name for i in range(first.ngeom)
@@ -99,7 +97,7 @@ def test_every_contact_has_the_configured_friction():
 def test_the_table_stands_where_the_config_says():
     table = TableConfig(center_m=(-0.5, 0.1, 0.2), size_m=(0.6, 0.8, 0.04))
     assert table.top_m == pytest.approx(0.22)
-    (model,) = build_models(load_robot(), table, (BOX,), PHYSICS)
+    (model,) = build_models(replace(SCENE, table=table), (BOX,))
     geom = model.geom("table")
     assert geom.pos.tolist() == [-0.5, 0.1, 0.2]
     assert (2 * geom.size).tolist() == pytest.approx([0.6, 0.8, 0.04])

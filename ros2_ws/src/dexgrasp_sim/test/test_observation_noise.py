@@ -4,19 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from builders import FAST, Play
 from dexgrasp_sim.config import ConfigError, parse_config
-from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.robot.rotation import rotation_vector
-from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.counter_noise import counter_uniform
 from dexgrasp_sim.tasks.grasp.observation_noise import (
     ObservationNoise,
     ObservationNoiseConfig,
     rotation_from_vector,
 )
-from dexgrasp_sim.vec_env import RESULT_SPECS
 
-FAST = {"physics": {"integrator": "discrete", "timestep_s": 1 / 60}, "stagger_starts": False}
 GROUPS = ("proprio", "state", "critic", "object")
 ENVS = 400
 IDENTITY = torch.eye(3).expand(ENVS, 3, 3)
@@ -40,14 +37,10 @@ def joint_errors(made, step):
 
 
 def play(num_envs=3, **noise_config):
-    config = parse_config(GraspConfig, {**FAST, "observation_noise": noise_config})
-    env = make_grasp_env(config, num_envs, 3, 1, GROUPS)
-    specs = (*env.observation_specs, *RESULT_SPECS)
-    out = {spec.name: spec.empty(num_envs) for spec in specs}
-    env.reset(out)
+    playing = Play(num_envs, {**FAST, "observation_noise": noise_config}, GROUPS)
     for _ in range(3):
-        env.step(torch.full((num_envs, 7), 0.5), out)
-    return env, out
+        playing.step(torch.full((num_envs, 7), 0.5))
+    return playing.env, playing.out
 
 
 def columns(env, group, term):

@@ -8,7 +8,6 @@ import torch
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.sets import object_set
 from dexgrasp_sim.physics.mujoco.models import OBJECT, build_models
-from dexgrasp_sim.physics.scene import PhysicsConfig
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
@@ -26,7 +25,7 @@ SECONDS_3 = 360
 
 
 def make_model(item=OBJECTS[0]):
-    [model] = build_models(load_robot(), CONFIG.table, [item], PhysicsConfig())
+    [model] = build_models(CONFIG.scene(1), [item])
     assert model.opt.timestep == pytest.approx(1 / 120)
     return model
 

@@ -1,15 +1,13 @@
-import random
-
 import mujoco
 import pytest
 import torch
 
+from builders import robot_with_fingers
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig, ActionDecoder
 from dexgrasp_sim.control.proprioception import Proprioception, proprioception_spec
 from dexgrasp_sim.physics.mujoco.mjcf import robot_spec
 from dexgrasp_sim.robot.robot import load_robot
-from dexgrasp_sim.robot.urdf import load_urdf
 
 ROBOT = load_robot()
 ARM_JOINTS = ROBOT.arm_joints
@@ -17,9 +15,7 @@ FINGERTIPS = ROBOT.fingertips
 GRASP_CENTER = ROBOT.grasp_center
 HAND_JOINTS = ROBOT.hand_joints
 JOINT_NAMES = ROBOT.joint_names
-URDF_PATH = ROBOT.urdf_path
 
-ROBOT = load_robot()
 CONFIG = ActionConfig()
 NUM_ENVS = 3
 
@@ -90,8 +86,8 @@ def test_terms_hold_what_their_names_say():
     wanted = decoder.target[:, 7:] - measured.position[:, 7:]
     assert torch.equal(terms["hand_tracking_error"], wanted)
     assert torch.equal(terms["palm_target_yaw"].squeeze(1), decoder.palm_yaw)
-    assert torch.equal(terms["finger_and_thumb_closure"], decoder.closure)
-    assert torch.equal(terms["finger_spread"].squeeze(1), decoder.spread)
+    for column, name in enumerate(("finger_closure", "thumb_closure", "finger_spread")):
+        assert torch.equal(terms[name].squeeze(1), decoder.synergies[:, column])
     assert torch.equal(terms["last_action"], measured.action)
     assert torch.equal(terms["episode_time_fraction"].squeeze(1), measured.time)
     assert sum(values.shape[1] for values in terms.values()) == 23 + 7 + 12 + 3 + 3 + 16 + 12
@@ -115,17 +111,24 @@ def test_one_robot_observes_what_its_row_of_a_batch_does():
         assert torch.equal(single[0], measured.out[env])
 
 
-def test_joints_are_taken_by_name():
-    order = random.Random(5).sample(JOINT_NAMES, len(JOINT_NAMES))
-    plain, permuted = Measured().terms(), Measured(load_urdf(URDF_PATH, order)).terms()
-    columns = [order.index(name) for name in JOINT_NAMES]
-    assert torch.equal(permuted["joint_position"][:, columns], plain["joint_position"])
-    for name in plain.keys() - {"joint_position"}:
-        assert torch.equal(permuted[name], plain[name]), name
+def test_joints_and_tips_are_taken_by_name(tmp_path):
+    robot = robot_with_fingers(tmp_path, ("thumb", "middle", "index", "ring"))
+    plain, permuted = Measured().terms(), Measured(robot).terms()
+    columns = robot.joint_indices(JOINT_NAMES)
+    tips = [3 * robot.fingertips.index(tip) + axis for tip in FINGERTIPS for axis in range(3)]
+    hand = [column - 7 for column in columns[7:]]
+    order = {
+        "joint_position": columns,
+        "fingertip_position": tips,
+        "hand_tracking_error": hand,
+    }
+    assert columns != sorted(columns)
+    for name, values in plain.items():
+        assert torch.equal(permuted[name][:, order.get(name, slice(None))], values), name
 
 
 def test_the_spec_follows_the_action_and_names_every_unit():
-    spec = proprioception_spec(replace(CONFIG, dimensions=("palm_x", "palm_z")))
+    spec = proprioception_spec(replace(CONFIG, dimensions=("palm_x", "palm_z")), ROBOT)
     sizes = {term.name: term.size for term in spec.terms}
     assert sizes["last_action"] == 2
     assert sizes["arm_joint_velocity"] == len(ARM_JOINTS)
@@ -133,7 +136,7 @@ def test_the_spec_follows_the_action_and_names_every_unit():
     assert all(term.unit for term in spec.terms)
     in_metres = [term for term in spec.terms if term.unit == "m"]
     assert in_metres and all(term.frame == "base" for term in in_metres)
-    assert spec != proprioception_spec(CONFIG)
+    assert spec != proprioception_spec(CONFIG, ROBOT)
 
 
 def test_out_is_written_in_place_and_no_input_changes():

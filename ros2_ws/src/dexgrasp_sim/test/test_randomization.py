@@ -1,23 +1,21 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from builders import FAST, SHORT, Play
 from dexgrasp_sim.config import ConfigError, parse_config
-from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.physics.engine import PhysicsParameters
 from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
 from dexgrasp_sim.physics.mujoco.parameters import damping_ratio
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.robot.rotation import quaternion_to_matrix
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.observations import GROUPS
 from dexgrasp_sim.tasks.grasp.randomization import RandomizationConfig, draw_physics, tilted
-from dexgrasp_sim.vec_env import RESULT_SPECS
 
-FAST = {"physics": {"integrator": "discrete", "timestep_s": 1 / 60}, "stagger_starts": False}
-SHORT = {**FAST, "episode_s": 0.8, "success": {"hold_s": 0.2}}
-GROUPS = ("proprio", "state", "critic", "depth", "stereo_rgb", "object")
 RESULTS = ("reward", "terminated", "truncated")
 FAR = (-0.73, 0.28)
 
@@ -69,21 +67,6 @@ EVERYTHING = {
 """The published table at its end, but for starts that are milder."""
 
 
-class Play:
-    """An environment with its tensors."""
-
-    def __init__(self, num_envs, task, groups=GROUPS, threads=1, env_offset=0):
-        config = parse_config(GraspConfig, task)
-        self.env = make_grasp_env(config, num_envs, 3, threads, groups, env_offset)
-        specs = (*self.env.observation_specs, *RESULT_SPECS)
-        self.out = {spec.name: spec.empty(num_envs) for spec in specs}
-        self.env.reset(self.out)
-
-    def step(self, action):
-        self.env.step(action, self.out)
-        return {name: value.clone() for name, value in self.out.items()}
-
-
 def actions(steps, num_envs):
     generator = torch.Generator().manual_seed(0)
     coarse = 3 * torch.rand(-(-steps // 4), num_envs, 7, generator=generator) - 1.5
@@ -100,7 +83,7 @@ class Boxes:
 
     def __init__(self, height_m=0.0, task=FAST, **parameters):
         self.config = parse_config(GraspConfig, task)
-        self.engine = MujocoBatch(self.config, [0, 0], 1)
+        self.engine = MujocoBatch(replace(self.config.scene(2), object_of_env=(0, 0)))
         values = PhysicsParameters.nominal(1, 23)
         for name, value in parameters.items():
             getattr(values, name).fill_(value)
@@ -216,7 +199,7 @@ def test_starts_are_within_the_width_and_the_tilt_of_the_difficulty():
     play = Play(40, tilt, groups=())
     assert play.env.engine.object_rotation[:, 2, 2].min() < 0.8
     for _ in range(12):
-        play.step(torch.zeros(40, 7))
+        play.step()
         assert not play.out["terminated"].any(), "nothing is thrown by a start inside the table"
 
 
@@ -249,7 +232,7 @@ def test_objects_are_pushed_only_near_the_hand_and_anew_each_period():
         play = Play(30, {**SHORT, "randomization": {**task, "push_period_s": 0.2}}, groups=())
         forces = []
         for _ in range(9):
-            play.step(torch.zeros(30, 7))
+            play.step()
             forces.append(play.env.engine._xfrc_applied[:, play.env.engine._object_body].copy())
         size = np.linalg.norm(forces[0][:, :3], axis=1) / play.env.engine.object_mass.numpy()
         assert (size > 0).all() == pushed and size.max() <= 10.0 + 1e-5
@@ -277,7 +260,7 @@ def test_with_everything_on_a_restored_environment_continues_bit_exactly():
     steps = actions(30, 4)
     for action in steps[:10]:
         play.step(action)
-    before = {name: value.clone() for name, value in play.out.items()}
+    before = play.snapshot()
     state = play.env.state_dict()
     after = [play.step(action) for action in steps[10:]]
     assert any(out["truncated"].any() for out in after)
@@ -292,8 +275,7 @@ def test_at_difficulty_zero_everything_is_as_without():
     plain, ready = Play(3, SHORT), Play(3, {**EVERYTHING, "stagger_starts": False})
     ready.env.set_difficulty(0.0)
     ready.env.reset(ready.out)
-    still = {**SHORT["physics"]}
-    assert still == EVERYTHING["physics"]
+    assert SHORT["physics"] == EVERYTHING["physics"]
     width = ready.env.engine.object_position[:, :2] - ready.env.origin[:2]
     assert width.abs().max() < 1e-6, "the spawn begins with a point"
     assert torch.equal(ready.env.engine.joint_position, plain.env.engine.joint_position)

@@ -13,7 +13,6 @@ from dexgrasp_sim.physics.cpu_render.arrays import PLAIN
 from dexgrasp_sim.physics.cpu_render.renderer import BatchRenderer
 from dexgrasp_sim.physics.mujoco.models import OBJECT, build_models
 from dexgrasp_sim.physics.mujoco.object_geoms import add_object, common_layout
-from dexgrasp_sim.physics.scene import PhysicsConfig
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.vision.camera import CameraConfig
@@ -151,7 +150,7 @@ def parts(model, geoms):
 def test_silhouettes_of_all_object_types_are_those_of_opengl(egl, tmp_path):
     objects = object_configs(tmp_path)
     assert len(objects) >= 25
-    models = build_models(load_robot(), CONFIG.table, objects, PhysicsConfig())
+    models = build_models(CONFIG.scene(1), objects)
     overlaps = {}
     for item, model in zip(objects, models):
         data = pose(model)
@@ -166,7 +165,7 @@ def test_silhouettes_of_all_object_types_are_those_of_opengl(egl, tmp_path):
 
 def test_the_whole_scene_is_that_of_opengl(egl):
     item = object_set("primitives")[0]
-    [model] = build_models(load_robot(), CONFIG.table, [item], PhysicsConfig())
+    [model] = build_models(CONFIG.scene(1), [item])
     data = pose(model)
     with opengl(egl, model, WIDE) as draw:
         theirs = opengl_geoms(draw, data)

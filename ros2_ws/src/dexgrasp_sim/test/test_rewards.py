@@ -10,7 +10,7 @@ from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp import rewards
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.rewards import RewardConfig, Scene, weighted_terms
+from dexgrasp_sim.tasks.grasp.rewards import RewardConfig, Situation, weighted_terms
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
 from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS, REWARD_TERMS
 
@@ -65,13 +65,10 @@ def test_height_falls_with_the_vertical_distance_alone():
 
 
 def test_curl_is_the_squared_distance_of_the_hand_from_its_posture():
-    joints = torch.zeros(2, 23)
-    joints[0, 7:] = torch.tensor(HAND_CURLED)
-    joints[1] = joints[0]
-    joints[:, :7] = torch.tensor([[0.5], [-2.0]])  # the arm does not matter
-    joints[1, 7] += 0.3
-    joints[1, 22] -= 0.4
-    assert rewards.curl(joints).tolist() == pytest.approx([0.0, 0.25])
+    off_flat = torch.zeros(2, 16)
+    off_flat[1, 0] += 0.3
+    off_flat[1, 15] -= 0.4
+    assert rewards.curl(off_flat).tolist() == pytest.approx([0.0, 0.25])
 
 
 @given(distances, distances, heights, heights)
@@ -92,15 +89,15 @@ def test_terms_stay_in_range_and_prefer_closer_and_higher(near, far, low, high):
     assert 0.0 <= lift(low, far) <= lift(high, far) <= lift(high, near) <= 1.0
 
 
-def scene(count=1):
+def situation(count=1):
     """Every term has another value here, and no two environments the same."""
     step = torch.arange(count) / 100
-    return Scene(
+    return Situation(
         farthest_m=0.1 + step,
         height_m=0.05 + step,
         goal_height_m=torch.full((count,), 0.2),
         from_goal_m=torch.stack((0.03 + step, -0.02 - step, -0.1 + step), dim=1),
-        joint_position=torch.linspace(-0.5, 0.9, 23).expand(count, -1) + step[:, None],
+        off_flat_rad=torch.linspace(-0.5, 0.9, 16).expand(count, -1) + step[:, None],
     )
 
 
@@ -111,7 +108,7 @@ def test_every_term_has_a_weight_and_a_column_of_its_own():
     assert EPISODE_FIELDS[-len(REWARD_TERMS) :] == tuple(f"reward_{n}" for n in REWARD_TERMS)
     for column, name in enumerate(REWARD_TERMS):
         only = parse_config(RewardConfig, {**dict.fromkeys(REWARD_TERMS, 0), name: 2.0})
-        terms = weighted_terms(only, scene(), torch.zeros(1))
+        terms = weighted_terms(only, situation(), torch.zeros(1))
         assert terms[0].nonzero().flatten().tolist() == [column]
 
 
@@ -119,9 +116,8 @@ def test_the_published_terms_by_hand():
     """At both ends of the paper's schedules and half way."""
     config = parse_config(RewardConfig, PAPER)
     farthest, from_goal = 0.1, (0.03, -0.02, -0.1)
-    now = scene()
-    joints = now.joint_position[0, 7:].tolist()
-    curl = sum((q - posture) ** 2 for q, posture in zip(joints, HAND_CURLED, strict=True))
+    now = situation()
+    curl = sum(off**2 for off in now.off_flat_rad[0].tolist())
     distance = math.sqrt(sum(axis**2 for axis in from_goal))
     for difficulty, sharpness, height, weight in (
         (0.0, 15, 5, -0.01),
@@ -141,9 +137,9 @@ def test_the_published_terms_by_hand():
 
 def test_environments_of_different_difficulty_have_their_own_weights():
     config = parse_config(RewardConfig, PAPER)
-    together = weighted_terms(config, scene(3), torch.tensor([0.0, 0.3, 1.0]))
+    together = weighted_terms(config, situation(3), torch.tensor([0.0, 0.3, 1.0]))
     for row, difficulty in enumerate((0.0, 0.3, 1.0)):
-        alone = weighted_terms(config, scene(3), torch.full((3,), difficulty))
+        alone = weighted_terms(config, situation(3), torch.full((3,), difficulty))
         assert torch.equal(together[row], alone[row])
     assert together[2, REWARD_TERMS.index("height")] == 0.0
 
@@ -154,12 +150,12 @@ def test_what_weighs_nothing_is_not_computed(monkeypatch):
 
     for name in ("height", "curl"):
         monkeypatch.setitem(rewards._TERMS, name, fail)
-    weighted_terms(RewardConfig(), scene(), torch.zeros(1))
+    weighted_terms(RewardConfig(), situation(), torch.zeros(1))
     monkeypatch.setitem(rewards._TERMS, "curl", rewards._TERMS["reach"])
     paper = parse_config(RewardConfig, PAPER)
-    weighted_terms(paper, scene(), torch.ones(1))
+    weighted_terms(paper, situation(), torch.ones(1))
     with pytest.raises(AssertionError, match="computed"):
-        weighted_terms(paper, scene(2), torch.tensor([1.0, 0.9]))
+        weighted_terms(paper, situation(2), torch.tensor([1.0, 0.9]))
 
 
 weights = st.floats(-10.0, 10.0)
@@ -172,13 +168,13 @@ def test_the_reward_is_the_sum_of_terms_times_weights_times_scale(ends, scale, d
         for i, name in enumerate(REWARD_TERMS)
     }
     config = parse_config(RewardConfig, {**ramps, "scale": scale})
-    now = scene(2)
+    now = situation(2)
     values = {
         "reach": rewards.reach(now.farthest_m, 10.0),
         "lift": rewards.lift(now.height_m, now.goal_height_m, now.farthest_m),
         "goal": rewards.goal(now.from_goal_m, torch.full((2,), 15.0)),
         "height": rewards.height(now.from_goal_m, 8.5),
-        "curl": rewards.curl(now.joint_position),
+        "curl": rewards.curl(now.off_flat_rad),
     }
     wanted = torch.zeros(2, dtype=torch.float64)
     for i, name in enumerate(REWARD_TERMS):

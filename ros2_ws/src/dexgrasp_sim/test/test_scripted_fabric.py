@@ -11,7 +11,6 @@ from dexgrasp_sim.control.fabric.config import ALL_ACTIONS, FabricConfig
 from dexgrasp_sim.control.fabric.decoder import FabricDecoder
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.sets import PRIMITIVES
-from dexgrasp_sim.robot.hand_pca import load_hand_pca
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.robot.rotation import rpy_to_matrix, zyx_euler_to_matrix
@@ -39,11 +38,10 @@ PALM = ROBOT.palm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ROBOT = load_robot()
 CONFIGS = Path(__file__).parents[4] / "config"
 PAPER = read_values(CONFIGS / "paper.yaml")["task"]
 FABRIC = FabricConfig()
-TABLE_TOP_M = 0.25
+TABLE, TABLE_TOP_M = GraspConfig().table_obstacle, 0.25
 SPAWN = (-0.55, 0.10)
 
 
@@ -56,12 +54,12 @@ def paper_task(*names, **changes):
 class TestPinches:
     @pytest.fixture(scope="class")
     def pinches(self):
-        return find_pinches(FABRIC)
+        return find_pinches(FABRIC, ROBOT)
 
     def tips(self, pinches):
         """Tip centres [W, 4, 3] in the palm frame, from the robot's kinematics alone."""
-        pca = load_hand_pca()
-        q = torch.tensor(FABRIC.start_position_rad).repeat(len(pinches.components), 1)
+        pca = ROBOT.fabric.hand_pca
+        q = torch.tensor(FABRIC.start_position(ROBOT)).repeat(len(pinches.components), 1)
         hand = ROBOT.joint_indices(HAND_JOINTS)
         now = q[:, hand]
         q[:, hand] = now + (pinches.components - now @ pca.axes.T) @ pca.axes
@@ -89,7 +87,7 @@ class TestPinches:
         assert torch.allclose(pinches.centers_m[:, [0, 2]], middle[:, [0, 2]], atol=1e-4)
 
     def test_components_are_in_the_range_of_actions(self, pinches):
-        low, high = (torch.tensor(bound) for bound in FABRIC.hand_range_rad())
+        low, high = (torch.tensor(bound) for bound in FABRIC.hand_range_rad(ROBOT))
         assert (pinches.components > low).all() and (pinches.components < high).all()
 
     def test_between_two_openings_it_interpolates_and_beyond_the_last_it_stays(self, pinches):
@@ -117,7 +115,7 @@ class TestReach:
         assert not found[:, [0, 2]].any()
 
     def test_the_middle_of_the_spawn_is_in_reach_and_the_wall_keeps_the_wrist_off_its_edge(self):
-        reach = explore(FABRIC, TABLE_TOP_M)
+        reach = explore(FABRIC, ROBOT, TABLE)
         yaw = torch.tensor([-0.75, -0.5]) * math.pi
         middle = reach.at(*torch.tensor([SPAWN]).T.expand(2, 2), yaw)
         edge = reach.at(torch.full((2,), -0.55), torch.full((2,), 0.5), yaw)
@@ -126,9 +124,9 @@ class TestReach:
 
     def test_it_is_what_the_decoder_leaves(self):
         """One point of the table, from a decoder of its own."""
-        reach = explore(FABRIC, TABLE_TOP_M)
-        decoder = FabricDecoder(FABRIC, ROBOT, 1, 1 / 60)
-        components, center = find_pinches(FABRIC).at(torch.tensor([0.09]))
+        reach = explore(FABRIC, ROBOT, TABLE)
+        decoder = FabricDecoder(FABRIC, ROBOT, 1, 1 / 60, TABLE)
+        components, center = find_pinches(FABRIC, ROBOT).at(torch.tensor([0.09]))
         euler = torch.tensor([[-math.pi, PALM_PITCH_RAD, math.pi]])
         pinch = torch.tensor([[-0.45, 0.10, TABLE_TOP_M + 0.04]])
         palm = pinch - (zyx_euler_to_matrix(euler) @ center[..., None]).squeeze(-1)
@@ -263,9 +261,9 @@ def test_an_object_that_is_taken_away_is_picked_up_again():
 
 @pytest.mark.parametrize("names", [ALL_ACTIONS, ("hand_1", "palm_z", "palm_euler_y")])
 def test_actions_for_a_goal_make_it_the_goal(names):
-    decoder = FabricDecoder(replace(FABRIC, dimensions=names), ROBOT, 1, 1 / 60)
+    decoder = FabricDecoder(replace(FABRIC, dimensions=names), ROBOT, 1, 1 / 60, TABLE)
     start = decoder.goal.clone()
-    low, high = FABRIC.hand_range_rad()
+    low, high = FABRIC.hand_range_rad(ROBOT)
     hand = [0.3 * a + 0.7 * b for a, b in zip(low, high)]
     goal = torch.tensor([[-0.5, 0.2, 0.4, -2.0, 0.1, 3.0, *hand]])
     actions = decoder.actions_for(goal)

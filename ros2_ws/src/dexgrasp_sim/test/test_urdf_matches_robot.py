@@ -5,7 +5,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.robot.urdf import UrdfError, parse_urdf
 
@@ -21,10 +20,9 @@ RESET_POSTURE = ROBOT.postures["reset"]
 TASK_FRAMES = ROBOT.task_frames
 URDF_PATH = ROBOT.urdf_path
 
-ACTION = ActionConfig()
 TEXT = URDF_PATH.read_text(encoding="utf-8")
-LINKS = sorted(load_robot().links)
-BODIES = [name for name in LINKS if load_robot().links[name].inertial]
+LINKS = sorted(ROBOT.links)
+BODIES = [name for name in LINKS if ROBOT.links[name].inertial]
 
 
 def without_joint(name):
@@ -35,20 +33,19 @@ def test_order_is_arm_then_index_middle_ring_thumb():
     assert JOINT_NAMES[:7] == tuple(f"iiwa7_joint_{i}" for i in range(1, 8)) == ARM_JOINTS
     assert JOINT_NAMES[7:] == HAND_JOINTS
     assert HAND_JOINTS[0] == "index_joint_0" and HAND_JOINTS[-1] == "thumb_joint_3"
-    assert load_robot().joint_names == JOINT_NAMES
+    assert ROBOT.joint_names == JOINT_NAMES
 
 
 def test_limits_are_those_of_the_real_robot():
-    robot = load_robot()
     arm = [2.96706, 2.0944, 2.96706, 2.0944, 2.96706, 2.0944, 3.05433]
-    assert robot.upper[:7].tolist() == arm and robot.lower[:7].tolist() == [-x for x in arm]
-    assert robot.velocity_limit[:7].tolist() == [
+    assert ROBOT.upper[:7].tolist() == arm and ROBOT.lower[:7].tolist() == [-x for x in arm]
+    assert ROBOT.velocity_limit[:7].tolist() == [
         1.7104, 1.7104, 1.7453, 2.2689, 2.4435, 3.1416, 3.1416,
     ]  # fmt: skip
-    assert robot.effort_limit[:7].tolist() == [176, 176, 110, 110, 110, 40, 40]
-    assert robot.upper[7:11].tolist() == [0.558489, 1.727825, 1.727825, 1.727825]
-    assert robot.lower[19:].tolist() == [0.279244, -0.331603, -0.279244, -0.279244]
-    assert set(robot.effort_limit[7:]) == {0.7} and set(robot.velocity_limit[7:]) == {6.283}
+    assert ROBOT.effort_limit[:7].tolist() == [176, 176, 110, 110, 110, 40, 40]
+    assert ROBOT.upper[7:11].tolist() == [0.558489, 1.727825, 1.727825, 1.727825]
+    assert ROBOT.lower[19:].tolist() == [0.279244, -0.331603, -0.279244, -0.279244]
+    assert set(ROBOT.effort_limit[7:]) == {0.7} and set(ROBOT.velocity_limit[7:]) == {6.283}
 
 
 @pytest.mark.parametrize(
@@ -57,14 +54,13 @@ def test_limits_are_those_of_the_real_robot():
         RESET_POSTURE,
         FABRIC_DEFAULT_POSTURE,
         RESET_POSTURE[:7] + HAND_CURLED,
-        ARM_PREGRASP + ACTION.finger_open_rad * 3 + ACTION.thumb_open_rad,
-        ARM_PREGRASP + ACTION.finger_shut_rad * 3 + ACTION.thumb_shut_rad,
+        ROBOT.postures["pregrasp"],
+        ARM_PREGRASP + (0.0, 1.0, 0.9, 0.8) * 3 + (1.45, 0.2, 0.4, 1.2),  # synergies at 1
     ],
 )
 def test_postures_are_within_the_limits(posture):
-    robot = load_robot()
-    assert len(posture) == robot.num_joints
-    assert np.all(robot.lower <= posture) and np.all(np.array(posture) <= robot.upper)
+    assert len(posture) == ROBOT.num_joints
+    assert np.all(ROBOT.lower <= posture) and np.all(np.array(posture) <= ROBOT.upper)
 
 
 @pytest.mark.parametrize("gains", GAINS.values(), ids=GAINS)
@@ -75,7 +71,7 @@ def test_gains_name_every_joint(gains):
 
 @pytest.mark.parametrize("name", BODIES)
 def test_inertia_is_physical(name):
-    inertial = load_robot().links[name].inertial
+    inertial = ROBOT.links[name].inertial
     assert inertial is not None and inertial.mass > 0
     smallest, middle, largest = np.linalg.eigvalsh(inertial.matrix)
     assert smallest > 0
@@ -85,7 +81,7 @@ def test_inertia_is_physical(name):
 
 @pytest.mark.parametrize("name", BODIES)
 def test_every_body_shows_what_it_collides_with(name):
-    link = load_robot().links[name]
+    link = ROBOT.links[name]
     assert link.collisions
     assert [(s.kind, s.size, s.origin) for s in link.visuals] == [
         (s.kind, s.size, s.origin) for s in link.collisions
@@ -93,10 +89,9 @@ def test_every_body_shows_what_it_collides_with(name):
 
 
 def test_few_primitives_and_all_task_frames():
-    robot = load_robot()
-    assert sum(len(link.collisions) for link in robot.links.values()) <= 40
-    assert set(TASK_FRAMES) | {"base", "iiwa7_link_ee", "allegro_mount"} <= set(robot.frames)
-    assert robot.root == "base"
+    assert sum(len(link.collisions) for link in ROBOT.links.values()) <= 40
+    assert set(TASK_FRAMES) | {"base", "iiwa7_link_ee", "allegro_mount"} <= set(ROBOT.frames)
+    assert ROBOT.root == "base"
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -105,12 +100,13 @@ def test_a_permuted_urdf_gives_the_same_model(seed):
     elements = list(root)
     random.Random(seed).shuffle(elements)
     root[:] = elements
-    assert parse_urdf(ElementTree.tostring(root, encoding="unicode"), JOINT_NAMES) == load_robot()
+    shuffled = parse_urdf(ElementTree.tostring(root, encoding="unicode"), JOINT_NAMES)
+    assert shuffled == parse_urdf(TEXT, JOINT_NAMES)
 
 
 def test_another_joint_order_permutes_the_vectors_only():
     reverse = parse_urdf(TEXT, JOINT_NAMES[::-1])
-    assert np.array_equal(reverse.upper[::-1], load_robot().upper)
+    assert np.array_equal(reverse.upper[::-1], ROBOT.upper)
     assert reverse.joint_indices(["iiwa7_joint_1"]) == [22]
 
 
@@ -138,4 +134,4 @@ def test_a_joint_left_out_of_the_order_is_named():
     with pytest.raises(UrdfError, match="thumb_joint_3"):
         parse_urdf(TEXT, JOINT_NAMES[:-1])
     with pytest.raises(UrdfError, match="no movable joint 'elbow'"):
-        load_robot().joint_indices(["elbow"])
+        ROBOT.joint_indices(["elbow"])

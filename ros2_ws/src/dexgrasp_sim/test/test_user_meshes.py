@@ -9,8 +9,6 @@ from dexgrasp_sim.objects.config import ObjectConfig
 from dexgrasp_sim.objects.meshes import MAX_PIECES
 from dexgrasp_sim.objects.sets import object_set
 from dexgrasp_sim.physics.mujoco.models import OBJECT, build_models
-from dexgrasp_sim.physics.scene import PhysicsConfig, TableConfig
-from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.observations import grasp_specs
 
@@ -187,6 +185,6 @@ def test_meshes_of_users_mix_with_other_objects(tmp_path):
     parts = [box((0.08, 0.06, 0.02), (0, 0, 0.01)), box((0.02, 0.06, 0.06), (0.03, 0, 0.05))]
     mine = thing(save_parts(tmp_path, parts))
     objects = (*object_set("laptop"), mine, object_set("train")[20])
-    models = build_models(load_robot(), TableConfig(), objects, PhysicsConfig())
+    models = build_models(GraspConfig().scene(1), objects)
     assert len({(model.ngeom, model.nbvh, model.nmesh, model.nC) for model in models}) == 1
     assert models[3].body(OBJECT).mass[0] == pytest.approx(mine.total_mass_kg)

@@ -33,7 +33,6 @@ HAND_REST = ROBOT.postures["reset"][ROBOT.hand]
 JOINT_NAMES = ROBOT.joint_names
 
 CONFIG = GraspConfig()
-ROBOT = load_robot()
 VIEW = {
     "joint_position": torch.arange(23) / 20,
     "joint_velocity": torch.zeros(23),

@@ -133,6 +133,15 @@ class FabricConfig:
     damping_per_s: NonNegativeRamp = Ramp(10.0)
     velocity_target_factor: NonNegativeRamp = Ramp(0.0)
 
+    def check(self, robot: Robot) -> None:
+        """ValueError where the config does not fit the robot."""
+        self.action_names(robot)
+        self.ranges(robot)
+        self.start_position(robot)
+        self.posture(robot)
+        self.motion.acceleration(robot)
+        self.motion.jerk(robot)
+
     def action_names(self, robot: Robot) -> tuple[str, ...]:
         """What each action dimension commands; ValueError as for `ActionConfig`."""
         fabric_of(robot)

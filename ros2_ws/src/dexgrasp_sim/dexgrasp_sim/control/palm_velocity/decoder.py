@@ -48,6 +48,11 @@ class ActionConfig:
     workspace_max_m: Vector3 | None = None
     max_yaw_rad: Positive | None = None
 
+    def check(self, robot: Robot) -> None:
+        """ValueError where the config does not fit the robot."""
+        self.action_names(robot)
+        self.workspace(robot)
+
     def action_names(self, robot: Robot) -> tuple[str, ...]:
         """What each action dimension commands.
 

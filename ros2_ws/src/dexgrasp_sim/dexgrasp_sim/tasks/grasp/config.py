@@ -203,11 +203,7 @@ class GraspConfig:
         """The action space fits the robot."""
         robot = self.load_robot()
         try:
-            self.action.action_names(robot)
-            if isinstance(self.action, FabricConfig):
-                self.action.ranges(robot)
-            else:
-                self.action.workspace(robot)
+            self.action.check(robot)
         except ValueError as error:
             raise ValueError(f"`action`: {error}") from None
 
