@@ -67,9 +67,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
         "fixed_cost_ms": median[FIXED]["dexgrasp"],
         **{f"vs_{name}": _ratio(median, name) for name in PEERS},
         "not_installed": {
-            name: INSTALL_PEERS
-            for name, peer in PEERS.items()
-            if not peer.is_installed
+            name: INSTALL_PEERS for name, peer in PEERS.items() if not peer.is_installed
         },
         "step_ms": step_ms,
     }

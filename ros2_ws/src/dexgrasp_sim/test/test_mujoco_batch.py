@@ -1,6 +1,6 @@
+import dataclasses
 import itertools
 import time
-import dataclasses
 
 import mujoco
 import numpy as np
