@@ -1,10 +1,10 @@
-import numpy as np
 import pytest
 import torch
 
 from builders import SHORT, Play
 from dexgrasp_sim.config import parse_config
-from dexgrasp_sim.tasks.grasp.latency import ActionDelay, DelayLine, LatencyConfig, draw_steps
+from dexgrasp_sim.random_streams import RandomStreams
+from dexgrasp_sim.tasks.grasp.latency import ActionDelay, DelayLine, LatencyConfig
 
 GROUPS = ("proprio", "state", "depth", "object")
 
@@ -39,8 +39,9 @@ def test_a_delay_line_gives_each_environment_the_sample_of_its_age():
 @pytest.mark.parametrize("delay", [0, 1, 3, 4, 6, 9])
 def test_targets_arrive_exactly_that_many_physics_steps_later(delay):
     config = parse_config(LatencyConfig, {"action_delay_s": fixed(delay / 60)})
-    line = ActionDelay(config, 1, 1, physics_steps=4, timestep_s=1 / 60)
-    line.begin(0, 0.0, np.random.default_rng(0))
+    first = torch.tensor([0])
+    line = ActionDelay(config, RandomStreams(0, first), 1, physics_steps=4, timestep_s=1 / 60)
+    line.begin(first, first, difficulty=0.0)
     line.restart(torch.tensor([0]), torch.zeros(1, 1))
     in_effect, applied = 0.0, []
     for target in range(1, 7):
@@ -108,7 +109,8 @@ def test_joints_and_images_are_exactly_that_old_and_no_older_than_the_episode(ag
 
 def test_ages_are_whole_steps_with_both_ends_included():
     config = parse_config(LatencyConfig, {"image_age_steps": {"initial": [1.0, 3.0]}})
-    generator = np.random.default_rng(0)
-    drawn = [draw_steps(config.image_age_steps, 0.0, generator) for _ in range(300)]
-    counts = np.bincount(drawn)
-    assert counts[0] == 0 and len(counts) == 4 and counts[1:].min() > 70
+    evenly = (torch.arange(300) + 0.5) / 300
+    drawn = config.image_age_steps.sample_whole(0.0, evenly)
+    assert torch.bincount(drawn).tolist() == [0, 100, 100, 100]
+    ends = torch.tensor([0.0, 1 - 2.0**-24])
+    assert config.image_age_steps.sample_whole(0.0, ends).tolist() == [1, 3]

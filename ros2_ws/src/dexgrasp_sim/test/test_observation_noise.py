@@ -1,14 +1,14 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 
 from builders import FAST, Play
 from dexgrasp_sim.config import ConfigError, parse_config
+from dexgrasp_sim.random_streams import RandomStreams
 from dexgrasp_sim.robot.rotation import rotation_vector
-from dexgrasp_sim.tasks.grasp.counter_noise import counter_uniform
 from dexgrasp_sim.tasks.grasp.observation_noise import (
+    Measured,
     ObservationNoise,
     ObservationNoiseConfig,
     rotation_from_vector,
@@ -16,6 +16,8 @@ from dexgrasp_sim.tasks.grasp.observation_noise import (
 
 GROUPS = ("proprio", "state", "critic", "object")
 ENVS = 400
+EVERYWHERE = torch.arange(ENVS)
+FIRST = torch.ones(ENVS, dtype=torch.int64)
 IDENTITY = torch.eye(3).expand(ENVS, 3, 3)
 
 
@@ -25,15 +27,21 @@ def fixed(value):
 
 def noise(**schedules):
     """Begun episodes of many environments."""
-    made = ObservationNoise(parse_config(ObservationNoiseConfig, schedules), ENVS, 23)
-    for env in range(ENVS):
-        made.begin(env, 0.0, np.random.default_rng(env))
+    config = parse_config(ObservationNoiseConfig, schedules)
+    made = ObservationNoise(config, RandomStreams(0, EVERYWHERE), 23)
+    made.begin(EVERYWHERE, FIRST, difficulty=0.0)
     return made
 
 
+def measured(made, step):
+    """What is measured of a robot at zero and an object at the origin."""
+    joints, origin = torch.zeros(ENVS, 23), torch.zeros(ENVS, 3)
+    true = Measured(joints, joints, origin, IDENTITY)
+    return made.measure(true, FIRST, torch.full((ENVS,), step))
+
+
 def joint_errors(made, step):
-    zeros = torch.zeros(ENVS, 23)
-    return made.joints(zeros, zeros, torch.full((ENVS,), step))
+    return measured(made, step)[:2]
 
 
 def play(num_envs=3, **noise_config):
@@ -48,19 +56,6 @@ def columns(env, group, term):
     index = [candidate.name for candidate in spec.terms].index(term)
     offset = sum(before.size for before in spec.terms[:index])
     return slice(offset, offset + spec.terms[index].size)
-
-
-def test_counter_numbers_are_uniform_independent_and_repeatable():
-    key, step = torch.arange(500), torch.full((500,), 7)
-    draws = counter_uniform(key, step, range(40))
-    assert torch.equal(draws[3:5], counter_uniform(key[3:5], step[3:5], range(40)))
-    assert torch.equal(draws[:, 10:], counter_uniform(key, step, range(10, 40)))
-    assert draws.dtype == torch.float32 and draws.min() >= -1.0 and draws.max() < 1.0
-    assert draws.mean().abs() < 0.02 and draws.var().item() == pytest.approx(1 / 3, rel=0.03)
-    correlation = torch.corrcoef(draws.T) - torch.eye(40)
-    assert correlation.abs().max() < 0.2, "columns"
-    later = counter_uniform(key, step + 1, range(40))
-    assert torch.corrcoef(torch.stack((draws.flatten(), later.flatten())))[0, 1].abs() < 0.03
 
 
 def test_joint_noise_is_uniform_and_new_in_each_step():
@@ -90,10 +85,9 @@ def test_every_joint_has_a_bias_of_its_own_that_lasts():
 def test_the_width_is_drawn_per_episode_from_the_interval_of_the_difficulty():
     schedule = {"initial": [0.0, 0.0], "final": [0.02, 0.06]}
     config = parse_config(ObservationNoiseConfig, {"joint_position_width_rad": schedule})
-    made = ObservationNoise(config, ENVS, 23)
+    made = ObservationNoise(config, RandomStreams(0, EVERYWHERE), 23)
     for difficulty, low, high in ((0.0, 0.0, 0.0), (0.5, 0.01, 0.03), (1.0, 0.02, 0.06)):
-        for env in range(ENVS):
-            made.begin(env, difficulty, np.random.default_rng(env))
+        made.begin(EVERYWHERE, FIRST, difficulty)
         width = made.width[:, 0]
         assert width.min() >= low - 1e-7 and width.max() <= high + 1e-7
         assert width.mean().item() == pytest.approx((low + high) / 2, abs=0.002)
@@ -101,9 +95,7 @@ def test_the_width_is_drawn_per_episode_from_the_interval_of_the_difficulty():
 
 def test_rotation_noise_is_a_small_proper_rotation():
     made = noise(object_rotation_width_rad=fixed(0.1), object_rotation_bias_rad=fixed(0.08))
-    position, rotation = made.object_pose(
-        torch.zeros(ENVS, 3), IDENTITY, torch.ones(ENVS, dtype=torch.int64)
-    )
+    _, _, position, rotation = measured(made, 1)
     assert not position.any()
     assert torch.allclose(rotation @ rotation.mT, IDENTITY, atol=1e-5)
     assert torch.allclose(torch.linalg.det(rotation), torch.ones(ENVS), atol=1e-5)
