@@ -12,11 +12,11 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 
 from dexgrasp_deploy.control.control_loop import ControlConfig, ControlLoop
 from dexgrasp_deploy.control.policy_runtime import PolicyRuntime
-from dexgrasp_deploy.nodes.grasp_action import GraspAction
 from dexgrasp_deploy.nodes.parameters import Parameters
-from dexgrasp_deploy.nodes.policy_services import PolicyServices
-from dexgrasp_deploy.nodes.status import policy_status
-from dexgrasp_deploy.nodes.topic_port import TopicPort
+from dexgrasp_deploy.nodes.policy.grasp_action import GraspAction
+from dexgrasp_deploy.nodes.policy.policy_services import PolicyServices
+from dexgrasp_deploy.nodes.policy.status import policy_status
+from dexgrasp_deploy.nodes.policy.topic_port import TopicPort
 from dexgrasp_learner.storage.bundle import load_bundle
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.config import ConfigError

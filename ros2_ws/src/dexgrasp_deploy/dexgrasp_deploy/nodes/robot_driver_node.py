@@ -13,7 +13,7 @@ from std_msgs.msg import String
 
 from dexgrasp_deploy.drivers.base import Driver, DriverContext, JointDriver, make_driver
 from dexgrasp_deploy.nodes.parameters import COMMAND, LATCHED, Parameters
-from dexgrasp_deploy.nodes.world_topics import WorldTopics
+from dexgrasp_deploy.nodes.robot.world_topics import WorldTopics
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.nodes.conversions import to_joint_state, to_stamp
