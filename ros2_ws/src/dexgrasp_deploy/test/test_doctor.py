@@ -6,6 +6,7 @@ import pytest
 
 from dexgrasp_deploy.commands import doctor
 from dexgrasp_deploy.commands.cli import main
+from dexgrasp_sim.physics.backends import Backend
 from dexgrasp_sim.transport import shared_memory
 
 
@@ -31,7 +32,8 @@ def test_this_machine_is_ready(capsys):
 
 def test_a_backend_that_is_not_there_has_a_reason():
     for module in ("dexgrasp_sim.physics.nothing", "dexgrasp_sim.physics.engine"):
-        state = doctor._check_backend(module, "no_such_package")
+        backend = Backend(module, "Engine", "no_such_package", ("cpu",), "install it")
+        state = doctor._check_backend(backend)
         assert state["available"] is False and state["reason"]
 
 

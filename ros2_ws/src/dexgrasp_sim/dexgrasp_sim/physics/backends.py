@@ -1,9 +1,7 @@
 """The physics backends, and the choice of one: nothing else names them."""
 
 import importlib
-import importlib.util
 from dataclasses import dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 import torch
@@ -73,14 +71,3 @@ def make_engine(
             f"physics.backend = {name!r} cannot be imported ({error}); {backend.remedy}"
         ) from None
     return getattr(module, backend.engine)(scene, device, threads)
-
-
-def backend_versions() -> dict[str, str | None]:
-    """Each backend's installed version; None where its package is missing."""
-    versions: dict[str, str | None] = {}
-    for name, backend in BACKENDS.items():
-        try:
-            versions[name] = metadata.version(backend.package)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions
