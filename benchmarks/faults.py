@@ -26,10 +26,10 @@ from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.pipeline.collector import Collector
-from dexgrasp_learner.pipeline.rollout import Rollout
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.restarts import Restart
 from dexgrasp_learner.pool.shared_memory_pool import SharedMemoryPool
+from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.transport.shared_memory import run_folder
 from dexgrasp_sim.transport.telemetry import read_statuses
@@ -250,7 +250,7 @@ def _train(
     pool: SharedMemoryPool, algorithm: Ppo, injector: Injector, args: argparse.Namespace
 ) -> tuple[int, int]:
     """Trains until all faults are over; returns steps that were not valid, and iterations."""
-    rollout = Rollout(pool.tensors, algorithm.groups, algorithm.memory_sizes)
+    rollout = Rollout.on(pool.tensors, algorithm.groups, algorithm.memory_sizes)
     collector = Collector(pool, rollout, algorithm, args.groups)
     pool.start()
     injector.seen.update(status.pid for status in read_statuses(pool.telemetry))

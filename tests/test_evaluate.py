@@ -9,8 +9,8 @@ import torch
 
 from dexgrasp_deploy.commands.cli import main
 from dexgrasp_learner.commands import evaluate as module
-from dexgrasp_learner.commands.evaluate import actor_policy, evaluate, evaluate_actor
 from dexgrasp_learner.config import load_run_config
+from dexgrasp_learner.evaluation.episodes import actor_policy, evaluate, evaluate_actor
 from dexgrasp_learner.evaluation.figures import as_text
 from dexgrasp_learner.networks.policy import build_actor
 from dexgrasp_learner.storage.checkpoint import policy_schema, save_checkpoint

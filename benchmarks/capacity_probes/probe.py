@@ -28,10 +28,10 @@ from torch import Tensor
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.capacity.workload import Storage, is_image
 from dexgrasp_learner.config import RunConfig
-from dexgrasp_learner.pipeline.rollout import Rollout
 from dexgrasp_learner.pool.env_pool import EnvPool, make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.worker_process import WorkerDied
+from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.run.assembly import build_ppo, pool_spec
 from dexgrasp_sim.config import STRICT, replace, to_dict
 from dexgrasp_sim.specs import TensorSpec
@@ -166,7 +166,7 @@ def _learn(probe: Probe, config: RunConfig) -> None:
         block.name: torch.ones(block.shape, dtype=block.torch_dtype, device=ppo.device)
         for block in layout.rollout_blocks
     }
-    rollout = Rollout(tensors, ppo.groups, ppo.memory_sizes, ppo.device)
+    rollout = Rollout.on(tensors, ppo.groups, ppo.memory_sizes, ppo.device)
     with torch.inference_mode():
         for slot in range(2):  # the second finds the memory of the first
             ppo.act(rollout, slot)
@@ -193,7 +193,7 @@ def _run(probe: Probe, config: RunConfig) -> None:
             stack.enter_context(_extra_memory(probe, probe.envs))
         pool.start()
         own = _converted(pool, horizon, images, probe.storage) if images else {}
-        rollout = Rollout(own or pool.tensors, ppo.groups, ppo.memory_sizes)
+        rollout = Rollout.on(own or pool.tensors, ppo.groups, ppo.memory_sizes)
         with torch.inference_mode():
             for slot in range(horizon):
                 _step(pool, ppo, rollout, slot, own)

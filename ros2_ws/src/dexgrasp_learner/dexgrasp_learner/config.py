@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from dexgrasp_learner.algorithms.config import DistillationConfig, PpoConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.pool.pool_spec import WorkerSpec
-from dexgrasp_learner.run.adr import AdrConfig
+from dexgrasp_learner.run.config import AdrConfig, TrainingConfig
 from dexgrasp_sim.config import STRICT, load_config
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
@@ -88,40 +88,6 @@ class SimulatorsConfig:
         if self.workers:
             return tuple(worker.num_envs for worker in self.workers)
         return (self.num_envs // self.num_workers,) * self.num_workers
-
-
-@dataclass(frozen=True, config=STRICT)
-class TrainingConfig:
-    """How long, how often and until when.
-
-    Attributes:
-        horizon: Steps of a rollout.
-        device: Where the networks compute: `cpu`, `cuda`, or `auto`, a GPU if there is one.
-        image_storage: Where the images of a rollout are while a GPU learns: `device`, or `host`,
-            from where they come in pieces, which takes less memory of the GPU and more time.
-        iterations: Rollouts and updates.
-        max_minutes: The run ends after this long even if iterations are left; None: no limit.
-        checkpoint_every: Iterations between checkpoints.
-        update_threads: CPU threads of the update; the simulators idle meanwhile.
-        deterministic: Torch refuses operations whose results may differ between runs.
-        evaluate_above: Evaluates once the success of exploring episodes exceeds this; None: never.
-        evaluate_every: Iterations between evaluations.
-        evaluation_episodes: Episodes of an evaluation.
-        target_success: The run ends when an evaluation reaches this.
-    """
-
-    horizon: Count = 16
-    device: Literal["auto", "cpu", "cuda"] = "cpu"
-    image_storage: Literal["device", "host"] = "device"
-    iterations: Count = 300
-    max_minutes: Positive | None = None
-    checkpoint_every: Count = 50
-    update_threads: Count = 2
-    deterministic: bool = False
-    evaluate_above: Annotated[float, Field(ge=0, le=1)] | None = None
-    evaluate_every: Count = 10
-    evaluation_episodes: Count = 128
-    target_success: Annotated[float, Field(gt=0, le=1)] = 0.95
 
 
 @dataclass(frozen=True, config=STRICT)

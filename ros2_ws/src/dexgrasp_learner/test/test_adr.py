@@ -6,8 +6,9 @@ import torch
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
-from dexgrasp_learner.run.adr import AdrConfig, AdrController
+from dexgrasp_learner.run.adr import AdrController
 from dexgrasp_learner.run.assembly import build_ppo
+from dexgrasp_learner.run.config import AdrConfig
 from dexgrasp_learner.run.runner import Runner
 from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.vec_env import EPISODE_FIELDS

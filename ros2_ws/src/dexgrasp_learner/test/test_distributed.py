@@ -16,10 +16,11 @@ from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.pipeline.pipeline import Collected
-from dexgrasp_learner.pipeline.rollout import Rollout
-from dexgrasp_learner.ranks.agreement import gathered
 from dexgrasp_learner.ranks.peers import VARIABLES, Peers, PeersDiffer, connect_peers
-from dexgrasp_learner.run.adr import AdrConfig, AdrController
+from dexgrasp_learner.rollout.rollout import Rollout
+from dexgrasp_learner.run.adr import AdrController
+from dexgrasp_learner.run.agreement import gathered
+from dexgrasp_learner.run.config import AdrConfig
 from dexgrasp_learner.run.report import Tally
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.specs import TensorSpec
@@ -62,7 +63,7 @@ def own_part(saved, rank, size):
     share = ENVS // size
     envs = slice(rank * share, (rank + 1) * share)
     tensors = {name: tensor[:, envs].clone() for name, tensor in saved["tensors"].items()}
-    rollout = Rollout(tensors, tuple(SPECS), {"actor": 9, "critic": 9})
+    rollout = Rollout.on(tensors, tuple(SPECS), {"actor": 9, "critic": 9})
     for name in KEPT:
         getattr(rollout, name).copy_(saved[name][:, envs])
     for name, memory in saved["start_memory"].items():

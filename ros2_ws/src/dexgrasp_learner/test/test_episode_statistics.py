@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from dexgrasp_learner.run.episode_statistics import EpisodeStatistics, episode_means
+from dexgrasp_learner.evaluation.episode_statistics import EpisodeStatistics, episode_means
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.vec_env import EPISODE_FIELDS, REWARD_TERMS
 

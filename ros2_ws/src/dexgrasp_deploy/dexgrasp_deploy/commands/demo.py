@@ -73,7 +73,7 @@ def _train(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _evaluate(args: argparse.Namespace, run_folder: Path) -> dict[str, dict[str, Any]]:
-    from dexgrasp_learner.commands.evaluate import evaluate, evaluate_actor, scripted_policy
+    from dexgrasp_learner.evaluation.episodes import evaluate, evaluate_actor, scripted_policy
     from dexgrasp_learner.networks.policy import build_actor
     from dexgrasp_learner.storage.checkpoint import load_actor
 
@@ -93,7 +93,7 @@ def _evaluate(args: argparse.Namespace, run_folder: Path) -> dict[str, dict[str,
 
 def _film(args: argparse.Namespace, run_folder: Path) -> None:
     from dexgrasp_deploy.commands.recording import film, write_video
-    from dexgrasp_learner.commands.evaluate import actor_policy
+    from dexgrasp_learner.evaluation.episodes import actor_policy
     from dexgrasp_learner.storage.checkpoint import load_actor
 
     actor, config, _ = load_actor(run_folder)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dexgrasp_learner.run.episode_statistics import episode_means
+from dexgrasp_learner.evaluation.episode_statistics import episode_means
 from dexgrasp_sim.vec_env import EPISODE_FIELDS
 
 _CONFIDENCE = 0.95

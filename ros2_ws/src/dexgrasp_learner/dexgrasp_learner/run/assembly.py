@@ -1,7 +1,6 @@
 """What a run is made of, from its config: networks, algorithm and environments."""
 
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 
@@ -9,50 +8,10 @@ from dexgrasp_learner.algorithms.distillation import Distillation
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor, build_critic
-from dexgrasp_learner.pipeline.rollout import Rollout
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.ranks.peers import Peers
 from dexgrasp_sim.config import ConfigError, to_dict
 from dexgrasp_sim.tasks.grasp.observations import all_specs
-
-
-class Algorithm(Protocol):
-    """What the runner drives: PPO or distillation."""
-
-    actor: Actor
-    device: torch.device
-    peers: Peers
-    groups: tuple[str, ...]
-    memory_sizes: dict[str, int]
-
-    def act(self, rollout: Rollout, slot: int) -> None:
-        """Draws the actions for one slot whose observations are in place."""
-        ...
-
-    def act_with_copies(self) -> None:
-        """From now on copies of the nets act, as they are at each `refresh_copies`."""
-        ...
-
-    def refresh_copies(self) -> None:
-        """Gives the copies the present weights and statistics; nothing where the nets act."""
-        ...
-
-    def finish(self, rollout: Rollout) -> None:
-        """Takes over the results of the last action."""
-        ...
-
-    def learn(self, rollout: Rollout) -> dict[str, float]:
-        """Learns from a finished rollout; returns figures by name."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that later updates depend on; tensors and plain values only."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`."""
-        ...
-
 
 _RANK_SEEDS = 1_000_003
 """Ranks draw noise and minibatches from seeds so far apart, and from those of no other run."""
