@@ -26,6 +26,7 @@ from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.pipeline.collector import Collector
 from dexgrasp_learner.pipeline.in_turn import InTurn
 from dexgrasp_learner.pipeline.overlapped import Overlapped
+from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.rollout.rollout import Rollout
@@ -111,7 +112,11 @@ def _build(args: argparse.Namespace) -> Ppo:
         critic_memory_size=args.memory,
     )
     specs = {"state": _SPEC}
-    return Ppo(build_actor(network, specs, _ACTION_DIM), build_critic(network, specs), _PPO)
+    return Ppo(
+        build_actor(network, specs, _ACTION_DIM, depth_range_m=(0.2, 0.95)),
+        build_critic(network, specs, depth_range_m=(0.2, 0.95)),
+        _PPO,
+    )
 
 
 def _spec(args: argparse.Namespace, transport: Any, workers: int, step_s: float) -> PoolSpec:
@@ -122,7 +127,8 @@ def _spec(args: argparse.Namespace, transport: Any, workers: int, step_s: float)
         "step_s": step_s,
     }
     groups = ("state",)
-    return PoolSpec("synthetic", config, groups, _HORIZON, args.envs, workers, transport=transport)
+    simulators = SimulatorsConfig(num_envs=args.envs, num_workers=workers, transport=transport)
+    return PoolSpec("synthetic", config, groups, _HORIZON, simulators)
 
 
 def _learner_s(args: argparse.Namespace) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from benchmarks.grasp_tape import grasp_config, grasp_tape
 from dexgrasp_learner.config import RunConfig
+from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.rollout.rollout import Rollout
@@ -97,10 +98,12 @@ def _steps_per_s(config: RunConfig, groups: tuple[str, ...], side: Side) -> floa
             config=to_dict(config.task),
             groups=algorithm.groups,
             horizon=_HORIZON,
-            num_envs=config.simulators.num_envs,
-            num_workers=side.workers,
+            simulators=SimulatorsConfig(
+                num_envs=config.simulators.num_envs,
+                num_workers=side.workers,
+                transport=side.transport,  # type: ignore[arg-type]
+            ),
             seed=config.seed,
-            transport=side.transport,  # type: ignore[arg-type]
         )
     )
     try:

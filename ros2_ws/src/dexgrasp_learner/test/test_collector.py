@@ -5,10 +5,10 @@ import torch
 
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
-from dexgrasp_learner.config import SimulatorsConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.pipeline.collector import Collector
+from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.rollout.rollout import Rollout
@@ -46,9 +46,8 @@ class MeanPolicy:
 
 
 def collect(policy, groups, transport="in_process", rollouts=2, workers=4):
-    spec = PoolSpec(
-        "synthetic", {}, ("state",), HORIZON, ENVS, workers, seed=SEED, transport=transport
-    )
+    simulators = SimulatorsConfig(num_envs=ENVS, num_workers=workers, transport=transport)
+    spec = PoolSpec("synthetic", {}, ("state",), HORIZON, simulators, seed=SEED)
     pool = make_pool(spec)
     try:
         rollout = Rollout.on(pool.tensors, ("state",), policy.memory_sizes)

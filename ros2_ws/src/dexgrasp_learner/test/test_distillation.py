@@ -69,7 +69,7 @@ def make_student(memory: Literal["none", "lstm"] = "lstm", seed: int = 0) -> Act
         hidden=(32,),
         auxiliary_group="object",
     )
-    return build_actor(config, SPECS, ACTIONS, seed=seed)
+    return build_actor(config, SPECS, ACTIONS, seed=seed, depth_range_m=(0.2, 0.95))
 
 
 def make(

@@ -13,6 +13,7 @@ import torch
 
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
+from dexgrasp_learner.evaluation.episode_statistics import EpisodeStatistics
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.pipeline.pipeline import Collected
@@ -24,7 +25,7 @@ from dexgrasp_learner.run.config import AdrConfig
 from dexgrasp_learner.run.report import Tally
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.specs import TensorSpec
-from dexgrasp_sim.vec_env import EPISODE_FIELDS
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS
 
 RANKS = 2
 TIMEOUT_S = 100.0
@@ -50,7 +51,10 @@ def make_ppo(peers=None):
         hidden=(16,),
         critic_hidden=(16,),
     )
-    nets = build_actor(network, SPECS, ACTIONS), build_critic(network, SPECS)
+    nets = (
+        build_actor(network, SPECS, ACTIONS, depth_range_m=(0.2, 0.95)),
+        build_critic(network, SPECS, depth_range_m=(0.2, 0.95)),
+    )
     return Ppo(*nets, CONFIG, seed=3, peers=peers)
 
 
@@ -94,7 +98,8 @@ def collected(rank):
 
 
 def tally_of(rollout):
-    tally = Tally(AdrController(AdrConfig(enabled=True, min_episodes=45), difficulty=0.5))
+    adr = AdrController(AdrConfig(enabled=True, min_episodes=45), difficulty=0.5)
+    tally = Tally(adr, episodes=EpisodeStatistics(EPISODE_FIELDS))
     tally.add_episodes(rollout.episode, rollout.ended)
     return tally.state_dict()
 

@@ -12,9 +12,10 @@ from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.pipeline.collector import Collector
 from dexgrasp_learner.pipeline.in_turn import InTurn
 from dexgrasp_learner.pipeline.overlapped import Overlapped
+from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
-from dexgrasp_learner.pool.worker_process import WorkerDied
+from dexgrasp_learner.pool.worker_connection import WorkerDied
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.timing import Stopwatch
 from dexgrasp_sim.specs import TensorSpec
@@ -33,7 +34,12 @@ TWICE = PpoConfig(epochs=2, minibatches=2, normalize_values=True)
 
 
 def make_ppo(config=TWICE):
-    ppo = Ppo(build_actor(NETWORK, SPECS, 4), build_critic(NETWORK, SPECS), config, seed=3)
+    ppo = Ppo(
+        build_actor(NETWORK, SPECS, 4, depth_range_m=(0.2, 0.95)),
+        build_critic(NETWORK, SPECS, depth_range_m=(0.2, 0.95)),
+        config,
+        seed=3,
+    )
     spread = torch.linspace(0, 100, 400).view(1, 50, 8)
     for net in (ppo.actor, ppo.critic):
         net.update_statistics({"state": spread})
@@ -42,7 +48,12 @@ def make_ppo(config=TWICE):
 
 def make_pieces(kind, transport="in_process", ppo_config=TWICE, **config):
     spec = PoolSpec(
-        "synthetic", config, ("state",), HORIZON, ENVS, 2, seed=1, transport=transport, restarts=0
+        "synthetic",
+        config,
+        ("state",),
+        HORIZON,
+        SimulatorsConfig(num_envs=ENVS, num_workers=2, transport=transport, restarts=0),
+        seed=1,
     )
     pool, ppo = make_pool(spec), make_ppo(ppo_config)
     rollout = Rollout.on(pool.tensors, ppo.groups, ppo.memory_sizes)

@@ -63,8 +63,10 @@ def pool_tensors(seed: int = 0, horizon: int = HORIZON, envs: int = ENVS) -> dic
 
 
 def make_ppo(config: PpoConfig, network: NetworkConfig = NETWORK, seed: int = 0) -> Ppo:
-    actor = build_actor(network, SPECS, ACTIONS, seed=seed)
-    return Ppo(actor, build_critic(network, SPECS, seed=seed + 1), config, seed)
+    actor = build_actor(network, SPECS, ACTIONS, seed=seed, depth_range_m=(0.2, 0.95))
+    return Ppo(
+        actor, build_critic(network, SPECS, seed=seed + 1, depth_range_m=(0.2, 0.95)), config, seed
+    )
 
 
 def make_rollout(ppo: Ppo, tensors: dict[str, Tensor] | None = None) -> Rollout:

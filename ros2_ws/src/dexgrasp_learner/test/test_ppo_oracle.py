@@ -50,7 +50,10 @@ def make_ours(config: PpoConfig, memory: Literal["none", "lstm"]) -> Ppo:
         critic_hidden=HIDDEN,
         initial_std=0.5,
     )
-    actor, critic = build_actor(network, SPECS, ACTIONS), build_critic(network, SPECS)
+    actor, critic = (
+        build_actor(network, SPECS, ACTIONS, depth_range_m=(0.2, 0.95)),
+        build_critic(network, SPECS, depth_range_m=(0.2, 0.95)),
+    )
     with torch.no_grad():
         last_layer = f"{2 * len(HIDDEN)}.weight"
         actor.head.get_parameter(last_layer).mul_(

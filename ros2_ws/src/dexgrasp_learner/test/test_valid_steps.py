@@ -59,13 +59,16 @@ def pool_tensors(valid: bool = True, broken: list = []) -> dict[str, Tensor]:  #
 
 
 def make_ppo(**settings) -> Ppo:
-    actor = build_actor(NETWORK, SPECS, ACTIONS)
+    actor = build_actor(NETWORK, SPECS, ACTIONS, depth_range_m=(0.2, 0.95))
     config = PpoConfig(epochs=2, minibatches=2, normalize_values=True, **settings)
-    return Ppo(actor, build_critic(NETWORK, SPECS), config)
+    return Ppo(actor, build_critic(NETWORK, SPECS, depth_range_m=(0.2, 0.95)), config)
 
 
 def make_distillation(**settings) -> Distillation:
-    student, teacher = (build_actor(NETWORK, SPECS, ACTIONS, seed) for seed in (0, 1))
+    student, teacher = (
+        build_actor(NETWORK, SPECS, ACTIONS, seed=seed, depth_range_m=(0.2, 0.95))
+        for seed in (0, 1)
+    )
     config = DistillationConfig(epochs=2, minibatches=2, bptt_steps=4, **settings)
     return Distillation(student, teacher, config)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dexgrasp_sim.environments import env_specs, make_env
 from dexgrasp_sim.specs import TensorSpec, Term, flat_spec, schema_hash
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS, RESULT_SPECS
 
 DEPTH = TensorSpec("depth", (24, 32), "int16", "mm", "camera z")
 FLAT = flat_spec("proprio", (Term("angle", 2, "rad"), Term("tip", 3, "m", "base")))

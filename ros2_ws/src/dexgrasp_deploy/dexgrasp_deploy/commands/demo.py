@@ -74,11 +74,11 @@ def _train(args: argparse.Namespace) -> dict[str, Any]:
 
 def _evaluate(args: argparse.Namespace, run_folder: Path) -> dict[str, dict[str, Any]]:
     from dexgrasp_learner.evaluation.episodes import evaluate, evaluate_actor, scripted_policy
-    from dexgrasp_learner.networks.policy import build_actor
+    from dexgrasp_learner.run.assembly import fresh_actor
     from dexgrasp_learner.storage.checkpoint import load_actor
 
-    actor, config, specs = load_actor(run_folder)
-    untrained = build_actor(config.network, specs, actor.action_dim, seed=config.seed)
+    actor, config, _ = load_actor(run_folder)
+    untrained = fresh_actor(config)
     task, common = config.task, (args.episodes, _EVALUATION_SEED)
     results = {
         "untrained": evaluate_actor(untrained, task, *common, name="untrained"),

@@ -15,12 +15,11 @@ from dexgrasp_learner.evaluation.episodes import (
     scripted_policy,
 )
 from dexgrasp_learner.evaluation.figures import Evaluation, as_text
-from dexgrasp_learner.networks.policy import build_actor
+from dexgrasp_learner.run.assembly import fresh_actor
 from dexgrasp_learner.storage.checkpoint import load_actor, policy_schema
-from dexgrasp_sim.config import ConfigError, replace, to_dict
+from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.objects.sets import OBJECT_SETS
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.observations import grasp_specs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,10 +76,7 @@ def _evaluate_named(args: argparse.Namespace) -> Evaluation:
         return evaluate(
             "scripted", scripted_policy, task, (), show_progress=not args.json, **common
         )
-    specs = grasp_specs(to_dict(task), config.groups)
-    by_name = {spec.name: spec for spec in specs.observation_specs}
-    actor = build_actor(config.network, by_name, specs.action_dim, seed=config.seed)
-    return evaluate_actor(actor, task, name="untrained", **common)
+    return evaluate_actor(fresh_actor(config), task, name="untrained", **common)
 
 
 def _evaluate_checkpoint(args: argparse.Namespace) -> Evaluation:

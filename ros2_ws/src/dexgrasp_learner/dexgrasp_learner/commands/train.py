@@ -82,8 +82,8 @@ def supervise(
         The exit code.
     """
     from dexgrasp_learner.algorithms.guards import NonFiniteLoss
+    from dexgrasp_learner.pool.worker_connection import WorkerDied
     from dexgrasp_learner.pool.worker_group import WorkerTimeout
-    from dexgrasp_learner.pool.worker_process import WorkerDied
     from dexgrasp_learner.ranks.peers import PeerLost, Peers, PeersDiffer, connect_peers
     from dexgrasp_learner.run.control import RunControl
     from dexgrasp_learner.timing import time_table

@@ -15,8 +15,9 @@ from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.sets import OBJECT_SETS, object_set
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS
 from dexgrasp_sim.tasks.grasp.scripted import make_script
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, allocate
+from dexgrasp_sim.vec_env import SUCCESS, allocate
 
 _BATCH = 128
 _IMAGE_GROUPS = ("depth", "stereo_rgb")
@@ -64,7 +65,9 @@ def evaluate(
                 env.close()
             bar.update(count)
     names = [item.name for item in config.objects]
-    return summarize(name, torch.cat(rows), names, config.difficulty, seed, diverged)
+    return summarize(
+        name, torch.cat(rows), EPISODE_FIELDS, names, config.difficulty, seed, diverged
+    )
 
 
 def evaluate_actor(
@@ -135,7 +138,7 @@ def _run_batch(env: GraspEnv, make_policy: PolicyFactory) -> tuple[Tensor, int]:
         first_end = running & start
         rows[first_end] = out["episode"][first_end]
         running &= ~start
-    rows[broken, EPISODE_FIELDS.index("success")] = 0.0
+    rows[broken, SUCCESS] = 0.0
     return rows, int(broken.sum())
 
 

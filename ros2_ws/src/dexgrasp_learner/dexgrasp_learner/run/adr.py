@@ -12,9 +12,7 @@ from torch import Tensor
 from dexgrasp_learner.run.config import AdrConfig
 from dexgrasp_sim.schedules import current_ranges
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, whole_episodes
-
-_SUCCESS = EPISODE_FIELDS.index("success")
+from dexgrasp_sim.vec_env import SUCCESS, whole_episodes
 
 
 class AdrController:
@@ -48,7 +46,7 @@ class AdrController:
         """Takes the episodes that ended in a rollout; at most one increment follows from them.
 
         Args:
-            episode: [..., E] rows of `EPISODE_FIELDS`.
+            episode: [..., E] rows of the `episode` result.
             ended: [...] bool, which rows hold an episode.
 
         Returns:
@@ -57,7 +55,7 @@ class AdrController:
         if not self._config.enabled:
             return False
         whole = whole_episodes(episode, ended)
-        for success in whole[:, _SUCCESS].to(torch.float64).tolist():
+        for success in whole[:, SUCCESS].to(torch.float64).tolist():
             self.episodes += 1
             window = min(self.episodes, self._config.smoothing_episodes)
             self.success += (success - self.success) / window

@@ -92,7 +92,7 @@ class Runner:
             names = [item.name for item in config.task.objects]
             self.tally = Tally(
                 AdrController(config.adr, config.task.difficulty),
-                episodes=EpisodeStatistics(names),
+                episodes=EpisodeStatistics(self.pool.layout.specs.episode_fields, names),
             )
             self.report = RunReport(
                 config,
