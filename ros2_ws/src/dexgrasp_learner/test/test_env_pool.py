@@ -145,6 +145,7 @@ def test_who_simulates_changes_no_bit(build):
         build(transport="in_process", num_workers=2),
         build(num_workers=1),
         build(num_workers=2),
+        build(num_workers=2, carrier="staged"),
     ]
     for pool in pools:
         pool.start()

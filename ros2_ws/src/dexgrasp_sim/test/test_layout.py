@@ -17,7 +17,7 @@ from dexgrasp_sim.transport.layout import (
     split_envs,
 )
 from dexgrasp_sim.transport.protocol import ProtocolError
-from dexgrasp_sim.vec_env import EnvSpecs
+from dexgrasp_sim.vec_env import EVERY_EPISODE, EnvSpecs
 
 DTYPES = st.sampled_from(["float32", "float16", "uint8", "int16", "int64", "bool"])
 SHAPES = st.lists(st.integers(1, 7), max_size=3).map(tuple)
@@ -91,15 +91,17 @@ def test_a_group_cannot_take_a_result_s_name_nor_be_empty():
 def test_the_schema_hash_sees_names_shapes_types_and_actions():
     spec = TensorSpec("depth", (24, 32), "int16")
     others = [
-        ((TensorSpec("image", (24, 32), "int16"),), 11),
-        ((TensorSpec("depth", (32, 24), "int16"),), 11),
-        ((TensorSpec("depth", (24, 32), "float16"),), 11),
-        ((spec,), 10),
-        ((spec, TensorSpec("proprio", (5,))), 11),
+        ((TensorSpec("image", (24, 32), "int16"),), 11, EVERY_EPISODE),
+        ((TensorSpec("depth", (32, 24), "int16"),), 11, EVERY_EPISODE),
+        ((TensorSpec("depth", (24, 32), "float16"),), 11, EVERY_EPISODE),
+        ((spec,), 10, EVERY_EPISODE),
+        ((spec, TensorSpec("proprio", (5,))), 11, EVERY_EPISODE),
+        ((spec,), 11, (*EVERY_EPISODE, "lift_m")),
+        ((spec,), 11, (*EVERY_EPISODE, "drop_m")),
     ]
     hashes = {rollout_schema_hash(*other) for other in others}
     assert len(hashes) == len(others)
-    assert rollout_schema_hash((spec,), 11) not in hashes
+    assert rollout_schema_hash((spec,), 11, EVERY_EPISODE) not in hashes
 
 
 def test_another_placement_of_the_tensors_is_refused():

@@ -148,7 +148,8 @@ def test_what_a_dead_learner_left_is_removed_and_what_a_live_one_has_is_not(segm
         "import os, sys; from test_shared_memory import LAYOUT, Segment\n"
         "segment = Segment.create(sys.argv[1], LAYOUT); os._exit(0)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    paths = [os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     subprocess.run([sys.executable, "-c", code, dead], check=True, timeout=60, env=environment)
     assert (run_folder(dead) / "tensors").exists()
     assert not remove_if_dead(segment.run_id)
