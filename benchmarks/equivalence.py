@@ -15,8 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dexgrasp_learner.config import RunConfig, load_run_config
-from dexgrasp_learner.pipeline.rollout import Rollout
 from dexgrasp_learner.pool.env_pool import make_pool
+from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.run.assembly import build_ppo, pool_spec
 from dexgrasp_sim.config import replace
 
@@ -66,7 +66,7 @@ def _train(config: RunConfig, iterations: int) -> Fingerprint:
     algorithm = build_ppo(config)
     pool = make_pool(pool_spec(config, None, algorithm.groups))
     try:
-        rollout = Rollout(pool.tensors, algorithm.groups, algorithm.memory_sizes)
+        rollout = Rollout.on(pool.tensors, algorithm.groups, algorithm.memory_sizes)
         pool.start()
         for iteration in range(iterations):
             if iteration:

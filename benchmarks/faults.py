@@ -26,10 +26,11 @@ from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.pipeline.collector import Collector
-from dexgrasp_learner.pipeline.rollout import Rollout
+from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.restarts import Restart
-from dexgrasp_learner.pool.shared_memory_pool import SharedMemoryPool
+from dexgrasp_learner.pool.worker_pool import WorkerPool
+from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.transport.shared_memory import run_folder
 from dexgrasp_sim.transport.telemetry import read_statuses
@@ -79,7 +80,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     _check(args)
     torch.set_num_threads(1)
-    pool = SharedMemoryPool(_pool_spec(args))
+    pool = WorkerPool(_pool_spec(args))
     try:
         algorithm, injector = _build(pool, args.seed), Injector(pool, args)
         invalid, iterations = _train(pool, algorithm, injector, args)
@@ -141,7 +142,7 @@ class Injector:
         seen: Process ids of all workers met.
     """
 
-    def __init__(self, pool: SharedMemoryPool, args: argparse.Namespace) -> None:
+    def __init__(self, pool: WorkerPool, args: argparse.Namespace) -> None:
         """Draws the order of faults; `run` injects them."""
         self.faults: list[Fault] = []
         self.seen: set[int] = set()
@@ -231,26 +232,28 @@ def _pool_spec(args: argparse.Namespace) -> PoolSpec:
         config=config,
         groups=("state",),
         horizon=_HORIZON,
-        num_envs=envs,
-        num_workers=args.workers,
+        simulators=SimulatorsConfig(
+            num_envs=envs,
+            num_workers=args.workers,
+            timeout_s=args.timeout_s,
+            restarts=args.kills + args.hangs,
+        ),
         seed=args.seed,
-        timeout_s=args.timeout_s,
-        restarts=args.kills + args.hangs,
     )
 
 
-def _build(pool: SharedMemoryPool, seed: int) -> Ppo:
+def _build(pool: WorkerPool, seed: int) -> Ppo:
     specs = {spec.name: spec for spec in pool.observation_specs}
-    actor = build_actor(_NETWORK, specs, pool.action_dim, seed=seed)
-    critic = build_critic(_NETWORK, specs, seed=seed + 1)
+    actor = build_actor(_NETWORK, specs, pool.action_dim, seed=seed, depth_range_m=(0.2, 0.95))
+    critic = build_critic(_NETWORK, specs, seed=seed + 1, depth_range_m=(0.2, 0.95))
     return Ppo(actor, critic, PpoConfig(minibatches=2), seed)
 
 
 def _train(
-    pool: SharedMemoryPool, algorithm: Ppo, injector: Injector, args: argparse.Namespace
+    pool: WorkerPool, algorithm: Ppo, injector: Injector, args: argparse.Namespace
 ) -> tuple[int, int]:
     """Trains until all faults are over; returns steps that were not valid, and iterations."""
-    rollout = Rollout(pool.tensors, algorithm.groups, algorithm.memory_sizes)
+    rollout = Rollout.on(pool.tensors, algorithm.groups, algorithm.memory_sizes)
     collector = Collector(pool, rollout, algorithm, args.groups)
     pool.start()
     injector.seen.update(status.pid for status in read_statuses(pool.telemetry))

@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from benchmarks.peers.transport import ACTION_DIM, Payload
 from benchmarks.transport import make_payloads, spread
+from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.pool_spec import PoolSpec
-from dexgrasp_learner.pool.shared_memory_pool import SharedMemoryPool
+from dexgrasp_learner.pool.worker_pool import WorkerPool
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.synthetic_env import expected_observation
 from dexgrasp_sim.transport.carrier import CarrierName
@@ -29,16 +30,16 @@ _WARM_UP_STEPS = 10
 
 @dataclass(frozen=True)
 class Way:
-    """How observations travel: the workers' carrier, and whether shared memory is pinned."""
+    """How observations travel: the workers' carrier, and whether the learner pins its memory."""
 
     carrier: CarrierName
-    pin: bool
+    pin: bool = False
 
 
 WAYS = {
-    "pageable": Way("staged", pin=False),
+    "pageable": Way("staged"),
     "pinned": Way("pinned", pin=True),
-    "cuda_ipc": Way("cuda_ipc", pin=False),
+    "cuda_ipc": Way("cuda_ipc", pin=True),
 }
 
 
@@ -124,26 +125,29 @@ class Link:
                 "observations": groups,
                 "action_dim": ACTION_DIM,
                 "idle": True,
-                "device": device,
             },
             groups=tuple(groups),
             horizon=_HORIZON,
-            num_envs=payload.num_envs,
-            num_workers=workers,
-            carrier=way.carrier,
-            device=device,
-            pin=way.pin and device == "cuda",
+            simulators=SimulatorsConfig(
+                num_envs=payload.num_envs,
+                num_workers=workers,
+                carrier=way.carrier,
+                device=device,
+            ),
+            # a pool whose learner is on the CPU does not pin its memory
+            learner_device=device if way.pin else "cpu",
         )
         self._device = device
         self._is_shared = way.carrier == "cuda_ipc"
-        self._pool = SharedMemoryPool(self._spec)
+        self._pool = WorkerPool(self._spec)
         try:
-            self.local = {
-                name: torch.zeros_like(self._pool.tensors[name], device=device) for name in groups
-            }
+            self.local = {name: self._pool.tensors[name] for name in groups}
+            if not self._is_shared:
+                self.local = {
+                    name: torch.zeros_like(tensor, device=device)
+                    for name, tensor in self.local.items()
+                }
             self._actions = torch.zeros(payload.num_envs, ACTION_DIM, device=device)
-            if self._is_shared:
-                self._pool.share(self.local)
             self._pool.start()
         except BaseException:
             self.close()
@@ -171,7 +175,7 @@ class Link:
         """
         slot = self._slot or _HORIZON
         for spec in self._pool.observation_specs:
-            for env in (0, self._spec.num_envs - 1):
+            for env in (0, self._pool.num_envs - 1):
                 expected = expected_observation(spec, self._spec.seed, env, steps=0)
                 if not torch.equal(self.local[spec.name][slot, env].cpu(), expected):
                     raise RuntimeError(f"{spec.name} of environment {env} did not arrive intact")

@@ -25,7 +25,7 @@ from benchmarks.learner_workload import (
     slot_tensors,
 )
 from dexgrasp_learner.algorithms.ppo import Ppo
-from dexgrasp_learner.pipeline.rollout import Rollout
+from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_sim.config import replace
 
 SIDES = ("dexgrasp", "whole_minibatches", "rsl_rl")
@@ -50,7 +50,7 @@ def run_ours(sizes: Sizes, micro_batches: int | None = None) -> SideResult:
         for name, tensor in slot_tensors(sizes, 0).items()
     }
     tensors["actions"] = torch.zeros(sizes.horizon, sizes.envs, ACTION_DIM)
-    rollout = Rollout(tensors, ppo.groups, ppo.memory_sizes)
+    rollout = Rollout.on(tensors, ppo.groups, ppo.memory_sizes)
     with torch.inference_mode():
         for slot in range(slots):
             for name, tensor in slot_tensors(sizes, slot).items():

@@ -99,8 +99,8 @@ def build_nets(sizes: Sizes) -> tuple[Actor, Critic]:
         fused_size=sizes.hidden[0],
         initial_std=0.5,
     )
-    actor = build_actor(network, sizes.specs, ACTION_DIM)
-    critic = build_critic(network, sizes.specs)
+    actor = build_actor(network, sizes.specs, ACTION_DIM, depth_range_m=(0.2, 0.95))
+    critic = build_critic(network, sizes.specs, depth_range_m=(0.2, 0.95))
     torch.manual_seed(0)
     _widen_last_convolution(actor)
     with torch.no_grad():

@@ -24,16 +24,17 @@ from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.pipeline.collector import Collector
-from dexgrasp_learner.pipeline.pipeline import Learning, OverlappedLearning
-from dexgrasp_learner.pipeline.rollout import Rollout
+from dexgrasp_learner.pipeline.in_turn import InTurn
+from dexgrasp_learner.pipeline.overlapped import Overlapped
+from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
-from dexgrasp_learner.run.stage_times import rounded
-from dexgrasp_learner.run.stopwatch import Stopwatch
+from dexgrasp_learner.rollout.rollout import Rollout
+from dexgrasp_learner.timing import Stopwatch, rounded
 from dexgrasp_sim.specs import TensorSpec
 
 GROUPS = {"barrier": 1, "double_buffered": 2}
-RUNS = {"barrier": Learning, "overlapped": OverlappedLearning}
+RUNS = {"barrier": InTurn, "overlapped": Overlapped}
 _SPEC = TensorSpec("state", (180,))
 _ACTION_DIM = 11
 _HORIZON = 16
@@ -111,7 +112,11 @@ def _build(args: argparse.Namespace) -> Ppo:
         critic_memory_size=args.memory,
     )
     specs = {"state": _SPEC}
-    return Ppo(build_actor(network, specs, _ACTION_DIM), build_critic(network, specs), _PPO)
+    return Ppo(
+        build_actor(network, specs, _ACTION_DIM, depth_range_m=(0.2, 0.95)),
+        build_critic(network, specs, depth_range_m=(0.2, 0.95)),
+        _PPO,
+    )
 
 
 def _spec(args: argparse.Namespace, transport: Any, workers: int, step_s: float) -> PoolSpec:
@@ -122,14 +127,15 @@ def _spec(args: argparse.Namespace, transport: Any, workers: int, step_s: float)
         "step_s": step_s,
     }
     groups = ("state",)
-    return PoolSpec("synthetic", config, groups, _HORIZON, args.envs, workers, transport=transport)
+    simulators = SimulatorsConfig(num_envs=args.envs, num_workers=workers, transport=transport)
+    return PoolSpec("synthetic", config, groups, _HORIZON, simulators)
 
 
 def _learner_s(args: argparse.Namespace) -> tuple[float, float]:
     """Median seconds to act for all environments once, and seconds of an update."""
     pool = make_pool(_spec(args, "in_process", 1, 0.0))
     algorithm = _build(args)
-    rollout = Rollout(pool.tensors, algorithm.groups, algorithm.memory_sizes)
+    rollout = Rollout.on(pool.tensors, algorithm.groups, algorithm.memory_sizes)
     pool.start()
     times_s = []
     with torch.inference_mode():
@@ -151,7 +157,7 @@ def _steps_per_s(args: argparse.Namespace, groups: int, step_s: float) -> float:
     pool = make_pool(_spec(args, "shared_memory", groups, step_s))
     try:
         algorithm = _build(args)
-        rollout = Rollout(pool.tensors, algorithm.groups, algorithm.memory_sizes)
+        rollout = Rollout.on(pool.tensors, algorithm.groups, algorithm.memory_sizes)
         collector = Collector(pool, rollout, algorithm, groups)
         pool.start()
         collector.collect(policy_version=0)  # loads code and kernels before the clock starts
@@ -166,23 +172,23 @@ def _steps_per_s(args: argparse.Namespace, groups: int, step_s: float) -> float:
 
 
 def _run(
-    args: argparse.Namespace, kind: type[Learning], step_s: float
+    args: argparse.Namespace, kind: type[InTurn | Overlapped], step_s: float
 ) -> tuple[float, dict[str, float]]:
     """Control steps per second of a run, updates included, and where the learner's time went."""
     pool = make_pool(_spec(args, "shared_memory", _WORKERS, step_s))
     algorithm, watch = _build(args), Stopwatch()
-    rollout = Rollout(pool.tensors, algorithm.groups, algorithm.memory_sizes)
+    rollout = Rollout.on(pool.tensors, algorithm.groups, algorithm.memory_sizes)
     collector = Collector(pool, rollout, algorithm, stopwatch=watch)
-    learning = kind(pool, rollout, collector, algorithm, watch, update_threads=1)
+    pipeline = kind(pool, rollout, collector, algorithm, watch, update_threads=1)
     try:
         pool.start()
-        learning.iterate(0, look_ahead=True)
+        pipeline.iterate(0, look_ahead=True)
         watch.seconds.clear()
         begin_s = time.perf_counter()
         for version in range(1, args.rollouts + 1):
-            learning.iterate(version, look_ahead=True)
+            pipeline.iterate(version, look_ahead=True)
         steps = args.rollouts * _HORIZON * args.envs
         return steps / (time.perf_counter() - begin_s), watch.seconds
     finally:
         pool.close()
-        learning.close()
+        pipeline.close()

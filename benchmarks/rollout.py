@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from benchmarks.grasp_tape import grasp_config, grasp_tape
 from dexgrasp_learner.config import RunConfig
-from dexgrasp_learner.pipeline.rollout import Rollout
+from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
+from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.run.assembly import build_ppo
 from dexgrasp_sim.config import replace, to_dict
 
@@ -97,14 +98,16 @@ def _steps_per_s(config: RunConfig, groups: tuple[str, ...], side: Side) -> floa
             config=to_dict(config.task),
             groups=algorithm.groups,
             horizon=_HORIZON,
-            num_envs=config.simulators.num_envs,
-            num_workers=side.workers,
+            simulators=SimulatorsConfig(
+                num_envs=config.simulators.num_envs,
+                num_workers=side.workers,
+                transport=side.transport,  # type: ignore[arg-type]
+            ),
             seed=config.seed,
-            transport=side.transport,  # type: ignore[arg-type]
         )
     )
     try:
-        rollout = Rollout(pool.tensors, algorithm.groups, algorithm.memory_sizes)
+        rollout = Rollout.on(pool.tensors, algorithm.groups, algorithm.memory_sizes)
         tape = grasp_tape(config.task)
         pool.start()
         algorithm.act(rollout, 0)  # loads code and kernels before the clock starts

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from dexgrasp_learner.commands.evaluate import choose_objects, evaluate, scripted_policy
 from dexgrasp_learner.config import load_run_config
+from dexgrasp_learner.evaluation.episodes import choose_objects, evaluate, scripted_policy
 
 STARTS = {
     "spawn_center": [],

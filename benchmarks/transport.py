@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.peers.transport import ACTION_DIM, PEERS, Carrier, Payload
+from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 
@@ -121,7 +122,8 @@ class PoolCarrier:
         }
         config = {"observations": observations, "action_dim": ACTION_DIM, "idle": True}
         self._names = tuple(payload.groups)
-        self._pool = make_pool(PoolSpec("synthetic", config, self._names, 1, payload.num_envs))
+        simulators = SimulatorsConfig(num_envs=payload.num_envs, num_workers=1)
+        self._pool = make_pool(PoolSpec("synthetic", config, self._names, 1, simulators))
         self._actions = torch.from_numpy(payload.actions())
         try:
             self._pool.start()

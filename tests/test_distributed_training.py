@@ -185,11 +185,13 @@ def ip(command):
 LEARNER = """
 import sys
 from dexgrasp_learner.pool.env_pool import make_pool
+from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.worker_group import WorkerTimeout
-from dexgrasp_learner.pool.worker_process import WorkerDied
-pool = make_pool(PoolSpec(kind="synthetic", config={}, groups=("state",), horizon=1, num_envs=4,
-                          transport="remote", listen=sys.argv[1], timeout_s=3.0))
+from dexgrasp_learner.pool.worker_connection import WorkerDied
+simulators = SimulatorsConfig(num_envs=4, num_workers=1, transport="remote", listen=sys.argv[1],
+                              timeout_s=3.0, restarts=0)
+pool = make_pool(PoolSpec("synthetic", {}, ("state",), horizon=1, simulators=simulators))
 pool.start()
 try:
     for step in range(1_000_000):
@@ -210,7 +212,7 @@ def test_a_cut_network_ends_a_learner_and_its_remote_worker(hosts):
     command = ("ip", "netns", "exec", hosts[0][0], sys.executable, "-c", LEARNER, address)
     learner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     command = ("ip", "netns", "exec", hosts[1][0], sys.executable, "-m")
-    words = ("dexgrasp_sim.worker.remote", "--learner", address, "--index", "0")
+    words = ("dexgrasp_sim.worker", "--learner", address, "--index", "0")
     worker = subprocess.Popen((*command, *words), stderr=subprocess.PIPE, text=True)
     try:
         assert learner.stdout is not None

@@ -9,8 +9,8 @@ import torch
 
 from dexgrasp_deploy.commands.cli import main
 from dexgrasp_learner.commands import evaluate as module
-from dexgrasp_learner.commands.evaluate import actor_policy, evaluate, evaluate_actor
 from dexgrasp_learner.config import load_run_config
+from dexgrasp_learner.evaluation.episodes import actor_policy, evaluate, evaluate_actor
 from dexgrasp_learner.evaluation.figures import as_text
 from dexgrasp_learner.networks.policy import build_actor
 from dexgrasp_learner.storage.checkpoint import policy_schema, save_checkpoint
@@ -18,8 +18,9 @@ from dexgrasp_sim.config import replace, to_dict
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.sets import object_set
 from dexgrasp_sim.tasks.grasp.config import SuccessConfig
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS
 from dexgrasp_sim.tasks.grasp.observations import all_specs
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, allocate
+from dexgrasp_sim.vec_env import allocate
 
 torch.set_num_threads(1)
 
@@ -38,7 +39,9 @@ ROWS = {name: column for column, name in enumerate(EPISODE_FIELDS)}
 def make_actor(run=RUN, gain=100.0):
     """An untrained actor that acts strongly on all it sees."""
     actions = len(run.task.action_names)
-    actor = build_actor(run.network, all_specs(run.task), actions, seed=3)
+    actor = build_actor(
+        run.network, all_specs(run.task), actions, seed=3, depth_range_m=run.depth_range_m
+    )
     with torch.no_grad():
         list(actor.head.parameters())[-2].mul_(gain)
     return actor.eval()

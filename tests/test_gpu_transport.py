@@ -14,7 +14,7 @@ PAYLOAD = Payload(3, {"image": ((4, 5), "uint8"), "state": ((6,), "float32")})
 HAS_GPU = torch.cuda.is_available()
 
 
-@pytest.mark.parametrize("way", [Way("host", pin=False), WAYS["pageable"]])
+@pytest.mark.parametrize("way", [Way("host"), WAYS["pageable"]])
 def test_every_way_brings_what_the_workers_hold(way):
     link = Link(PAYLOAD, way, 2, "cpu")
     try:

@@ -42,7 +42,13 @@ def trained(tmp_path):
     """A run folder with the checkpoint of a network that has learnt nothing."""
     config = load_run_config(SMOKE)
     specs = {group: observation_spec(config.task, group) for group in GROUPS}
-    actor = build_actor(config.network, specs, len(config.task.action_names), seed=0)
+    actor = build_actor(
+        config.network,
+        specs,
+        len(config.task.action_names),
+        seed=0,
+        depth_range_m=config.depth_range_m,
+    )
     state = {"config": to_dict(config), "schema_hash": policy_schema(actor, config.task)}
     save_checkpoint(tmp_path / "checkpoints", 1, actor, {}, state, lambda folder: None)
     return tmp_path

@@ -28,15 +28,16 @@ from torch import Tensor
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.capacity.workload import Storage, is_image
 from dexgrasp_learner.config import RunConfig
-from dexgrasp_learner.pipeline.rollout import Rollout
 from dexgrasp_learner.pool.env_pool import EnvPool, make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
-from dexgrasp_learner.pool.worker_process import WorkerDied
+from dexgrasp_learner.pool.worker_connection import WorkerDied
+from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.run.assembly import build_ppo, pool_spec
 from dexgrasp_sim.config import STRICT, replace, to_dict
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp import env as _env  # noqa: F401  part of what any process has
 from dexgrasp_sim.transport.layout import split_envs
+from dexgrasp_sim.transport.worker_link import SharedWorkerLink
 from dexgrasp_sim.worker import process as worker
 
 FITS, TOO_MUCH = 0, 3
@@ -119,7 +120,7 @@ def _hold_as(probe: Probe, config: RunConfig) -> None:
         start, stop = split_envs(probe.envs, probe.simulators)[probe.index]
         with _extra_memory(probe, stop - start):
             print("ready", flush=True)
-            worker.serve(probe.run_id, probe.index)
+            worker.serve(SharedWorkerLink(probe.run_id, probe.index))
     elif probe.role == "simulator":
         _simulate(probe, config)
     elif probe.role == "learner":
@@ -166,7 +167,7 @@ def _learn(probe: Probe, config: RunConfig) -> None:
         block.name: torch.ones(block.shape, dtype=block.torch_dtype, device=ppo.device)
         for block in layout.rollout_blocks
     }
-    rollout = Rollout(tensors, ppo.groups, ppo.memory_sizes, ppo.device)
+    rollout = Rollout.on(tensors, ppo.groups, ppo.memory_sizes, ppo.device)
     with torch.inference_mode():
         for slot in range(2):  # the second finds the memory of the first
             ppo.act(rollout, slot)
@@ -193,7 +194,7 @@ def _run(probe: Probe, config: RunConfig) -> None:
             stack.enter_context(_extra_memory(probe, probe.envs))
         pool.start()
         own = _converted(pool, horizon, images, probe.storage) if images else {}
-        rollout = Rollout(own or pool.tensors, ppo.groups, ppo.memory_sizes)
+        rollout = Rollout.on(own or pool.tensors, ppo.groups, ppo.memory_sizes)
         with torch.inference_mode():
             for slot in range(horizon):
                 _step(pool, ppo, rollout, slot, own)
@@ -253,14 +254,16 @@ def _build_learner(probe: Probe, config: RunConfig) -> Ppo:
 
 def _pool_spec(probe: Probe, config: RunConfig) -> PoolSpec:
     is_split = probe.role == "split"
-    return replace(
-        pool_spec(config, None, config.groups, probe.run_id),
+    simulators = replace(
+        config.simulators,
         num_envs=probe.envs,
         num_workers=probe.simulators if is_split else 1,
         transport="shared_memory" if is_split else "in_process",
         spawn=False,
         start_timeout_s=_START_TIMEOUT_S,
     )
+    config = replace(config, simulators=simulators)
+    return pool_spec(config, None, config.groups, probe.run_id)
 
 
 @contextmanager

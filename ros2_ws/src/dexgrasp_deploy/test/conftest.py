@@ -15,9 +15,9 @@ from dexgrasp_sim.config import replace
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS, RESULT_SPECS
 from dexgrasp_sim.tasks.grasp.observations import observation_spec
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
 
 EPISODE_S = 1.2
 
@@ -35,7 +35,9 @@ def bundle_folder(tmp_path_factory):
     )
     config = RunConfig(network=network, task=GraspConfig(episode_s=EPISODE_S))
     specs = {name: observation_spec(config.task, name) for name in (*config.groups, "object")}
-    actor = build_actor(network, specs, len(config.task.action_names), seed=5).eval()
+    actor = build_actor(
+        network, specs, len(config.task.action_names), seed=5, depth_range_m=(0.2, 0.95)
+    ).eval()
     generator = torch.Generator().manual_seed(0)
     recorded = {
         "proprio": torch.randn(20, *specs["proprio"].shape, generator=generator),

@@ -21,8 +21,8 @@ from dexgrasp_sim.config import parse_config, replace
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.episodes import RESULT_SPECS
 from dexgrasp_sim.tasks.grasp.observations import observation_spec
-from dexgrasp_sim.vec_env import RESULT_SPECS
 
 STEPS = 60
 TASK = parse_config(
@@ -59,7 +59,9 @@ def bundle(tmp_path_factory):
     network = NetworkConfig(actor_groups=("proprio",), hidden=(16,))
     config = RunConfig(network=network, task=TASK)
     specs = {"proprio": observation_spec(TASK, "proprio")}
-    actor = build_actor(network, specs, len(TASK.action_names), seed=3).eval()
+    actor = build_actor(
+        network, specs, len(TASK.action_names), seed=3, depth_range_m=(0.2, 0.95)
+    ).eval()
     folder = tmp_path_factory.mktemp("bundles") / "fabric"
     recorded = record_episode(actor, TASK, seed=0, steps=20)
     write_bundle(folder, actor, specs, config, recorded)

@@ -4,13 +4,15 @@ import pytest
 import torch
 
 from dexgrasp_learner.config import RunConfig
+from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
-from dexgrasp_learner.run.adr import AdrConfig, AdrController
+from dexgrasp_learner.run.adr import AdrController
 from dexgrasp_learner.run.assembly import build_ppo
+from dexgrasp_learner.run.config import AdrConfig
 from dexgrasp_learner.run.runner import Runner
 from dexgrasp_sim.config import ConfigError, parse_config
-from dexgrasp_sim.vec_env import EPISODE_FIELDS
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS
 
 SUCCESS, WHOLE = EPISODE_FIELDS.index("success"), EPISODE_FIELDS.index("whole")
 SMALL = AdrConfig(
@@ -113,7 +115,7 @@ def rollouts(spec, difficulties):
     """All tensors after each rollout, and the difficulty set before it."""
     pool = make_pool(spec)
     generator = torch.Generator().manual_seed(4)
-    shape = (len(difficulties), spec.horizon, spec.num_envs, 7)
+    shape = (len(difficulties), spec.horizon, spec.simulators.num_envs, 7)
     actions = torch.rand(shape, generator=generator) * 2 - 1
     results = []
     try:
@@ -140,14 +142,15 @@ def test_all_workers_have_the_same_level_in_the_same_step(tmp_path):
         "config": TASK,
         "groups": ("proprio", "critic", "depth", "object"),
         "horizon": 6,
-        "num_envs": 4,
         "seed": 2,
         "log_dir": tmp_path,
     }
     difficulties = [0.0, 1.0, 1.0, 0.5, 0.0]
-    whole = rollouts(PoolSpec(transport="in_process", num_workers=1, **common), difficulties)
+    alone = SimulatorsConfig(num_envs=4, num_workers=1, transport="in_process")
+    whole = rollouts(PoolSpec(simulators=alone, **common), difficulties)
     for transport in ("in_process", "shared_memory"):
-        spec = PoolSpec(transport=transport, num_workers=2, **common)
+        simulators = SimulatorsConfig(num_envs=4, num_workers=2, transport=transport)
+        spec = PoolSpec(simulators=simulators, **common)
         for one, other in zip(whole, rollouts(spec, difficulties), strict=True):
             for name in (*common["groups"], "reward", "terminated", "truncated"):
                 assert torch.equal(one[name], other[name]), (transport, name)

@@ -52,7 +52,7 @@ def make_policy(network):
     config = RunConfig(network=network)
     found = grasp_specs(to_dict(config.task), config.groups)
     specs = {spec.name: spec for spec in found.observation_specs}
-    actor = build_actor(network, specs, found.action_dim, seed=3)
+    actor = build_actor(network, specs, found.action_dim, seed=3, depth_range_m=(0.2, 0.95))
     with torch.no_grad():
         actor.head[-1].weight.mul_(60.0)
     return actor.eval(), specs, config

@@ -19,6 +19,7 @@ from dexgrasp_learner.commands import plan_capacity
 from dexgrasp_sim.config import ConfigError, to_dict
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.transport.layout import RunLayout
+from dexgrasp_sim.vec_env import EnvSpecs
 
 COSTS = Costs(
     source="by hand",
@@ -143,7 +144,7 @@ def test_smaller_storage_never_holds_less():
 
 def test_rollout_bytes_are_those_of_the_real_tensors():
     groups = [TensorSpec("depth", (12, 16), "int16"), TensorSpec("proprio", (7,))]
-    layout = RunLayout(tuple(groups), 3, 0.1, 5, ((0, 10),))
+    layout = RunLayout(EnvSpecs(tuple(groups), 3, 0.1), 5, ((0, 10),))
     blocks = [block for block in layout.rollout_blocks if block.name != "sequence"]
     pool = sum(block.nbytes for block in blocks) / 10
     private = 6 + 4 * 6 + 5 * 4 * (3 + 3) + 2 * 2 * 4 * 9

@@ -36,7 +36,13 @@ TIMEOUT_S = 60.0
 
 def make_actor(config=CONFIG, seed=0):
     actions = len(config.task.action_names)
-    return build_actor(config.network, all_specs(config.task), actions, seed=seed)
+    return build_actor(
+        config.network,
+        all_specs(config.task),
+        actions,
+        seed=seed,
+        depth_range_m=config.depth_range_m,
+    )
 
 
 def save(parent, iteration, save_simulators=None, config=CONFIG):

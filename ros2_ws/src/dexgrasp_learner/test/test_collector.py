@@ -5,13 +5,13 @@ import torch
 
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
-from dexgrasp_learner.config import SimulatorsConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.pipeline.collector import Collector
-from dexgrasp_learner.pipeline.rollout import Rollout
+from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
+from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.synthetic_env import expected_observation
 
@@ -46,12 +46,11 @@ class MeanPolicy:
 
 
 def collect(policy, groups, transport="in_process", rollouts=2, workers=4):
-    spec = PoolSpec(
-        "synthetic", {}, ("state",), HORIZON, ENVS, workers, seed=SEED, transport=transport
-    )
+    simulators = SimulatorsConfig(num_envs=ENVS, num_workers=workers, transport=transport)
+    spec = PoolSpec("synthetic", {}, ("state",), HORIZON, simulators, seed=SEED)
     pool = make_pool(spec)
     try:
-        rollout = Rollout(pool.tensors, ("state",), policy.memory_sizes)
+        rollout = Rollout.on(pool.tensors, ("state",), policy.memory_sizes)
         collector = Collector(pool, rollout, policy, groups)
         pool.start()
         for iteration in range(rollouts):
@@ -97,7 +96,7 @@ def test_worker_processes_give_the_same_bytes_with_exploration():
     tensors, shared = collect(ppo(), groups=2, transport="shared_memory", workers=2)
     assert all(torch.equal(tensors[name], tensor) for name, tensor in expected.items())
     for name in ("mean", "log_prob", "values", "start"):
-        assert torch.equal(getattr(shared, name), getattr(in_process, name))
+        assert torch.equal(getattr(shared.own, name), getattr(in_process.own, name))
 
 
 def test_more_groups_than_workers_are_refused():

@@ -13,7 +13,7 @@ from dexgrasp_learner.algorithms.distillation import Distillation
 from dexgrasp_learner.algorithms.guards import NonFiniteLoss
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor
-from dexgrasp_learner.pipeline.rollout import Rollout
+from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_sim.specs import TensorSpec
 
 torch.set_num_threads(1)
@@ -69,7 +69,7 @@ def make_student(memory: Literal["none", "lstm"] = "lstm", seed: int = 0) -> Act
         hidden=(32,),
         auxiliary_group="object",
     )
-    return build_actor(config, SPECS, ACTIONS, seed=seed)
+    return build_actor(config, SPECS, ACTIONS, seed=seed, depth_range_m=(0.2, 0.95))
 
 
 def make(
@@ -79,7 +79,7 @@ def make(
 
 
 def make_rollout(distillation: Distillation, tensors: dict[str, Tensor]) -> Rollout:
-    return Rollout(tensors, distillation.groups, distillation.memory_sizes)
+    return Rollout.on(tensors, distillation.groups, distillation.memory_sizes)
 
 
 def collect(distillation: Distillation, rollout: Rollout) -> None:
@@ -127,7 +127,7 @@ def test_labels_are_the_clipped_actions_of_the_teacher():
     rollout = make_rollout(distillation, task.tensors)
     collect(distillation, rollout)
     expected = (task.tensors["state"][:HORIZON] * torch.tensor([2.0, -2.0])).clamp(-1, 1)
-    torch.testing.assert_close(rollout.mean, expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(rollout.own.mean, expected, atol=1e-3, rtol=1e-3)
     assert distillation.transitions == HORIZON * ENVS
 
 
@@ -146,7 +146,7 @@ def test_without_noise_the_actions_are_the_students_means():
     collect(distillation, rollout)
     observations = {"cue": tensors["cue"][:HORIZON]}
     memory = distillation.actor.initial_memory(ENVS)
-    output = distillation.actor(observations, rollout.start[:HORIZON], memory)
+    output = distillation.actor(observations, rollout.own.start[:HORIZON], memory)
     torch.testing.assert_close(rollout.actions, output.mean, atol=1e-6, rtol=1e-4)
 
 
@@ -159,7 +159,7 @@ def test_teacher_drives_less_and_less():
     for _ in range(3):
         shares.append(distillation.teacher_share)
         collect(distillation, rollout)
-        driven.append((rollout.actions == rollout.mean).all(-1).float().mean().item())
+        driven.append((rollout.actions == rollout.own.mean).all(-1).float().mean().item())
     assert shares == [1.0, 0.5, 0.0]
     assert driven[0] == pytest.approx(0.75, abs=0.1)
     assert driven[1] == pytest.approx(0.25, abs=0.1)
@@ -224,7 +224,7 @@ def test_not_finite_labels_stop_the_update():
     distillation = make(DistillationConfig())
     rollout = make_rollout(distillation, CueTask().tensors)
     collect(distillation, rollout)
-    rollout.mean[2, 3] = math.nan
+    rollout.own.mean[2, 3] = math.nan
     before = weights(distillation)
     with pytest.raises(NonFiniteLoss, match="mean of step 2, environment 3 is"):
         distillation.update(rollout)

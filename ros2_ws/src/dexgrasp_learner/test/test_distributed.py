@@ -13,17 +13,19 @@ import torch
 
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
+from dexgrasp_learner.evaluation.episode_statistics import EpisodeStatistics
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.pipeline.pipeline import Collected
-from dexgrasp_learner.pipeline.rollout import Rollout
-from dexgrasp_learner.ranks.agreement import gathered
 from dexgrasp_learner.ranks.peers import VARIABLES, Peers, PeersDiffer, connect_peers
-from dexgrasp_learner.run.adr import AdrConfig, AdrController
+from dexgrasp_learner.rollout.rollout import Rollout
+from dexgrasp_learner.run.adr import AdrController
+from dexgrasp_learner.run.agreement import gathered
+from dexgrasp_learner.run.config import AdrConfig
 from dexgrasp_learner.run.report import Tally
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.specs import TensorSpec
-from dexgrasp_sim.vec_env import EPISODE_FIELDS
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS
 
 RANKS = 2
 TIMEOUT_S = 100.0
@@ -49,7 +51,10 @@ def make_ppo(peers=None):
         hidden=(16,),
         critic_hidden=(16,),
     )
-    nets = build_actor(network, SPECS, ACTIONS), build_critic(network, SPECS)
+    nets = (
+        build_actor(network, SPECS, ACTIONS, depth_range_m=(0.2, 0.95)),
+        build_critic(network, SPECS, depth_range_m=(0.2, 0.95)),
+    )
     return Ppo(*nets, CONFIG, seed=3, peers=peers)
 
 
@@ -62,7 +67,7 @@ def own_part(saved, rank, size):
     share = ENVS // size
     envs = slice(rank * share, (rank + 1) * share)
     tensors = {name: tensor[:, envs].clone() for name, tensor in saved["tensors"].items()}
-    rollout = Rollout(tensors, tuple(SPECS), {"actor": 9, "critic": 9})
+    rollout = Rollout.on(tensors, tuple(SPECS), {"actor": 9, "critic": 9})
     for name in KEPT:
         getattr(rollout, name).copy_(saved[name][:, envs])
     for name, memory in saved["start_memory"].items():
@@ -93,7 +98,8 @@ def collected(rank):
 
 
 def tally_of(rollout):
-    tally = Tally(AdrController(AdrConfig(enabled=True, min_episodes=45), difficulty=0.5))
+    adr = AdrController(AdrConfig(enabled=True, min_episodes=45), difficulty=0.5)
+    tally = Tally(adr, episodes=EpisodeStatistics(EPISODE_FIELDS))
     tally.add_episodes(rollout.episode, rollout.ended)
     return tally.state_dict()
 

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from dexgrasp_learner.pool.env_pool import make_pool
-from dexgrasp_learner.pool.pool_spec import PoolSpec
+from dexgrasp_learner.pool.worker_connection import WorkerDied
 from dexgrasp_learner.pool.worker_group import WorkerTimeout
-from dexgrasp_learner.pool.worker_process import WorkerDied
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.synthetic_env import expected_observation
 from dexgrasp_sim.transport import shared_memory
@@ -46,7 +45,7 @@ def run_id():
 
 
 @pytest.fixture
-def build(run_id, tmp_path):
+def build(run_id, tmp_path, make_spec):
     """Builds pools that are closed after the test."""
     pools = []
 
@@ -61,9 +60,10 @@ def build(run_id, tmp_path):
             "seed": SEED,
             "log_dir": tmp_path / "logs",
             "start_timeout_s": TIMEOUT_S,
+            "restarts": 0,
             "run_id": f"{run_id}-{len(pools)}",
         }
-        pools.append(make_pool(PoolSpec(**{**values, **changes})))
+        pools.append(make_pool(make_spec(**{**values, **changes})))
         return pools[-1]
 
     yield build
@@ -145,6 +145,7 @@ def test_who_simulates_changes_no_bit(build):
         build(transport="in_process", num_workers=2),
         build(num_workers=1),
         build(num_workers=2),
+        build(num_workers=2, carrier="staged"),
     ]
     for pool in pools:
         pool.start()
@@ -266,14 +267,14 @@ def test_workers_that_build_other_environments_are_refused(build):
 
 def test_an_interpreter_that_is_none_is_refused(build):
     with pytest.raises(ConfigError, match="'/no/such/python'"):
-        build(sim_python="/no/such/python")
+        build(python="/no/such/python")
 
 
 def test_an_interpreter_without_our_packages_tells_what_it_lacks(build, tmp_path):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 'No module named torch' >&2; exit 1\n")
     python.chmod(0o755)
-    pool = build(sim_python=str(python))
+    pool = build(python=str(python))
     with pytest.raises(WorkerDied, match="No module named torch"):
         pool.start()
 
@@ -302,7 +303,7 @@ def test_a_worker_of_another_interpreter_gives_the_same_bytes(build):
     python = find_other_python()
     if python is None:
         pytest.skip("no other Python version with torch here; set DEXGRASP_OTHER_PYTHON to one")
-    pools = [build(sim_python=python), build(transport="in_process")]
+    pools = [build(python=python), build(transport="in_process")]
     for pool in pools:
         pool.start()
     runs = [list(rollouts(pool, 2)) for pool in pools]
@@ -357,7 +358,7 @@ def test_too_little_shared_memory_is_said_before_anything_starts(build, run_id, 
 def test_a_wrong_config_is_refused_before_anything_starts(build):
     with pytest.raises(ConfigError, match="observation groups"):
         build(groups=("depth", "touch"))
-    with pytest.raises(ConfigError, match="cannot be split"):
+    with pytest.raises(ValueError, match="cannot be split"):
         build(num_workers=6)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dexgrasp_learner.evaluation.figures import as_text, success_interval, summarize
-from dexgrasp_sim.vec_env import EPISODE_FIELDS
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS
 
 NAMES = ("box", "flat_can", "ball")
 
@@ -35,7 +35,7 @@ SIX = rows(
 
 
 def test_the_figures_by_hand():
-    result = summarize("any", SIX, NAMES, 0.5, seed=4)
+    result = summarize("any", SIX, EPISODE_FIELDS, NAMES, 0.5, seed=4)
     assert (result.policy, result.episodes, result.objects, result.seed) == ("any", 6, 3, 4)
     assert result.success_rate == pytest.approx(1 / 3, abs=1e-4)
     assert result.time_to_goal_s == 3.0, "never is no time"
@@ -46,7 +46,7 @@ def test_the_figures_by_hand():
     box, can = result.per_object.values()
     assert (box.episodes, box.success_rate, box.time_to_goal_s) == (3, 0.6667, 2.5)
     assert (can.success_rate, can.drop_rate, can.time_to_goal_s) == (0.0, 0.3333, 4.0)
-    never = summarize("any", SIX[1:2], NAMES, 0.5, seed=4)
+    never = summarize("any", SIX[1:2], EPISODE_FIELDS, NAMES, 0.5, seed=4)
     assert never.time_to_goal_s is None and math.isnan(never.record()["evaluation/time_to_goal_s"])
     assert json.loads(json.dumps(asdict(never), allow_nan=False))["time_to_goal_s"] is None
 
@@ -69,7 +69,7 @@ def test_an_interval_of_the_textbook():
 
 
 def test_the_table_is_for_people():
-    lines = as_text(summarize("any", SIX, NAMES, 0.5, seed=4)).splitlines()
+    lines = as_text(summarize("any", SIX, EPISODE_FIELDS, NAMES, 0.5, seed=4)).splitlines()
     assert lines[0].startswith("any: 0.333 of 6 episodes succeed (95 % interval 0.097 to 0.700)")
     assert lines[0].endswith("at difficulty 0.5")
     assert "spread evenly over 3 objects, 3 each, 1 without one" in lines[1]
@@ -77,5 +77,5 @@ def test_the_table_is_for_people():
     assert lines[3] == box
     assert len({len(line) for line in lines[2:]}) == 1, "columns are aligned"
     assert "spread evenly over 2 objects, 2 or 3 each" in as_text(
-        summarize("any", SIX[:5], NAMES[:2], 0.5, seed=4)
+        summarize("any", SIX[:5], EPISODE_FIELDS, NAMES[:2], 0.5, seed=4)
     )

@@ -4,8 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexgrasp_learner.pipeline.image_storage import ImagePrefetch
-from dexgrasp_learner.pipeline.rollout import Rollout
+from dexgrasp_learner.rollout.image_storage import ImagePrefetch
+from dexgrasp_learner.rollout.minibatches import batches, deal
+from dexgrasp_learner.rollout.rollout import Rollout
 
 torch.set_num_threads(1)
 
@@ -55,19 +56,19 @@ def test_a_piece_is_not_that_of_the_pool_and_two_are_held_at_once():
 
 def test_a_rollout_gives_the_same_batches_from_both_storages():
     generators = [torch.Generator().manual_seed(4) for _ in range(2)]
-    batches = []
+    observed = []
     for storage, generator in zip(("device", "host"), generators):
-        rollout = Rollout(pool_tensors(), ("depth", "proprio", "stereo"), {}, "cpu", storage)
+        rollout = Rollout.on(pool_tensors(), ("depth", "proprio", "stereo"), {}, "cpu", storage)
         for slot in range(HORIZON + 1):
             rollout.receive(slot)
             observations, _ = rollout.slot(slot)
             assert torch.equal(observations["depth"][0], pool_tensors()["depth"][slot])
-        order = rollout.minibatches(3, 2, generator)
-        batches.append(
+        order = deal(rollout, 3, 2, generator)
+        observed.append(
             [
                 {name: tensor.clone() for name, tensor in batch.observations.items()}
-                for batch in rollout.batches(order)
+                for batch in batches(rollout, order)
             ]
         )
-    assert len(batches[0]) == 6
-    torch.testing.assert_close(batches[0], batches[1], rtol=0, atol=0)
+    assert len(observed[0]) == 6
+    torch.testing.assert_close(observed[0], observed[1], rtol=0, atol=0)

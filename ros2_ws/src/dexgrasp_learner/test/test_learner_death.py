@@ -41,9 +41,11 @@ def run_id():
 LEARNER = """
 import os, sys, time
 from dexgrasp_learner.pool.env_pool import make_pool
+from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 pool = make_pool(PoolSpec(kind="synthetic", config={config}, groups=("state",), horizon=2,
-                          num_envs=4, num_workers=2, run_id=sys.argv[1]))
+                          simulators=SimulatorsConfig(num_envs=4, restarts=0),
+                          run_id=sys.argv[1]))
 pool.start()
 pool.send(0, 0)
 print("ready", flush=True)

@@ -234,7 +234,7 @@ def test_stereo_encoder_tells_left_from_right():
 @pytest.mark.parametrize("auxiliary", [None, "object"])
 def test_rollout_at_once_is_the_rollout_step_by_step(memory, groups, auxiliary):
     config = NetworkConfig(actor_groups=groups, memory=memory, auxiliary_group=auxiliary, **SMALL)
-    actor = build_actor(config, SPECS, action_dim=3)
+    actor = build_actor(config, SPECS, action_dim=3, depth_range_m=(0.2, 0.95))
     obs, start = observations(4, 5), random_starts(4, 5, 0.3, seed=1)
     actor.update_statistics(obs)
     width = 8 if memory == "lstm" else 0
@@ -264,7 +264,7 @@ def test_actor_sees_its_own_groups_only():
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 def test_critic_gives_one_value_per_environment(memory):
     config = NetworkConfig(critic_groups=("proprio", "critic"), critic_memory=memory, **SMALL)
-    critic = build_critic(config, SPECS)
+    critic = build_critic(config, SPECS, depth_range_m=(0.2, 0.95))
     output = critic(observations(4, 5), random_starts(4, 5, 0.3, 1), critic.initial_memory(5))
     assert output.value.shape == (4, 5)
     assert output.memory.shape == (2, 5, 8 if memory == "lstm" else 0)
@@ -278,7 +278,7 @@ def test_first_actions_are_small():
 
 def test_action_gradients_stop_at_the_auxiliary_estimate():
     config = NetworkConfig(actor_groups=("proprio",), auxiliary_group="object", **SMALL)
-    actor = build_actor(config, SPECS, action_dim=2)
+    actor = build_actor(config, SPECS, action_dim=2, depth_range_m=(0.2, 0.95))
     start = torch.zeros(1, 3, dtype=torch.bool)
     output = actor(observations(1, 3), start, actor.initial_memory(3))
     output.mean.sum().backward()
@@ -287,7 +287,7 @@ def test_action_gradients_stop_at_the_auxiliary_estimate():
 
 def test_auxiliary_estimate_and_loss_are_in_units_of_the_target():
     config = NetworkConfig(actor_groups=("proprio",), auxiliary_group="object", **SMALL)
-    actor = build_actor(config, SPECS, action_dim=2)
+    actor = build_actor(config, SPECS, action_dim=2, depth_range_m=(0.2, 0.95))
     obs = observations(2, 50)
     obs["object"] = obs["object"] * 0.3 + 4.0
     actor.update_statistics(obs)
@@ -303,7 +303,10 @@ def test_auxiliary_estimate_and_loss_are_in_units_of_the_target():
 
 def test_statistics_are_part_of_the_state():
     config = NetworkConfig(actor_groups=("proprio", "depth"), auxiliary_group="object", **SMALL)
-    actor, other = build_actor(config, SPECS, 2), build_actor(config, SPECS, 2, seed=9)
+    actor, other = (
+        build_actor(config, SPECS, 2, depth_range_m=(0.2, 0.95)),
+        build_actor(config, SPECS, 2, seed=9, depth_range_m=(0.2, 0.95)),
+    )
     assert actor.statistics_are_empty
     obs = observations(3, 8)
     actor.update_statistics(obs)
@@ -320,7 +323,7 @@ def test_initial_weights_follow_the_seed_and_nothing_else():
     config = NetworkConfig(actor_groups=("proprio", "depth"), memory="lstm", **SMALL)
 
     def weights(seed: int) -> Tensor:
-        actor = build_actor(config, SPECS, 2, seed=seed)
+        actor = build_actor(config, SPECS, 2, seed=seed, depth_range_m=(0.2, 0.95))
         return torch.cat([p.detach().flatten() for p in actor.parameters()])
 
     torch.manual_seed(5)
@@ -348,7 +351,6 @@ def test_unknown_groups_are_refused(change, message):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"depth_near_m": 1.0, "depth_far_m": 0.5}, "not below"),
         ({"initial_std": 2.0}, "outside"),
         ({"actor_groups": []}, "at least one group"),
         ({"memory": "gru"}, "memory"),

@@ -45,7 +45,9 @@ def train(folder, *overrides, resume=False, build=build_ppo, control=None):
 
 def distillation(config):
     actions = len(config.task.action_names)
-    teacher = build_actor(config.network, all_specs(config.task), actions, seed=9)
+    teacher = build_actor(
+        config.network, all_specs(config.task), actions, seed=9, depth_range_m=config.depth_range_m
+    )
     return build_distillation(config, teacher)
 
 

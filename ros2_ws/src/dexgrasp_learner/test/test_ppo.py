@@ -12,7 +12,8 @@ from dexgrasp_learner.algorithms.guards import NonFiniteLoss
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
-from dexgrasp_learner.pipeline.rollout import Rollout
+from dexgrasp_learner.rollout.minibatches import batch
+from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.specs import TensorSpec
 
@@ -62,12 +63,14 @@ def pool_tensors(seed: int = 0, horizon: int = HORIZON, envs: int = ENVS) -> dic
 
 
 def make_ppo(config: PpoConfig, network: NetworkConfig = NETWORK, seed: int = 0) -> Ppo:
-    actor = build_actor(network, SPECS, ACTIONS, seed=seed)
-    return Ppo(actor, build_critic(network, SPECS, seed=seed + 1), config, seed)
+    actor = build_actor(network, SPECS, ACTIONS, seed=seed, depth_range_m=(0.2, 0.95))
+    return Ppo(
+        actor, build_critic(network, SPECS, seed=seed + 1, depth_range_m=(0.2, 0.95)), config, seed
+    )
 
 
 def make_rollout(ppo: Ppo, tensors: dict[str, Tensor] | None = None) -> Rollout:
-    return Rollout(tensors or pool_tensors(), ppo.groups, ppo.memory_sizes)
+    return Rollout.on(tensors or pool_tensors(), ppo.groups, ppo.memory_sizes)
 
 
 def collect(ppo: Ppo, rollout: Rollout) -> None:
@@ -97,12 +100,12 @@ def test_acting_fills_the_rollout():
     collect(ppo, rollout)
     observations = {name: t[:HORIZON] for name, t in rollout.observations.items()}
     zeros = ppo.actor.initial_memory(ENVS)
-    output = ppo.actor(observations, rollout.start[:HORIZON], zeros)
-    torch.testing.assert_close(rollout.mean, output.mean, atol=1e-6, rtol=1e-4)
+    output = ppo.actor(observations, rollout.own.start[:HORIZON], zeros)
+    torch.testing.assert_close(rollout.own.mean, output.mean, atol=1e-6, rtol=1e-4)
     log_prob = ppo.actor.distribution.log_prob(output.mean, tensors["actions"])
-    torch.testing.assert_close(rollout.log_prob, log_prob, atol=1e-4, rtol=1e-4)
-    values = ppo.critic(observations, rollout.start[:HORIZON], zeros).value
-    torch.testing.assert_close(rollout.values[:HORIZON], values, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(rollout.own.log_prob, log_prob, atol=1e-4, rtol=1e-4)
+    values = ppo.critic(observations, rollout.own.start[:HORIZON], zeros).value
+    torch.testing.assert_close(rollout.own.values[:HORIZON], values, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(rollout.memory["actor"], output.memory, atol=1e-6, rtol=1e-4)
 
 
@@ -176,12 +179,12 @@ def test_losses_by_hand():
         dict(ppo.critic.head.named_parameters())["0.bias"].fill_(3.0)
     rollout = make_rollout(ppo, pool_tensors(horizon=2, envs=1))
     collect(ppo, rollout)
-    rollout.log_prob[0] -= math.log(2)  # ratio 2: clipped to 1.2 for a positive advantage
-    rollout.log_prob[1] += math.log(2)  # ratio 0.5: clipped to 0.8 for a negative one
-    rollout.advantages.copy_(torch.tensor([[1.0], [-1.0]]))
-    rollout.returns.copy_(torch.tensor([[4.0], [3.0]]))
-    rollout.values[:2] = torch.tensor([[2.0], [3.1]])
-    losses = ppo.losses(rollout.batch(torch.tensor([0])), ppo.actor.distribution.log_std.detach())
+    rollout.own.log_prob[0] -= math.log(2)  # ratio 2: clipped to 1.2 for a positive advantage
+    rollout.own.log_prob[1] += math.log(2)  # ratio 0.5: clipped to 0.8 for a negative one
+    rollout.own.advantages.copy_(torch.tensor([[1.0], [-1.0]]))
+    rollout.own.returns.copy_(torch.tensor([[4.0], [3.0]]))
+    rollout.own.values[:2] = torch.tensor([[2.0], [3.1]])
+    losses = ppo.losses(batch(rollout, torch.tensor([0])), ppo.actor.distribution.log_std.detach())
     assert losses["surrogate"].item() == pytest.approx(-(1.2 - 0.8) / 2, abs=1e-5)
     # values: (max((3-4)^2, (2.2-4)^2) + max((3-3)^2, (3-3)^2)) / 2
     assert losses["value"].item() == pytest.approx(1.8**2 / 2, abs=1e-4)
@@ -242,8 +245,8 @@ def test_normalised_values_stay_in_units_of_the_reward():
     rollout = make_rollout(ppo, tensors)
     history = [one_cycle(ppo, rollout)["value"] for _ in range(40)]
     assert history[-1] < 0.5 * history[0]
-    error = (rollout.values[:-1] - rollout.returns).abs().mean()
-    assert error < 0.2 * rollout.returns.mean()
+    error = (rollout.own.values[:-1] - rollout.own.returns).abs().mean()
+    assert error < 0.2 * rollout.own.returns.mean()
 
 
 def test_auxiliary_loss_falls_on_data_that_shows_the_object():

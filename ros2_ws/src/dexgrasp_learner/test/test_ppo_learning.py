@@ -6,7 +6,7 @@ from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor, build_critic
-from dexgrasp_learner.pipeline.rollout import Rollout
+from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_sim.specs import TensorSpec
 
 torch.set_num_threads(1)
@@ -79,9 +79,14 @@ def train(iterations: int, envs: int = 64, horizon: int = 16) -> Actor:
         initial_std=0.5,
     )
     task = MemoryTask(envs, horizon, seed=0)
-    actor = build_actor(network, SPECS, action_dim=2, seed=0)
-    ppo = Ppo(actor, build_critic(network, SPECS, seed=1), PpoConfig(epochs=4), seed=0)
-    rollout = Rollout(task.tensors, ppo.groups, ppo.memory_sizes)
+    actor = build_actor(network, SPECS, action_dim=2, seed=0, depth_range_m=(0.2, 0.95))
+    ppo = Ppo(
+        actor,
+        build_critic(network, SPECS, seed=1, depth_range_m=(0.2, 0.95)),
+        PpoConfig(epochs=4),
+        seed=0,
+    )
+    rollout = Rollout.on(task.tensors, ppo.groups, ppo.memory_sizes)
     for _ in range(iterations):
         for slot in range(horizon):
             ppo.act(rollout, slot)

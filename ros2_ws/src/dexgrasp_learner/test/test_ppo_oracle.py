@@ -14,7 +14,7 @@ from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, Critic, build_actor, build_critic
-from dexgrasp_learner.pipeline.rollout import Rollout
+from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_sim.specs import TensorSpec
 
 torch.set_num_threads(1)
@@ -50,7 +50,10 @@ def make_ours(config: PpoConfig, memory: Literal["none", "lstm"]) -> Ppo:
         critic_hidden=HIDDEN,
         initial_std=0.5,
     )
-    actor, critic = build_actor(network, SPECS, ACTIONS), build_critic(network, SPECS)
+    actor, critic = (
+        build_actor(network, SPECS, ACTIONS, depth_range_m=(0.2, 0.95)),
+        build_critic(network, SPECS, depth_range_m=(0.2, 0.95)),
+    )
     with torch.no_grad():
         last_layer = f"{2 * len(HIDDEN)}.weight"
         actor.head.get_parameter(last_layer).mul_(
@@ -129,12 +132,12 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 
 def compare_rollouts(rollout: Rollout, theirs: PPO) -> None:
     storage = theirs.storage
-    close(rollout.values[:HORIZON], storage.values.squeeze(-1))
-    close(rollout.log_prob, storage.actions_log_prob.squeeze(-1))
+    close(rollout.own.values[:HORIZON], storage.values.squeeze(-1))
+    close(rollout.own.log_prob, storage.actions_log_prob.squeeze(-1))
     assert storage.distribution_params is not None
-    close(rollout.mean, storage.distribution_params[0])
-    close(rollout.returns, storage.returns.squeeze(-1))
-    close(rollout.advantages, storage.advantages.squeeze(-1))
+    close(rollout.own.mean, storage.distribution_params[0])
+    close(rollout.own.returns, storage.returns.squeeze(-1))
+    close(rollout.own.advantages, storage.advantages.squeeze(-1))
 
 
 CONFIGS = [
@@ -157,7 +160,7 @@ def test_reactive_update_ends_at_the_same_weights(config):
     ours = make_ours(config, "none")
     theirs = make_theirs(ours, config, "none")
     tensors = pool_tensors(seed=3)
-    rollout = Rollout(tensors, ours.groups, ours.memory_sizes)
+    rollout = Rollout.on(tensors, ours.groups, ours.memory_sizes)
     collect(ours, theirs, tensors, rollout)
     ours_metrics, theirs_metrics = ours.update(rollout), theirs.update()
 
@@ -194,7 +197,7 @@ def test_memory_over_two_rollouts_gives_the_same_losses():
     ours = make_ours(config, "lstm")
     theirs = make_theirs(ours, config, "lstm")
     tensors = pool_tensors(seed=5)
-    rollout = Rollout(tensors, ours.groups, ours.memory_sizes)
+    rollout = Rollout.on(tensors, ours.groups, ours.memory_sizes)
     collect(ours, theirs, tensors, rollout)
     theirs.storage.clear()
     following = pool_tensors(seed=6)
@@ -204,7 +207,7 @@ def test_memory_over_two_rollouts_gives_the_same_losses():
             tensors[name][1:] = following[name][1:]
     collect(ours, theirs, tensors, rollout)
     assert rollout.start_memory["actor"].abs().max() > 0
-    assert rollout.start.any()
+    assert rollout.own.start.any()
     ours_metrics, theirs_metrics = ours.update(rollout), theirs.update()
     compare_rollouts(rollout, theirs)
     for name in ("surrogate", "value", "entropy"):

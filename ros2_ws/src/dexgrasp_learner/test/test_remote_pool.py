@@ -1,52 +1,71 @@
 """Workers behind TCP: the same rollout as in this process, and how the loss of one shows."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from dexgrasp_learner.pool.env_pool import make_pool
-from dexgrasp_learner.pool.pool_spec import PoolSpec
+from dexgrasp_learner.pool.worker_connection import WorkerDied
 from dexgrasp_learner.pool.worker_group import WorkerTimeout
-from dexgrasp_learner.pool.worker_process import WorkerDied
-from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.synthetic_env import expected_observation
-from dexgrasp_sim.transport.layout import RESULT_NAMES
+from dexgrasp_sim.transport.layout import COUNTERS, RESULT_NAMES
 from dexgrasp_sim.transport.protocol import Message, MessageType
 from dexgrasp_sim.transport.tcp import connect_tcp, parse_address
 from dexgrasp_sim.worker.env_slice import state_path
 
 TIMEOUT_S = 60.0
+NEWEST_EPISODE = COUNTERS.index("newest_episode")
 GROUPS = {
     "depth": {"shape": [24, 32], "dtype": "int16"},
     "proprio": {"shape": [7]},
     "half": {"shape": [3], "dtype": "float16"},
     "contact": {"shape": [4], "dtype": "bool"},
 }
-SPEC = PoolSpec(
-    kind="synthetic",
-    config={"observations": GROUPS, "action_dim": 3, "episode_length": 3},
-    groups=tuple(GROUPS),
-    horizon=3,
-    num_envs=5,
-    num_workers=2,
-    seed=4,
-    env_offset=7,
-    transport="in_process",
-    timeout_s=TIMEOUT_S,
-    start_timeout_s=TIMEOUT_S,
-)
+SEED, OFFSET = 4, 7
 
 
-def remote(**changes):
-    values = {**vars(SPEC), "transport": "remote", "listen": "127.0.0.1:0", **changes}
-    return make_pool(PoolSpec(**{k: v for k, v in values.items() if not k.startswith("__")}))
+@pytest.fixture
+def build(make_spec):
+    """Builds pools that are closed after the test."""
+    pools = []
+
+    def build(transport="remote", **changes):
+        values = {
+            "kind": "synthetic",
+            "config": {"observations": GROUPS, "action_dim": 3, "episode_length": 3},
+            "groups": tuple(GROUPS),
+            "horizon": 3,
+            "num_envs": 5,
+            "num_workers": 2,
+            "seed": SEED,
+            "env_offset": OFFSET,
+            "transport": transport,
+            "listen": "127.0.0.1:0" if transport == "remote" else "",
+            "timeout_s": TIMEOUT_S,
+            "start_timeout_s": TIMEOUT_S,
+            "restarts": 0,
+        }
+        pools.append(make_pool(make_spec(**{**values, **changes})))
+        return pools[-1]
+
+    yield build
+    for pool in pools:
+        pool.close()
+        assert transport_of(pool) == "in_process" or pool.workers_alive == 0
+
+
+def transport_of(pool):
+    return pool.spec.simulators.transport
 
 
 @pytest.fixture
@@ -54,15 +73,20 @@ def start_worker():
     """Starts remote workers; none outlives the test."""
     workers = []
 
-    def start(address, index):
-        words = ["-m", "dexgrasp_sim.worker.remote", "--learner", address, "--index", str(index)]
-        workers.append(subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE))
+    def start(address, index, *options):
+        words = ["-m", "dexgrasp_sim.worker", "--learner", address, "--index", str(index)]
+        command = [sys.executable, *words, *options]
+        workers.append(subprocess.Popen(command, stderr=subprocess.PIPE))
         return workers[-1]
 
     yield start
     for worker in workers:
-        worker.kill()
-        worker.communicate(timeout=TIMEOUT_S)
+        worker.terminate()
+        try:
+            worker.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.communicate(timeout=TIMEOUT_S)
 
 
 def roll(pool, generator):
@@ -76,14 +100,18 @@ def roll(pool, generator):
     return copies
 
 
-def test_remote_workers_write_what_environments_in_this_process_write(start_worker, tmp_path):
-    here, there = make_pool(SPEC), remote()
+def test_remote_workers_write_what_environments_in_this_process_write(
+    build, start_worker, tmp_path
+):
+    here, there = build("in_process"), build()
     workers = [start_worker(there.address, index) for index in range(2)]
     for pool in (here, there):
         pool.start()
         pool.set_difficulty(0.5)
         spec = TensorSpec("proprio", (7,))
-        assert torch.equal(pool.tensors["proprio"][0, 4], expected_observation(spec, 4, 7 + 4, 0))
+        assert torch.equal(
+            pool.tensors["proprio"][0, 4], expected_observation(spec, SEED, OFFSET + 4, 0)
+        )
     generators = [torch.Generator().manual_seed(1) for _ in range(2)]
     for _ in range(2):
         expected, found = (
@@ -108,13 +136,13 @@ def test_remote_workers_write_what_environments_in_this_process_write(start_work
     assert there.workers_alive == 0
 
 
-def test_a_lost_worker_is_named_and_the_others_go_on(start_worker):
-    pool = remote(timeout_s=1.0)
+def test_a_lost_worker_is_named_and_the_others_go_on(build, start_worker):
+    pool = build(timeout_s=1.0)
     workers = [start_worker(pool.address, index) for index in range(2)]
     pool.start()
     os.kill(workers[0].pid, signal.SIGSTOP)
     pool.send(0, 0)
-    with pytest.raises(WorkerTimeout, match=r"workers \[0\] at 127\.0\.0\.1:\d+ have not"):
+    with pytest.raises(WorkerTimeout, match=r"workers \[0\] have not .* at 127\.0\.0\.1:\d+"):
         pool.wait(0)
     os.kill(workers[0].pid, signal.SIGCONT)
     pool.wait(0)
@@ -130,13 +158,13 @@ def test_a_lost_worker_is_named_and_the_others_go_on(start_worker):
 
 
 def test_a_state_that_cannot_be_written_costs_the_checkpoint_and_not_the_run(
-    start_worker, tmp_path
+    build, start_worker, tmp_path
 ):
-    pool = remote()
+    pool = build()
     workers = [start_worker(pool.address, index) for index in range(2)]
     pool.start()
     state_path(tmp_path, 0).mkdir()
-    with pytest.raises(OSError, match=r"worker 0: .*directory"):
+    with pytest.raises(OSError, match=r"worker_0\.safetensors: .*directory"):
         pool.save_state(tmp_path)
     roll(pool, torch.Generator().manual_seed(1))
     assert pool.slot_mismatches == 0
@@ -155,11 +183,11 @@ def test_a_worker_leaves_with_its_learner(start_worker):
         connection.recv(32)
         connection.close()
     assert worker.wait(TIMEOUT_S) == 1
-    assert b"the learner is gone" in worker.stderr.read()
+    assert re.search(rb"the learner at 127\.0\.0\.1:\d+ is gone", worker.stderr.read())
 
 
-def test_strangers_and_workers_without_a_place_are_sent_away(start_worker):
-    pool = remote(num_workers=1, start_timeout_s=20.0)
+def test_strangers_and_workers_without_a_place_are_sent_away(build, start_worker):
+    pool = build(num_workers=1)
     stranger = socket.create_connection(parse_address(pool.address))
     stranger.sendall(b"GET / HTTP/1.1\r\nHost: learner\r\n\r\n")
     placeless = connect_tcp(pool.address)
@@ -174,7 +202,113 @@ def test_strangers_and_workers_without_a_place_are_sent_away(start_worker):
     assert right.wait(TIMEOUT_S) == 0
 
 
-@pytest.mark.parametrize("address", ["", "29600", "host:", ":1", "host:port", "host:70000"])
-def test_an_address_needs_host_and_port(address):
+def begun_anew(pool, slot, envs):
+    """Whether a slot says of these environments that they have just begun, and of no others."""
+    begun = pool.tensors["valid"][slot].logical_not().nonzero().squeeze(1).tolist()
+    spec = next(spec for spec in pool.observation_specs if spec.name == "proprio")
+    observed = pool.tensors["proprio"][slot]
+    return begun == envs and all(
+        torch.equal(observed[env], expected_observation(spec, SEED, OFFSET + env, steps=0))
+        for env in envs
+    )
+
+
+def step(pool, slot):
+    pool.tensors["actions"][slot] = 0.5
+    pool.send(slot, 1)
+    pool.wait(slot)
+
+
+def test_a_killed_worker_that_somebody_starts_again_goes_on_in_its_place(
+    build, start_worker, capsys, tmp_path
+):
+    pool = build(restarts=2)
+    workers = [start_worker(pool.address, index) for index in range(2)]
+    pool.start()
+    step(pool, 0)
+    newest = pool.telemetry["telemetry.counters"][1, NEWEST_EPISODE].item()
+    os.kill(workers[1].pid, signal.SIGSTOP)
+    pool.send(1, 1)
+    workers[1].kill()  # with a step before it
+    assert workers[1].wait(TIMEOUT_S) == -signal.SIGKILL
+    person = threading.Timer(0.2, lambda: workers.append(start_worker(pool.address, 1)))
+    person.start()
+    pool.wait(1)
+    person.join()
+    assert begun_anew(pool, 2, [3, 4])
+    assert "worker 1 is to be started again" in capsys.readouterr().err
+    step(pool, 2)
+    assert pool.workers_alive == 2 and pool.slot_mismatches == 0
+    assert [(restart.index, restart.hung) for restart in pool.restarts] == [(1, False)]
+    assert pool.telemetry["telemetry.counters"][1, NEWEST_EPISODE].item() > newest
+    pool.roll_over()
+    assert pool.tensors["sequence"][0].tolist() == [3, 3]
+
+    workers[0].kill()
+    workers[0].wait(TIMEOUT_S)
+    again = start_worker(pool.address, 0)  # before the loss of the other one is noticed
+    pool.save_state(tmp_path)
+    assert begun_anew(pool, 0, [0, 1, 2])
+    pool.load_state(tmp_path)
+    step(pool, 0)
+    assert pool.tensors["valid"][1].all() and pool.slot_mismatches == 0
+    pool.close()
+    assert [worker.wait(TIMEOUT_S) for worker in (workers[2], again)] == [0, 0]
+
+
+def test_a_worker_that_retries_comes_back_by_itself(build, start_worker):
+    fault = {"fault": "exit", "fault_step": 2, "fault_env": OFFSET}
+    config = {"observations": GROUPS, "action_dim": 3, "episode_length": 3, **fault}
+    pool = build(num_workers=1, restarts=1, config=config)
+    worker = start_worker(pool.address, 0, "--retry", "1")
+    pool.start()
+    step(pool, 0)
+    step(pool, 1)
+    assert begun_anew(pool, 2, [0, 1, 2, 3, 4])
+    step(pool, 2)
+    assert pool.tensors["valid"][3].all()
+    pool.close()
+    assert worker.wait(TIMEOUT_S) == 0
+    assert b"started anew (1 of 1)" in worker.stderr.read()
+
+
+def test_a_hung_worker_is_parted_with_and_leaves(build, start_worker):
+    pool = build(num_workers=1, restarts=1, timeout_s=1.0)
+    workers = [start_worker(pool.address, 0)]
+    pool.start()
+    os.kill(workers[0].pid, signal.SIGSTOP)
+    pool.send(0, 0)
+    person = threading.Timer(1.5, lambda: workers.append(start_worker(pool.address, 0)))
+    person.start()
+    pool.wait(0)
+    person.join()
+    assert begun_anew(pool, 1, [0, 1, 2, 3, 4])
+    assert [restart.hung for restart in pool.restarts] == [True]
+    os.kill(workers[0].pid, signal.SIGCONT)
+    assert workers[0].wait(TIMEOUT_S) == 1
+    pool.close()
+    assert workers[1].wait(TIMEOUT_S) == 0
+
+
+def test_a_lost_worker_that_nobody_starts_is_waited_for_no_longer_than_said(build, start_worker):
+    pool = build(num_workers=1, restarts=3, start_timeout_s=TIMEOUT_S)
+    worker = start_worker(pool.address, 0)
+    pool.start()
+    simulators = replace(pool.spec.simulators, start_timeout_s=0.3)
+    pool.spec = replace(pool.spec, simulators=simulators)
+    worker.kill()
+    worker.wait(TIMEOUT_S)
+    with pytest.raises(WorkerTimeout, match=r"not connected within 0\.3 s.*--learner"):
+        step(pool, 0)
+    assert len(pool.restarts) == 1
+
+
+@pytest.mark.parametrize("address", ["29600", "host:", ":1", "host:port", "host:70000"])
+def test_an_address_needs_host_and_port(build, address):
     with pytest.raises(ConfigError, match="HOST:PORT"):
-        remote(listen=address)
+        build(listen=address)
+
+
+def test_remote_workers_need_an_address(build):
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        build(listen="")

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexgrasp_learner.pipeline.rollout import Rollout
+from dexgrasp_learner.rollout.minibatches import batch, deal
+from dexgrasp_learner.rollout.rollout import Rollout
 
 torch.set_num_threads(1)
 
@@ -27,7 +28,7 @@ def pool_tensors(horizon: int = HORIZON, envs: int = ENVS) -> dict[str, torch.Te
 
 
 def make_rollout(tensors: dict[str, torch.Tensor]) -> Rollout:
-    return Rollout(tensors, ("proprio", "depth"), {"actor": 6, "critic": 0})
+    return Rollout.on(tensors, ("proprio", "depth"), {"actor": 6, "critic": 0})
 
 
 def test_observations_exist_once():
@@ -50,7 +51,7 @@ def test_results_belong_to_the_action_before_their_slot():
     torch.testing.assert_close(rollout.rewards, tensors["reward"][1:])
     assert torch.equal(rollout.terminated, tensors["terminated"][1:])
     assert torch.equal(rollout.truncated, tensors["truncated"][1:])
-    assert torch.equal(rollout.start, tensors["terminated"] | tensors["truncated"])
+    assert torch.equal(rollout.own.start, tensors["terminated"] | tensors["truncated"])
 
 
 def test_actions_are_written_where_the_pool_sends_them_from():
@@ -64,16 +65,16 @@ def test_actions_are_written_where_the_pool_sends_them_from():
 def test_batch_holds_whole_rows_of_its_environments():
     tensors = pool_tensors()
     rollout = make_rollout(tensors)
-    rollout.values.copy_(torch.arange(4.0)[:, None].expand(4, ENVS) * 10 + torch.arange(5.0))
+    rollout.own.values.copy_(torch.arange(4.0)[:, None].expand(4, ENVS) * 10 + torch.arange(5.0))
     rollout.memory["actor"].copy_(torch.arange(5.0)[None, :, None].expand(2, 5, 6))
     for slot in range(HORIZON + 1):
         rollout.receive(slot)
-    batch = rollout.batch(torch.tensor([4, 1]))
-    assert torch.equal(batch.observations["depth"], tensors["depth"][:3, [4, 1]])
-    assert torch.equal(batch.start, rollout.start[:3, [4, 1]])
-    assert torch.equal(batch.values, torch.tensor([[4.0, 1], [14, 11], [24, 21]]))
-    assert torch.equal(batch.memory["actor"][:, :, 0], torch.tensor([[4.0, 1], [4, 1]]))
-    assert batch.memory["critic"].shape == (2, 2, 0)
+    rows = batch(rollout, torch.tensor([4, 1]))
+    assert torch.equal(rows.observations["depth"], tensors["depth"][:3, [4, 1]])
+    assert torch.equal(rows.start, rollout.own.start[:3, [4, 1]])
+    assert torch.equal(rows.values, torch.tensor([[4.0, 1], [14, 11], [24, 21]]))
+    assert torch.equal(rows.memory["actor"][:, :, 0], torch.tensor([[4.0, 1], [4, 1]]))
+    assert rows.memory["critic"].shape == (2, 2, 0)
 
 
 def test_memory_before_step_zero_is_kept():
@@ -106,9 +107,9 @@ def test_minibatches_deal_every_environment_once(envs, minibatches, micro_batche
     generator = torch.Generator().manual_seed(seed)
     if minibatches * micro_batches > envs:
         with pytest.raises(ValueError, match=f"num_envs = {envs}"):
-            list(rollout.minibatches(minibatches, micro_batches, generator))
+            list(deal(rollout, minibatches, micro_batches, generator))
         return
-    dealt = list(rollout.minibatches(minibatches, micro_batches, generator))
+    dealt = list(deal(rollout, minibatches, micro_batches, generator))
     assert [len(minibatch) for minibatch in dealt] == [micro_batches] * minibatches
     sizes = [sum(len(micro) for micro in minibatch) for minibatch in dealt]
     assert max(sizes) - min(sizes) <= 1
@@ -120,30 +121,30 @@ def test_minibatches_deal_every_environment_once(envs, minibatches, micro_batche
 def test_by_default_micro_batches_hold_a_bearable_number_of_images():
     generator = torch.Generator()
     tensors = pool_tensors(16, 64)
-    with_images = make_rollout(tensors).minibatches(2, None, generator)
+    with_images = deal(make_rollout(tensors), 2, None, generator)
     assert [[len(piece) for piece in pieces] for pieces in with_images] == [[16, 16]] * 2
-    without = Rollout(tensors, ("proprio",), {}).minibatches(2, None, generator)
+    without = deal(Rollout.on(tensors, ("proprio",), {}), 2, None, generator)
     assert [[len(piece) for piece in pieces] for pieces in without] == [[32]] * 2
-    long = Rollout(pool_tensors(300, 4), ("depth",), {}).minibatches(2, None, generator)
+    long = deal(Rollout.on(pool_tensors(300, 4), ("depth",), {}), 2, None, generator)
     assert [[len(piece) for piece in pieces] for pieces in long] == [[1, 1]] * 2
 
 
 def test_order_depends_on_the_generator_only():
     rollout = make_rollout(pool_tensors(1, 16))
 
-    def deal(seed: int) -> list[int]:
+    def order(seed: int) -> list[int]:
         generator = torch.Generator().manual_seed(seed)
-        minibatches = rollout.minibatches(4, 2, generator)
+        minibatches = deal(rollout, 4, 2, generator)
         return [int(env) for minibatch in minibatches for micro in minibatch for env in micro]
 
-    assert deal(1) == deal(1)
-    assert deal(1) != deal(2)
+    assert order(1) == order(1)
+    assert order(1) != order(2)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="mirrors exist only beside a GPU")
 def test_gpu_mirror_is_filled_slot_by_slot():
     tensors = pool_tensors()
-    rollout = Rollout(tensors, ("proprio", "depth"), {"actor": 0}, "cuda")
+    rollout = Rollout.on(tensors, ("proprio", "depth"), {"actor": 0}, "cuda")
     tensors["depth"] += 1
     rollout.receive(1)
     assert torch.equal(rollout.observations["depth"][1].cpu(), tensors["depth"][1])

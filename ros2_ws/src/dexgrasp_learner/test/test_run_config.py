@@ -8,7 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dexgrasp_learner.config import RunConfig, SimulatorsConfig, load_run_config
+from dexgrasp_learner.config import RunConfig, load_run_config
+from dexgrasp_learner.pool.config import SimulatorsConfig
+from dexgrasp_learner.run.assembly import build_distillation, build_ppo
 from dexgrasp_sim.config import ConfigError, parse_config, to_dict
 
 SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
@@ -55,9 +57,8 @@ def test_overrides_win_over_the_file_and_the_file_over_its_base(write):
         ("training.max_minutes=-1", ["`training.max_minutes` = -1", "greater than 0"]),
         ("training.target_success=1.5", ["`training.target_success` = 1.5", "equal to 1"]),
         ("simulators.transport=tcp", ["`simulators.transport` = 'tcp'", "'shared_memory'"]),
-        ("simulators.num_workers=3", ["num_envs 16", "num_workers 3"]),
-        ("ppo.minibatches=32", ["ppo.minibatches", "32", "num_envs 16"]),
-        ("network.depth_far_m=2.0", ["network.depth_near_m", "2.0", "task.camera", "0.95"]),
+        ("simulators.num_workers=17", ["16 environments", "17 workers"]),
+        ("network.depth_far_m=2.0", ["`network.depth_far_m`", "unknown key"]),
         ("network.memory=gru", ["`network.memory` = 'gru'", "'none'", "'lstm'"]),
         ("task.camera.width=0", ["`task.camera.width` = 0", "greater than or equal to 1"]),
         ("task.control_hz=17", ["control_hz 17.0", "physics steps", "physics.timestep_s"]),
@@ -74,6 +75,22 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, words):
     assert str(SMOKE) in message
     for word in words:
         assert word in message
+
+
+def test_only_the_algorithm_in_use_is_checked():
+    config = load_run_config(SMOKE, ["distillation.minibatches=32", "ppo.minibatches=16"])
+    ppo = build_ppo(config)
+    message = r"distillation\.minibatches \* micro_batches = 32 is more than .*num_envs 16"
+    with pytest.raises(ConfigError, match=message):
+        build_distillation(config, ppo.actor)
+    with pytest.raises(ConfigError, match=r"ppo\.minibatches \* micro_batches = 32"):
+        build_ppo(load_run_config(SMOKE, ["ppo.minibatches=8", "ppo.micro_batches=4"]))
+
+
+def test_the_nets_see_depth_as_far_as_the_camera():
+    config = load_run_config(SMOKE, ["task.camera.far_m=0.8", "network.actor_groups=[depth]"])
+    (encoder,) = build_ppo(config).actor.trunk.encoders.values()
+    assert (encoder.near_m, encoder.far_m) == (config.task.camera.near_m, 0.8)
 
 
 def test_all_wrong_keys_are_named_at_once():
@@ -115,10 +132,11 @@ def test_configs_cannot_be_changed():
 
 
 @given(st.integers(1, 500), st.integers(1, 16))
-def test_environments_are_accepted_exactly_when_all_workers_get_as_many(envs, workers):
+def test_environments_are_accepted_exactly_when_every_worker_gets_one(envs, workers):
     values = {"num_envs": envs, "num_workers": workers}
-    if envs % workers:
-        with pytest.raises(ConfigError, match=f"num_envs {envs}"):
+    if envs < workers:
+        with pytest.raises(ConfigError, match="at least one environment"):
             parse_config(SimulatorsConfig, values)
     else:
-        assert parse_config(SimulatorsConfig, values).num_envs == envs
+        shares = parse_config(SimulatorsConfig, values).shares
+        assert sum(shares) == envs and max(shares) - min(shares) <= 1

@@ -290,7 +290,11 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, overrides, message)
 def make_teacher(config):
     """Acts decidedly, as its observations have it."""
     teacher = build_actor(
-        config.network, all_specs(config.task), len(config.task.action_names), seed=9
+        config.network,
+        all_specs(config.task),
+        len(config.task.action_names),
+        seed=9,
+        depth_range_m=config.depth_range_m,
     )
     with torch.no_grad():
         list(teacher.head.parameters())[-2].mul_(50)
@@ -308,7 +312,13 @@ def test_distillation_learns_to_act_like_the_teacher(tmp_path):
     assert sum(losses[-3:]) < 0.5 * sum(losses[:3])
     student, config, _ = load_actor(Path(summary.run_dir))
     assert config == load_run_config(SMOKE, [*BASE, *overrides])
-    fresh = build_actor(config.network, all_specs(config.task), student.action_dim, config.seed)
+    fresh = build_actor(
+        config.network,
+        all_specs(config.task),
+        student.action_dim,
+        config.depth_range_m,
+        config.seed,
+    )
     assert not same(student.state_dict(), fresh.state_dict())
 
 

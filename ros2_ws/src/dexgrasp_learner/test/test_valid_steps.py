@@ -11,7 +11,8 @@ from dexgrasp_learner.algorithms.distillation import Distillation
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
-from dexgrasp_learner.pipeline.rollout import Rollout
+from dexgrasp_learner.rollout.minibatches import batch, shares
+from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_sim.specs import TensorSpec
 
 torch.set_num_threads(1)
@@ -58,13 +59,16 @@ def pool_tensors(valid: bool = True, broken: list = []) -> dict[str, Tensor]:  #
 
 
 def make_ppo(**settings) -> Ppo:
-    actor = build_actor(NETWORK, SPECS, ACTIONS)
+    actor = build_actor(NETWORK, SPECS, ACTIONS, depth_range_m=(0.2, 0.95))
     config = PpoConfig(epochs=2, minibatches=2, normalize_values=True, **settings)
-    return Ppo(actor, build_critic(NETWORK, SPECS), config)
+    return Ppo(actor, build_critic(NETWORK, SPECS, depth_range_m=(0.2, 0.95)), config)
 
 
 def make_distillation(**settings) -> Distillation:
-    student, teacher = (build_actor(NETWORK, SPECS, ACTIONS, seed) for seed in (0, 1))
+    student, teacher = (
+        build_actor(NETWORK, SPECS, ACTIONS, seed=seed, depth_range_m=(0.2, 0.95))
+        for seed in (0, 1)
+    )
     config = DistillationConfig(epochs=2, minibatches=2, bptt_steps=4, **settings)
     return Distillation(student, teacher, config)
 
@@ -73,7 +77,7 @@ ALGORITHMS = [make_ppo, make_distillation]
 
 
 def collect(algorithm, tensors) -> Rollout:
-    rollout = Rollout(tensors, algorithm.groups, algorithm.memory_sizes)
+    rollout = Rollout.on(tensors, algorithm.groups, algorithm.memory_sizes)
     for slot in range(HORIZON):
         algorithm.act(rollout, slot)
     algorithm.finish(rollout)
@@ -108,8 +112,8 @@ def test_what_stands_in_a_step_that_is_not_valid_does_not_matter(make, micro_bat
         rollout = collect(algorithm, pool_tensors(broken=BROKEN))
         for step, env in BROKEN:
             rollout.rewards[step, env] += disturbance
-            for name in ("actions", "mean", "log_prob"):
-                getattr(rollout, name)[step, env] += disturbance
+            for tensor in (rollout.actions, rollout.own.mean, rollout.own.log_prob):
+                tensor[step, env] += disturbance
             rollout.observations["object"][step, env] += disturbance
         results.append(outcome(algorithm, rollout))
     assert_close(results[0], results[1], rtol=0, atol=0)
@@ -127,16 +131,16 @@ def test_micro_batches_with_different_numbers_of_valid_steps_give_the_same_updat
 def test_losses_are_means_over_the_valid_steps():
     ppo = make_ppo()
     rollout = collect(ppo, pool_tensors(broken=BROKEN))
-    rollout.advantages.normal_(generator=torch.Generator().manual_seed(1))
+    rollout.own.advantages.normal_(generator=torch.Generator().manual_seed(1))
     everyone = torch.arange(ENVS)
-    losses = ppo.losses(rollout.batch(everyone), rollout.log_std)
+    losses = ppo.losses(batch(rollout, everyone), rollout.log_std)
     valid = torch.ones(HORIZON, ENVS, dtype=torch.bool)
     for step, env in BROKEN:
         valid[step, env] = False
     # nothing was learned yet: every ratio is 1
-    expected = -rollout.advantages[valid].mean()
+    expected = -rollout.own.advantages[valid].mean()
     torch.testing.assert_close(losses["surrogate"], expected, rtol=1e-4, atol=1e-5)
-    assert rollout.shares([everyone[:4], everyone[4:]]) == [21 / 44, 23 / 44]
+    assert shares(rollout, [everyone[:4], everyone[4:]]) == [21 / 44, 23 / 44]
 
 
 def test_observation_statistics_leave_out_what_no_valid_step_was_made_from():

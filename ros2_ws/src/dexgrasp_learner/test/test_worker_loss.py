@@ -13,25 +13,26 @@ import pytest
 import torch
 
 from benchmarks import faults
-from dexgrasp_learner.config import SimulatorsConfig, load_run_config
+from dexgrasp_learner.config import load_run_config
+from dexgrasp_learner.pool.config import SimulatorsConfig, WorkerSpec
 from dexgrasp_learner.pool.env_pool import make_pool
-from dexgrasp_learner.pool.pool_spec import PoolSpec, WorkerSpec
 from dexgrasp_learner.pool.restarts import WINDOW_S, RestartBudget
-from dexgrasp_learner.pool.worker_process import WorkerDied
+from dexgrasp_learner.pool.worker_connection import WorkerDied
 from dexgrasp_learner.run.assembly import pool_spec
 from dexgrasp_learner.run.processes import train_nodes
-from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.config import ConfigError, parse_config, to_dict
 from dexgrasp_sim.synthetic_env import expected_observation
 from dexgrasp_sim.transport.shared_memory import run_folder
 from dexgrasp_sim.transport.telemetry import read_statuses
 
 SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
 SEED, HORIZON, TIMEOUT_S = 6, 4, 120.0
+TOTALS = ("num_envs", "num_workers")
 CONFIG = {"observations": {"state": {"shape": [4]}}, "action_dim": 2, "episode_length": 3}
 
 
 @pytest.fixture
-def build(tmp_path):
+def build(tmp_path, make_spec):
     """Builds started pools that are closed after the test and leave nothing."""
     pools = []
 
@@ -49,7 +50,9 @@ def build(tmp_path):
             "start_timeout_s": TIMEOUT_S,
             "restarts": 3,
         }
-        pools.append(make_pool(PoolSpec(**{**values, **changes})))
+        if "workers" in changes:
+            values = {name: value for name, value in values.items() if name not in TOTALS}
+        pools.append(make_pool(make_spec(**{**values, **changes})))
         return pools[-1]
 
     yield build
@@ -204,7 +207,7 @@ def start_by_hand(line):
 
 def test_a_small_worker_started_by_hand_beside_a_large_spawned_one(build, capsys):
     specs = (WorkerSpec(num_envs=3), WorkerSpec(num_envs=1, spawn=False))
-    pool = build(workers=specs, num_envs=4)
+    pool = build(workers=specs)
     (line,) = capsys.readouterr().err.splitlines()
     assert "worker 1 is to be started by hand" in line
     workers = [start_by_hand(line)]
@@ -229,15 +232,17 @@ def test_a_small_worker_started_by_hand_beside_a_large_spawned_one(build, capsys
 
 def test_workers_that_differ_must_add_up():
     shares = [{"num_envs": 3, "threads": 2}, {"num_envs": 1}]
-    config = SimulatorsConfig(num_envs=4, num_workers=2, workers=shares)  # type: ignore[arg-type]
-    assert config.shares == (3, 1)
+    for given in ({}, {"num_envs": 4}, {"num_workers": 2}, {"num_envs": 4, "num_workers": 2}):
+        config = SimulatorsConfig(workers=shares, **given)  # type: ignore[arg-type]
+        assert (config.shares, config.num_envs, config.num_workers) == ((3, 1), 4, 2)
+        assert parse_config(SimulatorsConfig, to_dict(config)) == config
     assert SimulatorsConfig(num_envs=4, num_workers=2).shares == (2, 2)
     for wrong in ({"num_envs": 5, "num_workers": 2}, {"num_envs": 4, "num_workers": 1}):
         with pytest.raises(ValueError, match="2 with 4 environments"):
             SimulatorsConfig(workers=shares, **wrong)  # type: ignore[arg-type]
-    spec = PoolSpec("synthetic", {}, ("state",), 2, 5, workers=(WorkerSpec(3), WorkerSpec(1)))
-    with pytest.raises(ConfigError, match="num_envs 5 is not the sum 4"):
-        spec.layout()
+    for wrong in ([{"num_envs": "many"}], [{"threads": 2}], [3], 3):
+        with pytest.raises(ConfigError, match="workers"):
+            parse_config(SimulatorsConfig, {"workers": wrong})
 
 
 def test_a_run_config_names_its_workers():
@@ -247,9 +252,9 @@ def test_a_run_config_names_its_workers():
     ]
     config = load_run_config(SMOKE, overrides)
     spec = pool_spec(config, None, ("proprio",))
-    assert spec.worker_specs() == (WorkerSpec(12, threads=2), WorkerSpec(4, spawn=False))
+    assert spec.simulators.worker_specs == (WorkerSpec(12, threads=2), WorkerSpec(4, spawn=False))
     assert [order["threads"] for order in spec.orders()] == [2, 1]
-    assert spec.restarts == 7
+    assert spec.simulators.restarts == 7 and spec.simulators.num_envs == 16
     for env, worker in ((0, 1), (11, 1), (12, 2), (15, 2)):
         nodes = train_nodes(SMOKE, overrides=overrides, env_index=env)
         watching = [index for index, node in enumerate(nodes) if "env_index" in node.parameters]

@@ -35,6 +35,7 @@ def make_env(
     threads: int,
     groups: Sequence[str],
     env_offset: int = 0,
+    device: str = "cpu",
 ) -> VecEnv:
     """Builds a batch of environments.
 
@@ -47,19 +48,20 @@ def make_env(
         threads: CPU threads for physics and images.
         groups: Names of the observation groups to write.
         env_offset: Global index of the first environment of this batch.
+        device: Where the environments compute and their tensors are: `cpu`, `cuda` or `cuda:K`.
 
     Raises:
-        ConfigError: A value of `config` or a group is not allowed.
+        ConfigError: A value of `config`, a group or the device is not allowed.
     """
     if kind == "synthetic":
         from dexgrasp_sim.synthetic_env import SyntheticEnv
 
-        return SyntheticEnv(config, num_envs, seed, threads, groups, env_offset)
+        return SyntheticEnv(config, num_envs, seed, threads, groups, env_offset, device)
     if kind == "grasp":
         from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
         grasp = parse_config(GraspConfig, dict(config), source="task")
-        return make_grasp_env(grasp, num_envs, seed, threads, groups, env_offset)
+        return make_grasp_env(grasp, num_envs, seed, threads, groups, env_offset, device)
     raise _unknown_kind(kind)
 
 

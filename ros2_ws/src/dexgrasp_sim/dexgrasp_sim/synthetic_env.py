@@ -18,9 +18,17 @@ from torch import Tensor
 
 from dexgrasp_sim.config import STRICT, ConfigError, parse_config
 from dexgrasp_sim.specs import TensorSpec
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, EnvSpecs
+from dexgrasp_sim.vec_env import EVERY_EPISODE, EnvSpecs
 
 _STEP_PERIOD = 127  # a prime, so that no rollout length hides a slot mix-up; fits a byte
+_EPISODE_FIELDS = (*EVERY_EPISODE, "object")
+_VIEW_SPECS = (
+    TensorSpec("joint_position", (23,), unit="rad"),
+    TensorSpec("joint_velocity", (23,), unit="rad/s"),
+    TensorSpec("object_pose", (7,), unit="m, quaternion wxyz", frame="base"),
+    TensorSpec("goal", (3,), unit="m", frame="base"),
+)
+"""Those of the grasping task, so that nodes and viewers can be tried without physics."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -41,7 +49,6 @@ class SyntheticConfig:
         control_dt_s: Control period that it claims to have.
         episode_length: Steps; environment e has e % 3 more, so that ends do not coincide.
         step_s: Seconds that a step sleeps.
-        device: Where the tensors are that it writes; the learner's actions come from there, too.
         idle: A step only copies the first observations again: rewards and flags stay as they
             are, no episode ends. What is left to measure is the transport.
         fault: What goes wrong, to test how learners take it: an exception, an exit without a
@@ -60,7 +67,6 @@ class SyntheticConfig:
     control_dt_s: PositiveFloat = 0.1
     episode_length: PositiveInt = 5
     step_s: float = Field(default=0.0, ge=0.0)
-    device: Literal["cpu", "cuda"] = "cpu"
     idle: bool = False
     fault: Literal["none", "raise", "exit", "kill", "hang", "schema"] = "none"
     fault_step: PositiveInt = 3
@@ -87,7 +93,7 @@ def synthetic_specs(config: Mapping[str, Any], groups: Sequence[str]) -> EnvSpec
         )
     chosen = {name: parsed.observations[name] for name in groups}
     specs = tuple(TensorSpec(name, group.shape, group.dtype) for name, group in chosen.items())
-    return EnvSpecs(specs, parsed.action_dim, parsed.control_dt_s)
+    return EnvSpecs(specs, parsed.action_dim, parsed.control_dt_s, _EPISODE_FIELDS, _VIEW_SPECS)
 
 
 def expected_observation(spec: TensorSpec, seed: int, env: int, steps: int) -> Tensor:
@@ -116,6 +122,7 @@ class SyntheticEnv:
         threads: int,
         groups: Sequence[str],
         env_offset: int = 0,
+        device: str = "cpu",
     ) -> None:
         """Arguments and errors as for `environments.make_env`; `threads` is not used."""
         del threads
@@ -125,10 +132,10 @@ class SyntheticEnv:
         self.action_dim = specs.action_dim
         self.control_dt_s = specs.control_dt_s
         self.observation_specs = specs.observation_specs
+        self.episode_fields = specs.episode_fields
         self._faulty = 0 <= self._config.fault_env - env_offset < num_envs
         if self._faulty and self._config.fault == "schema":
             self.observation_specs += (TensorSpec("unexpected", (1,)),)
-        device = self._config.device
         self._envs = torch.arange(env_offset, env_offset + num_envs, device=device)
         self._base = {
             s.name: torch.stack([_base(s, seed, env) for env in self._envs.tolist()]).to(device)
@@ -212,8 +219,7 @@ class SyntheticEnv:
     def telemetry(self, index: int) -> dict[str, Tensor]:
         """See `VecEnv.telemetry`; every number is the environment's global index."""
         env = float(self._envs[index])
-        sizes = {"joint_position": 23, "joint_velocity": 23, "object_pose": 7, "goal": 3}
-        return {name: torch.full((size,), env) for name, size in sizes.items()}
+        return {spec.name: torch.full(spec.shape, env) for spec in _VIEW_SPECS}
 
     def timings(self) -> dict[str, float]:
         """See `VecEnv.timings`."""
@@ -240,11 +246,10 @@ class SyntheticEnv:
             "success": self._returns > 0,
             "object": self._envs,
             "whole": torch.ones_like(ended),
-            "time_to_goal_s": torch.full_like(self._returns, -1.0),
         }
         episode.zero_()
         for name, value in figures.items():
-            episode[:, EPISODE_FIELDS.index(name)] = value
+            episode[:, _EPISODE_FIELDS.index(name)] = value
         episode.mul_(ended.unsqueeze(1))
         self.episode_count += ended
         self._returns.masked_fill_(ended, 0.0)

@@ -1,77 +1,91 @@
 """The contract between a batched environment and whatever steps it: a worker or a test."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
-from dexgrasp_sim.specs import TensorSpec
+from dexgrasp_sim.specs import TensorSpec, Term, flat_spec
 
-REWARD_TERMS = ("reach", "lift", "goal", "height", "curl")
-"""What the reward of a step is the sum of."""
+EVERY_EPISODE = ("return", "length", "success", "whole")
+"""The first columns of the `episode` result of every environment; an environment adds its own.
 
-EPISODE_FIELDS = (
-    "return",
-    "length",
-    "success",
-    "max_lift_m",
-    "dropped",
-    "object",
-    "whole",
-    "time_to_goal_s",
-    "in_goal_region",
-    *(f"reward_{name}" for name in REWARD_TERMS),
-)
-"""Columns of the `episode` result; a row holds an episode's figures in the step that ended it.
-
-`length` counts the steps that were lived. `success`, `dropped` and `whole` are 0 or 1; `whole` is
-0 for a first episode that a staggered start let begin late: it had less time than others, so no
-figures may count it. `time_to_goal_s` is when the object was first in the goal region, -1 if
-never: averages must leave these out. `in_goal_region` is the fraction of the steps in which it
-was there; its mean over episodes of equal length is the "success rate" of the paper's tables.
-`reward_...` are the weighted sums of the reward terms, which add up to `return`.
+A row holds an episode's figures in the step that ended it. `length` counts the steps that were
+lived. `success` and `whole` are 0 or 1; `whole` is 0 for a first episode that a staggered start
+let begin late: it had less time than others, so no figures may count it.
 """
-_WHOLE = EPISODE_FIELDS.index("whole")
+SUCCESS = EVERY_EPISODE.index("success")
+WHOLE = EVERY_EPISODE.index("whole")
 
-RESULT_SPECS = (
-    TensorSpec("reward", ()),
-    TensorSpec("terminated", (), "bool"),
-    TensorSpec("truncated", (), "bool"),
-    TensorSpec("episode", (len(EPISODE_FIELDS),)),
-)
-"""Results that every environment writes beside its observation groups."""
+
+def result_specs(episode_fields: Sequence[str]) -> tuple[TensorSpec, ...]:
+    """Results that an environment writes beside its observation groups.
+
+    Args:
+        episode_fields: The columns of its `episode` result.
+    """
+    return (
+        TensorSpec("reward", ()),
+        TensorSpec("terminated", (), "bool"),
+        TensorSpec("truncated", (), "bool"),
+        flat_spec("episode", [Term(name, 1, "") for name in episode_fields]),
+    )
 
 
 def whole_episodes(episode: Tensor, ended: Tensor) -> Tensor:
     """The rows of the episodes that figures may count.
 
     Args:
-        episode: [..., E] rows of `EPISODE_FIELDS`.
+        episode: [..., E] rows of the `episode` result.
         ended: [...] bool, which rows hold an episode.
 
     Returns:
         [K, E].
     """
     rows = episode[ended]
-    return rows[rows[:, _WHOLE] > 0]
+    return rows[rows[:, WHOLE] > 0]
 
 
 @dataclass(frozen=True)
 class EnvSpecs:
-    """What must be known of an environment before one is built."""
+    """What must be known of an environment before one is built.
+
+    Attributes:
+        observation_specs: Observation groups, without the environment axis.
+        action_dim: Length of an action.
+        control_dt_s: Control period.
+        episode_fields: Columns of the `episode` result, those of `EVERY_EPISODE` first.
+        view_specs: What `VecEnv.telemetry` gives of one environment for people to look at.
+    """
 
     observation_specs: tuple[TensorSpec, ...]
     action_dim: int
     control_dt_s: float
+    episode_fields: tuple[str, ...] = EVERY_EPISODE
+    view_specs: tuple[TensorSpec, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the columns that every environment has are not the first."""
+        if self.episode_fields[: len(EVERY_EPISODE)] != EVERY_EPISODE:
+            raise ValueError(
+                f"episode fields {self.episode_fields} do not begin with {EVERY_EPISODE}; put "
+                "an environment's own after these"
+            )
+
+    @property
+    def result_specs(self) -> tuple[TensorSpec, ...]:
+        """See the function of this name."""
+        return result_specs(self.episode_fields)
 
 
 class VecEnv(Protocol):
     """N environments that step together and write in place.
 
-    `out` maps the names of `observation_specs` and `RESULT_SPECS` to tensors [N, *shape].
+    `out` maps the names of `observation_specs` and `result_specs` to tensors [N, *shape].
 
     Attributes:
+        episode_fields: Columns of the `episode` result, see `EnvSpecs`.
         episode_count: [N] int64, number of each environment's episode. What an episode draws at
             random is a function of the seed, the environment and this number.
         diverged: [N] bool, where the physics failed in the last step; what `out` says of these
@@ -82,6 +96,7 @@ class VecEnv(Protocol):
     action_dim: int
     control_dt_s: float
     observation_specs: tuple[TensorSpec, ...]
+    episode_fields: tuple[str, ...]
     episode_count: Tensor
     diverged: Tensor
 
@@ -130,12 +145,7 @@ class VecEnv(Protocol):
         ...
 
     def telemetry(self, index: int) -> dict[str, Tensor]:
-        """One environment for people to look at.
-
-        Returns:
-            joint_position [23] rad, joint_velocity [23] rad/s, object_pose [7] (xyz m, quaternion
-            wxyz, base frame), goal [3] m.
-        """
+        """One environment for people to look at: tensors of the `view_specs` of its kind."""
         ...
 
     def timings(self) -> dict[str, float]:
@@ -149,6 +159,5 @@ class VecEnv(Protocol):
 
 def allocate(env: VecEnv) -> dict[str, Tensor]:
     """Zeros for `VecEnv.step` to write into, by name."""
-    return {
-        spec.name: spec.empty(env.num_envs) for spec in (*env.observation_specs, *RESULT_SPECS)
-    }
+    specs = (*env.observation_specs, *result_specs(env.episode_fields))
+    return {spec.name: spec.empty(env.num_envs) for spec in specs}

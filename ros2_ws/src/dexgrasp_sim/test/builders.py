@@ -9,8 +9,8 @@ from dexgrasp_sim.config import parse_config
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.episodes import RESULT_SPECS
 from dexgrasp_sim.tasks.grasp.observations import GROUPS
-from dexgrasp_sim.vec_env import RESULT_SPECS
 
 FAST = {
     "physics": {"timestep_s": 1 / 60, "mujoco": {"integrator": "discrete"}},

@@ -18,7 +18,7 @@ CONFIG = {
 }
 GROUPS = ("depth", "state")
 SPECS = env_specs("synthetic", CONFIG, GROUPS)
-LAYOUT = RunLayout(SPECS.observation_specs, 2, 0.1, 4, split_envs(5, 2))
+LAYOUT = RunLayout(SPECS, 4, split_envs(5, 2))
 STAGED = {"carrier": "staged", "device": "cpu"}
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="copies to and from a GPU")
 
@@ -27,7 +27,7 @@ def run_slice(orders, tmp_path, device="cpu"):
     """The tensors after a rollout, a save, a step, and a continuation from the save."""
     tensors = {b.name: torch.zeros(b.shape, dtype=b.torch_dtype) for b in LAYOUT.blocks}
     start, stop = LAYOUT.slices[1]
-    env = make_env("synthetic", {**CONFIG, "device": device}, stop - start, 3, 1, GROUPS, start)
+    env = make_env("synthetic", CONFIG, stop - start, 3, 1, GROUPS, start, device)
     envs = EnvSlice(
         env,
         LAYOUT,

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from builders import Play
-from dexgrasp_sim.environments import make_env
+from dexgrasp_sim.environments import env_specs, make_env
 from dexgrasp_sim.synthetic_env import expected_observation
-from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.transport.layout import RunLayout
 from dexgrasp_sim.transport.telemetry import WorkerTelemetry, read_statuses
 from dexgrasp_sim.worker.env_slice import EnvSlice
@@ -14,15 +13,18 @@ from dexgrasp_sim.worker.env_slice import EnvSlice
 OBSERVATIONS = {"state": {"shape": [5]}, "half": {"shape": [2], "dtype": "float16"}}
 GROUPS = ("half", "state")
 SEED = 4
+SPECS = env_specs(
+    "synthetic", {"observations": OBSERVATIONS, "action_dim": 2, "episode_length": 2}, GROUPS
+)
+LAYOUT = RunLayout(SPECS, 4, ((0, 2), (2, 5)))
 
 
 def make_slice(**config):
     """Environments 2 to 4, of the second worker."""
     config = {"observations": OBSERVATIONS, "action_dim": 2, "episode_length": 2, **config}
     env = make_env("synthetic", config, 3, SEED, 1, GROUPS, env_offset=2)
-    layout = RunLayout(env.observation_specs, 2, 0.1, 4, ((0, 2), (2, 5)))
-    tensors = {b.name: torch.zeros(b.shape, dtype=b.torch_dtype) for b in layout.blocks}
-    return EnvSlice(env, layout, tensors, WorkerTelemetry(tensors, 1), 1), tensors
+    tensors = {b.name: torch.zeros(b.shape, dtype=b.torch_dtype) for b in LAYOUT.blocks}
+    return EnvSlice(env, LAYOUT, tensors, WorkerTelemetry(tensors, 1), 1), tensors
 
 
 def observes(tensors, slot, steps):
@@ -96,7 +98,7 @@ def test_a_successor_fills_the_slot_with_new_episodes_and_marks_it():
     successor, _ = make_slice()
     successor = EnvSlice(
         successor.env,
-        RunLayout(successor.env.observation_specs, 2, 0.1, 4, ((0, 2), (2, 5))),
+        LAYOUT,
         tensors,
         WorkerTelemetry(tensors, 1),
         1,
@@ -174,14 +176,9 @@ def test_episodes_are_counted_from_where_a_run_has_come_to():
 
 
 def test_a_world_that_diverges_is_counted_and_goes_on():
-    env = Play(3, {"control_hz": 30.0}, ("proprio", "state"), seed=2).env
-    layout = RunLayout(
-        env.observation_specs,
-        env.action_dim,
-        GraspConfig(control_hz=30.0).control_dt_s,
-        4,
-        ((0, 3),),
-    )
+    config, groups = {"control_hz": 30.0}, ("proprio", "state")
+    env = Play(3, config, groups, seed=2).env
+    layout = RunLayout(env_specs("grasp", config, groups), 4, ((0, 3),))
     tensors = {b.name: torch.zeros(b.shape, dtype=b.torch_dtype) for b in layout.blocks}
     env_slice = EnvSlice(env, layout, tensors, WorkerTelemetry(tensors, 0), 0)
     env_slice.reset()

@@ -9,8 +9,14 @@ from builders import SHORT
 from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.episodes import EpisodeTracker, SuccessConfig
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS, REWARD_TERMS, whole_episodes
+from dexgrasp_sim.tasks.grasp.episodes import (
+    EPISODE_FIELDS,
+    RESULT_SPECS,
+    REWARD_TERMS,
+    EpisodeTracker,
+    SuccessConfig,
+)
+from dexgrasp_sim.vec_env import whole_episodes
 
 STEP_S = 1 / 15
 GOAL_M = (-0.73, 0.28, 0.55)

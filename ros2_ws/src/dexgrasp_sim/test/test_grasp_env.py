@@ -5,8 +5,8 @@ import torch
 
 from builders import SHORT, Play
 from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS, RESULT_SPECS
 from dexgrasp_sim.tasks.grasp.observations import GROUPS
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
 
 RESULTS = tuple(spec.name for spec in RESULT_SPECS)
 

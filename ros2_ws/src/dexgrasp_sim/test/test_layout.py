@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.specs import TensorSpec
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS
+from dexgrasp_sim.tasks.grasp.observations import view_specs
 from dexgrasp_sim.transport.layout import (
     ALIGNMENT,
     RunLayout,
@@ -14,7 +17,7 @@ from dexgrasp_sim.transport.layout import (
     split_envs,
 )
 from dexgrasp_sim.transport.protocol import ProtocolError
-from dexgrasp_sim.vec_env import EPISODE_FIELDS
+from dexgrasp_sim.vec_env import EVERY_EPISODE, EnvSpecs
 
 DTYPES = st.sampled_from(["float32", "float16", "uint8", "int16", "int64", "bool"])
 SHAPES = st.lists(st.integers(1, 7), max_size=3).map(tuple)
@@ -26,7 +29,11 @@ def layouts(draw):
     specs = tuple(TensorSpec(name, draw(SHAPES), draw(DTYPES)) for name in draw(NAMES))
     workers = draw(st.integers(1, 4))
     slices = split_envs(draw(st.integers(workers, 20)), workers)
-    return RunLayout(specs, draw(st.integers(1, 9)), 0.1, draw(st.integers(1, 8)), slices)
+    return RunLayout(
+        EnvSpecs(specs, draw(st.integers(1, 9)), 0.1, EPISODE_FIELDS, view_specs(load_robot())),
+        draw(st.integers(1, 8)),
+        slices,
+    )
 
 
 @given(layouts())
@@ -51,7 +58,7 @@ def test_leading_axes_are_those_of_the_contract(layout):
         assert shapes[spec.name] == (slots, envs, *spec.shape)
     assert shapes["terminated"] == shapes["reward"] == (slots, envs)
     assert shapes["episode"] == (slots, envs, len(EPISODE_FIELDS))
-    assert shapes["actions"] == (layout.horizon, envs, layout.action_dim)
+    assert shapes["actions"] == (layout.horizon, envs, layout.specs.action_dim)
     assert shapes["sequence"] == (slots, layout.num_workers)
 
 
@@ -74,7 +81,7 @@ def test_a_known_split():
 
 
 def test_a_group_cannot_take_a_result_s_name_nor_be_empty():
-    layout = RunLayout((TensorSpec("reward", (1,)),), 2, 0.1, 3, ((0, 4),))
+    layout = RunLayout(EnvSpecs((TensorSpec("reward", (1,)),), 2, 0.1), 3, ((0, 4),))
     with pytest.raises(ValueError, match="'reward'"):
         _ = layout.blocks
     with pytest.raises(ValueError, match="no elements"):
@@ -84,19 +91,21 @@ def test_a_group_cannot_take_a_result_s_name_nor_be_empty():
 def test_the_schema_hash_sees_names_shapes_types_and_actions():
     spec = TensorSpec("depth", (24, 32), "int16")
     others = [
-        ((TensorSpec("image", (24, 32), "int16"),), 11),
-        ((TensorSpec("depth", (32, 24), "int16"),), 11),
-        ((TensorSpec("depth", (24, 32), "float16"),), 11),
-        ((spec,), 10),
-        ((spec, TensorSpec("proprio", (5,))), 11),
+        ((TensorSpec("image", (24, 32), "int16"),), 11, EVERY_EPISODE),
+        ((TensorSpec("depth", (32, 24), "int16"),), 11, EVERY_EPISODE),
+        ((TensorSpec("depth", (24, 32), "float16"),), 11, EVERY_EPISODE),
+        ((spec,), 10, EVERY_EPISODE),
+        ((spec, TensorSpec("proprio", (5,))), 11, EVERY_EPISODE),
+        ((spec,), 11, (*EVERY_EPISODE, "lift_m")),
+        ((spec,), 11, (*EVERY_EPISODE, "drop_m")),
     ]
     hashes = {rollout_schema_hash(*other) for other in others}
     assert len(hashes) == len(others)
-    assert rollout_schema_hash((spec,), 11) not in hashes
+    assert rollout_schema_hash((spec,), 11, EVERY_EPISODE) not in hashes
 
 
 def test_another_placement_of_the_tensors_is_refused():
-    layout = RunLayout((TensorSpec("state", (3,)),), 2, 0.1, 3, ((0, 4),))
+    layout = RunLayout(EnvSpecs((TensorSpec("state", (3,)),), 2, 0.1), 3, ((0, 4),))
     values = layout.to_dict()
     values["blocks"][1][3] += ALIGNMENT
     with pytest.raises(ProtocolError, match=layout.schema_hash):

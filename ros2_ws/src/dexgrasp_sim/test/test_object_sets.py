@@ -13,8 +13,8 @@ from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.config import SHAPE_CLASSES, ObjectConfig, PartConfig
 from dexgrasp_sim.objects.sets import OBJECT_SETS, PRIMITIVES, object_set
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.episodes import RESULT_SPECS
 from dexgrasp_sim.tasks.grasp.observations import observation_spec
-from dexgrasp_sim.vec_env import RESULT_SPECS
 
 TETRAHEDRON = ((0.0, 0.0, 0.0), (0.06, 0.0, 0.0), (0.0, 0.09, 0.0), (0.0, 0.0, 0.12))
 SLAB = PartConfig("box", (0.08, 0.06, 0.02), (0.0, 0.0, 0.01))

@@ -10,9 +10,9 @@ from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp import rewards
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS, RESULT_SPECS, REWARD_TERMS
 from dexgrasp_sim.tasks.grasp.rewards import RewardConfig, Situation, weighted_terms
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS, REWARD_TERMS
 
 ROBOT = load_robot()
 HAND_CURLED = ROBOT.flat_hand

@@ -8,8 +8,8 @@ import torch
 from dexgrasp_sim.config import parse_config, read_values
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS, RESULT_SPECS
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
 
 CONFIG = Path(__file__).parents[4] / "config" / "laptop_depth.yaml"
 TASK = {**read_values(CONFIG)["task"], "stagger_starts": False}

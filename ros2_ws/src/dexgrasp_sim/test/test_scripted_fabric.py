@@ -15,6 +15,7 @@ from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.robot.rotation import rpy_to_matrix, zyx_euler_to_matrix
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS, RESULT_SPECS
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy, make_script
 from dexgrasp_sim.tasks.grasp.scripted.fabric_script import (
     FabricScriptedPolicy,
@@ -29,7 +30,6 @@ from dexgrasp_sim.tasks.grasp.scripted.pinch import (
 )
 from dexgrasp_sim.tasks.grasp.scripted.plan import Objects, height, plan
 from dexgrasp_sim.tasks.grasp.scripted.reach import ROLLS_RAD, ReachMap, explore
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
 
 ROBOT = load_robot()
 FINGERTIPS = ROBOT.fingertips

@@ -21,18 +21,14 @@ from dexgrasp_sim.transport.shared_memory import (
     remove_if_dead,
     run_folder,
 )
+from dexgrasp_sim.vec_env import EnvSpecs
 
-LAYOUT = RunLayout(
-    (
-        TensorSpec("depth", (3, 5), "int16"),
-        TensorSpec("state", (4,)),
-        TensorSpec("contact", (), "bool"),
-    ),
-    action_dim=2,
-    control_dt_s=0.1,
-    horizon=3,
-    slices=split_envs(5, 2),
+OBSERVATIONS = (
+    TensorSpec("depth", (3, 5), "int16"),
+    TensorSpec("state", (4,)),
+    TensorSpec("contact", (), "bool"),
 )
+LAYOUT = RunLayout(EnvSpecs(OBSERVATIONS, 2, 0.1), 3, split_envs(5, 2))
 
 
 @pytest.fixture
@@ -120,7 +116,9 @@ def test_attaching_to_no_run_names_those_there_are(segment):
 
 def test_too_little_shared_memory_is_said_before_anything_starts(run_id, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**19))
-    layout = RunLayout((TensorSpec("image", (1000, 1000), "uint8"),), 1, 0.1, 1, ((0, 1),))
+    layout = RunLayout(
+        EnvSpecs((TensorSpec("image", (1000, 1000), "uint8"),), 1, 0.1), 1, ((0, 1),)
+    )
     with pytest.raises(ConfigError, match=r"0\.5 MiB free and this run needs 1\.9 MiB"):
         Segment.create(run_id, layout)
 
@@ -128,7 +126,7 @@ def test_too_little_shared_memory_is_said_before_anything_starts(run_id, monkeyp
 def test_memory_that_vanishes_after_the_check_is_an_error_and_leaves_nothing(run_id, monkeypatch):
     monkeypatch.setattr(shared_memory, "_check_space", lambda needed: None)
     huge = shutil.disk_usage(shared_memory.SHARED_MEMORY_ROOT).total * 2
-    layout = RunLayout((TensorSpec("image", (huge,), "uint8"),), 1, 0.1, 1, ((0, 1),))
+    layout = RunLayout(EnvSpecs((TensorSpec("image", (huge,), "uint8"),), 1, 0.1), 1, ((0, 1),))
     with pytest.raises(ConfigError, match="enlarge it"):
         Segment.create(run_id, layout)
 
@@ -150,7 +148,8 @@ def test_what_a_dead_learner_left_is_removed_and_what_a_live_one_has_is_not(segm
         "import os, sys; from test_shared_memory import LAYOUT, Segment\n"
         "segment = Segment.create(sys.argv[1], LAYOUT); os._exit(0)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    paths = [os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     subprocess.run([sys.executable, "-c", code, dead], check=True, timeout=60, env=environment)
     assert (run_folder(dead) / "tensors").exists()
     assert not remove_if_dead(segment.run_id)

@@ -24,10 +24,11 @@ from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.ros_environment import find_workspace_root
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.observations import view_specs
 from dexgrasp_sim.transport.layout import RunLayout
 from dexgrasp_sim.transport.shared_memory import Segment
 from dexgrasp_sim.transport.telemetry import WorkerState, WorkerStatus, WorkerTelemetry
-from dexgrasp_sim.vec_env import EPISODE_FIELDS
+from dexgrasp_sim.vec_env import EVERY_EPISODE, WHOLE, EnvSpecs
 from test_support.waiting import wait_until
 
 ROBOT = load_robot()
@@ -35,9 +36,10 @@ JOINT_NAMES = ROBOT.joint_names
 URDF_PATH = ROBOT.urdf_path
 
 HEIGHT, WIDTH, HORIZON = 6, 8, 4
-LAYOUT = RunLayout(
-    (TensorSpec("depth", (HEIGHT, WIDTH), "int16"),), 2, 0.1, HORIZON, ((0, 2), (2, 4))
+SPECS = EnvSpecs(
+    (TensorSpec("depth", (HEIGHT, WIDTH), "int16"),), 2, 0.1, EVERY_EPISODE, view_specs(ROBOT)
 )
+LAYOUT = RunLayout(SPECS, HORIZON, ((0, 2), (2, 4)))
 ENV = 3  # the second one of worker 1
 TIMEOUT_S = 120.0
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -281,7 +283,7 @@ def test_success_is_counted_once_per_episode():
     tensors["sequence"][1:4, 1] = torch.tensor([1, 2, 3])
     tensors["truncated"][2, 2:] = True
     tensors["terminated"][3, ENV] = True
-    tensors["episode"][..., EPISODE_FIELDS.index("whole")] = 1.0
+    tensors["episode"][..., WHOLE] = 1.0
     tensors["episode"][2, 2, 2] = 1.0
     tensors["terminated"][3, 0] = True  # worker 0's
     tensors["truncated"][4] = True  # not written yet

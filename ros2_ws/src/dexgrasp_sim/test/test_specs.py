@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from dexgrasp_sim.environments import env_specs, make_env
 from dexgrasp_sim.specs import TensorSpec, Term, flat_spec, schema_hash
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, RESULT_SPECS
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS, RESULT_SPECS
+from dexgrasp_sim.vec_env import EVERY_EPISODE, EnvSpecs
 
 DEPTH = TensorSpec("depth", (24, 32), "int16", "mm", "camera z")
 FLAT = flat_spec("proprio", (Term("angle", 2, "rad"), Term("tip", 3, "m", "base")))
@@ -122,3 +123,9 @@ def test_an_unknown_environment_is_named():
 
 def test_empty_tensors_have_no_leading_axis_by_default():
     assert torch.equal(FLAT.empty(), torch.zeros(5))
+
+
+def test_the_columns_that_every_episode_has_come_first():
+    assert EnvSpecs((), 1, 0.1, (*EVERY_EPISODE, "lift_m")).result_specs[-1].shape == (5,)
+    with pytest.raises(ValueError, match="put an environment's own after these"):
+        EnvSpecs((), 1, 0.1, ("lift_m", *EVERY_EPISODE))

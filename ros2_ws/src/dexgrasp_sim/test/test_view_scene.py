@@ -16,10 +16,13 @@ from dexgrasp_sim.physics.mujoco.mjcf import robot_spec
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS
+from dexgrasp_sim.tasks.grasp.observations import view_specs
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
 from dexgrasp_sim.transport.layout import RunLayout
 from dexgrasp_sim.transport.shared_memory import Segment
 from dexgrasp_sim.transport.telemetry import WorkerTelemetry
+from dexgrasp_sim.vec_env import EnvSpecs
 from dexgrasp_sim.view.env_source import EnvSource
 from dexgrasp_sim.view.panel import Panel
 from dexgrasp_sim.view.run_source import RunSource
@@ -228,7 +231,9 @@ def test_a_policy_is_told_what_begins_and_sees_its_groups():
 @pytest.fixture
 def run():
     depth = TensorSpec("depth", (CONFIG.camera.height, CONFIG.camera.width), "int16")
-    layout = RunLayout((depth,), 2, 0.1, 4, ((0, 2), (2, 4)))
+    layout = RunLayout(
+        EnvSpecs((depth,), 2, 0.1, EPISODE_FIELDS, view_specs(load_robot())), 4, ((0, 2), (2, 4))
+    )
     run_id = f"test-view-{secrets.token_hex(4)}"
     segment = Segment.create(run_id, layout)
     yield run_id, segment

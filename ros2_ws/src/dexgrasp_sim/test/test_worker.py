@@ -13,7 +13,7 @@ from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.environments import env_specs, make_env
 from dexgrasp_sim.synthetic_env import expected_observation
 from dexgrasp_sim.transport.channel import Listener
-from dexgrasp_sim.transport.layout import VIEW_SPECS, RunLayout, split_envs
+from dexgrasp_sim.transport.layout import RunLayout, split_envs
 from dexgrasp_sim.transport.protocol import HEADER, Message, MessageType, ProtocolError
 from dexgrasp_sim.transport.shared_memory import Segment, run_folder, socket_path
 from dexgrasp_sim.transport.telemetry import (
@@ -36,9 +36,7 @@ CONFIG = {
 GROUPS = ("depth", "state", "flag")
 SEED = 3
 SPECS = env_specs("synthetic", CONFIG, GROUPS)
-LAYOUT = RunLayout(
-    SPECS.observation_specs, SPECS.action_dim, SPECS.control_dt_s, 4, split_envs(5, 2)
-)
+LAYOUT = RunLayout(SPECS, 4, split_envs(5, 2))
 TIMEOUT_S = 60.0
 
 
@@ -150,7 +148,7 @@ def test_an_observer_sees_status_view_and_images_without_the_learner_s_help(lear
     assert view.env == 4
     assert begun_s <= view.time_s <= ended_s, "the clock is one for all processes"
     assert {name: tuple(value.shape) for name, value in view.values.items()} == {
-        spec.name: spec.shape for spec in VIEW_SPECS
+        spec.name: spec.shape for spec in SPECS.view_specs
     }
     assert all((value == 4.0).all() for value in view.values.values())
     depth = observer.observation("depth")
@@ -274,7 +272,7 @@ def test_a_state_of_other_environments_is_refused(tmp_path):
     assert [*tmp_path.iterdir()] == [path], "no partial file is left"
     assert load_file(path)["env.steps"].item() == 0
     check_state_file(path, LAYOUT, 0)
-    other = RunLayout(SPECS.observation_specs, 2, 0.1, 4, split_envs(7, 2))
+    other = RunLayout(SPECS, 4, split_envs(7, 2))
     with pytest.raises(ConfigError, match=r"0\.\.3.*0\.\.4"):
         check_state_file(path, other, 0)
 
@@ -303,7 +301,7 @@ def test_a_half_written_view_is_not_given_out():
         observer = RunObserver(segment.run_id)
         observer.watch(3)
         telemetry = WorkerTelemetry(segment.telemetry, 1)
-        telemetry.show(3, {spec.name: torch.full(spec.shape, 3.0) for spec in VIEW_SPECS})
+        telemetry.show(3, {spec.name: torch.full(spec.shape, 3.0) for spec in SPECS.view_specs})
         assert observer.view() is not None
         segment.telemetry["telemetry.counters"][1, -1] += 1
         assert observer.view() is None

@@ -73,12 +73,12 @@ def _train(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _evaluate(args: argparse.Namespace, run_folder: Path) -> dict[str, dict[str, Any]]:
-    from dexgrasp_learner.commands.evaluate import evaluate, evaluate_actor, scripted_policy
-    from dexgrasp_learner.networks.policy import build_actor
+    from dexgrasp_learner.evaluation.episodes import evaluate, evaluate_actor, scripted_policy
+    from dexgrasp_learner.run.assembly import fresh_actor
     from dexgrasp_learner.storage.checkpoint import load_actor
 
-    actor, config, specs = load_actor(run_folder)
-    untrained = build_actor(config.network, specs, actor.action_dim, seed=config.seed)
+    actor, config, _ = load_actor(run_folder)
+    untrained = fresh_actor(config)
     task, common = config.task, (args.episodes, _EVALUATION_SEED)
     results = {
         "untrained": evaluate_actor(untrained, task, *common, name="untrained"),
@@ -93,7 +93,7 @@ def _evaluate(args: argparse.Namespace, run_folder: Path) -> dict[str, dict[str,
 
 def _film(args: argparse.Namespace, run_folder: Path) -> None:
     from dexgrasp_deploy.commands.recording import film, write_video
-    from dexgrasp_learner.commands.evaluate import actor_policy
+    from dexgrasp_learner.evaluation.episodes import actor_policy
     from dexgrasp_learner.storage.checkpoint import load_actor
 
     actor, config, _ = load_actor(run_folder)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexgrasp_learner.commands.evaluate import PolicyFactory
+from dexgrasp_learner.evaluation.episodes import PolicyFactory
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig

@@ -29,8 +29,8 @@ from dexgrasp_sim.objects.config import ObjectConfig
 from dexgrasp_sim.physics.backends import make_engine
 from dexgrasp_sim.physics.engine import PhysicsEngine
 from dexgrasp_sim.random_streams import RandomStreams
+from dexgrasp_sim.tasks.grasp.episodes import RESULT_SPECS
 from dexgrasp_sim.tasks.grasp.images import Images
-from dexgrasp_sim.vec_env import RESULT_SPECS
 
 _CATCH_UP_S = 0.25
 """Simulated time lags the clock by at most this; what is more is dropped and reported."""

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from dexgrasp_learner.algorithms.config import DistillationConfig
 from dexgrasp_learner.algorithms.guards import check_finite, check_rollout, valid_mean
 from dexgrasp_learner.networks.policy import Actor
-from dexgrasp_learner.pipeline.rollout import Batch, Rollout
 from dexgrasp_learner.ranks.peers import Peers
+from dexgrasp_learner.rollout.minibatches import Batch, batches, deal, shares
+from dexgrasp_learner.rollout.rollout import Rollout
 
 
 class Distillation:
@@ -103,7 +104,7 @@ class Distillation:
         taught = self.teacher(observations, start, rollout.memory["teacher"])
         rollout.memory["actor"], rollout.memory["teacher"] = output.memory, taught.memory
         label = taught.mean[0].clamp(-1, 1)
-        rollout.mean[slot] = label
+        rollout.own.mean[slot] = label
         rollout.publish_actions(slot, self._drive(output.mean[0].clamp(-1, 1), label))
         self.transitions += rollout.num_envs * self.peers.size
 
@@ -128,16 +129,14 @@ class Distillation:
         Raises:
             NonFiniteLoss: The labels, a loss or a gradient are not finite.
         """
-        check_rollout(rollout, ("mean",))
+        check_rollout({"mean": rollout.own.mean})
         config = self.config
         steps: list[dict[str, float]] = []
         for epoch in range(config.epochs):
-            minibatches = rollout.minibatches(
-                config.minibatches, config.micro_batches, self.shuffle
-            )
-            batches = rollout.batches(minibatches)
+            minibatches = deal(rollout, config.minibatches, config.micro_batches, self.shuffle)
+            pieces = batches(rollout, minibatches)
             for minibatch in minibatches:
-                steps.append(self._optimize(rollout, minibatch, batches, epoch))
+                steps.append(self._optimize(rollout, minibatch, pieces, epoch))
         for slot in range(rollout.horizon):
             self.actor.update_statistics(rollout.flat_observations(slot), self.peers)
         metrics = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
@@ -178,7 +177,7 @@ class Distillation:
         self,
         rollout: Rollout,
         minibatch: list[Tensor],
-        batches: Iterator[Batch],
+        pieces: Iterator[Batch],
         epoch: int,
     ) -> dict[str, float]:
         """One optimizer step; returns its terms.
@@ -188,8 +187,8 @@ class Distillation:
         """
         self.optimizer.zero_grad()
         terms: dict[str, Tensor] = {}
-        for share_of_envs in rollout.shares(minibatch):
-            for share, losses in self._piecewise_losses(next(batches)):
+        for share_of_envs in shares(rollout, minibatch):
+            for share, losses in self._piecewise_losses(next(pieces)):
                 share *= share_of_envs
                 total = losses["imitation"]
                 total = total + self.config.auxiliary_coefficient * losses["auxiliary"]

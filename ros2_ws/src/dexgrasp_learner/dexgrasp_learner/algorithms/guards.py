@@ -1,12 +1,10 @@
 """What an update must never learn from, and how it says so."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-
-from dexgrasp_learner.pipeline.rollout import Rollout
 
 
 class NonFiniteLoss(RuntimeError):
@@ -33,14 +31,13 @@ def check_finite(terms: Mapping[str, Tensor], where: str) -> dict[str, float]:
     return values
 
 
-def check_rollout(rollout: Rollout, names: Sequence[str]) -> None:
-    """Looks through tensors [T, N, ...] of a rollout, by attribute name.
+def check_rollout(tensors: Mapping[str, Tensor]) -> None:
+    """Looks through tensors [T, N, ...] of a rollout, by name.
 
     Raises:
         NonFiniteLoss: One holds NaN or infinity; the message names the first place.
     """
-    for name in names:
-        tensor: Tensor = getattr(rollout, name)
+    for name, tensor in tensors.items():
         bad = (~tensor.isfinite()).nonzero()
         if len(bad) > 0:
             step, env = bad[0, :2].tolist()

@@ -12,8 +12,9 @@ from dexgrasp_learner.algorithms.gae import estimate_advantages, normalize_advan
 from dexgrasp_learner.algorithms.guards import check_finite, check_rollout, valid_mean
 from dexgrasp_learner.networks.normalizer import RunningNormalizer
 from dexgrasp_learner.networks.policy import Actor, Critic
-from dexgrasp_learner.pipeline.rollout import Batch, Rollout
 from dexgrasp_learner.ranks.peers import Peers
+from dexgrasp_learner.rollout.minibatches import Batch, batches, deal, shares
+from dexgrasp_learner.rollout.rollout import Rollout
 
 _LEARNING_RATE_STEP = 1.5
 """Factor by which the adaptive learning rate moves, as in rsl_rl."""
@@ -109,10 +110,10 @@ class Ppo:
         output = actor(observations, start, rollout.memory["actor"])
         actions = actor.distribution.sample(output.mean, self.noise)
         rollout.memory["actor"] = output.memory
-        rollout.mean[slot] = output.mean[0]
-        rollout.log_prob[slot] = actor.distribution.log_prob(output.mean, actions)[0]
+        rollout.own.mean[slot] = output.mean[0]
+        rollout.own.log_prob[slot] = actor.distribution.log_prob(output.mean, actions)[0]
         rollout.publish_actions(slot, actions[0])
-        rollout.values[slot], rollout.memory["critic"] = self._value(rollout, slot)
+        rollout.own.values[slot], rollout.memory["critic"] = self._value(rollout, slot)
 
     @torch.no_grad()
     def finish(self, rollout: Rollout) -> None:
@@ -122,7 +123,7 @@ class Ppo:
         one, where the memory advances over it.
         """
         rollout.receive(rollout.horizon)
-        rollout.values[-1], _ = self._value(rollout, rollout.horizon)
+        rollout.own.values[-1], _ = self._value(rollout, rollout.horizon)
         rollout.log_std = self._acting.actor.distribution.log_std.detach().clone()
 
     def update(self, rollout: Rollout) -> dict[str, float]:
@@ -146,13 +147,11 @@ class Ppo:
         config = self.config
         steps: list[dict[str, float]] = []
         for epoch in range(config.epochs):
-            minibatches = rollout.minibatches(
-                config.minibatches, config.micro_batches, self.shuffle
-            )
-            batches = rollout.batches(minibatches)
+            minibatches = deal(rollout, config.minibatches, config.micro_batches, self.shuffle)
+            pieces = batches(rollout, minibatches)
             for minibatch in minibatches:
                 where = f"epoch {epoch}, learning rate {self.learning_rate:.3g}"
-                terms = self._accumulate(rollout, minibatch, batches)
+                terms = self._accumulate(rollout, minibatch, pieces)
                 steps.append(check_finite(terms, where))
                 if len(steps) > 1:  # before the first step the policy is the one that acted
                     self._adapt_learning_rate(steps[-1]["kl"])
@@ -170,7 +169,7 @@ class Ppo:
         """Every term of the loss for a batch, without its weight; scalars.
 
         Args:
-            batch: From `Rollout.batch`.
+            batch: See `minibatches.batch`.
             old_log_std: float32 [A], of the distribution that drew the actions.
 
         Returns:
@@ -231,31 +230,32 @@ class Ppo:
     @torch.no_grad()
     def _estimate(self, rollout: Rollout) -> None:
         """Fills advantages and returns."""
-        check_rollout(rollout, ("rewards", "values", "mean"))
+        own = rollout.own
+        check_rollout({"rewards": rollout.rewards, "values": own.values, "mean": own.mean})
         advantages, returns = estimate_advantages(
             rollout.rewards,
-            rollout.values,
+            own.values,
             rollout.terminated,
             rollout.truncated,
             self.config.gamma,
             self.config.gae_lambda,
             rollout.valid,
         )
-        rollout.advantages.copy_(normalize_advantages(advantages, rollout.valid, self.peers))
-        rollout.returns.copy_(returns)
+        own.advantages.copy_(normalize_advantages(advantages, rollout.valid, self.peers))
+        own.returns.copy_(returns)
         if self.config.normalize_values:
             counted = returns if rollout.valid is None else returns[rollout.valid]
             self.value_normalizer.update(counted.unsqueeze(-1), self.peers)
 
     def _accumulate(
-        self, rollout: Rollout, minibatch: list[Tensor], batches: Iterator[Batch]
+        self, rollout: Rollout, minibatch: list[Tensor], pieces: Iterator[Batch]
     ) -> dict[str, Tensor]:
         """Leaves the clipped gradients of a minibatch in the nets; returns its terms, scalars."""
         self.actor_optimizer.zero_grad()
         self.critic_optimizer.zero_grad()
         terms: dict[str, Tensor] = {}
-        for share in rollout.shares(minibatch):
-            losses = self.losses(next(batches), rollout.log_std)
+        for share in shares(rollout, minibatch):
+            losses = self.losses(next(pieces), rollout.log_std)
             (share * self._total(losses)).backward()
             for name, loss in losses.items():
                 terms[name] = terms.get(name, 0) + share * loss.detach()
@@ -321,7 +321,8 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 def _explained_variance(rollout: Rollout) -> float:
     """1 - Var(returns - values) / Var(returns); 0 where returns do not vary or there are none."""
-    returns, errors = rollout.returns, rollout.returns - rollout.values[:-1]
+    own = rollout.own
+    returns, errors = own.returns, own.returns - own.values[:-1]
     if rollout.valid is not None:
         returns, errors = returns[rollout.valid], errors[rollout.valid]
     variance = returns.var()

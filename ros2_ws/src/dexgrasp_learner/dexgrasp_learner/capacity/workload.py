@@ -14,6 +14,7 @@ from dexgrasp_sim.config import ConfigError, parse_config, replace
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 from dexgrasp_sim.transport.layout import RunLayout
+from dexgrasp_sim.vec_env import EnvSpecs
 
 Storage = Literal["float32", "float16", "int16", "uint8"]
 
@@ -117,7 +118,7 @@ def buffer_bytes(
         horizon: T.
         storage: Element type of images.
     """
-    layout = RunLayout(tuple(groups), action_dim, 1.0, horizon, ((0, 1),))
+    layout = RunLayout(EnvSpecs(tuple(groups), action_dim, 1.0), horizon, ((0, 1),))
     pool = sum(block.nbytes for block in layout.rollout_blocks if block.name != "sequence")
     images = [spec for spec in groups if is_image(spec) and spec.dtype != storage]
     size = np.dtype(storage).itemsize

@@ -34,7 +34,7 @@ from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.environments import make_env
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.vec_env import RESULT_SPECS
+from dexgrasp_sim.tasks.grasp.episodes import RESULT_SPECS
 
 _TEST_STEPS = 24
 _ONNX_OPSET = 18

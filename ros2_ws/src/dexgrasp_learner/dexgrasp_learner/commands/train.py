@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from dexgrasp_sim.config import ConfigError
 
 if TYPE_CHECKING:
+    from dexgrasp_learner.algorithms.algorithm import Algorithm
     from dexgrasp_learner.config import RunConfig
     from dexgrasp_learner.ranks.peers import Peers
-    from dexgrasp_learner.run.assembly import Algorithm
     from dexgrasp_learner.run.control import RunControl, RunSummary
 
 INTERRUPTED = 130
@@ -82,11 +82,11 @@ def supervise(
         The exit code.
     """
     from dexgrasp_learner.algorithms.guards import NonFiniteLoss
+    from dexgrasp_learner.pool.worker_connection import WorkerDied
     from dexgrasp_learner.pool.worker_group import WorkerTimeout
-    from dexgrasp_learner.pool.worker_process import WorkerDied
     from dexgrasp_learner.ranks.peers import PeerLost, Peers, PeersDiffer, connect_peers
     from dexgrasp_learner.run.control import RunControl
-    from dexgrasp_learner.run.stage_times import time_table
+    from dexgrasp_learner.timing import time_table
 
     control, peers = RunControl(), Peers()
     try:
@@ -116,12 +116,12 @@ def _train(
     peers: "Peers",
 ) -> "RunSummary":
     """A run from its config to its end."""
-    from dexgrasp_learner.ranks.agreement import cell_folder, shared_config
+    from dexgrasp_learner.run.agreement import rank_folder, shared_config
     from dexgrasp_learner.run.runner import Runner
 
     config = shared_config(peers, partial(read_config, args))
     algorithm = build(config, peers)
-    folder = cell_folder(peers, args.resume, args.runs, config)
+    folder = rank_folder(peers, args.resume, args.runs, config)
     show_progress = sys.stderr.isatty() and peers.rank == 0
     with _stop_on_signal(control.stop):
         runner = Runner(config, folder, algorithm, control, show_progress)

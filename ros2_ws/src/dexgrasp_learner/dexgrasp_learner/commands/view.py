@@ -81,8 +81,8 @@ def _watched_run(args: argparse.Namespace) -> "tuple[Source, GraspConfig]":
 
 
 def _own_environments(args: argparse.Namespace) -> "tuple[Source, GraspConfig]":
-    from dexgrasp_learner.commands.evaluate import actor_policy, scripted_policy
     from dexgrasp_learner.config import RunConfig
+    from dexgrasp_learner.evaluation.episodes import actor_policy, scripted_policy
     from dexgrasp_learner.storage.checkpoint import load_actor
     from dexgrasp_sim.view.env_source import EnvSource
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dexgrasp_learner.run.episode_statistics import episode_means
-from dexgrasp_sim.vec_env import EPISODE_FIELDS
+from dexgrasp_learner.evaluation.episode_statistics import episode_means
 
 _CONFIDENCE = 0.95
 
@@ -76,6 +75,7 @@ class Evaluation(Figures):
 def summarize(
     policy: str,
     rows: Tensor,
+    fields: Sequence[str],
     object_names: Sequence[str],
     difficulty: float,
     seed: int,
@@ -85,21 +85,22 @@ def summarize(
 
     Args:
         policy: Name.
-        rows: [K, E], columns as `EPISODE_FIELDS`, K at least 1.
+        rows: [K, E], K at least 1.
+        fields: Names of the columns; those of the grasping task.
         object_names: Of the task's objects, in its order.
         difficulty: See `Evaluation`, as for the rest.
         seed: Of the episodes' starts.
         diverged: How many of them.
     """
-    index = rows[:, EPISODE_FIELDS.index("object")]
+    index = rows[:, fields.index("object")]
     per_object = {
-        name: Figures(**_figures(rows[index == number]))
+        name: Figures(**_figures(rows[index == number], fields))
         for number, name in enumerate(object_names)
         if (index == number).any()
     }
-    means = episode_means(rows)
+    means = episode_means(rows, fields)
     return Evaluation(
-        **_figures(rows),
+        **_figures(rows, fields),
         policy=policy,
         objects=len(object_names),
         difficulty=difficulty,
@@ -111,8 +112,8 @@ def summarize(
     )
 
 
-def _figures(rows: Tensor) -> dict[str, Any]:
-    means, episodes = episode_means(rows), len(rows)
+def _figures(rows: Tensor, fields: Sequence[str]) -> dict[str, Any]:
+    means, episodes = episode_means(rows, fields), len(rows)
     low, high = success_interval(round(means["success"] * episodes), episodes)
     entry_s = means["time_to_goal_s"]
     return {

@@ -19,8 +19,6 @@ class NetworkConfig:
         actor_groups: Observation groups that the actor sees; images and flat groups.
         critic_groups: Observation groups that the critic sees; may be privileged.
         encoder: Depth encoder: `patch` for small images (32x24), `conv` for larger ones.
-        depth_near_m: Nearer depth counts as invalid.
-        depth_far_m: Farther depth counts as invalid.
         image_gain: Images in [-0.5, 0.5] are multiplied by this. The laptop runs have 3; larger
             nets at a fixed learning rate of 5e-5 want 1 (Isaac Lab's camera tasks).
         fused_size: Width of the layer that joins image features and flat groups; a net without
@@ -43,8 +41,6 @@ class NetworkConfig:
     actor_groups: tuple[str, ...] = ("proprio", "state")
     critic_groups: tuple[str, ...] = ("proprio", "critic")
     encoder: Literal["patch", "conv"] = "patch"
-    depth_near_m: Positive = 0.2
-    depth_far_m: Positive = 0.95
     image_gain: Positive = 3.0
     fused_size: Width = 128
     memory: Literal["none", "lstm"] = "none"
@@ -62,10 +58,6 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError where two values contradict each other."""
-        if self.depth_near_m >= self.depth_far_m:
-            raise ValueError(
-                f"depth_near_m = {self.depth_near_m} is not below depth_far_m = {self.depth_far_m}"
-            )
         if not self.min_std <= self.initial_std <= self.max_std:
             raise ValueError(
                 f"initial_std = {self.initial_std} is outside "

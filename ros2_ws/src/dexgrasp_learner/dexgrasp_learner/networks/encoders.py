@@ -16,15 +16,24 @@ _MAX_CELLS = 96
 """The map of a `conv` encoder has at most this many cells."""
 
 
-def build_encoder(spec: TensorSpec, config: NetworkConfig) -> "DepthEncoder | StereoEncoder":
+def build_encoder(
+    spec: TensorSpec, config: NetworkConfig, depth_range_m: tuple[float, float] | None
+) -> "DepthEncoder | StereoEncoder":
     """Chooses the encoder of an image group from its spec.
+
+    Args:
+        spec: Of the group.
+        config: Of the net.
+        depth_range_m: Nearer and farther depth counts as invalid; only depth images need it.
 
     Raises:
         ConfigError: The group is neither int16 depth [H, W] nor uint8 stereo colour [2, 3, H, W],
             or its size does not suit `config.encoder`.
     """
     if spec.dtype == "int16" and len(spec.shape) == 2:
-        encoder = DepthEncoder(spec, config)
+        if depth_range_m is None:
+            raise ValueError(f"{spec.name!r} is depth: give the range of its camera")
+        encoder = DepthEncoder(spec, config, depth_range_m)
     elif spec.dtype == "uint8" and len(spec.shape) == 4 and spec.shape[:2] == (2, 3):
         encoder = StereoEncoder(spec, config)
     else:
@@ -43,10 +52,11 @@ def build_encoder(spec: TensorSpec, config: NetworkConfig) -> "DepthEncoder | St
 class DepthEncoder(nn.Module):
     """Depth in millimetres to features."""
 
-    def __init__(self, spec: TensorSpec, config: NetworkConfig) -> None:
+    def __init__(
+        self, spec: TensorSpec, config: NetworkConfig, depth_range_m: tuple[float, float]
+    ) -> None:
         super().__init__()
-        self.near_m = config.depth_near_m
-        self.far_m = config.depth_far_m
+        self.near_m, self.far_m = depth_range_m
         self.gain = config.image_gain
         layers, channels = _image_layers(spec, config, 1)
         self.layers = nn.Sequential(

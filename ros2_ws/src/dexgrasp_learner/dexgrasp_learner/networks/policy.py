@@ -57,6 +57,7 @@ class Trunk(nn.Module):
         specs: Mapping[str, TensorSpec],
         config: NetworkConfig,
         memory_size: int,
+        depth_range_m: tuple[float, float] | None,
     ) -> None:
         super().__init__()
         chosen = [_spec_of(name, specs) for name in groups]
@@ -65,7 +66,9 @@ class Trunk(nn.Module):
         self.image_groups = tuple(spec.name for spec in chosen if len(spec.shape) != 1)
         vector_size = sum(spec.shape[0] for spec in chosen if len(spec.shape) == 1)
         self.normalizer = RunningNormalizer(vector_size, clip=config.observation_clip)
-        encoders = {name: build_encoder(specs[name], config) for name in self.image_groups}
+        encoders = {
+            name: build_encoder(specs[name], config, depth_range_m) for name in self.image_groups
+        }
         self.encoders = nn.ModuleDict(encoders)
         self.features = memory_input = vector_size
         if self.image_groups:
@@ -117,11 +120,17 @@ class Actor(nn.Module):
     """Observations to mean actions; the exploration noise stands in `distribution`."""
 
     def __init__(
-        self, config: NetworkConfig, observation_specs: Mapping[str, TensorSpec], action_dim: int
+        self,
+        config: NetworkConfig,
+        observation_specs: Mapping[str, TensorSpec],
+        action_dim: int,
+        depth_range_m: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         memory_size = config.memory_size if config.memory == "lstm" else 0
-        self.trunk = Trunk(config.actor_groups, observation_specs, config, memory_size)
+        self.trunk = Trunk(
+            config.actor_groups, observation_specs, config, memory_size, depth_range_m
+        )
         self.groups = self.trunk.groups
         self.action_dim = action_dim
         self.memory_size = memory_size
@@ -183,10 +192,17 @@ class Actor(nn.Module):
 class Critic(nn.Module):
     """Observations, privileged ones if there are, to the value of the state."""
 
-    def __init__(self, config: NetworkConfig, observation_specs: Mapping[str, TensorSpec]) -> None:
+    def __init__(
+        self,
+        config: NetworkConfig,
+        observation_specs: Mapping[str, TensorSpec],
+        depth_range_m: tuple[float, float] | None = None,
+    ) -> None:
         super().__init__()
         memory_size = config.critic_memory_size if config.critic_memory == "lstm" else 0
-        self.trunk = Trunk(config.critic_groups, observation_specs, config, memory_size)
+        self.trunk = Trunk(
+            config.critic_groups, observation_specs, config, memory_size, depth_range_m
+        )
         self.groups = self.trunk.groups
         self.memory_size = memory_size
         self.head = build_mlp(self.trunk.features, config.critic_hidden, 1)
@@ -219,25 +235,37 @@ def build_actor(
     config: NetworkConfig,
     observation_specs: Mapping[str, TensorSpec],
     action_dim: int,
+    depth_range_m: tuple[float, float] | None = None,
     seed: int = 0,
 ) -> Actor:
     """An actor on the CPU whose initial weights depend on nothing but the arguments.
+
+    Args:
+        config: Sizes and inputs.
+        observation_specs: Of the environment, by group.
+        action_dim: Length of an action.
+        depth_range_m: Of the camera: nearer and farther depth counts as invalid. None will do
+            where there are no depth images.
+        seed: Of the initial weights.
 
     Raises:
         ConfigError: A group is not among the specs, or its type or size suits no encoder.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Actor(config, observation_specs, action_dim)
+        return Actor(config, observation_specs, action_dim, depth_range_m)
 
 
 def build_critic(
-    config: NetworkConfig, observation_specs: Mapping[str, TensorSpec], seed: int = 0
+    config: NetworkConfig,
+    observation_specs: Mapping[str, TensorSpec],
+    depth_range_m: tuple[float, float] | None = None,
+    seed: int = 0,
 ) -> Critic:
     """A critic on the CPU; see `build_actor`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Critic(config, observation_specs)
+        return Critic(config, observation_specs, depth_range_m)
 
 
 def build_mlp(

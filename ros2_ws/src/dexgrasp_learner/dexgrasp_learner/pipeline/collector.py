@@ -4,9 +4,9 @@ from typing import Protocol
 
 import torch
 
-from dexgrasp_learner.pipeline.rollout import Rollout
 from dexgrasp_learner.pool.env_pool import EnvPool
-from dexgrasp_learner.run.stopwatch import Stopwatch
+from dexgrasp_learner.rollout.rollout import Rollout
+from dexgrasp_learner.timing import Stopwatch
 from dexgrasp_sim.transport.layout import split_envs
 
 

@@ -7,11 +7,10 @@ from typing import Protocol
 from torch import Tensor
 
 from dexgrasp_learner.pool.in_process_pool import InProcessPool
+from dexgrasp_learner.pool.pool import ALL
 from dexgrasp_learner.pool.pool_spec import PoolSpec
-from dexgrasp_learner.pool.remote_pool import RemotePool
 from dexgrasp_learner.pool.restarts import Restart
-from dexgrasp_learner.pool.shared_memory_pool import SharedMemoryPool
-from dexgrasp_learner.pool.worker_group import ALL
+from dexgrasp_learner.pool.worker_pool import WorkerPool
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.transport.layout import RunLayout
 
@@ -24,7 +23,7 @@ class EnvPool(Protocol):
             sequence [T+1, W] int64. The result of actions[t] and the observation after it stand
             in slot t+1. Workers write in place: read slot t+1 only after `wait(t)`. Where
             `valid` is False in slot t+1, there is no result of actions[t]: the environment had
-            to begin anew, see `ROLLOUT_RESULTS`.
+            to begin anew, see `transport.layout`.
         slot_mismatches: Sequence numbers that were not the expected ones; 0 in a sound run.
         restarts: Workers that were lost and replaced, in order.
         workers_alive: Workers that are there now.
@@ -65,7 +64,8 @@ class EnvPool(Protocol):
 
         A worker that has ended or has not answered within `timeout_s` (default: the spec's) is
         replaced as often as the spec's `restarts` allow. This takes as long as building its
-        environments; their rows of slot + 1 then are not valid.
+        environments, for a remote worker also until somebody starts it; their rows of slot + 1
+        then are not valid.
 
         Raises:
             WorkerDied: A worker has ended and may not be replaced.
@@ -118,10 +118,10 @@ def make_pool(spec: PoolSpec) -> EnvPool:
     """The pool of a spec; `start` it, and `close` it in the end.
 
     Raises:
-        ConfigError: A value of the spec or of its config is wrong, or shared memory too small.
+        ConfigError: A value of the spec or of its config is wrong, a device is not there, or
+            shared memory is too small.
     """
-    if spec.transport == "in_process":
+    spec.check_devices()
+    if spec.simulators.transport == "in_process":
         return InProcessPool(spec)
-    if spec.transport == "remote":
-        return RemotePool(spec)
-    return SharedMemoryPool(spec)
+    return WorkerPool(spec)

@@ -1,87 +1,34 @@
-"""All environments in the learner's own process, and what they share with worker processes."""
+"""All environments in the learner's own process."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
+from dexgrasp_learner.pool.pool import ALL, Pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
-from dexgrasp_learner.pool.restarts import Restart
-from dexgrasp_learner.pool.worker_group import ALL
 from dexgrasp_sim.environments import make_env
-from dexgrasp_sim.transport.layout import Block, RunLayout
-from dexgrasp_sim.transport.telemetry import WorkerTelemetry, read_statuses
-from dexgrasp_sim.worker.env_slice import EnvSlice, check_state_file, state_path
+from dexgrasp_sim.transport.carrier import make_carrier
+from dexgrasp_sim.transport.layout import Block
+from dexgrasp_sim.transport.learner_link import private_tensors
+from dexgrasp_sim.transport.telemetry import WorkerTelemetry
+from dexgrasp_sim.worker.env_slice import EnvSlice, state_path
 
-
-class Pool:
-    """What all pools have in common."""
-
-    def __init__(
-        self,
-        spec: PoolSpec,
-        layout: RunLayout,
-        tensors: Mapping[str, Tensor],
-        telemetry: Mapping[str, Tensor],
-    ) -> None:
-        self.spec = spec
-        self.layout = layout
-        self.num_envs = layout.num_envs
-        self.num_workers = layout.num_workers
-        self.horizon = layout.horizon
-        self.action_dim = layout.action_dim
-        self.control_dt_s = layout.control_dt_s
-        self.observation_specs = layout.observation_specs
-        self.tensors = tensors
-        self.telemetry = telemetry
-        self.slot_mismatches = 0
-        self.restarts: list[Restart] = []
-        self._sequence = tensors["sequence"].numpy()
-        self._steps = np.zeros(layout.num_workers, dtype=np.int64)
-        self.set_difficulty(spec.config.get("difficulty", 0.0))
-
-    def set_difficulty(self, difficulty: float) -> None:
-        """See `EnvPool`."""
-        self.telemetry["control.difficulty"][0] = difficulty
-
-    def roll_over(self) -> None:
-        """See `EnvPool`."""
-        for name, tensor in self.tensors.items():
-            if name != "actions":
-                tensor[0].copy_(tensor[-1])
-
-    def timings(self) -> list[dict[str, float]]:
-        """See `EnvPool`."""
-        return [
-            {
-                "steps": float(status.steps),
-                "simulating": status.simulating_s,
-                "rendering": status.rendering_s,
-                "waiting": status.waiting_s,
-                "resets_not_finite": float(status.resets_not_finite),
-            }
-            for status in read_statuses(self.telemetry)
-        ]
-
-    def _check_sequence(self, slot: int, workers: slice = ALL) -> None:
-        wrong = self._sequence[slot, workers] != self._steps[workers]
-        self.slot_mismatches += int(wrong.sum())
-
-    def _check_states(self, folder: Path) -> None:
-        for index in range(self.num_workers):
-            check_state_file(state_path(folder, index), self.layout, index)
+_ENV_ORDERS = ("kind", "config", "groups", "seed", "threads", "device")
 
 
 class InProcessPool(Pool):
-    """All environments in the caller's thread, split, seeded and written as by workers."""
+    """All environments in the caller's thread, split, seeded and written as by workers.
+
+    The tensors are where `PoolSpec.tensor_device` says, so that environments on the learner's GPU
+    write them in place.
+    """
 
     def __init__(self, spec: PoolSpec) -> None:
         """Builds the environments; errors as for `make_pool`."""
         layout = spec.layout()
-        tensors = private_tensors(layout.rollout_blocks)
+        tensors = _rollout_tensors(layout.rollout_blocks, spec.tensor_device)
         super().__init__(spec, layout, tensors, private_tensors(layout.telemetry_blocks))
         self._slices = [self._build(index) for index in range(self.num_workers)]
 
@@ -91,11 +38,18 @@ class InProcessPool(Pool):
         env = make_env(
             num_envs=stop - start,
             env_offset=orders["env_offset"] + start,
-            **{name: orders[name] for name in ("kind", "config", "groups", "seed", "threads")},
+            **{name: orders[name] for name in _ENV_ORDERS},
         )
         telemetry = WorkerTelemetry(self.telemetry, index)
         telemetry.count(pid=os.getpid())
-        return EnvSlice(env, self.layout, self.tensors, telemetry, index)
+        return EnvSlice(
+            env,
+            self.layout,
+            self.tensors,
+            telemetry,
+            index,
+            carrier=lambda slots: make_carrier(slots, orders),
+        )
 
     @property
     def workers_alive(self) -> int:
@@ -143,6 +97,8 @@ class InProcessPool(Pool):
                 act(envs)
 
 
-def private_tensors(blocks: tuple[Block, ...]) -> dict[str, Tensor]:
-    """Zeroed tensors in memory of this process alone, by name."""
-    return {block.name: torch.zeros(block.shape, dtype=block.torch_dtype) for block in blocks}
+def _rollout_tensors(blocks: tuple[Block, ...], device: torch.device) -> dict[str, torch.Tensor]:
+    """On a device; but for the sequence numbers, which the pool looks at on the CPU."""
+    on_cpu = tuple(block for block in blocks if block.name == "sequence")
+    others = tuple(block for block in blocks if block.name != "sequence")
+    return {**private_tensors(others, device), **private_tensors(on_cpu)}

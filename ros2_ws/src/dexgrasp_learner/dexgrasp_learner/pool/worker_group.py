@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dexgrasp_learner.pool.pool_spec import WorkerSpec
-from dexgrasp_learner.pool.worker_process import WorkerDied, WorkerProcess
+from dexgrasp_learner.pool.pool import ALL
+from dexgrasp_learner.pool.worker_connection import WorkerConnection, WorkerDied
 from dexgrasp_sim.transport.channel import ready_channels
+from dexgrasp_sim.transport.learner_link import LearnerLink
 from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError, require
 
 _CONNECT_POLL_S = 0.05
 _STOP_TIMEOUT_S = 3.0
-ALL = slice(None)
 
 
 class WorkerTimeout(TimeoutError):
@@ -47,28 +47,27 @@ class WorkerGroup:
     """
 
     def __init__(
-        self, run_id: str, specs: Sequence[WorkerSpec], log_dir: Path, spin_us: float
+        self, workers: Sequence[WorkerConnection], link: LearnerLink, spin_us: float
     ) -> None:
-        """Listens for all workers, so that none finds nobody listening.
+        """Starts nothing yet.
 
         Args:
-            run_id: Of a run whose shared memory is laid out.
-            specs: Of the workers.
-            log_dir: Folder of their logs.
+            workers: In the order of their indices. They are listened for already, so that none
+                finds nobody listening.
+            link: How tensors travel to and from them.
             spin_us: Busy-wait before blocking.
         """
-        self.workers: list[WorkerProcess] = []
+        self.workers = list(workers)
+        self._link = link
         self._spin_us = spin_us
         self._orders: Sequence[dict[str, Any]] = ()
         self._schema_hash = ""
         self._awaited: dict[int, MessageType] = {}
+        self._sent: dict[int, Message] = {}
         self._answers: dict[int, Message] = {}
         self._lost: dict[int, WorkerDied] = {}
         self._begin_with: dict[int, Message] = {}
         self._deadlines: dict[int, Deadline] = {}
-        for index, spec in enumerate(specs):
-            log_path = log_dir / f"worker_{index}.log"
-            self.workers.append(WorkerProcess(run_id, index, spec, log_path))
 
     @property
     def alive(self) -> int:
@@ -76,7 +75,7 @@ class WorkerGroup:
         return sum(worker.is_alive for worker in self.workers)
 
     def spawn(self) -> None:
-        """Starts the processes; see `WorkerProcess.spawn`."""
+        """Starts the workers, or has people do so."""
         for worker in self.workers:
             worker.spawn()
 
@@ -95,7 +94,9 @@ class WorkerGroup:
             WorkerTimeout: A worker has not connected, or not built its environments in time.
             ProtocolError: A worker is of another version or has another schema.
         """
-        self._orders, self._schema_hash = orders, schema_hash
+        common = self._link.orders()
+        self._orders = [{**order, **common} for order in orders]
+        self._schema_hash = schema_hash
         self._awaited = {worker.index: MessageType.HELLO for worker in self.workers}
         self.collect(deadline)
 
@@ -114,11 +115,7 @@ class WorkerGroup:
         for worker in self.workers[workers]:
             if paths is not None:
                 message = message._replace(payload={"path": str(paths[worker.index].resolve())})
-            try:
-                worker.send(message)
-            except WorkerDied as error:
-                self._lost[worker.index] = error
-            self._awaited[worker.index] = MessageType.DONE
+            self._order(worker, message)
 
     def collect(self, deadline: Deadline, workers: slice = ALL) -> list[Message]:
         """Takes the answer of each of these that owes one: DONE or REFUSED.
@@ -134,16 +131,20 @@ class WorkerGroup:
             for index in due:
                 if index in self._lost:
                     raise self._lost.pop(index)
+            for index in due:
+                if self._awaited[index] == MessageType.HELLO:
+                    self._greet(self.workers[index])
             ready = self._ready(due, deadline, workers)
             for index in ready:
-                self._advance(self.workers[index])
+                if self._awaited.get(index) != MessageType.HELLO:
+                    self._advance(self.workers[index])
             if not ready:
                 self._check_patience(due, deadline)
         indices = [worker.index for worker in self.workers[workers]]
         return [self._answers.pop(index) for index in indices if index in self._answers]
 
     def replace(self, index: int, order: Message, deadline: Deadline) -> None:
-        """Puts a new process in the place of a worker; `collect` takes it up to its first answer.
+        """Gets another worker in the place of one; `collect` takes it up to its first answer.
 
         Args:
             index: Of a worker that is lost or hangs.
@@ -153,6 +154,7 @@ class WorkerGroup:
         self._begin_with[index] = order
         self._deadlines[index] = deadline
         self._awaited[index] = MessageType.HELLO
+        self._answers.pop(index, None)
         self.workers[index].replace()
 
     def close(self) -> None:
@@ -178,31 +180,43 @@ class WorkerGroup:
             pause_s = min(pause_s, _CONNECT_POLL_S)  # whether it lives must be asked for
         return [sources[s] for s in ready_channels(list(sources), pause_s, self._spin_us)]
 
-    def _advance(self, worker: WorkerProcess) -> None:
-        """Takes one worker one message further."""
-        if not worker.connect():
+    def _order(self, worker: WorkerConnection, message: Message) -> None:
+        try:
+            worker.order(self._link, message)
+        except WorkerDied as error:
+            self._lost[worker.index] = error
+        self._sent[worker.index] = message
+        self._awaited[worker.index] = MessageType.DONE
+
+    def _greet(self, worker: WorkerConnection) -> None:
+        """Tells a worker that has said HELLO what to build."""
+        hello = worker.hello()
+        if hello is None:
             return
+        if "schema_hash" in (hello.payload or {}):  # a remote worker does not know it yet
+            self._check_schema(worker, hello)
+        worker.send(Message(MessageType.WELCOME, payload=self._orders[worker.index]))
+        self._awaited[worker.index] = MessageType.READY
+
+    def _advance(self, worker: WorkerConnection) -> None:
+        """Takes one worker one message further."""
         index = worker.index
         message, awaited = worker.receive(), self._awaited.get(index)
         if awaited is None:
             raise ProtocolError(f"worker {index} sent {message.type.name} without being asked")
-        if awaited != MessageType.DONE or message.type != MessageType.REFUSED:
-            require(message, awaited)
-        if awaited != MessageType.DONE:
-            self._check_schema(worker, message)
-        if awaited == MessageType.HELLO:
-            worker.send(Message(MessageType.WELCOME, payload=self._orders[index]))
-            self._awaited[index] = MessageType.READY
-        elif awaited == MessageType.READY and index in self._begin_with:
-            worker.send(self._begin_with.pop(index))
-            self._awaited[index] = MessageType.DONE
+        if awaited == MessageType.DONE:
+            if message.type != MessageType.REFUSED:
+                require(message, awaited)
+            self._answers[index] = worker.take(self._link, message, self._sent[index])
         else:
-            del self._awaited[index]
-            self._deadlines.pop(index, None)
-            if awaited == MessageType.DONE:
-                self._answers[index] = message
+            self._check_schema(worker, require(message, awaited))
+            if index in self._begin_with:
+                self._order(worker, self._begin_with.pop(index))
+                return
+        del self._awaited[index]
+        self._deadlines.pop(index, None)
 
-    def _check_schema(self, worker: WorkerProcess, message: Message) -> None:
+    def _check_schema(self, worker: WorkerConnection, message: Message) -> None:
         found = (message.payload or {}).get("schema_hash")
         if found != self._schema_hash:
             text = (
@@ -213,8 +227,6 @@ class WorkerGroup:
             raise ProtocolError(text)
 
     def _check_patience(self, due: list[int], deadline: Deadline) -> None:
-        for index in due:
-            self.workers[index].check_started()
         now_s = time.monotonic()
         deadlines = {index: self._deadlines.get(index, deadline) for index in due}
         late = [index for index in due if deadlines[index].at_s <= now_s]
@@ -225,12 +237,12 @@ class WorkerGroup:
         if absent:
             raise WorkerTimeout(
                 f"workers {[w.index for w in absent]} have not connected within {timeout_s:g} s; "
-                f"see {absent[0].log_path}, or start by hand: {absent[0].command_line}",
+                f"{absent[0].traces}, or start by hand: {absent[0].command_line}",
                 late,
             )
-        logs = ", ".join(str(self.workers[index].log_path) for index in late)
+        traces = "; ".join(self.workers[index].traces for index in late)
         raise WorkerTimeout(
             f"workers {late} have not answered within {timeout_s:g} s: they hang, or need a "
-            f"longer time-out; their logs: {logs}",
+            f"longer time-out; {traces}",
             late,
         )

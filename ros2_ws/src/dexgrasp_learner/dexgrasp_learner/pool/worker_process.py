@@ -1,4 +1,4 @@
-"""The learner's end of one simulator worker: its process, its socket, its log."""
+"""A simulator worker of this host: its process, its socket, its log."""
 
 import os
 import shlex
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import dexgrasp_sim
 from dexgrasp_learner.console import warn
-from dexgrasp_learner.pool.pool_spec import WorkerSpec
+from dexgrasp_learner.pool.config import WorkerSpec
+from dexgrasp_learner.pool.worker_connection import WorkerConnection, WorkerDied, drain
 from dexgrasp_sim.config import ConfigError
-from dexgrasp_sim.transport.channel import TRANSFER_TIMEOUT_S, Channel, ChannelClosed, Listener
-from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError
+from dexgrasp_sim.transport.channel import Channel, ChannelClosed, Listener, ready_channels
+from dexgrasp_sim.transport.protocol import Message, MessageType, require
 from dexgrasp_sim.transport.shared_memory import socket_path
 from dexgrasp_sim.worker.process import THREAD_VARIABLES
 
-_TAIL_LINES = 20
 _TAIL_BYTES = 8192
 _EXIT_TIMEOUT_S = 1.5
 _KILL_TIMEOUT_S = 10.0
@@ -25,58 +25,24 @@ _FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "AMENT_PREF
 """What points one interpreter at another one's libraries, so that imports crash."""
 
 
-class WorkerDied(RuntimeError):
-    """A worker has ended, or has lost its connection, without being asked to.
-
-    Attributes:
-        index: Worker index.
-        returncode: Exit code, negative for a signal; None if it is not known or still ending.
-        stderr_tail: Last lines of the traceback it has sent, else of its log.
-    """
-
-    def __init__(self, index: int, returncode: int | None, stderr_tail: list[str]) -> None:
-        super().__init__(
-            f"simulator worker {index} died (exit code {returncode}); it said last:\n"
-            + "\n".join(stderr_tail or ["(nothing)"])
-        )
-        self.index = index
-        self.indices = [index]
-        self.returncode = returncode
-        self.stderr_tail = stderr_tail
-
-
-class WorkerProcess:
+class WorkerProcess(WorkerConnection):
     """One worker, whether this learner has started it or a person has.
 
     Attributes:
-        index: Worker index.
         spec: How it is started.
-        channel: Connection to it, None before it has connected.
         log_path: Where its stdout and stderr go, if this learner has started it.
     """
 
     def __init__(self, run_id: str, index: int, spec: WorkerSpec, log_path: Path) -> None:
         """Listens for the worker; `spawn` starts it."""
-        self.run_id = run_id
-        self.index = index
+        python, module = spec.python or sys.executable, ["-m", "dexgrasp_sim.worker"]
+        self.command = [python, *module, "--run-id", run_id, "--index", str(index)]
+        super().__init__(index, shlex.join(self.command))
         self.spec = spec
         self.log_path = log_path
         self._log_start = 0
-        self.channel: Channel | None = None
         self._listener = Listener(socket_path(run_id, index))
         self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def command(self) -> list[str]:
-        """Program and arguments that start this worker."""
-        python = self.spec.python or sys.executable
-        module = ["-m", "dexgrasp_sim.worker"]
-        return [python, *module, "--run-id", self.run_id, "--index", str(self.index)]
-
-    @property
-    def command_line(self) -> str:
-        """The same for a shell, for a person to start it on this host."""
-        return shlex.join(self.command)
 
     @property
     def pid(self) -> int | None:
@@ -85,7 +51,7 @@ class WorkerProcess:
 
     @property
     def source(self) -> Channel | Listener:
-        """Where news of it comes from next."""
+        """See `WorkerConnection`."""
         return self.channel or self._listener
 
     @property
@@ -94,6 +60,11 @@ class WorkerProcess:
         if self._process is not None:
             return self._process.poll() is None
         return self.channel is not None
+
+    @property
+    def traces(self) -> str:
+        """See `WorkerConnection`."""
+        return f"see {self.log_path}"
 
     def spawn(self) -> None:
         """Starts the worker, or says how a person can.
@@ -125,79 +96,50 @@ class WorkerProcess:
                     "Python interpreter that has dexgrasp's simulator packages"
                 ) from None
 
+    def may_be_replaced(self, hung: bool) -> bool:
+        """See `WorkerConnection`.
+
+        One that only seems to hang may write again, and only our own processes can be ended.
+        """
+        return self.spec.spawn or not hung
+
     def replace(self) -> None:
-        """Ends what is left of the worker, for it must not write any more, and starts another.
+        """See `WorkerConnection`.
 
         Raises:
             subprocess.TimeoutExpired: The operating system does not end it.
         """
-        if self.channel is not None:
-            self.channel.close()
-            self.channel = None
+        self.disconnect()
         if self._process is not None:
             self._process.kill()
             self._process.wait(_KILL_TIMEOUT_S)
         self.spawn()
 
-    def connect(self) -> bool:
-        """Takes the worker's connection if it has come; says whether it is connected."""
+    def hello(self) -> Message | None:
+        """See `WorkerConnection`."""
         if self.channel is None:
             self.channel = self._listener.accept(0.0)
-        return self.channel is not None
+        if self.channel is None:
+            if self._process is not None and self._process.poll() is not None:
+                raise self.died()
+            return None
+        if not ready_channels([self.channel], 0.0):
+            return None
+        return require(self.receive(), MessageType.HELLO)
 
-    def check_started(self) -> None:
-        """Raises WorkerDied if its process has ended before it could connect."""
-        if self.channel is None and self._process and self._process.poll() is not None:
-            raise self.died()
+    def lost(self, error: ChannelClosed) -> WorkerDied:
+        """See `WorkerConnection`; its log knows more."""
+        return self.died()
 
-    def send(self, message: Message) -> None:
-        """Sends a message.
-
-        Raises:
-            WorkerDied: The worker is gone.
-        """
-        try:
-            self.connected().send(message)
-        except ChannelClosed:
-            raise self.died() from None
-
-    def receive(self) -> Message:
-        """The worker's message that has begun to arrive.
-
-        Raises:
-            WorkerDied: The worker is gone, or sends an ERROR.
-            ProtocolError: It is of another version.
-        """
-        try:
-            message = self.connected().receive(TRANSFER_TIMEOUT_S)
-        except ChannelClosed:
-            raise self.died() from None
-        if message.type == MessageType.ERROR:
-            raise self.died(str((message.payload or {}).get("text", "")))
-        return message
-
-    def died(self, text: str = "") -> WorkerDied:
-        """The error to raise about this worker; waits a moment for its exit code.
-
-        Args:
-            text: The traceback that it has sent, "" to read its log.
-        """
+    def died(self, reason: str = "") -> WorkerDied:
+        """See `WorkerConnection`; waits a moment for its exit code."""
         returncode = self._wait(_EXIT_TIMEOUT_S)
-        lines = text.splitlines() or self._log_tail()
-        return WorkerDied(self.index, returncode, lines[-_TAIL_LINES:])
-
-    def ask_to_stop(self) -> None:
-        """Sends STOP if it can be sent."""
-        if self.channel is not None:
-            with suppress(ChannelClosed):
-                self.channel.send(Message(MessageType.STOP))
+        return WorkerDied(self.index, returncode, reason.splitlines() or self._log_tail())
 
     def end(self, deadline_s: float) -> None:
-        """Waits until `deadline_s` (monotonic) for the worker to leave, then ends it by force."""
+        """See `WorkerConnection`; ends it by force if need be."""
         if self.channel is not None:
-            with suppress(TimeoutError, ChannelClosed, ProtocolError):
-                while True:
-                    self.channel.receive(max(deadline_s - time.monotonic(), 0.0))
+            drain(self.channel, deadline_s)
             self.channel.close()
         self._listener.close()
         if self._process is not None:
@@ -222,12 +164,6 @@ class WorkerProcess:
         with suppress(subprocess.TimeoutExpired):
             return self._process.wait(max(timeout_s, 0.0))
         return None
-
-    def connected(self) -> Channel:
-        """The connection; raises RuntimeError before there is one."""
-        if self.channel is None:
-            raise RuntimeError(f"worker {self.index} is not connected; call start() first")
-        return self.channel
 
 
 def worker_environment(python: str, threads: int) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Learners that take every optimizer step together: data parallelism, and cells on several hosts.
+"""Learners that take every optimizer step together: data parallelism, on one or several hosts.
 
-Each rank is a cell, simulators and a learner, that `torchrun` has started. All ranks hold the same
-weights, average their gradients and share whatever steers the update: normaliser statistics,
+Each rank is a learner with simulators of its own, and `torchrun` starts it. All ranks hold the
+same weights, average their gradients and share whatever steers the update: normaliser statistics,
 episodes, learning rate and difficulty. The gradients of all ranks count alike, also where one had
 fewer valid steps. Tensors on the CPU travel by gloo, those on GPUs by NCCL.
 """

@@ -4,52 +4,15 @@ Steered by the success of whole episodes, smoothed, and in both directions. The 
 the fraction of environments that were at the goal at one instant, and could only advance.
 """
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from dexgrasp_sim.config import STRICT
+from dexgrasp_learner.run.config import AdrConfig
 from dexgrasp_sim.schedules import current_ranges
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, whole_episodes
-
-_SUCCESS = EPISODE_FIELDS.index("success")
-Count = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-@dataclass(frozen=True, config=STRICT)
-class AdrConfig:
-    """When the difficulty of the task changes; it starts from `task.difficulty`.
-
-    Attributes:
-        enabled: Without, the difficulty stays at `task.difficulty`.
-        increments: Steps between difficulty 0 and 1.
-        advance_above: The next increment comes when the smoothed success exceeds this...
-        retreat_below: ...and the one before when it falls below this...
-        min_episodes: ...but only after so many episodes at the present one.
-        smoothing_episodes: The smoothed success is the mean of all episodes at the present
-            increment until there are so many; from then on each counts one part in so many.
-    """
-
-    enabled: bool = False
-    increments: Count = 50
-    advance_above: Fraction = 0.6
-    retreat_below: Fraction = 0.3
-    min_episodes: Count = 1000
-    smoothing_episodes: Count = 500
-
-    @model_validator(mode="after")
-    def _check(self) -> "AdrConfig":
-        if self.retreat_below >= self.advance_above:
-            raise ValueError(
-                f"`retreat_below` {self.retreat_below} is not below `advance_above` "
-                f"{self.advance_above}; the difficulty would swing: leave a gap between the two"
-            )
-        return self
+from dexgrasp_sim.vec_env import SUCCESS, whole_episodes
 
 
 class AdrController:
@@ -83,7 +46,7 @@ class AdrController:
         """Takes the episodes that ended in a rollout; at most one increment follows from them.
 
         Args:
-            episode: [..., E] rows of `EPISODE_FIELDS`.
+            episode: [..., E] rows of the `episode` result.
             ended: [...] bool, which rows hold an episode.
 
         Returns:
@@ -92,7 +55,7 @@ class AdrController:
         if not self._config.enabled:
             return False
         whole = whole_episodes(episode, ended)
-        for success in whole[:, _SUCCESS].to(torch.float64).tolist():
+        for success in whole[:, SUCCESS].to(torch.float64).tolist():
             self.episodes += 1
             window = min(self.episodes, self._config.smoothing_episodes)
             self.success += (success - self.success) / window

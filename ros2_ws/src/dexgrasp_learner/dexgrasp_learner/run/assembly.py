@@ -1,58 +1,18 @@
 """What a run is made of, from its config: networks, algorithm and environments."""
 
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 
+from dexgrasp_learner.algorithms.config import DistillationConfig, PpoConfig
 from dexgrasp_learner.algorithms.distillation import Distillation
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor, build_critic
-from dexgrasp_learner.pipeline.rollout import Rollout
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.ranks.peers import Peers
 from dexgrasp_sim.config import ConfigError, to_dict
 from dexgrasp_sim.tasks.grasp.observations import all_specs
-
-
-class Algorithm(Protocol):
-    """What the runner drives: PPO or distillation."""
-
-    actor: Actor
-    device: torch.device
-    peers: Peers
-    groups: tuple[str, ...]
-    memory_sizes: dict[str, int]
-
-    def act(self, rollout: Rollout, slot: int) -> None:
-        """Draws the actions for one slot whose observations are in place."""
-        ...
-
-    def act_with_copies(self) -> None:
-        """From now on copies of the nets act, as they are at each `refresh_copies`."""
-        ...
-
-    def refresh_copies(self) -> None:
-        """Gives the copies the present weights and statistics; nothing where the nets act."""
-        ...
-
-    def finish(self, rollout: Rollout) -> None:
-        """Takes over the results of the last action."""
-        ...
-
-    def learn(self, rollout: Rollout) -> dict[str, float]:
-        """Learns from a finished rollout; returns figures by name."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that later updates depend on; tensors and plain values only."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`."""
-        ...
-
 
 _RANK_SEEDS = 1_000_003
 """Ranks draw noise and minibatches from seeds so far apart, and from those of no other run."""
@@ -61,9 +21,10 @@ _RANK_SEEDS = 1_000_003
 def build_ppo(config: RunConfig, peers: Peers | None = None) -> Ppo:
     """Fresh networks and PPO for a run; ConfigError where the config contradicts itself."""
     peers = peers or Peers()
-    specs, action_dim = all_specs(config.task), len(config.task.action_names)
-    actor = build_actor(config.network, specs, action_dim, seed=config.seed)
-    critic = build_critic(config.network, specs, seed=config.seed + 1)
+    _check_minibatches("ppo", config.ppo, config.simulators.num_envs)
+    actor = fresh_actor(config)
+    specs, depth_range_m = all_specs(config.task), config.depth_range_m
+    critic = build_critic(config.network, specs, depth_range_m, seed=config.seed + 1)
     device = learner_device(config.training.device)
     seed = config.seed + _RANK_SEEDS * peers.rank
     return Ppo(actor.to(device), critic.to(device), config.ppo, seed, peers)
@@ -74,12 +35,18 @@ def build_distillation(
 ) -> Distillation:
     """A fresh student and distillation for a run; ConfigError as for `build_ppo`."""
     peers = peers or Peers()
-    specs, action_dim = all_specs(config.task), len(config.task.action_names)
-    student = build_actor(config.network, specs, action_dim, seed=config.seed)
+    _check_minibatches("distillation", config.distillation, config.simulators.num_envs)
+    student = fresh_actor(config)
     device = learner_device(config.training.device)
     student, teacher = student.to(device), teacher.to(device)
     seed = config.seed + _RANK_SEEDS * peers.rank
     return Distillation(student, teacher, config.distillation, seed, peers)
+
+
+def fresh_actor(config: RunConfig) -> Actor:
+    """The actor of a run before it has learned anything; ConfigError as for `build_actor`."""
+    specs, action_dim = all_specs(config.task), len(config.task.action_names)
+    return build_actor(config.network, specs, action_dim, config.depth_range_m, config.seed)
 
 
 def learner_device(name: str) -> torch.device:
@@ -109,25 +76,24 @@ def pool_spec(
     Their logs go to the run folder; without one they vanish with the run. Those of each rank are
     other environments.
     """
-    simulators = config.simulators
     return PoolSpec(
         kind="grasp",
         config=to_dict(config.task),
         groups=groups,
         horizon=config.training.horizon,
-        num_envs=simulators.num_envs,
-        num_workers=simulators.num_workers,
-        threads_per_worker=simulators.threads_per_worker,
+        simulators=config.simulators,
         seed=config.seed,
-        env_offset=rank * simulators.num_envs,
-        transport=simulators.transport,
-        listen=simulators.listen,
-        sim_python=simulators.python,
+        env_offset=rank * config.simulators.num_envs,
+        learner_device=str(learner_device(config.training.device)),
         log_dir=folder / "logs" if folder else None,
-        timeout_s=simulators.timeout_s,
-        spin_us=simulators.spin_us,
         run_id=run_id,
-        pin=learner_device(config.training.device).type == "cuda",
-        workers=simulators.workers,
-        restarts=simulators.restarts,
     )
+
+
+def _check_minibatches(name: str, settings: PpoConfig | DistillationConfig, envs: int) -> None:
+    pieces = settings.minibatches * (settings.micro_batches or 1)
+    if pieces > envs:
+        raise ConfigError(
+            f"{name}.minibatches * micro_batches = {pieces} is more than simulators.num_envs "
+            f"{envs}; lower them"
+        )

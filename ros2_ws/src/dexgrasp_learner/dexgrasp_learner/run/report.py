@@ -8,14 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from dexgrasp_learner.config import RunConfig
+from dexgrasp_learner.evaluation.episode_statistics import EpisodeStatistics
 from dexgrasp_learner.pipeline.pipeline import Collected
 from dexgrasp_learner.pool.env_pool import EnvPool
 from dexgrasp_learner.run.adr import AdrController
 from dexgrasp_learner.run.control import RunControl, RunState, RunSummary
-from dexgrasp_learner.run.episode_statistics import EpisodeStatistics
 from dexgrasp_learner.run.metrics import MetricsWriter, Progress
-from dexgrasp_learner.run.stage_times import ROLLOUT_STAGES, IterationTimes, rounded
-from dexgrasp_learner.run.stopwatch import Stopwatch
+from dexgrasp_learner.timing import ROLLOUT_STAGES, IterationTimes, Stopwatch, rounded
 
 _ENDED = (RunState.FINISHED, RunState.FAILED)
 
@@ -74,6 +73,7 @@ class RunReport:
         tally: Tally,
         pool: EnvPool,
         schema_hash: str,
+        stopwatch: Stopwatch,
         clock: Callable[[], float],
     ) -> None:
         """Starts the clock.
@@ -85,9 +85,10 @@ class RunReport:
             tally: Read whenever something is told.
             pool: Of the run.
             schema_hash: Of the observation groups in use.
+            stopwatch: Where the learner's time goes.
             clock: Seconds, monotonic.
         """
-        self.stopwatch = Stopwatch()
+        self.stopwatch = stopwatch
         self._times = IterationTimes()
         self._config = config
         self._folder = folder

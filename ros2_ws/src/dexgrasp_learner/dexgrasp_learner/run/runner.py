@@ -8,19 +8,22 @@ from pathlib import Path
 
 import torch
 
-from dexgrasp_learner.commands.evaluate import evaluate_actor
+from dexgrasp_learner.algorithms.algorithm import Algorithm
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.console import warn
+from dexgrasp_learner.evaluation.episode_statistics import EpisodeStatistics
+from dexgrasp_learner.evaluation.episodes import evaluate_actor
 from dexgrasp_learner.pipeline.collector import Collector
-from dexgrasp_learner.pipeline.pipeline import Learning, OverlappedLearning
-from dexgrasp_learner.pipeline.rollout import Rollout
+from dexgrasp_learner.pipeline.in_turn import InTurn
+from dexgrasp_learner.pipeline.overlapped import Overlapped
+from dexgrasp_learner.pipeline.pipeline import Pipeline
 from dexgrasp_learner.pool.env_pool import EnvPool, make_pool
 from dexgrasp_learner.pool.worker_group import WorkerTimeout
-from dexgrasp_learner.ranks.agreement import agree_on_checkpoint, gathered, weights
+from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.run.adr import AdrController
-from dexgrasp_learner.run.assembly import Algorithm, pool_spec
+from dexgrasp_learner.run.agreement import agree_on_checkpoint, gathered, weights
+from dexgrasp_learner.run.assembly import pool_spec
 from dexgrasp_learner.run.control import RunControl, RunState, RunSummary
-from dexgrasp_learner.run.episode_statistics import EpisodeStatistics
 from dexgrasp_learner.run.report import RunReport, Tally
 from dexgrasp_learner.storage.checkpoint import (
     check_resumable,
@@ -29,6 +32,7 @@ from dexgrasp_learner.storage.checkpoint import (
     policy_schema,
     save_checkpoint,
 )
+from dexgrasp_learner.timing import Stopwatch
 from dexgrasp_sim.config import to_dict
 
 _PAUSE_POLL_S = 0.2
@@ -74,25 +78,34 @@ class Runner:
         self.pool: EnvPool = make_pool(
             pool_spec(config, folder, algorithm.groups, run_id, algorithm.peers.rank)
         )
+        stopwatch = Stopwatch()
         with ExitStack() as undo:
             undo.callback(self.pool.close)
-            self.rollout = Rollout(
+            self.rollout = Rollout.on(
                 self.pool.tensors,
                 algorithm.groups,
                 algorithm.memory_sizes,
                 algorithm.device,
                 config.training.image_storage,
+                stopwatch,
             )
             names = [item.name for item in config.task.objects]
             self.tally = Tally(
                 AdrController(config.adr, config.task.difficulty),
-                episodes=EpisodeStatistics(names),
+                episodes=EpisodeStatistics(self.pool.layout.specs.episode_fields, names),
             )
             self.report = RunReport(
-                config, folder, self.control, self.tally, self.pool, self.schema_hash, clock
+                config,
+                folder,
+                self.control,
+                self.tally,
+                self.pool,
+                self.schema_hash,
+                stopwatch,
+                clock,
             )
             self._clock = clock
-            self.learning = self._make_learning()
+            self.pipeline = self._make_pipeline()
             self.pool.set_difficulty(self.tally.adr.difficulty)
             undo.pop_all()
         self._resumed = False
@@ -163,20 +176,19 @@ class Runner:
     def close(self) -> None:
         """Stops the simulators; idempotent."""
         self.pool.close()
-        self.learning.close()
+        self.pipeline.close()
 
-    def _make_learning(self) -> Learning:
+    def _make_pipeline(self) -> Pipeline:
         config, watch = self.config, self.report.stopwatch
-        self.rollout.stopwatch = watch
-        pipeline = config.simulators.pipeline
-        groups = 2 if pipeline == "double_buffered" else 1
+        name = config.simulators.pipeline
+        groups = 2 if name == "double_buffered" else 1
         collector = Collector(self.pool, self.rollout, self.algorithm, groups, watch)
-        kind = OverlappedLearning if pipeline == "overlapped" else Learning
+        kind = Overlapped if name == "overlapped" else InTurn
         threads = config.training.update_threads
         return kind(self.pool, self.rollout, collector, self.algorithm, watch, threads)
 
     def _goes_on(self) -> bool:
-        if self.learning.is_ahead:
+        if self.pipeline.is_ahead:
             return True  # what was collected is learned from before anything else happens
         while True:
             over, paused, save = self.peers.any(
@@ -214,7 +226,7 @@ class Runner:
     def _iterate(self) -> None:
         started_s = self._clock()
         tally = self.tally
-        learned = self.learning.iterate(tally.iteration, self._may_look_ahead())
+        learned = self.pipeline.iterate(tally.iteration, self._may_look_ahead())
         lag = tally.iteration - learned.rollout.policy_version
         rollout = gathered(self.peers, learned.rollout)
         tally.add_episodes(rollout.episode, rollout.ended)
@@ -229,7 +241,7 @@ class Runner:
         if learned.failure is not None:
             raise learned.failure
         checkpoint_every = self.config.training.checkpoint_every
-        if tally.iteration % checkpoint_every == 0 and not self.learning.is_ahead:
+        if tally.iteration % checkpoint_every == 0 and not self.pipeline.is_ahead:
             self._check_peers()
             self._save_or_warn()
 

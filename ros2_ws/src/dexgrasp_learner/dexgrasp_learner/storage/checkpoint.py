@@ -133,7 +133,8 @@ def load_actor(path: Path) -> tuple[Actor, RunConfig, dict[str, TensorSpec]]:
     reached = state.get("adr", {}).get("difficulty", config.task.difficulty)
     config = replace(config, task=replace(config.task, difficulty=reached))
     specs = all_specs(config.task)
-    actor = build_actor(config.network, specs, len(config.task.action_names))
+    action_dim = len(config.task.action_names)
+    actor = build_actor(config.network, specs, action_dim, config.depth_range_m)
     found = policy_schema(actor, config.task)
     if found != state["schema_hash"]:
         raise ConfigError(

@@ -8,7 +8,7 @@ from torch import Tensor
 from dexgrasp_msgs.msg import SimWorkerStatus
 from dexgrasp_sim.transport.layout import RunLayout
 from dexgrasp_sim.transport.telemetry import WorkerState, WorkerStatus
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, whole_episodes
+from dexgrasp_sim.vec_env import SUCCESS, whole_episodes
 
 _STATES = {
     WorkerState.ABSENT: SimWorkerStatus.STARTING,
@@ -17,7 +17,6 @@ _STATES = {
     WorkerState.STEPPING: SimWorkerStatus.RUNNING,
     WorkerState.STOPPED: SimWorkerStatus.FINISHED,
 }
-_SUCCESS = EPISODE_FIELDS.index("success")
 _EPISODES = 100
 """Success is a mean over this many episodes, as in the learner's figures."""
 
@@ -103,7 +102,7 @@ class WorkerReporter:
                 self._tensors["terminated"][slot, rows] | self._tensors["truncated"][slot, rows]
             )
             whole = whole_episodes(self._tensors["episode"][slot, rows], ended)
-            self._successes.extend(whole[:, _SUCCESS].tolist())
+            self._successes.extend(whole[:, SUCCESS].tolist())
         self._sequence = newest
 
     def _success(self) -> float:

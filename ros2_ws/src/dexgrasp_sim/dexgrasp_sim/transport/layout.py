@@ -13,19 +13,19 @@ import torch
 
 from dexgrasp_sim.specs import TensorSpec, schema_hash
 from dexgrasp_sim.transport.protocol import ProtocolError
-from dexgrasp_sim.vec_env import RESULT_SPECS
+from dexgrasp_sim.vec_env import EVERY_EPISODE, EnvSpecs, result_specs
 
 ALIGNMENT = 64
 """Bytes: a cache line, and what vector instructions and DMA engines ask for."""
 
-ROLLOUT_RESULTS = (*RESULT_SPECS, TensorSpec("valid", (), "bool"))
-"""What environments write, and whether it is the result of the action before it.
+_VALID = TensorSpec("valid", (), "bool")
+"""Whether a slot is the result of the action before it.
 
 Where it is not, because the environment or its whole worker had to begin anew, `reward` is 0,
 `truncated` is set, `episode` is 0, and the observation is the first one of a new episode.
 """
 
-RESULT_NAMES = tuple(spec.name for spec in ROLLOUT_RESULTS)
+RESULT_NAMES = tuple(spec.name for spec in (*result_specs(EVERY_EPISODE), _VALID))
 
 COUNTERS = (
     "pid",
@@ -42,14 +42,6 @@ COUNTERS = (
 
 SECONDS = ("simulating", "rendering", "waiting", "view_time_s")
 """Columns of `telemetry.seconds`, one float64 row per worker; the last is a monotonic time."""
-
-VIEW_SPECS = (
-    TensorSpec("joint_position", (23,), unit="rad"),
-    TensorSpec("joint_velocity", (23,), unit="rad/s"),
-    TensorSpec("object_pose", (7,), unit="m, quaternion wxyz", frame="base"),
-    TensorSpec("goal", (3,), unit="m", frame="base"),
-)
-"""What `VecEnv.telemetry` gives of the one environment that somebody looks at."""
 
 
 @dataclass(frozen=True)
@@ -117,18 +109,24 @@ class RunLayout:
     """The tensors of a run, a function of these few values alone.
 
     Attributes:
-        observation_specs: Observation groups, without the environment axis.
-        action_dim: Length of an action.
-        control_dt_s: Control period.
+        specs: What an environment takes and gives.
         horizon: Steps per rollout, T.
         slices: Environments [start, stop) of each worker; together 0..N without a gap.
     """
 
-    observation_specs: tuple[TensorSpec, ...]
-    action_dim: int
-    control_dt_s: float
+    specs: EnvSpecs
     horizon: int
     slices: tuple[tuple[int, int], ...]
+
+    @property
+    def observation_specs(self) -> tuple[TensorSpec, ...]:
+        """Observation groups, without the environment axis."""
+        return self.specs.observation_specs
+
+    @cached_property
+    def result_specs(self) -> tuple[TensorSpec, ...]:
+        """What environments write beside them, and whether it is valid; `RESULT_NAMES`."""
+        return (*self.specs.result_specs, _VALID)
 
     @property
     def num_envs(self) -> int:
@@ -143,7 +141,8 @@ class RunLayout:
     @cached_property
     def schema_hash(self) -> str:
         """Hash of what one environment takes and gives: equal hashes can share tensors."""
-        return rollout_schema_hash(self.observation_specs, self.action_dim)
+        specs = self.specs
+        return rollout_schema_hash(specs.observation_specs, specs.action_dim, specs.episode_fields)
 
     @cached_property
     def rollout_blocks(self) -> tuple[Block, ...]:
@@ -152,8 +151,8 @@ class RunLayout:
         return place(
             [
                 *((s.name, s.dtype, (slots, envs, *s.shape)) for s in self.observation_specs),
-                *((s.name, s.dtype, (slots, envs, *s.shape)) for s in ROLLOUT_RESULTS),
-                ("actions", "float32", (self.horizon, envs, self.action_dim)),
+                *((s.name, s.dtype, (slots, envs, *s.shape)) for s in self.result_specs),
+                ("actions", "float32", (self.horizon, envs, self.specs.action_dim)),
                 ("sequence", "int64", (slots, self.num_workers)),
             ]
         )
@@ -174,7 +173,7 @@ class RunLayout:
                 ("telemetry.watched", "int64", (1,)),
                 ("control.difficulty", "float64", (1,)),
                 ("view.env", "int64", (workers, 1)),
-                *((f"view.{s.name}", s.dtype, (workers, *s.shape)) for s in VIEW_SPECS),
+                *((f"view.{s.name}", s.dtype, (workers, *s.shape)) for s in self.specs.view_specs),
             ]
         )
         last = self.rollout_blocks[-1]
@@ -195,8 +194,10 @@ class RunLayout:
         """Plain values for JSON, with the offsets that an attaching process must agree on."""
         return {
             "observation_specs": [spec.to_dict() for spec in self.observation_specs],
-            "action_dim": self.action_dim,
-            "control_dt_s": self.control_dt_s,
+            "action_dim": self.specs.action_dim,
+            "control_dt_s": self.specs.control_dt_s,
+            "episode_fields": self.specs.episode_fields,
+            "view_specs": [spec.to_dict() for spec in self.specs.view_specs],
             "horizon": self.horizon,
             "slices": self.slices,
             "schema_hash": self.schema_hash,
@@ -211,13 +212,15 @@ class RunLayout:
             ProtocolError: This code places the tensors elsewhere than the code that wrote
                 `values` did, so that the two must not share memory.
         """
-        layout = RunLayout(
+        specs = EnvSpecs(
             observation_specs=tuple(map(TensorSpec.from_dict, values["observation_specs"])),
             action_dim=values["action_dim"],
             control_dt_s=values["control_dt_s"],
-            horizon=values["horizon"],
-            slices=tuple((start, stop) for start, stop in values["slices"]),
+            episode_fields=tuple(values["episode_fields"]),
+            view_specs=tuple(map(TensorSpec.from_dict, values["view_specs"])),
         )
+        slices = tuple((start, stop) for start, stop in values["slices"])
+        layout = RunLayout(specs, values["horizon"], slices)
         written = json.loads(json.dumps(values["blocks"]))
         if json.loads(json.dumps(layout.to_dict()["blocks"])) != written:
             raise ProtocolError(
@@ -228,7 +231,9 @@ class RunLayout:
         return layout
 
 
-def rollout_schema_hash(observation_specs: Sequence[TensorSpec], action_dim: int) -> str:
+def rollout_schema_hash(
+    observation_specs: Sequence[TensorSpec], action_dim: int, episode_fields: Sequence[str]
+) -> str:
     """Hash over observations, results and actions of one environment; 16 hexadecimal digits."""
     action_spec = TensorSpec("actions", (action_dim,))
-    return schema_hash([*observation_specs, *ROLLOUT_RESULTS, action_spec])
+    return schema_hash([*observation_specs, *result_specs(episode_fields), _VALID, action_spec])

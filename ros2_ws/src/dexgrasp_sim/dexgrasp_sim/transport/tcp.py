@@ -87,6 +87,16 @@ class TensorChannel(Channel):
                     raise ChannelClosed("the other side has closed the connection")
                 filled += received
 
+    def send_bytes(self, data: bytes) -> None:
+        """Sends bytes whose number the message before has told; errors as for `send_tensors`."""
+        self.send_tensors([torch.frombuffer(bytearray(data), dtype=torch.uint8)])
+
+    def receive_bytes(self, size: int) -> bytes:
+        """That many bytes; errors as for `receive_tensors`."""
+        data = torch.empty(size, dtype=torch.uint8)
+        self.receive_tensors([data])
+        return data.numpy().tobytes()
+
     def drain(self, timeout_s: float) -> None:
         """Throws away what comes until the other side closes, for at most `timeout_s` seconds."""
         deadline_s = time.monotonic() + timeout_s
@@ -120,6 +130,10 @@ class TcpListener:
         """`host:port` with the port that was chosen."""
         host, port = self._socket.getsockname()[:2]
         return f"{host}:{port}"
+
+    def fileno(self) -> int:
+        """The descriptor, for poll."""
+        return self._socket.fileno()
 
     def accept(self, timeout_s: float) -> TensorChannel | None:
         """The connection that arrives within `timeout_s` seconds, else None."""

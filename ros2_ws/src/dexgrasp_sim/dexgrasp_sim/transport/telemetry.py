@@ -13,10 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
-from dexgrasp_sim.transport.layout import COUNTERS, SECONDS, VIEW_SPECS, RunLayout
+from dexgrasp_sim.transport.layout import COUNTERS, SECONDS, RunLayout
 from dexgrasp_sim.transport.shared_memory import Segment
 
 VIEW_PERIOD_S = 1 / 30
+_VIEW = "view."
 
 _COUNTER = {name: column for column, name in enumerate(COUNTERS)}
 _SECOND = {name: column for column, name in enumerate(SECONDS)}
@@ -55,7 +56,11 @@ class WorkerTelemetry:
         self._watched = telemetry["telemetry.watched"].numpy()
         self._difficulty = telemetry["control.difficulty"].numpy()
         self._view_env = telemetry["view.env"][index].numpy()
-        self._view = {spec.name: telemetry[f"view.{spec.name}"][index] for spec in VIEW_SPECS}
+        self._view = {
+            name.removeprefix(_VIEW): tensor[index]
+            for name, tensor in telemetry.items()
+            if name.startswith(_VIEW) and name != "view.env"
+        }
         self._clock = clock
 
     def count(self, **values: int) -> None:
@@ -94,7 +99,7 @@ class WorkerTelemetry:
 
         Args:
             env: Global index.
-            values: `VecEnv.telemetry`; keys that `VIEW_SPECS` lacks are left out.
+            values: `VecEnv.telemetry`; keys that the view's specs lack are left out.
         """
         writing = self.counter("view_sequence") | 1
         self.count(view_sequence=writing)
@@ -163,7 +168,7 @@ class EnvView:
     Attributes:
         env: Global index.
         time_s: Monotonic seconds (one clock for all processes of a host) when it was taken.
-        values: Copies of the tensors of `VIEW_SPECS` by name.
+        values: Copies of the tensors of `EnvSpecs.view_specs` by name.
     """
 
     env: int
@@ -209,7 +214,10 @@ class RunObserver:
             view = EnvView(
                 env=int(tensors["view.env"][row]),
                 time_s=float(tensors["telemetry.seconds"][row, _SECOND["view_time_s"]]),
-                values={s.name: tensors[f"view.{s.name}"][row].clone() for s in VIEW_SPECS},
+                values={
+                    spec.name: tensors[f"view.{spec.name}"][row].clone()
+                    for spec in self.layout.specs.view_specs
+                },
             )
             if before % 2 == 0 and before == int(sequence[0]):
                 return view if before > 0 and view.env == env else None

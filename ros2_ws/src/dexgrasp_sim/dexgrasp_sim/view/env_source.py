@@ -9,13 +9,11 @@ from dexgrasp_sim.config import replace
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, allocate
+from dexgrasp_sim.vec_env import SUCCESS, allocate
 from dexgrasp_sim.view.source import IMAGE_GROUPS, Moment
 
 Policy = Callable[[dict[str, Tensor], Tensor], Tensor]
 """Actions [N, A] from observations {group: [N, ...]} and the flags [N] of episodes that begin."""
-
-_SUCCESS = EPISODE_FIELDS.index("success")
 
 
 class EnvSource:
@@ -68,7 +66,7 @@ class EnvSource:
         self._begins = out["terminated"] | out["truncated"]
         self._steps += 1
         self._episodes += int(self._begins.sum())
-        self._successes += int(out["episode"][self._begins, _SUCCESS].sum())
+        self._successes += int(out["episode"][self._begins, SUCCESS].sum())
         broken = torch.nonzero(self._env.diverged).squeeze(1)
         if len(broken):
             self._env.reset_envs(broken, out)

@@ -1,8 +1,65 @@
-"""`python -m dexgrasp_sim.worker`: see `worker.process`."""
+"""A simulator worker: `python -m dexgrasp_sim.worker`.
 
+On the learner's host, where the learner starts it, perhaps with another interpreter, or a person
+does: `--run-id ID --index K`. On another host, where a person or a job scheduler starts it, with
+`simulators.transport: remote` in the run's config: `--learner HOST:PORT --index K`.
+"""
+
+import argparse
 import sys
+from collections.abc import Sequence
 
-from dexgrasp_sim.worker.process import main
+from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.transport.channel import ChannelClosed
+from dexgrasp_sim.transport.worker_link import SharedWorkerLink, StreamWorkerLink
+from dexgrasp_sim.worker.process import serve
+from dexgrasp_sim.worker.retry import run_again
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line of the worker; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="dexgrasp_sim.worker",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--run-id", help="id of the learner's run on this host")
+    where.add_argument("--learner", metavar="HOST:PORT", help="where a learner listens")
+    parser.add_argument("--index", required=True, type=int, help="worker index, from 0")
+    parser.add_argument(
+        "--wait-s", type=float, default=60.0, help="how long to wait for HOST:PORT to listen"
+    )
+    parser.add_argument(
+        "--retry",
+        type=int,
+        default=0,
+        metavar="N",
+        help="start anew up to N times where the worker ends otherwise than by the learner's word",
+    )
+    options = parser.parse_args(arguments)
+    if options.retry > 0:
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        return run_again(given, options.retry)
+    link = None
+    try:
+        if options.run_id is not None:
+            link = SharedWorkerLink(options.run_id, options.index)
+        else:
+            link = StreamWorkerLink(options.learner, options.index, options.wait_s)
+        serve(link)
+    except ConfigError as error:
+        print(f"dexgrasp worker: {error}", file=sys.stderr)
+        return 2
+    except ChannelClosed as error:
+        print(f"dexgrasp worker: {error}", file=sys.stderr)
+        if link is not None:
+            link.leave()
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -47,7 +47,9 @@ class EnvSlice:
         Raises:
             ProtocolError: The environments take or give something else than the layout says.
         """
-        self.schema_hash = rollout_schema_hash(env.observation_specs, env.action_dim)
+        self.schema_hash = rollout_schema_hash(
+            env.observation_specs, env.action_dim, env.episode_fields
+        )
         if self.schema_hash != layout.schema_hash:
             raise ProtocolError(
                 f"worker {index}: its environments have schema {self.schema_hash}, the run has "

@@ -1,36 +1,28 @@
-"""The simulator worker: a process that attaches to a run by its id and steps its environments.
+"""The simulator worker: builds the environments that a learner asks for and steps them.
 
-The learner starts it as `python -m dexgrasp_sim.worker --run-id ID --index K`, perhaps with
-another interpreter; a person can do the same by hand. It ends when the learner says so, when the
-learner is gone, or with a traceback when its environments fail.
+It ends when the learner says so, when the learner is gone, or with a traceback when its
+environments fail.
 """
 
-import argparse
 import os
 import select
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.environments import make_env
 from dexgrasp_sim.transport.carrier import make_carrier
-from dexgrasp_sim.transport.channel import Channel, ChannelClosed, connect
+from dexgrasp_sim.transport.channel import Channel, ChannelClosed
 from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError, require
-from dexgrasp_sim.transport.shared_memory import (
-    Segment,
-    remove_if_dead,
-    run_folder,
-    socket_path,
-)
 from dexgrasp_sim.transport.telemetry import WorkerState, WorkerTelemetry
+from dexgrasp_sim.transport.worker_link import WorkerLink
 from dexgrasp_sim.vec_env import VecEnv
 from dexgrasp_sim.worker.env_slice import EnvSlice
 
@@ -43,29 +35,28 @@ THREAD_VARIABLES = (
 """What numerical libraries read, when they are imported, to size their thread pools."""
 
 _POLL_S = 1.0
-_LOCK_RELEASE_S = 2.0
 
 
-def serve(run_id: str, index: int) -> None:
-    """Attaches to a run and does what its learner says until it says stop.
+def serve(link: WorkerLink) -> None:
+    """Does what a learner says until it says stop.
+
+    Args:
+        link: Connected to the learner.
 
     Raises:
-        ConfigError: There is no such run, or the environments' config is wrong.
+        ConfigError: The environments' config is wrong.
         ChannelClosed: The learner is gone.
         ProtocolError: The learner speaks another version, or the schemas differ.
     """
-    segment = Segment.attach(run_id)
-    workers = segment.layout.num_workers
-    if not 0 <= index < workers:
-        raise ConfigError(f"--index {index}: run {run_id!r} has workers 0 to {workers - 1}")
-    channel = connect(socket_path(run_id, index))
-    watch = threading.Thread(target=_exit_with_learner, args=(channel, run_id), daemon=True)
+    is_over = threading.Event()
+    watch = threading.Thread(target=exit_with_learner, args=(link, is_over), daemon=True)
     watch.start()
+    channel = link.channel
     try:
-        channel.send(Message(MessageType.HELLO, payload=_introduction(segment, index)))
-        env_slice = _build(channel, segment, index)
+        channel.send(Message(MessageType.HELLO, payload=_introduction(link)))
+        env_slice = _build(link)
         try:
-            _obey(channel, env_slice)
+            _obey(link, env_slice)
         finally:
             env_slice.close()
     except ChannelClosed:
@@ -75,34 +66,38 @@ def serve(run_id: str, index: int) -> None:
             text = traceback.format_exc()
             channel.send(Message(MessageType.ERROR, payload={"text": text}))
         raise
+    finally:
+        is_over.set()
+        channel.close()
 
 
-def _introduction(segment: Segment, index: int) -> dict[str, Any]:
+def _introduction(link: WorkerLink) -> dict[str, Any]:
     return {
-        "index": index,
+        "index": link.index,
         "pid": os.getpid(),
         "python": sys.version.split()[0],
-        "schema_hash": segment.layout.schema_hash,
+        **link.introduction(),
     }
 
 
-def _build(channel: Channel, segment: Segment, index: int) -> EnvSlice:
+def _build(link: WorkerLink) -> EnvSlice:
     """Builds the environments that the learner's WELCOME names and reports their schema."""
-    telemetry = WorkerTelemetry(segment.telemetry, index)
+    orders = require(next_message(link.channel), MessageType.WELCOME).payload or {}
+    link.channel.spin_us = orders["spin_us"]
+    link.open(orders)
+    telemetry = WorkerTelemetry(link.telemetry, link.index)
     telemetry.count(pid=os.getpid(), state=WorkerState.BUILDING)
-    orders = require(next_message(channel), MessageType.WELCOME).payload or {}
-    channel.spin_us = orders["spin_us"]
-    start, stop = segment.layout.slices[index]
+    start, stop = link.layout.slices[link.index]
     env_slice = EnvSlice(
         make_ordered_env(orders, start, stop),
-        segment.layout,
-        segment.tensors,
+        link.layout,
+        link.tensors,
         telemetry,
-        index,
+        link.index,
         carrier=lambda slots: make_carrier(slots, {**orders, "rows": (start, stop)}),
     )
     ready = Message(MessageType.READY, payload={"schema_hash": env_slice.schema_hash})
-    channel.send(ready)
+    link.channel.send(ready)
     return env_slice
 
 
@@ -128,45 +123,48 @@ def make_ordered_env(orders: Mapping[str, Any], start: int, stop: int) -> VecEnv
         threads=threads,
         groups=orders["groups"],
         env_offset=orders["env_offset"] + start,
+        device=orders.get("device", "cpu"),
     )
 
 
-def _obey(channel: Channel, env_slice: EnvSlice) -> None:
+def _obey(link: WorkerLink, env_slice: EnvSlice) -> None:
     """Carries out one message after the other until STOP."""
     env_slice.telemetry.count(state=WorkerState.WAITING)
     while True:
         begin_s = time.perf_counter()
-        message = next_message(channel)
+        message = next_message(link.channel)
         env_slice.telemetry.spend(waiting=time.perf_counter() - begin_s)
         if message.type == MessageType.STOP:
             return
-        if message.type == MessageType.STEP:
-            env_slice.step(message.slot, message.policy_version)
-        elif message.type == MessageType.SAVE:
-            try:
-                env_slice.save(Path((message.payload or {})["path"]))
-            except OSError as error:
-                channel.send(Message(MessageType.REFUSED, payload={"text": str(error)}))
-                continue
-        else:
-            _carry_out(message, env_slice)
-        done = Message(MessageType.DONE, message.slot, message.sequence, message.policy_version)
-        channel.send(done)
-        if message.type == MessageType.STEP:
+        order = link.accept(message)
+        if order.type == MessageType.STEP:
+            env_slice.step(order.slot, order.policy_version)
+            link.answer(message, order.slot + 1)
             env_slice.report()
+            continue
+        try:
+            _carry_out(order, env_slice)
+        except OSError as error:
+            if order.type != MessageType.SAVE:
+                raise
+            link.channel.send(Message(MessageType.REFUSED, payload={"text": str(error)}))
+            continue
+        link.answer(message, slot=0)
 
 
-def _carry_out(message: Message, env_slice: EnvSlice) -> None:
-    """Orders that come once in a run."""
-    payload = message.payload or {}
-    if message.type == MessageType.LOAD:
+def _carry_out(order: Message, env_slice: EnvSlice) -> None:
+    """Orders that come once in a rollout at most."""
+    payload = order.payload or {}
+    if order.type == MessageType.SAVE:
+        env_slice.save(Path(payload["path"]))
+    elif order.type == MessageType.LOAD:
         env_slice.load(Path(payload["path"]))
-    elif message.type == MessageType.START and payload:
+    elif order.type == MessageType.START and payload:
         env_slice.take_over(payload["slot"], payload["sequence"])
-    elif message.type == MessageType.START:
+    elif order.type == MessageType.START:
         env_slice.reset()
     else:
-        raise ProtocolError(f"the learner sent {message.type.name}, which is no order")
+        raise ProtocolError(f"the learner sent {order.type.name}, which is no order")
 
 
 def next_message(channel: Channel) -> Message:
@@ -176,40 +174,16 @@ def next_message(channel: Channel) -> Message:
             return channel.receive(_POLL_S)
 
 
-def _exit_with_learner(channel: Channel, run_id: str) -> None:
-    """Ends the process when the learner's end of the channel closes, whatever it is doing."""
+def exit_with_learner(link: WorkerLink, is_over: threading.Event) -> None:
+    """Ends the process when the learner's end of the channel closes, whatever it is doing.
+
+    Not when `is_over`, which is set before this end closes and the process leaves by itself.
+    """
     poller = select.poll()
-    poller.register(channel.fileno(), select.POLLRDHUP)
-    while not poller.poll(_POLL_S * 1e3):
+    poller.register(link.channel.fileno(), select.POLLRDHUP)
+    while not is_over.is_set() and not poller.poll(_POLL_S * 1e3):
         pass
-    _leave_dead_run(run_id)
+    if is_over.is_set():
+        return
+    link.leave()
     os._exit(1)
-
-
-def _leave_dead_run(run_id: str) -> None:
-    """Removes the run if its learner is dead; the lock goes a moment after the socket does."""
-    print(f"dexgrasp worker: the learner of run {run_id} is gone", file=sys.stderr, flush=True)
-    for _ in range(20):
-        if remove_if_dead(run_id) or not run_folder(run_id).exists():
-            return
-        time.sleep(_LOCK_RELEASE_S / 20)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line of the worker; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="dexgrasp_sim.worker", description=__doc__)
-    parser.add_argument("--run-id", required=True, help="id of the learner's run")
-    parser.add_argument("--index", required=True, type=int, help="worker index, from 0")
-    options = parser.parse_args(arguments)
-    try:
-        serve(options.run_id, options.index)
-    except ConfigError as error:
-        print(f"dexgrasp worker: {error}", file=sys.stderr)
-        return 2
-    except ChannelClosed as error:
-        print(f"dexgrasp worker: {error}", file=sys.stderr)
-        _leave_dead_run(options.run_id)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0

@@ -8,9 +8,32 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from dexgrasp_sim.config import STRICT
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, REWARD_TERMS
+from dexgrasp_sim.tasks.grasp.rewards import TERMS
+from dexgrasp_sim.vec_env import EVERY_EPISODE, result_specs
 
 Positive = Annotated[float, Field(gt=0)]
+
+REWARD_TERMS = tuple(TERMS)
+
+EPISODE_FIELDS = (
+    *EVERY_EPISODE,
+    "max_lift_m",
+    "dropped",
+    "object",
+    "time_to_goal_s",
+    "in_goal_region",
+    *(f"reward_{name}" for name in REWARD_TERMS),
+)
+"""Columns of the `episode` result.
+
+`dropped` is 0 or 1, `object` the index of the environment's object. `time_to_goal_s` is when the
+object was first in the goal region, -1 if never: averages must leave these out. `in_goal_region`
+is the fraction of the steps in which it was there; its mean over episodes of equal length is the
+"success rate" of the paper's tables. `reward_...` are the weighted sums of the reward terms, which
+add up to `return`.
+"""
+
+RESULT_SPECS = result_specs(EPISODE_FIELDS)
 
 NEVER = -1.0
 """`time_to_goal_s` of an episode in which the object was never in the goal region."""

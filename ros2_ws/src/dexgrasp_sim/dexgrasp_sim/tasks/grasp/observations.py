@@ -15,6 +15,7 @@ from dexgrasp_sim.objects.sets import check_mesh_files
 from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.specs import TensorSpec, Term, flat_spec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS
 from dexgrasp_sim.vec_env import EnvSpecs
 
 if TYPE_CHECKING:
@@ -198,6 +199,17 @@ def all_specs(config: GraspConfig) -> dict[str, TensorSpec]:
     return {group: observation_spec(config, group) for group in GROUPS}
 
 
+def view_specs(robot: Robot) -> tuple[TensorSpec, ...]:
+    """What `VecEnv.telemetry` gives of one environment."""
+    joints = (len(robot.joint_names),)
+    return (
+        TensorSpec("joint_position", joints, unit="rad"),
+        TensorSpec("joint_velocity", joints, unit="rad/s"),
+        TensorSpec("object_pose", (7,), unit="m, quaternion wxyz", frame="base"),
+        TensorSpec("goal", (3,), unit="m", frame="base"),
+    )
+
+
 def grasp_specs(config: Mapping[str, Any], groups: Sequence[str]) -> EnvSpecs:
     """Specs of the task without building its physics.
 
@@ -210,4 +222,6 @@ def grasp_specs(config: Mapping[str, Any], groups: Sequence[str]) -> EnvSpecs:
         tuple(observation_spec(grasp, group) for group in groups),
         len(grasp.action_names),
         grasp.control_dt_s,
+        EPISODE_FIELDS,
+        view_specs(grasp.load_robot()),
     )

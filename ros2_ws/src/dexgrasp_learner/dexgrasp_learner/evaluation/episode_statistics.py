@@ -9,46 +9,53 @@ import torch
 from torch import Tensor
 
 from dexgrasp_sim.config import ConfigError
-from dexgrasp_sim.vec_env import EPISODE_FIELDS, REWARD_TERMS, whole_episodes
+from dexgrasp_sim.vec_env import EVERY_EPISODE, SUCCESS, whole_episodes
 
-_OBJECT, _SUCCESS = EPISODE_FIELDS.index("object"), EPISODE_FIELDS.index("success")
 _PER_OBJECT = 50
 """Over how many of its last episodes the success of one object is taken."""
+_NOT_AVERAGED = ("whole", "object")
 
 
-def episode_means(rows: Tensor) -> dict[str, float]:
+def episode_means(rows: Tensor, fields: Sequence[str]) -> dict[str, float]:
     """Averages over episodes.
 
     Args:
-        rows: [K, E], columns as `EPISODE_FIELDS`, K at least 1.
+        rows: [K, E], K at least 1.
+        fields: Names of the columns, see `EnvSpecs.episode_fields`.
 
     Returns:
-        `return`, `length` (steps), `success` (rate), `max_lift_m`, `drop_rate`; `time_to_goal_s`
-        over the episodes that reached the goal region, NaN where none did; `in_goal_region`, the
-        fraction of all steps in which the object was there; `reward_...` sums of the terms.
+        The mean of every column that is a figure, by its name, but: `dropped` as `drop_rate`;
+        `time_to_goal_s` over the episodes that reached the goal region, NaN where none did;
+        `in_goal_region`, the fraction of all steps in which the object was there.
     """
-    columns = dict(zip(EPISODE_FIELDS, rows.double().T, strict=True))
-    means = {name: column.mean().item() for name, column in columns.items()}
-    entry_s, length = columns["time_to_goal_s"], columns["length"]
-    inside = columns["in_goal_region"] * length
-    return {
-        **{name: means[name] for name in ("return", "length", "success", "max_lift_m")},
-        "drop_rate": means["dropped"],
-        "time_to_goal_s": entry_s[entry_s >= 0].mean().item(),
-        "in_goal_region": (inside.sum() / length.sum()).item(),
-        **{f"reward_{name}": means[f"reward_{name}"] for name in REWARD_TERMS},
-    }
+    columns = dict(zip(fields, rows.double().T, strict=True))
+    means = {n: column.mean().item() for n, column in columns.items() if n not in _NOT_AVERAGED}
+    if "time_to_goal_s" in columns:
+        entry_s = columns["time_to_goal_s"]
+        means["time_to_goal_s"] = entry_s[entry_s >= 0].mean().item()
+    if "in_goal_region" in columns:
+        inside = columns["in_goal_region"] * columns["length"]
+        means["in_goal_region"] = (inside.sum() / columns["length"].sum()).item()
+    return {"drop_rate" if name == "dropped" else name: mean for name, mean in means.items()}
 
 
 class EpisodeStatistics:
     """Figures over the last whole episodes that ended, from the `episode` rows of rollouts."""
 
-    def __init__(self, object_names: Sequence[str] = (), window: int = 300) -> None:
+    def __init__(
+        self,
+        fields: Sequence[str] = EVERY_EPISODE,
+        object_names: Sequence[str] = (),
+        window: int = 300,
+    ) -> None:
         """Args:
+        fields: Columns of the `episode` result; `object` among them where objects have names.
         object_names: Of the task's objects, in its order; those without a name are not listed.
         window: How many episodes the figures look back.
         """
+        self._fields = tuple(fields)
         self._names = tuple(object_names)
+        self._object = self._fields.index("object") if object_names else -1
         self._rows: deque[list[float]] = deque(maxlen=window)
         self._successes = [deque[float](maxlen=_PER_OBJECT) for _ in self._names]
         self.count = 0
@@ -59,15 +66,15 @@ class EpisodeStatistics:
         self._rows.extend(rows)
         self.count += len(rows)
         for row in rows:
-            if row[_OBJECT] < len(self._names):
-                self._successes[int(row[_OBJECT])].append(row[_SUCCESS])
+            if self._names and row[self._object] < len(self._names):
+                self._successes[int(row[self._object])].append(row[SUCCESS])
 
     @property
     def success(self) -> float:
         """Fraction of successes among the last episodes; NaN before any ended."""
         if not self._rows:
             return math.nan
-        return sum(row[_SUCCESS] for row in self._rows) / len(self._rows)
+        return sum(row[SUCCESS] for row in self._rows) / len(self._rows)
 
     def per_object(self) -> dict[str, float]:
         """Success rate of each object over its last 50 episodes, of those that had any."""
@@ -79,7 +86,8 @@ class EpisodeStatistics:
         if not self._rows:
             return {}
         figures = {}
-        for name, value in episode_means(torch.tensor(list(self._rows))).items():
+        means = episode_means(torch.tensor(list(self._rows)), self._fields)
+        for name, value in means.items():
             term = name.removeprefix("reward_")
             figures[f"episode/{name}" if term == name else f"reward/{term}"] = value
         return figures | {f"object/{name}": rate for name, rate in self.per_object().items()}
@@ -88,7 +96,7 @@ class EpisodeStatistics:
         """Plain values for a checkpoint."""
         return {
             "count": self.count,
-            "fields": list(EPISODE_FIELDS),
+            "fields": list(self._fields),
             "rows": list(self._rows),
             "successes": dict(zip(self._names, map(list, self._successes), strict=True)),
         }
@@ -99,7 +107,7 @@ class EpisodeStatistics:
         Raises:
             ConfigError: It is of a version that kept other figures, as do its simulators.
         """
-        if state.get("fields") != list(EPISODE_FIELDS):
+        if state.get("fields") != list(self._fields):
             raise ConfigError(
                 "the checkpoint is of a version that kept other figures of its episodes, so it "
                 "cannot go on here; use the commit in run.json or start a new run"

@@ -1,4 +1,4 @@
-"""What the ranks of a run agree on: config, folders, checkpoints, figures. See `distributed`."""
+"""What the ranks of a run agree on: config, folders, checkpoints, figures. See `ranks.peers`."""
 
 import json
 from collections.abc import Callable
@@ -48,13 +48,13 @@ def shared_config(peers: Peers, read: Callable[[], RunConfig]) -> RunConfig:
     config = parse_config(RunConfig, json.loads(peers.share(text)), "the config of rank 0")
     if config.simulators.pipeline == "overlapped":
         raise ConfigError(
-            "simulators.pipeline = 'overlapped': works in one cell only; say barrier or "
+            "simulators.pipeline = 'overlapped': works with one learner only; say barrier or "
             "double_buffered, or leave --distributed"
         )
     return config
 
 
-def cell_folder(peers: Peers, resume: Path | None, runs: Path, config: RunConfig) -> Path:
+def rank_folder(peers: Peers, resume: Path | None, runs: Path, config: RunConfig) -> Path:
     """The run folder of this rank; on the host of each rank it is complete.
 
     Args:

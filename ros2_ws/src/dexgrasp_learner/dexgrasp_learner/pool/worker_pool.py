@@ -1,36 +1,45 @@
-"""Worker processes that write into one shared file, and what happens when one is lost."""
+"""Workers in processes of their own, here or on other hosts, and what happens to lost ones."""
 
 import atexit
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor
+import torch
 
 from dexgrasp_learner.console import warn
-from dexgrasp_learner.pool.in_process_pool import Pool
+from dexgrasp_learner.pool.pool import ALL, Pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
+from dexgrasp_learner.pool.remote_worker import Reception, RemoteWorker
 from dexgrasp_learner.pool.restarts import Restart, RestartBudget
-from dexgrasp_learner.pool.worker_group import ALL, Deadline, WorkerGroup, WorkerTimeout
-from dexgrasp_learner.pool.worker_process import WorkerDied
-from dexgrasp_sim.transport.carrier import PinnedMemory, ipc_handles
+from dexgrasp_learner.pool.worker_connection import WorkerConnection, WorkerDied
+from dexgrasp_learner.pool.worker_group import Deadline, WorkerGroup, WorkerTimeout
+from dexgrasp_learner.pool.worker_process import WorkerProcess
+from dexgrasp_sim.transport.learner_link import (
+    LearnerLink,
+    SharedLearnerLink,
+    StreamLearnerLink,
+)
 from dexgrasp_sim.transport.protocol import Message, MessageType
-from dexgrasp_sim.transport.shared_memory import Segment, run_folder
+from dexgrasp_sim.transport.shared_memory import run_folder
 from dexgrasp_sim.worker.env_slice import state_path
 
 
-class SharedMemoryPool(Pool):
-    """Worker processes that write their slices of one memory-mapped file.
+class WorkerPool(Pool):
+    """Worker processes of this host, which share memory with the learner, or remote workers.
+
+    A remote worker that is lost can only be started again at its host; the learner waits for
+    `start_timeout_s` until somebody has done so.
 
     Attributes:
-        run_id: Id under which workers and observers attach.
+        run_id: Id under which workers and observers of this host attach.
+        address: `HOST:PORT` where remote workers connect, "" without any.
     """
 
     def __init__(self, spec: PoolSpec, clock: Callable[[], float] = time.monotonic) -> None:
-        """Allocates the shared memory and starts the processes; errors as for `make_pool`.
+        """Allocates the memory and starts the processes; errors as for `make_pool`.
 
         Args:
             spec: Of the run.
@@ -38,47 +47,58 @@ class SharedMemoryPool(Pool):
         """
         layout = spec.layout()
         self.run_id = spec.run_id or time.strftime("%m%d-%H%M%S-") + secrets.token_hex(3)
-        self._segment = Segment.create(self.run_id, layout)
-        super().__init__(spec, layout, self._segment.tensors, self._segment.telemetry)
+        self.address = ""
+        self._reception: Reception | None = None
+        self._link: LearnerLink
+        if spec.simulators.transport == "remote":
+            self._link = StreamLearnerLink(layout)
+            self._reception = Reception(spec.simulators.listen)
+            self.address = self._reception.address
+        else:
+            has_gpu = torch.device(spec.learner_device).type == "cuda"
+            self._link = SharedLearnerLink(self.run_id, layout, spec.tensor_device, pin=has_gpu)
+        super().__init__(spec, layout, self._link.tensors, self._link.telemetry)
         self._owner_pid = os.getpid()
         self._workers: WorkerGroup | None = None
         self._is_started = False
-        self._handles: dict[str, Any] = {}
-        self._pinned: PinnedMemory | None = None
         self._newest_slot = 0
         self._clock = clock
-        self._budget = RestartBudget(spec.restarts, clock)
+        self._budget = RestartBudget(spec.simulators.restarts, clock)
         atexit.register(self.close)
         try:
-            if spec.pin:
-                self._pinned = PinnedMemory(self.tensors.values())
-            log_dir = spec.log_dir or run_folder(self.run_id)
-            self._workers = WorkerGroup(self.run_id, spec.worker_specs(), log_dir, spec.spin_us)
+            workers = self._make_workers()
+            self._workers = WorkerGroup(workers, self._link, spec.simulators.spin_us)
             self._workers.spawn()
         except BaseException:
             self.close()
             raise
+
+    def _make_workers(self) -> list[WorkerConnection]:
+        if self._reception is not None:
+            return [RemoteWorker(index, self._reception) for index in range(self.num_workers)]
+        folder = self.spec.log_dir or run_folder(self.run_id)
+        return [
+            WorkerProcess(self.run_id, index, worker, folder / f"worker_{index}.log")
+            for index, worker in enumerate(self.spec.simulators.worker_specs)
+        ]
 
     @property
     def workers_alive(self) -> int:
         """See `EnvPool`."""
         return self._workers.alive if self._workers else 0
 
-    def share(self, tensors: Mapping[str, Tensor]) -> None:
-        """Has workers write into tensors [T+1, N, ...] of this process's GPU; before `start`.
-
-        For the carrier `cuda_ipc`. The pool's own tensors of these names stay as they are, so
-        that `roll_over` is up to the caller, and the tensors must live as long as the pool.
-        """
-        self._handles = ipc_handles(tensors)
-
     def start(self) -> None:
         """See `EnvPool`."""
         if not self._is_started:
-            deadline = Deadline.after(self.spec.start_timeout_s)
+            timeout_s = self.spec.simulators.start_timeout_s
+            if self.address:
+                warn(
+                    f"waiting {timeout_s:g} s for {self.num_workers} workers; start each of them "
+                    f"with: python -m dexgrasp_sim.worker --learner {self.address} --index K"
+                )
+            deadline = Deadline.after(timeout_s)
             schema_hash = self.layout.schema_hash
-            orders = [{**order, "handles": self._handles} for order in self.spec.orders()]
-            self._open_workers().welcome(orders, schema_hash, deadline)
+            self._open_workers().welcome(self.spec.orders(), schema_hash, deadline)
             self._is_started = True
         self._steps[:] = 0
         self._order(MessageType.START)
@@ -93,7 +113,7 @@ class SharedMemoryPool(Pool):
 
     def wait(self, slot: int, timeout_s: float | None = None, workers: slice = ALL) -> None:
         """See `EnvPool`."""
-        timeout_s = self.spec.timeout_s if timeout_s is None else timeout_s
+        timeout_s = self.spec.simulators.timeout_s if timeout_s is None else timeout_s
         answers = self._collect(timeout_s, slot + 1, workers)
         self.slot_mismatches += sum(answer.slot != slot for answer in answers)
         self._check_sequence(slot + 1, workers)
@@ -113,7 +133,7 @@ class SharedMemoryPool(Pool):
             for workers in unsaved:
                 self._open_workers().send(Message(MessageType.SAVE), paths, workers)
             before = len(self.restarts)
-            answers = self._collect(self.spec.start_timeout_s, self._newest_slot)
+            answers = self._collect(self.spec.simulators.start_timeout_s, self._newest_slot)
             refusals = [a.payload for a in answers if a.type == MessageType.REFUSED]
             if refusals:
                 raise OSError("; ".join(str((why or {}).get("text")) for why in refusals))
@@ -132,10 +152,9 @@ class SharedMemoryPool(Pool):
         if self._workers is not None:
             self._workers.close()
             self._workers = None
-        if self._pinned is not None:
-            self._pinned.close()
-            self._pinned = None
-        self._segment.close()
+        if self._reception is not None:
+            self._reception.close()
+        self._link.close()
         atexit.unregister(self.close)
 
     def _order(self, kind: MessageType, folder: Path | None = None) -> None:
@@ -144,7 +163,7 @@ class SharedMemoryPool(Pool):
         paths = [state_path(folder, index) for index in indices] if folder else None
         workers = self._open_workers()
         workers.send(Message(kind), paths)
-        workers.collect(Deadline.after(self.spec.start_timeout_s))
+        workers.collect(Deadline.after(self.spec.simulators.start_timeout_s))
         self._newest_slot = 0
 
     def _collect(self, timeout_s: float, slot: int, workers: slice = ALL) -> list[Message]:
@@ -166,20 +185,18 @@ class SharedMemoryPool(Pool):
         group, hung = self._open_workers(), isinstance(error, WorkerTimeout)
         for index in error.indices:
             worker = group.workers[index]
-            # one that only seems to hang may write again, and only our own processes can be ended
-            may = worker.spec.spawn or not hung
-            if not may or not self._budget.take(index):
+            if not worker.may_be_replaced(hung) or not self._budget.take(index):
                 raise error
             self.restarts.append(Restart(index, hung, self._clock()))
             what = f"simulator worker {index} hangs" if hung else str(error).partition(";")[0]
             warn(
                 f"{what}; replaced, its environments begin new episodes "
-                f"(restart {len(self.restarts)} of this run; log: {worker.log_path})"
+                f"(restart {len(self.restarts)} of this run; {worker.traces})"
             )
             steps = int(self._steps[index])
             payload = {"slot": slot, "sequence": steps}
             order = Message(MessageType.START, slot - 1, steps, payload=payload)
-            group.replace(index, order, Deadline.after(self.spec.start_timeout_s))
+            group.replace(index, order, Deadline.after(self.spec.simulators.start_timeout_s))
 
     def _open_workers(self) -> WorkerGroup:
         if self._workers is None:

@@ -1,0 +1,165 @@
+"""A policy acts, without noise, for one fresh episode in each environment."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dexgrasp_learner.evaluation.figures import Evaluation, summarize
+from dexgrasp_learner.networks.policy import Actor
+from dexgrasp_sim.config import ConfigError, replace
+from dexgrasp_sim.environments import make_grasp_env
+from dexgrasp_sim.objects.sets import OBJECT_SETS, object_set
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS
+from dexgrasp_sim.tasks.grasp.scripted import make_script
+from dexgrasp_sim.vec_env import SUCCESS, allocate
+
+_BATCH = 128
+_IMAGE_GROUPS = ("depth", "stereo_rgb")
+
+PolicyFactory = Callable[[GraspEnv], Callable[[dict[str, Tensor], Tensor], Tensor]]
+"""Makes, for a batch of environments, a function of observations {group: [N, ...]} and start flags
+[N] that gives actions [N, A]."""
+
+
+def evaluate(
+    name: str,
+    make_policy: PolicyFactory,
+    config: GraspConfig,
+    groups: Sequence[str],
+    episodes: int,
+    seed: int,
+    threads: int = 2,
+    show_progress: bool = False,
+) -> Evaluation:
+    """Runs every environment for exactly one episode, the objects in turn.
+
+    Args:
+        name: Goes into the result.
+        make_policy: See `PolicyFactory`.
+        config: The task; starts are not staggered.
+        groups: Observation groups that the policy reads.
+        episodes: How many; more than 128 run in several batches of nearly the same size.
+        seed: Of the episodes' starts.
+        threads: CPU threads.
+        show_progress: Whether a bar goes to stderr.
+    """
+    config = replace(config, stagger_starts=False)
+    rows, diverged = [], 0
+    batches = math.ceil(episodes / _BATCH)
+    limits = [episodes * batch // batches for batch in range(batches + 1)]
+    with tqdm(total=episodes, desc=name, unit="episode", disable=not show_progress) as bar:
+        for offset, stop in pairwise(limits):
+            count = stop - offset
+            env = make_grasp_env(config, count, seed, threads, groups, env_offset=offset)
+            try:
+                figures, broken = _run_batch(env, make_policy)
+                rows.append(figures)
+                diverged += broken
+            finally:
+                env.close()
+            bar.update(count)
+    names = [item.name for item in config.objects]
+    return summarize(
+        name, torch.cat(rows), EPISODE_FIELDS, names, config.difficulty, seed, diverged
+    )
+
+
+def evaluate_actor(
+    actor: Actor,
+    config: GraspConfig,
+    episodes: int,
+    seed: int,
+    threads: int = 2,
+    swap_images: bool = False,
+    name: str = "trained",
+    show_progress: bool = False,
+) -> Evaluation:
+    """Evaluates the mean action of an actor; see `evaluate` and `actor_policy`."""
+    factory = actor_policy(actor, swap_images)
+    return evaluate(name, factory, config, actor.groups, episodes, seed, threads, show_progress)
+
+
+def actor_policy(actor: Actor, swap_images: bool = False) -> PolicyFactory:
+    """The mean action of an actor as a policy.
+
+    Args:
+        actor: The network.
+        swap_images: Each environment sees its neighbour's images: the control that shows whether
+            the policy uses them.
+    """
+
+    def make(env: GraspEnv) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+        memory = actor.initial_memory(env.num_envs)
+
+        def act(observations: dict[str, Tensor], start: Tensor) -> Tensor:
+            nonlocal memory
+            if swap_images:
+                observations = {
+                    key: value.roll(1, dims=0) if key in _IMAGE_GROUPS else value
+                    for key, value in observations.items()
+                }
+            device = memory.device
+            batch = {key: observations[key].unsqueeze(0).to(device) for key in actor.groups}
+            output = actor(batch, start.unsqueeze(0).to(device), memory)
+            memory = output.memory
+            return output.mean[0].to(start.device)
+
+        return act
+
+    return make
+
+
+def scripted_policy(env: GraspEnv) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+    """The scripted policy; it reads the simulation instead of observations."""
+    script = make_script(env)
+    return lambda observations, start: script.act()
+
+
+@torch.inference_mode()
+def _run_batch(env: GraspEnv, make_policy: PolicyFactory) -> tuple[Tensor, int]:
+    """The `episode` row [N, E] of each environment's first episode; in how many physics failed."""
+    out = allocate(env)
+    env.reset(out)
+    policy = make_policy(env)
+    start = torch.ones(env.num_envs, dtype=torch.bool)
+    running = torch.ones(env.num_envs, dtype=torch.bool)
+    broken = torch.zeros(env.num_envs, dtype=torch.bool)
+    rows = torch.zeros(env.num_envs, len(EPISODE_FIELDS))
+    for _ in range(env.config.episode_steps):
+        env.step(policy(out, start), out)
+        start = out["terminated"] | out["truncated"]
+        broken |= running & env.diverged
+        first_end = running & start
+        rows[first_end] = out["episode"][first_end]
+        running &= ~start
+    rows[broken, SUCCESS] = 0.0
+    return rows, int(broken.sum())
+
+
+def choose_objects(config: GraspConfig, choice: str) -> GraspConfig:
+    """The task with other objects.
+
+    Args:
+        config: The task.
+        choice: The name of a set, or names of the config's objects with commas between.
+
+    Raises:
+        ConfigError: There is no such set or object.
+    """
+    if choice in OBJECT_SETS:
+        return replace(config, objects=object_set(choice))
+    known = {item.name: item for item in config.objects}
+    names = [name.strip() for name in choice.split(",")]
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"--objects {choice}: {name!r} is no set and no object of the config; the sets "
+                f"are {', '.join(OBJECT_SETS)}, the objects {', '.join(known)}"
+            )
+    return replace(config, objects=tuple(known[name] for name in dict.fromkeys(names)))

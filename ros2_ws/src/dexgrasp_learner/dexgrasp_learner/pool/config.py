@@ -1,0 +1,165 @@
+"""Who simulates, on which device, and how the tensors come to the learner."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from dexgrasp_sim.config import STRICT
+from dexgrasp_sim.transport.carrier import CarrierName
+from dexgrasp_sim.transport.layout import split_envs
+
+Count = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
+"""`cpu`, `cuda` (the GPU that is current) or `cuda:K`."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class WorkerSpec:
+    """One worker of a run whose workers differ.
+
+    Attributes:
+        num_envs: Environments that it simulates.
+        threads: CPU threads for physics and images.
+        python: Interpreter; "": the learner's own.
+        spawn: False: a person starts it, on this host, with the command that the learner prints.
+        device: Where its environments compute.
+    """
+
+    num_envs: Count
+    threads: Count = 1
+    python: str = ""
+    spawn: bool = True
+    device: Device = "cpu"
+
+
+@dataclass(frozen=True, config=STRICT)
+class SimulatorsConfig:
+    """Who simulates.
+
+    Attributes:
+        num_envs: Environments of all workers together; computed where `workers` is given.
+        num_workers: Simulator processes, which share the environments as equally as can be;
+            computed where `workers` is given.
+        threads_per_worker: CPU threads of a worker for physics and images.
+        python: Interpreter of the workers; empty: the learner's own.
+        spawn: False: people start the workers on this host, with commands that the learner prints.
+        device: Where the environments compute: `cpu`, `cuda` or `cuda:K`.
+        workers: One by one, where they differ, instead of `num_envs`, `num_workers`,
+            `threads_per_worker`, `python`, `spawn` and `device`.
+        carrier: How tensors get from the environments to the learner, see
+            `dexgrasp_sim.transport.carrier`. `auto`: in place for environments on the CPU; for
+            those on GPUs from device to device where the learner computes on one too, else
+            through page-locked memory.
+        transport: `shared_memory`: worker processes; `in_process`: no processes, one device for
+            all; `remote`: workers on other hosts, which people start with
+            `python -m dexgrasp_sim.worker --learner HOST:PORT --index K`.
+        listen: `HOST:PORT` of the learner's host where remote workers connect.
+        timeout_s: A worker that has not answered a step for this long counts as hung.
+        start_timeout_s: The same for building and resetting the environments, and for saving; so
+            long the learner also waits for somebody to start a remote worker again.
+        restarts: A worker that dies or hangs is replaced by a new process whose environments
+            begin new episodes, but not more often than this within 10 minutes: then the run
+            stops. 0: it stops at once.
+        spin_us: Busy-wait before blocking on a worker; pays only with a free core each.
+        pipeline: `barrier`: all workers simulate, then the learner infers for all environments.
+            `double_buffered`: one half of the workers simulates while the learner infers for the
+            other; still on-policy. Pays where a worker's device idles during inference: start two
+            workers on each. `overlapped`: the update goes on while the next rollout is collected
+            with the weights from before it, so that learning lags by one update; between
+            checkpoints only. Pays where simulators would idle during updates; takes the memory of
+            a second rollout.
+    """
+
+    num_envs: Count = 128
+    num_workers: Count = 2
+    threads_per_worker: Count = 1
+    python: str = ""
+    spawn: bool = True
+    device: Device = "cpu"
+    workers: tuple[WorkerSpec, ...] = ()
+    carrier: Literal["auto"] | CarrierName = "auto"
+    transport: Literal["shared_memory", "in_process", "remote"] = "shared_memory"
+    listen: str = ""
+    timeout_s: Seconds = 60.0
+    start_timeout_s: Seconds = 300.0
+    restarts: Annotated[int, Field(ge=0)] = 3
+    spin_us: Annotated[float, Field(ge=0)] = 0.0
+    pipeline: Literal["barrier", "double_buffered", "overlapped"] = "barrier"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_workers(cls, given: Any) -> Any:
+        """Fills in the totals that `workers` decides and that are not given."""
+        values = given if isinstance(given, Mapping) else getattr(given, "kwargs", None)
+        if not values or not values.get("workers"):
+            return given
+        try:
+            workers = list(values["workers"])
+            counts = [w["num_envs"] if isinstance(w, Mapping) else w.num_envs for w in workers]
+            totals = {"num_envs": sum(counts), "num_workers": len(workers)}
+        except (TypeError, KeyError, AttributeError):
+            return given  # the field's own check says what is wrong
+        return {**totals, **values}
+
+    @model_validator(mode="after")
+    def _check(self) -> "SimulatorsConfig":
+        total = sum(worker.num_envs for worker in self.workers)
+        if self.workers and (self.num_workers, self.num_envs) != (len(self.workers), total):
+            raise ValueError(
+                f"num_workers {self.num_workers} and num_envs {self.num_envs} contradict workers, "
+                f"which are {len(self.workers)} with {total} environments; leave the two out"
+            )
+        split_envs(self.num_envs, self.num_workers)
+        if (self.transport == "remote") != bool(self.listen):
+            raise ValueError(
+                f"transport {self.transport!r} with listen {self.listen!r}: remote workers need "
+                "HOST:PORT to connect to, others do not; change one of them"
+            )
+        if self.pipeline == "double_buffered" and self.num_workers % 2:
+            raise ValueError(
+                f"pipeline double_buffered halves the workers and num_workers is "
+                f"{self.num_workers}; make it even"
+            )
+        self._check_carrier()
+        return self
+
+    def _check_carrier(self) -> None:
+        devices = [worker.device for worker in self.worker_specs]
+        on_gpu = [device != "cpu" for device in devices]
+        if self.transport == "in_process" and len({*devices}) > 1:
+            raise ValueError(
+                f"transport in_process with environments on {', '.join(sorted({*devices}))}: all "
+                "are on one device then; give all workers the same"
+            )
+        if self.carrier in ("pinned", "cuda_ipc") and not all(on_gpu):
+            raise ValueError(
+                f"carrier {self.carrier!r} brings tensors from GPUs and there are environments on "
+                "the CPU; say auto, host or staged, or device: cuda"
+            )
+        if self.carrier == "host" and any(on_gpu) and self.transport != "in_process":
+            raise ValueError(
+                "carrier 'host' is for environments on the CPU, a GPU cannot write into the "
+                "memory of another process; say auto, staged, pinned or cuda_ipc"
+            )
+        if self.carrier == "cuda_ipc" and self.transport != "shared_memory":
+            raise ValueError(
+                f"carrier 'cuda_ipc' needs worker processes on the learner's host and transport "
+                f"is {self.transport!r}; say auto, or transport: shared_memory"
+            )
+
+    @property
+    def worker_specs(self) -> tuple[WorkerSpec, ...]:
+        """All workers, one by one."""
+        if self.workers:
+            return self.workers
+        others = self.threads_per_worker, self.python, self.spawn, self.device
+        slices = split_envs(self.num_envs, self.num_workers)
+        return tuple(WorkerSpec(stop - start, *others) for start, stop in slices)
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """Environments of each worker."""
+        return tuple(worker.num_envs for worker in self.worker_specs)

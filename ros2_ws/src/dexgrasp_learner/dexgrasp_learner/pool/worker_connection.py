@@ -1,0 +1,163 @@
+"""One simulator worker as the learner sees it: a connection that may be lost and come again."""
+
+import time
+from contextlib import suppress
+
+from dexgrasp_sim.transport.channel import TRANSFER_TIMEOUT_S, Channel, ChannelClosed, Source
+from dexgrasp_sim.transport.learner_link import LearnerLink
+from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError
+
+_TAIL_LINES = 20
+
+
+class WorkerDied(RuntimeError):
+    """A worker has ended, or has lost its connection, without being asked to.
+
+    Attributes:
+        index: Worker index.
+        returncode: Exit code, negative for a signal; None if it is not known or still ending.
+        stderr_tail: Last lines of the traceback it has sent, else of its log.
+    """
+
+    def __init__(self, index: int, returncode: int | None, stderr_tail: list[str]) -> None:
+        stderr_tail = stderr_tail[-_TAIL_LINES:]
+        super().__init__(
+            f"simulator worker {index} died (exit code {returncode}); it said last:\n"
+            + "\n".join(stderr_tail or ["(nothing)"])
+        )
+        self.index = index
+        self.indices = [index]
+        self.returncode = returncode
+        self.stderr_tail = stderr_tail
+
+
+class WorkerConnection:
+    """What processes of this host and workers of other hosts have in common.
+
+    Attributes:
+        index: Worker index.
+        channel: Connection to it, None before it has connected and after it was lost.
+        command_line: For a person to start it.
+    """
+
+    def __init__(self, index: int, command_line: str) -> None:
+        self.index = index
+        self.command_line = command_line
+        self.channel: Channel | None = None
+
+    @property
+    def source(self) -> Source:
+        """Where news of it comes from next."""
+        raise NotImplementedError
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs, as far as that is known."""
+        raise NotImplementedError
+
+    @property
+    def traces(self) -> str:
+        """Where to look if something is wrong with it."""
+        raise NotImplementedError
+
+    def spawn(self) -> None:
+        """Starts it, or has a person do so."""
+        raise NotImplementedError
+
+    def may_be_replaced(self, hung: bool) -> bool:
+        """Whether another one can take its place, so that this one never writes again.
+
+        Args:
+            hung: Whether it has not answered in time; else it is lost.
+        """
+        raise NotImplementedError
+
+    def replace(self) -> None:
+        """Parts with what is left of it, for it must not write any more, and gets another."""
+        raise NotImplementedError
+
+    def hello(self) -> Message | None:
+        """Its first message if it has come; connects it. Never waits for it.
+
+        Raises:
+            WorkerDied: It has ended before that.
+            ProtocolError: It is of another version.
+        """
+        raise NotImplementedError
+
+    def died(self, reason: str = "") -> WorkerDied:
+        """The error to raise about it.
+
+        Args:
+            reason: What it said, or what is known; "" to look for more.
+        """
+        raise NotImplementedError
+
+    def end(self, deadline_s: float) -> None:
+        """Waits until `deadline_s` (monotonic) for it to leave, then parts with it."""
+        raise NotImplementedError
+
+    def lost(self, error: ChannelClosed) -> WorkerDied:
+        """The error to raise where its connection has ended."""
+        return self.died(str(error))
+
+    def send(self, message: Message) -> None:
+        """Sends a message; raises WorkerDied if it is gone."""
+        try:
+            self.connected().send(message)
+        except ChannelClosed as error:
+            raise self.lost(error) from None
+
+    def order(self, link: LearnerLink, message: Message) -> None:
+        """Sends an order with what belongs to it; raises WorkerDied if it is gone."""
+        try:
+            link.send(self.connected(), self.index, message)
+        except ChannelClosed as error:
+            raise self.lost(error) from None
+
+    def receive(self) -> Message:
+        """Its message that has begun to arrive.
+
+        Raises:
+            WorkerDied: It is gone, or sends an ERROR.
+            ProtocolError: It is of another version.
+        """
+        try:
+            message = self.connected().receive(TRANSFER_TIMEOUT_S)
+        except ChannelClosed as error:
+            raise self.lost(error) from None
+        if message.type == MessageType.ERROR:
+            raise self.died(str((message.payload or {}).get("text", "")))
+        return message
+
+    def take(self, link: LearnerLink, answer: Message, order: Message) -> Message:
+        """Takes what belongs to an answer; raises WorkerDied if it is gone."""
+        try:
+            return link.receive(self.connected(), self.index, answer, order)
+        except ChannelClosed as error:
+            raise self.lost(error) from None
+
+    def ask_to_stop(self) -> None:
+        """Sends STOP if it can be sent."""
+        if self.channel is not None:
+            with suppress(ChannelClosed):
+                self.channel.send(Message(MessageType.STOP))
+
+    def connected(self) -> Channel:
+        """The connection; raises RuntimeError before there is one."""
+        if self.channel is None:
+            raise RuntimeError(f"worker {self.index} is not connected; call start() first")
+        return self.channel
+
+    def disconnect(self) -> None:
+        """Closes the connection; idempotent."""
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+
+
+def drain(channel: Channel, deadline_s: float) -> None:
+    """Throws messages away until the other side closes, at most until then (monotonic)."""
+    with suppress(TimeoutError, ChannelClosed, ProtocolError):
+        while True:
+            channel.receive(max(deadline_s - time.monotonic(), 0.0))

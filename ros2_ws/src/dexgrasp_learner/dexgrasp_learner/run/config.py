@@ -1,0 +1,77 @@
+"""How long a run goes on, what it evaluates, and when its task gets harder."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from dexgrasp_sim.config import STRICT
+
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainingConfig:
+    """How long, how often and until when.
+
+    Attributes:
+        horizon: Steps of a rollout.
+        device: Where the networks compute: `cpu`, `cuda`, or `auto`, a GPU if there is one.
+        image_storage: Where the images of a rollout are while a GPU learns: `device`, or `host`,
+            from where they come in pieces, which takes less memory of the GPU and more time.
+        iterations: Rollouts and updates.
+        max_minutes: The run ends after this long even if iterations are left; None: no limit.
+        checkpoint_every: Iterations between checkpoints.
+        update_threads: CPU threads of the update; the simulators idle meanwhile.
+        deterministic: Torch refuses operations whose results may differ between runs.
+        evaluate_above: Evaluates once the success of exploring episodes exceeds this; None: never.
+        evaluate_every: Iterations between evaluations.
+        evaluation_episodes: Episodes of an evaluation.
+        target_success: The run ends when an evaluation reaches this.
+    """
+
+    horizon: Count = 16
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    image_storage: Literal["device", "host"] = "device"
+    iterations: Count = 300
+    max_minutes: Positive | None = None
+    checkpoint_every: Count = 50
+    update_threads: Count = 2
+    deterministic: bool = False
+    evaluate_above: Annotated[float, Field(ge=0, le=1)] | None = None
+    evaluate_every: Count = 10
+    evaluation_episodes: Count = 128
+    target_success: Annotated[float, Field(gt=0, le=1)] = 0.95
+
+
+@dataclass(frozen=True, config=STRICT)
+class AdrConfig:
+    """When the difficulty of the task changes; it starts from `task.difficulty`.
+
+    Attributes:
+        enabled: Without, the difficulty stays at `task.difficulty`.
+        increments: Steps between difficulty 0 and 1.
+        advance_above: The next increment comes when the smoothed success exceeds this...
+        retreat_below: ...and the one before when it falls below this...
+        min_episodes: ...but only after so many episodes at the present one.
+        smoothing_episodes: The smoothed success is the mean of all episodes at the present
+            increment until there are so many; from then on each counts one part in so many.
+    """
+
+    enabled: bool = False
+    increments: Count = 50
+    advance_above: Fraction = 0.6
+    retreat_below: Fraction = 0.3
+    min_episodes: Count = 1000
+    smoothing_episodes: Count = 500
+
+    @model_validator(mode="after")
+    def _check(self) -> "AdrConfig":
+        if self.retreat_below >= self.advance_above:
+            raise ValueError(
+                f"`retreat_below` {self.retreat_below} is not below `advance_above` "
+                f"{self.advance_above}; the difficulty would swing: leave a gap between the two"
+            )
+        return self

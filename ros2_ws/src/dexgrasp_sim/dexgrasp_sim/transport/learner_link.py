@@ -1,0 +1,183 @@
+"""The learner's end of the way of tensors from and to its workers; see `worker_link`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dexgrasp_sim.transport.carrier import PinnedMemory, ipc_handles
+from dexgrasp_sim.transport.channel import Channel
+from dexgrasp_sim.transport.layout import RESULT_NAMES, Block, RunLayout
+from dexgrasp_sim.transport.protocol import Message, MessageType
+from dexgrasp_sim.transport.shared_memory import Segment
+from dexgrasp_sim.transport.tcp import TensorChannel, slot_tensors
+
+
+class LearnerLink(Protocol):
+    """The learner's end, to all workers.
+
+    Attributes:
+        tensors: Rollout tensors by name, as the learner reads and writes them.
+        telemetry: Telemetry tensors by name.
+    """
+
+    tensors: dict[str, Tensor]
+    telemetry: dict[str, Tensor]
+
+    def orders(self) -> dict[str, Any]:
+        """What a worker must know of the tensors beside its environments."""
+        ...
+
+    def send(self, channel: Channel, index: int, message: Message) -> None:
+        """Sends an order, and what belongs to it.
+
+        Raises:
+            ChannelClosed: The worker is gone.
+        """
+        ...
+
+    def receive(self, channel: Channel, index: int, answer: Message, order: Message) -> Message:
+        """Takes what belongs to an answer; returns the answer, or what has become of it.
+
+        Args:
+            channel: To the worker.
+            index: Worker index.
+            answer: DONE or REFUSED.
+            order: What it answers.
+
+        Raises:
+            ChannelClosed: The worker is gone.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees the memory; idempotent."""
+        ...
+
+
+class SharedLearnerLink:
+    """Workers of this host write where the learner reads; states are files of this host."""
+
+    def __init__(self, run_id: str, layout: RunLayout, device: torch.device, pin: bool) -> None:
+        """Makes the shared file of a run.
+
+        Args:
+            run_id: Names it.
+            layout: Of the run.
+            device: A GPU: observations and results are there, where workers write them by
+                `cuda_ipc`; actions and telemetry stay in the file.
+            pin: Whether to register the file with CUDA, for a learner that computes on a GPU.
+
+        Raises:
+            ConfigError: Shared memory is too small, the id is in use, or CUDA refuses.
+        """
+        self._segment = Segment.create(run_id, layout)
+        self._pinned: PinnedMemory | None = None
+        self.tensors: dict[str, Tensor] = dict(self._segment.tensors)
+        self.telemetry = self._segment.telemetry
+        self._handles: dict[str, Any] = {}
+        try:
+            if pin:
+                self._pinned = PinnedMemory(self.tensors.values())
+            if device.type == "cuda":
+                names = (*(spec.name for spec in layout.observation_specs), *RESULT_NAMES)
+                on_gpu = {n: torch.zeros_like(self.tensors[n], device=device) for n in names}
+                self._handles = ipc_handles(on_gpu)
+                self.tensors |= on_gpu
+        except BaseException:
+            self.close()
+            raise
+
+    def orders(self) -> dict[str, Any]:
+        """See `LearnerLink`."""
+        return {"handles": self._handles}
+
+    def send(self, channel: Channel, index: int, message: Message) -> None:
+        """See `LearnerLink`; the tensors are there already."""
+        channel.send(message)
+
+    def receive(self, channel: Channel, index: int, answer: Message, order: Message) -> Message:
+        """See `LearnerLink`; nothing follows an answer."""
+        return answer
+
+    def close(self) -> None:
+        """See `LearnerLink`. Tensors that somebody still holds stay readable."""
+        if self._pinned is not None:
+            self._pinned.close()
+            self._pinned = None
+        self._segment.close()
+
+
+class StreamLearnerLink:
+    """Workers of other hosts: tensors and states follow the messages on a `TensorChannel`."""
+
+    def __init__(self, layout: RunLayout) -> None:
+        """Allocates the tensors of a run."""
+        self._layout = layout
+        self.tensors = private_tensors(layout.rollout_blocks)
+        self.telemetry = private_tensors(layout.telemetry_blocks)
+
+    def orders(self) -> dict[str, Any]:
+        """See `LearnerLink`; a worker needs a slot before a step and one after."""
+        return {"layout": replace(self._layout, horizon=1).to_dict()}
+
+    def send(self, channel: Channel, index: int, message: Message) -> None:
+        """See `LearnerLink`."""
+        assert isinstance(channel, TensorChannel)
+        payload = dict(message.payload or {})
+        payload["difficulty"] = float(self.telemetry["control.difficulty"][0])
+        state = b""
+        if message.type == MessageType.LOAD:
+            state = Path(payload["path"]).read_bytes()
+            payload["bytes"] = len(state)
+        elif message.type == MessageType.START and "slot" in payload:
+            payload["counters"] = self.telemetry["telemetry.counters"][index].tolist()
+        channel.send(message._replace(payload=payload))
+        if message.type == MessageType.STEP:
+            start, stop = self._layout.slices[index]
+            channel.send_tensors([self.tensors["actions"][message.slot, start:stop]])
+        elif state:
+            channel.send_bytes(state)
+
+    def receive(self, channel: Channel, index: int, answer: Message, order: Message) -> Message:
+        """See `LearnerLink`."""
+        assert isinstance(channel, TensorChannel)
+        if answer.type == MessageType.REFUSED:
+            return answer
+        payload, wanted = answer.payload or {}, order.payload or {}
+        if order.type == MessageType.SAVE:
+            return _write_state(wanted["path"], channel.receive_bytes(payload["bytes"]), answer)
+        for name in ("counters", "seconds"):
+            row = self.telemetry[f"telemetry.{name}"][index]
+            row.copy_(torch.tensor(payload[name], dtype=row.dtype))
+        is_step = order.type == MessageType.STEP
+        slot = order.slot + 1 if is_step else wanted.get("slot", 0)
+        channel.receive_tensors(slot_tensors(self._layout, self.tensors, index, slot))
+        return answer
+
+    def close(self) -> None:
+        """See `LearnerLink`; the memory goes with the last who holds it."""
+
+
+def private_tensors(
+    blocks: tuple[Block, ...], device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """Zeroed tensors in memory of this process alone, by name."""
+    return {
+        block.name: torch.zeros(block.shape, dtype=block.torch_dtype, device=device)
+        for block in blocks
+    }
+
+
+def _write_state(path: str, state: bytes, answer: Message) -> Message:
+    """Writes a state that has come; REFUSED with the reason where that fails."""
+    part = Path(path).with_suffix(".part")
+    try:
+        part.write_bytes(state)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        return answer._replace(type=MessageType.REFUSED, payload={"text": f"{path}: {error}"})
+    return answer

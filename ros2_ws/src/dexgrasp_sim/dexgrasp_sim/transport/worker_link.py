@@ -1,0 +1,239 @@
+"""A worker's end of the way of its tensors: they are shared, or follow the messages.
+
+The messages are the same for both, see `protocol`. What differs is where a slot's tensors are and
+how a saved state travels; a worker sees orders in terms of its own tensors and files.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.transport.channel import Channel, ChannelClosed, connect
+from dexgrasp_sim.transport.layout import COUNTERS, Block, RunLayout
+from dexgrasp_sim.transport.protocol import Message, MessageType
+from dexgrasp_sim.transport.shared_memory import (
+    Segment,
+    remove_if_dead,
+    run_folder,
+    socket_path,
+)
+from dexgrasp_sim.transport.tcp import TensorChannel, connect_tcp, slot_tensors
+
+_CONNECT_RETRY_S = 0.5
+_LOCK_RELEASE_S = 2.0
+_KEPT = [COUNTERS.index(name) for name in ("pid", "state")]
+"""Counters that are about this process and not about the worker before it."""
+
+
+class WorkerLink(Protocol):
+    """The worker's end.
+
+    Attributes:
+        index: Worker index.
+        layout: Of the tensors here; known once `open` has been called.
+        tensors: Rollout tensors by name; see `layout`.
+        telemetry: Telemetry tensors by name; see `layout`.
+    """
+
+    index: int
+    layout: RunLayout
+    tensors: dict[str, Tensor]
+    telemetry: dict[str, Tensor]
+
+    @property
+    def channel(self) -> Channel:
+        """To the learner."""
+        ...
+
+    def introduction(self) -> dict[str, Any]:
+        """What HELLO says beside index, process and Python version."""
+        ...
+
+    def open(self, orders: Mapping[str, Any]) -> None:
+        """Takes what the learner's WELCOME says of the tensors.
+
+        Raises:
+            ProtocolError: The learner's version of this code places or names them differently.
+        """
+        ...
+
+    def accept(self, message: Message) -> Message:
+        """Takes what follows an order; returns the order in terms of the tensors and files here.
+
+        Raises:
+            ChannelClosed: The learner is gone.
+        """
+        ...
+
+    def answer(self, message: Message, slot: int) -> None:
+        """Tells the learner that an order is carried out, and gives it what it asked for.
+
+        Args:
+            message: The order as the learner sent it.
+            slot: Which of the slots here it has filled.
+
+        Raises:
+            ChannelClosed: The learner is gone.
+        """
+        ...
+
+    def leave(self) -> None:
+        """Says that the learner is gone, and tidies up after it."""
+        ...
+
+
+class SharedWorkerLink:
+    """The tensors lie in a file that the learner maps as well; states are files of this host."""
+
+    def __init__(self, run_id: str, index: int) -> None:
+        """Attaches to a run.
+
+        Raises:
+            ConfigError: There is no such run, or it has no such worker.
+            ChannelClosed: The learner is gone.
+        """
+        self.index = index
+        self._run_id = run_id
+        self._segment = Segment.attach(run_id)
+        self.layout = self._segment.layout
+        self.tensors = self._segment.tensors
+        self.telemetry = self._segment.telemetry
+        last = self.layout.num_workers - 1
+        if not 0 <= index <= last:
+            raise ConfigError(f"--index {index}: run {run_id!r} has workers 0 to {last}")
+        self.channel = connect(socket_path(run_id, index))
+
+    def introduction(self) -> dict[str, Any]:
+        """See `WorkerLink`."""
+        return {"schema_hash": self.layout.schema_hash}
+
+    def open(self, orders: Mapping[str, Any]) -> None:
+        """See `WorkerLink`; the file says it all."""
+
+    def accept(self, message: Message) -> Message:
+        """See `WorkerLink`; nothing follows an order."""
+        return message
+
+    def answer(self, message: Message, slot: int) -> None:
+        """See `WorkerLink`."""
+        del slot
+        done = Message(MessageType.DONE, message.slot, message.sequence, message.policy_version)
+        self.channel.send(done)
+
+    def leave(self) -> None:
+        """See `WorkerLink`; removes the run if its learner is dead.
+
+        The learner's lock goes a moment after its socket does.
+        """
+        print(
+            f"dexgrasp worker: the learner of run {self._run_id} is gone",
+            file=sys.stderr,
+            flush=True,
+        )
+        for _ in range(20):
+            if remove_if_dead(self._run_id) or not run_folder(self._run_id).exists():
+                return
+            time.sleep(_LOCK_RELEASE_S / 20)
+
+
+class StreamWorkerLink:
+    """Tensors and states follow the messages; two slots are here, before and after a step."""
+
+    def __init__(self, learner: str, index: int, timeout_s: float) -> None:
+        """Connects to a learner that listens, or will do so within `timeout_s`.
+
+        Args:
+            learner: Its `HOST:PORT`.
+            index: Worker index.
+            timeout_s: The two hosts are rarely started in the right order.
+
+        Raises:
+            ConfigError: The address is none.
+            ChannelClosed: Nobody listens there.
+        """
+        self.index = index
+        self._learner = learner
+        self.channel: TensorChannel = _connect(learner, timeout_s)
+
+    def introduction(self) -> dict[str, Any]:
+        """See `WorkerLink`; the schema is not known yet."""
+        return {}
+
+    def open(self, orders: Mapping[str, Any]) -> None:
+        """See `WorkerLink`."""
+        self.layout = RunLayout.from_dict(orders["layout"])
+        self.tensors = _untouched(self.layout.rollout_blocks)
+        self.telemetry = _untouched(self.layout.telemetry_blocks)
+
+    def accept(self, message: Message) -> Message:
+        """See `WorkerLink`."""
+        order = message.payload or {}
+        self.telemetry["control.difficulty"][0] = order.get("difficulty", 0.0)
+        if message.type == MessageType.STEP:
+            start, stop = self.layout.slices[self.index]
+            self.channel.receive_tensors([self.tensors["actions"][0, start:stop]])
+        elif message.type == MessageType.START and "slot" in order:
+            row = self.telemetry["telemetry.counters"][self.index]
+            own = row[_KEPT].clone()
+            row.copy_(torch.tensor(order["counters"], dtype=row.dtype))
+            row[_KEPT] = own
+            payload = {"slot": 0, "sequence": order["sequence"]}
+            return message._replace(slot=0, payload=payload)
+        elif message.type in (MessageType.SAVE, MessageType.LOAD):
+            self._folder = tempfile.TemporaryDirectory(prefix="dexgrasp_")
+            path = Path(self._folder.name) / "state.safetensors"
+            if message.type == MessageType.LOAD:
+                path.write_bytes(self.channel.receive_bytes(order["bytes"]))
+            return message._replace(slot=0, payload={"path": str(path)})
+        return message._replace(slot=0, payload=None)
+
+    def answer(self, message: Message, slot: int) -> None:
+        """See `WorkerLink`; DONE with this worker's telemetry, then the slot, or a state."""
+        if message.type == MessageType.SAVE:
+            state = (Path(self._folder.name) / "state.safetensors").read_bytes()
+            self._folder.cleanup()
+            payload: dict[str, Any] = {"bytes": len(state)}
+            self.channel.send(message._replace(type=MessageType.DONE, payload=payload))
+            self.channel.send_bytes(state)
+            return
+        if message.type == MessageType.LOAD:
+            self._folder.cleanup()
+        payload = {
+            name: self.telemetry[f"telemetry.{name}"][self.index].tolist()
+            for name in ("counters", "seconds")
+        }
+        self.channel.send(message._replace(type=MessageType.DONE, payload=payload))
+        self.channel.send_tensors(slot_tensors(self.layout, self.tensors, self.index, slot))
+
+    def leave(self) -> None:
+        """See `WorkerLink`."""
+        print(
+            f"dexgrasp worker: the learner at {self._learner} is gone",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _connect(learner: str, timeout_s: float) -> TensorChannel:
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            return connect_tcp(learner)
+        except ChannelClosed:
+            if time.monotonic() >= deadline_s:
+                raise
+        time.sleep(_CONNECT_RETRY_S)
+
+
+def _untouched(blocks: tuple[Block, ...]) -> dict[str, Tensor]:
+    """Zeros of which only those rows take memory that are written: not the other workers'."""
+    arrays = {block.name: np.zeros(block.shape, dtype=block.dtype) for block in blocks}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
