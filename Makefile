@@ -1,10 +1,10 @@
 SHELL := /bin/bash
 BIN := $(CURDIR)/.venv/bin
 
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test test-fast check format bench clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
 setup:  ## Python packages, ROS 2 and our messages, in .venv and ros2_ws; ROS_WHEELS=kilted, PYTHON=...
 	@scripts/setup.sh
@@ -14,6 +14,9 @@ demo: setup  ## train in simulation, measure, deploy on the simulated robot; a r
 
 test: check  ## lint, types and the whole test suite
 	@$(BIN)/python -m pytest
+
+test-fast: setup  ## the tests without processes, browsers and trainings, in a minute and a half
+	@$(BIN)/python -m pytest -m 'not slow'
 
 check: setup  ## lint, formatting and types
 	@$(BIN)/ruff check --quiet

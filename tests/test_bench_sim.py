@@ -4,12 +4,15 @@ import argparse
 import os
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks import scripted, sim
 from benchmarks.grasp_tape import grasp_config, grasp_tape
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.vec_env import allocate
+
+pytestmark = pytest.mark.slow
 
 torch.set_num_threads(1)
 CONFIG = Path(__file__).parents[1] / "config" / "laptop_depth.yaml"

@@ -16,6 +16,8 @@ from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_state
 from dexgrasp_sim.transport.shared_memory import run_folder
 from test_support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 SMOKE = Path(__file__).parents[1] / "config" / "smoke.yaml"
 TIMEOUT_S = 120.0
 LOST_AFTER_S = 8

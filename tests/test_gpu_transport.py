@@ -10,6 +10,8 @@ from benchmarks.gpu_transport import WAYS, Link, Way
 from benchmarks.peers.transport import Payload
 from dexgrasp_sim.config import ConfigError
 
+pytestmark = pytest.mark.slow
+
 PAYLOAD = Payload(3, {"image": ((4, 5), "uint8"), "state": ((6,), "float32")})
 HAS_GPU = torch.cuda.is_available()
 

@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from dexgrasp_deploy.commands.cli import main
 from dexgrasp_learner.storage.bundle import load_bundle
+
+pytestmark = pytest.mark.slow
 
 PAPER = Path(__file__).parents[1] / "config" / "paper.yaml"
 SMALL = {

@@ -20,6 +20,8 @@ from dexgrasp_sim.tasks.grasp.observations import GROUPS, observation_spec
 from dexgrasp_sim.transport.shared_memory import live_runs, run_folder
 from test_support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 SMOKE = Path(__file__).parents[1] / "config" / "smoke.yaml"
 TIMEOUT_S = 120.0
 ENDLESS = (

@@ -21,6 +21,8 @@ from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.nodes.conversions import to_joint_state
 from test_support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 class Bench:
     """Nodes under test and a listener in one executor."""

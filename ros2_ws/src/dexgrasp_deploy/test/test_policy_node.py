@@ -26,6 +26,8 @@ from dexgrasp_sim.nodes.conversions import to_image, to_joint_state, to_stamp
 from dexgrasp_sim.ros_environment import ros_environment
 from test_support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 PERIOD_S = 0.02
 MAX_IMAGE_AGE_S = 3.0
 

@@ -12,6 +12,8 @@ import yaml
 
 from test_support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT_S = 200
 RELAXED = {"freshness": {"max_joint_age_s": 5.0, "max_image_age_s": 5.0}}
 """Nothing here measures time, and a busy computer may stall for long."""

@@ -27,6 +27,8 @@ from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS
 
+pytestmark = pytest.mark.slow
+
 RANKS = 2
 TIMEOUT_S = 100.0
 HORIZON, ENVS, ACTIONS = 6, 8, 3

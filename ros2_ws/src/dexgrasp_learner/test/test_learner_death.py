@@ -11,6 +11,8 @@ import pytest
 from dexgrasp_sim.transport.shared_memory import live_runs, run_folder
 from test_support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT_S = 120.0
 
 

@@ -18,7 +18,7 @@ from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_state
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 from test_support.waiting import wait_until
 
-pytestmark = pytest.mark.usefixtures("restore_torch")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("restore_torch")]
 
 SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
 TIMEOUT_S = 120.0

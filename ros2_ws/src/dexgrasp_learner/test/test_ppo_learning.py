@@ -1,5 +1,6 @@
 """PPO learns a task that takes images, memory, resets and gradients through time."""
 
+import pytest
 import torch
 
 from dexgrasp_learner.algorithms.config import PpoConfig
@@ -8,6 +9,8 @@ from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor, build_critic
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_sim.specs import TensorSpec
+
+pytestmark = pytest.mark.slow
 
 torch.set_num_threads(1)
 

@@ -7,6 +7,8 @@ import pytest
 from benchmarks import faults
 from dexgrasp_sim.config import ConfigError
 
+pytestmark = pytest.mark.slow
+
 KILLS = 20
 
 

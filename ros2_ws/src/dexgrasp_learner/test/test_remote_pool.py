@@ -23,6 +23,8 @@ from dexgrasp_sim.transport.protocol import Message, MessageType
 from dexgrasp_sim.transport.tcp import connect_tcp, parse_address
 from dexgrasp_sim.worker.env_slice import state_path
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT_S = 60.0
 NEWEST_EPISODE = COUNTERS.index("newest_episode")
 GROUPS = {

@@ -21,7 +21,7 @@ from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_actor, loa
 from dexgrasp_sim.transport.shared_memory import run_folder
 from test_support.waiting import wait_until
 
-pytestmark = pytest.mark.usefixtures("restore_torch")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("restore_torch")]
 
 SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
 TIMEOUT_S = 120.0

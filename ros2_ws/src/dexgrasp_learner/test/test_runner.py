@@ -19,7 +19,7 @@ from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_actor, loa
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 
-pytestmark = pytest.mark.usefixtures("restore_torch")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("restore_torch")]
 
 SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
 TIMEOUT_S = 60.0

@@ -33,6 +33,8 @@ from dexgrasp_sim.transport.shared_memory import run_folder
 from dexgrasp_sim.transport.telemetry import RunObserver
 from test_support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 ROBOT = load_robot()
 JOINT_NAMES = ROBOT.joint_names
 

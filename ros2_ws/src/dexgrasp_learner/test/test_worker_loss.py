@@ -25,6 +25,8 @@ from dexgrasp_sim.synthetic_env import expected_observation
 from dexgrasp_sim.transport.shared_memory import run_folder
 from dexgrasp_sim.transport.telemetry import read_statuses
 
+pytestmark = pytest.mark.slow
+
 SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
 SEED, HORIZON, TIMEOUT_S = 6, 4, 120.0
 TOTALS = ("num_envs", "num_workers")

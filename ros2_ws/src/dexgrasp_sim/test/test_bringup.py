@@ -15,6 +15,8 @@ from dexgrasp_sim.bringup import (
 )
 from test_support.waiting import PATIENCE_S, wait_until
 
+pytestmark = pytest.mark.slow
+
 WORKER = """
 import json, os, sys, yaml
 path = sys.argv[sys.argv.index("--params-file") + 1]

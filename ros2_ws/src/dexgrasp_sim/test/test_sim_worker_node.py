@@ -31,6 +31,8 @@ from dexgrasp_sim.transport.telemetry import WorkerState, WorkerStatus, WorkerTe
 from dexgrasp_sim.vec_env import EVERY_EPISODE, WHOLE, EnvSpecs
 from test_support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 ROBOT = load_robot()
 JOINT_NAMES = ROBOT.joint_names
 URDF_PATH = ROBOT.urdf_path

@@ -21,6 +21,8 @@ from dexgrasp_sim.view.env_source import EnvSource
 from dexgrasp_sim.view.viewer import Viewer
 from test_support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT_S = 120.0
 CONFIG = GraspConfig()
 # three.js marks its canvas; what lies above it, such as the browser's word on software rendering,

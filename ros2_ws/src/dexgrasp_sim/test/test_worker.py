@@ -24,6 +24,8 @@ from dexgrasp_sim.transport.telemetry import (
 )
 from dexgrasp_sim.worker.env_slice import EnvSlice, check_state_file, state_path
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {
     "observations": {
         "depth": {"shape": [6, 8], "dtype": "int16"},
