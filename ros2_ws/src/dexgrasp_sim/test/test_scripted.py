@@ -50,6 +50,17 @@ def test_the_task_of_the_laptop_preset_is_solvable():
     assert grasps["return"][success == 1].min() > 4 * grasps["return"][success == 0].max()
 
 
+def test_the_second_robot_solves_the_same_task():
+    grasps = Grasps(24, robot="franka_leap")
+    assert grasps.env.engine.joint_position.shape == (24, 23)
+    for _ in range(grasps.env.config.episode_steps):
+        grasps.step()
+    success = grasps["success"]
+    assert success.mean() >= 0.9
+    for index in range(3):
+        assert success[grasps["object"] == index].mean() >= 0.8
+
+
 def test_holding_to_the_end_succeeds_and_opening_the_hand_drops():
     """Environments 6 to 11 open the hand while the object is up."""
     grasps = Grasps(12)
