@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dexgrasp_sim.control.palm_velocity.differential_ik import DifferentialIk
-from dexgrasp_sim.physics.mujoco.mjcf import RobotOptions, robot_spec
+from dexgrasp_sim.physics.mujoco.mjcf import SELF_COLLISION, RobotOptions, robot_spec
 from dexgrasp_sim.robot.kinematics import Chain, Kinematics
 from dexgrasp_sim.robot.robot import load_robot, robot_names
 
@@ -50,6 +50,26 @@ def test_postures_are_within_the_limits(robot):
         assert len(q) == robot.num_joints
         assert np.all(robot.lower <= np.add(q, 1e-6)), q
         assert np.all(np.add(q, -1e-6) <= robot.upper), q
+
+
+@every_robot
+def test_no_posture_and_no_single_synergy_makes_the_robot_touch_itself(robot):
+    synergies = robot.palm_velocity.synergies
+    flat = torch.tensor((*robot.postures["pregrasp"][robot.arm], *robot.flat_hand))
+    postures = [*robot.postures.values(), flat]
+    for moved, synergy in enumerate(synergies):
+        values = [[value * (moved == i) for i in range(len(synergies))] for value in synergy.range]
+        postures += [posture(robot, *each) for each in values]
+    options = RobotOptions(gains=robot.gains["stiff"], collision=SELF_COLLISION)
+    model = robot_spec(robot, options).compile()
+    data = mujoco.MjData(model)
+    for q in postures:
+        data.qpos[:] = q
+        mujoco.mj_forward(model, data)
+        assert not data.ncon, [model.geom(geom).name for geom in data.contact.geom[0]]
+    data.qpos[robot.hand] = robot.upper[robot.hand]
+    mujoco.mj_forward(model, data)
+    assert data.ncon, "a fist does"
 
 
 @every_robot
