@@ -122,8 +122,8 @@ def _describe(error: Any, values: Any) -> str:
     if error["type"] == "missing":
         return f"`{key}` is missing; add it"
     message = error["msg"].removeprefix("Value error, ")
-    if not error["loc"] and isinstance(error["input"], dict):
-        return message  # of the whole file's checks, which name the keys
+    if isinstance(error["input"], dict):  # a check of several keys, which the message names
+        return f"`{key}`: {message}" if error["loc"] else message
     shown = repr(error["input"])
     return f"`{key}` = {shown if len(shown) <= 80 else shown[:77] + '...'}: {message}"
 
