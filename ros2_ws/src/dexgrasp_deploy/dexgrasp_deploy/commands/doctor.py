@@ -2,26 +2,21 @@
 
 import argparse
 import importlib
-import importlib.util
 import json
 import platform
 import shutil
 import subprocess
 import sys
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dexgrasp_sim.physics.backends import Backend
 
 _SELF_TEST = "dexgrasp_deploy.nodes.self_test"
 _SELF_TEST_TIMEOUT_S = 30.0
 _SHM_NEEDED_MB = 64.0
 """Enough for the laptop preset; a container that was given the usual 64 MB may just not do."""
-
-_BACKENDS = {
-    # name: module of ours, Python package that it needs
-    "mujoco": ("dexgrasp_sim.physics.mujoco.batch", "mujoco"),
-    "mujoco_warp": ("dexgrasp_sim.physics.mujoco_warp", "mujoco_warp"),
-    "isaaclab": ("dexgrasp_sim.physics.isaaclab", "isaaclab"),
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,12 +41,14 @@ def examine() -> dict[str, Any]:
     """
     import torch
 
+    from dexgrasp_sim.physics.backends import BACKENDS
     from dexgrasp_sim.transport.shared_memory import SHARED_MEMORY_ROOT
 
     ros, messages, problems = _check_ros()
-    backends = {name: _check_backend(*needs) for name, needs in _BACKENDS.items()}
-    if not backends["mujoco"]["available"]:
-        problems.append(f"no physics: {backends['mujoco']['reason']}; run `make setup`")
+    backends = {name: _check_backend(backend) for name, backend in BACKENDS.items()}
+    if not any(state["available"] for state in backends.values()):
+        reasons = "; ".join(state["reason"] for state in backends.values())
+        problems.append(f"no physics: {reasons}")
     shm_free_mb = shutil.disk_usage(SHARED_MEMORY_ROOT).free / 1e6
     if shm_free_mb < _SHM_NEEDED_MB:
         problems.append(
@@ -103,14 +100,13 @@ def _check_ros() -> tuple[dict[str, Any], bool, list[str]]:
     return ros, False, [f"ROS self-test: {reason[0]}; run `make clean setup`"]
 
 
-def _check_backend(module: str, package: str) -> dict[str, Any]:
-    if importlib.util.find_spec(module) is None:
-        return {"available": False, "reason": "not part of this version of dexgrasp"}
+def _check_backend(backend: "Backend") -> dict[str, Any]:
     try:
-        importlib.import_module(module)
-        return {"available": True, "version": metadata.version(package)}
+        importlib.import_module(backend.module)
+        return {"available": True, "version": metadata.version(backend.package)}
     except (ImportError, metadata.PackageNotFoundError) as error:
-        return {"available": False, "reason": f"{package} cannot be imported ({error})"}
+        reason = f"{backend.package} cannot be imported ({error}); {backend.remedy}"
+        return {"available": False, "reason": reason}
 
 
 def _dead_runs() -> list[str]:
