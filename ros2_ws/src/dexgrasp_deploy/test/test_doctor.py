@@ -6,7 +6,7 @@ import pytest
 
 from dexgrasp_deploy.commands import doctor
 from dexgrasp_deploy.commands.cli import main
-from dexgrasp_sim.physics.backends import Backend
+from dexgrasp_sim.physics.backends import BACKENDS, Backend
 from dexgrasp_sim.transport import shared_memory
 
 
@@ -30,11 +30,14 @@ def test_this_machine_is_ready(capsys):
     assert set(report) >= {"python", "torch", "gpu", "dead_runs"}
 
 
-def test_a_backend_that_is_not_there_has_a_reason():
+def test_a_backend_that_is_not_there_has_a_reason_and_a_remedy(monkeypatch):
     for module in ("dexgrasp_sim.physics.nothing", "dexgrasp_sim.physics.engine"):
-        backend = Backend(module, "Engine", "no_such_package", ("cpu",), "install it")
-        state = doctor._check_backend(backend)
-        assert state["available"] is False and state["reason"]
+        absent = Backend(module, "Engine", "no_such_package", ("cpu",), "run `make setup`")
+        monkeypatch.setitem(BACKENDS, "mujoco", absent)
+        report = doctor.examine()
+        state = report["backends"]["mujoco"]
+        assert state["available"] is False and "no_such_package" in state["reason"]
+        assert any("run `make setup`" in problem for problem in report["problems"])
 
 
 def test_a_missing_workspace_is_a_problem(shm, monkeypatch, capsys):

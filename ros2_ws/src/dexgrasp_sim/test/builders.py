@@ -27,7 +27,7 @@ class Play:
     The tensors start as ones, so that what the environment does not write shows.
     """
 
-    def __init__(self, num_envs, task=FAST, groups=GROUPS, seed=3, threads=1, env_offset=0):
+    def __init__(self, num_envs, task=FAST, groups=tuple(GROUPS), seed=3, threads=1, env_offset=0):
         config = parse_config(GraspConfig, task)
         self.env = make_grasp_env(config, num_envs, seed, threads, groups, env_offset)
         specs = (*self.env.observation_specs, *RESULT_SPECS)

@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dexgrasp_sim.physics.backends import BACKENDS
+from engine_lab import Lab
+
 _BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chromium-browser")
 
 
@@ -36,6 +39,14 @@ class NoHostReads(TorchDispatchMode):
 def no_host_reads():
     """A context in which tensors must not be read."""
     return NoHostReads()
+
+
+@pytest.fixture(params=BACKENDS)
+def lab(request):
+    """Makes engines, of each backend in turn."""
+    lab = Lab(request.param)
+    yield lab
+    lab.close()
 
 
 @pytest.fixture(scope="module")

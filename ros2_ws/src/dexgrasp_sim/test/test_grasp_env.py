@@ -44,7 +44,7 @@ def episode(out, field):
 
 def test_tensors_have_the_shapes_and_types_of_their_specs():
     play = Play(3)
-    assert tuple(spec.name for spec in play.env.observation_specs) == GROUPS
+    assert tuple(spec.name for spec in play.env.observation_specs) == tuple(GROUPS)
     for out in (play.snapshot(), play.step()):
         for spec in (*play.env.observation_specs, *RESULT_SPECS):
             assert out[spec.name].shape == (3, *spec.shape), spec.name

@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from builders import robot_with_fingers
 from dexgrasp_sim.commands import inspection as inspect
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.robot.robot import load_robot
@@ -23,11 +24,10 @@ def call(capsys, *arguments):
 
 def test_robot_as_json(capsys):
     values = json.loads(call(capsys, "robot", "--json"))
-    robot = ROBOT
     assert values["joint_names"] == list(JOINT_NAMES)
-    assert values["upper_rad"] == robot.upper.tolist()
-    assert values["velocity_limit_rad_s"] == robot.velocity_limit.tolist()
-    assert values["total_mass_kg"] == pytest.approx(robot.total_mass)
+    assert values["upper_rad"] == ROBOT.upper.tolist()
+    assert values["velocity_limit_rad_s"] == ROBOT.velocity_limit.tolist()
+    assert values["total_mass_kg"] == pytest.approx(ROBOT.total_mass)
     # the published home pose of the palm
     assert values["palm_xyz"] == pytest.approx([-0.6868, 0.0320, 0.6685], abs=1e-4)
     assert "palm_link" in values["frames"]
@@ -36,11 +36,22 @@ def test_robot_as_json(capsys):
 def test_robot_in_words_has_a_row_for_each_joint(capsys):
     lines = call(capsys, "robot").splitlines()
     rows = {line.split()[0]: line.split()[1:] for line in lines if line}
-    robot = ROBOT
     for name in JOINT_NAMES:
-        joint = robot.joints[name]
+        joint = ROBOT.joints[name]
         wanted = [joint.lower, joint.upper, joint.velocity, joint.effort]
         assert [float(cell) for cell in rows[name]] == pytest.approx(wanted, abs=5e-3)
+
+
+def test_another_robot_is_described_by_its_name_or_its_file(capsys, tmp_path):
+    robot = robot_with_fingers(tmp_path, ("thumb", "ring", "index", "middle"))
+    values = json.loads(call(capsys, "robot", "--robot", robot.path, "--json"))
+    assert values["file"] == str(tmp_path / "robot.yaml")
+    assert values["joint_names"] == list(robot.joint_names) != list(JOINT_NAMES)
+    assert list(values["fingers"]) == ["thumb", "ring", "index", "middle"]
+    named = json.loads(call(capsys, "robot", "--robot", "kuka_allegro", "--json"))
+    assert named == json.loads(call(capsys, "robot", "--json"))
+    with pytest.raises(ConfigError, match="'kuka' is not one of"):
+        call(capsys, "robot", "--robot", "kuka")
 
 
 def test_observations_as_json_are_the_specs_with_their_hash(capsys):

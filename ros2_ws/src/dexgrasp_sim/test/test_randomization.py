@@ -1,15 +1,11 @@
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from builders import FAST, SHORT, Play
+from builders import SHORT, Play
 from dexgrasp_sim.config import ConfigError, parse_config
-from dexgrasp_sim.physics.engine import PhysicsParameters
-from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
-from dexgrasp_sim.physics.mujoco.parameters import damping_ratio
 from dexgrasp_sim.random_streams import RandomStreams
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.robot.rotation import quaternion_to_matrix
@@ -19,7 +15,6 @@ from dexgrasp_sim.tasks.grasp.randomization import RandomizationConfig, draw_phy
 from dexgrasp_sim.tasks.grasp.starts import tilted
 
 RESULTS = ("reward", "terminated", "truncated")
-FAR = (-0.73, 0.28)
 
 
 def fixed(value):
@@ -78,97 +73,6 @@ def actions(steps, num_envs):
 def assert_equal(one, other, names):
     for name in names:
         assert torch.equal(one[name], other[name]), name
-
-
-class Boxes:
-    """Two boxes away from the hand, the second one with other physics."""
-
-    def __init__(self, height_m=0.0, task=FAST, **parameters):
-        self.config = parse_config(GraspConfig, task)
-        self.engine = MujocoBatch(replace(self.config.scene(2), object_of_env=(0, 0)))
-        values = PhysicsParameters.nominal(1, 23)
-        for name, value in parameters.items():
-            getattr(values, name).fill_(value)
-        self.engine.set_parameters(torch.tensor([1]), values)
-        z = self.config.table.top_m + 0.05 + height_m
-        pose = torch.tensor([[*FAR, z, 1.0, 0.0, 0.0, 0.0]]).expand(2, -1)
-        self.rest = torch.zeros(2, 23)
-        self.engine.reset(torch.arange(2), self.rest, pose)
-
-    def run(self, steps, force=(0.0, 0.0, 0.0)):
-        pushed = torch.tensor([force]).expand(2, -1)
-        self.engine.push_objects(pushed, torch.zeros(2, 3))
-        for _ in range(steps):
-            self.engine.step(self.rest)
-        return self.engine
-
-
-def test_a_heavier_object_accelerates_less():
-    boxes = Boxes(height_m=0.2, object_mass_scale=3.0)
-    mass = boxes.engine.object_mass.tolist()
-    assert mass[1] == pytest.approx(3 * mass[0])
-    velocity = boxes.run(1, force=(0.1, 0.0, 0.0)).object_velocity
-    push_s = boxes.config.control_dt_s
-    assert velocity[:, 0].tolist() == pytest.approx([0.1 * push_s / m for m in mass], rel=1e-3)
-    assert velocity[0, 2].item() == pytest.approx(velocity[1, 2].item(), rel=1e-4), "both fall"
-
-
-def test_without_friction_a_push_lets_the_object_slide():
-    boxes = Boxes(friction_scale=0.0)
-    boxes.run(10)
-    start = boxes.engine.object_position.clone()
-    weight_n = 9.81 * boxes.engine.object_mass[0].item()
-    moved = boxes.run(3, force=(0.0, -0.1 * weight_n, 0.0)).object_position - start
-    assert abs(moved[0, 1].item()) < 1e-3, "friction 1 holds a tenth of the weight"
-    fallen = -0.5 * 0.1 * 9.81 * (3 * boxes.config.control_dt_s) ** 2
-    assert moved[1, 1].item() == pytest.approx(fallen, rel=0.1)
-
-
-def test_restitution_makes_a_dropped_object_bounce():
-    """From 0.1 m; at the reference integrator's 1/120 s, since longer steps take speed away."""
-    highest = []
-    for restitution in (0.5, 0.9):
-        boxes = Boxes(height_m=0.1, task={}, restitution=restitution)
-        clearance = []
-        for _ in range(8):
-            height = boxes.run(1).object_position[:, 2] - boxes.config.table.top_m - 0.05
-            clearance.append(height.tolist())
-        dull, bouncy = (max(column[3:]) for column in zip(*clearance, strict=True))
-        assert dull < 0.002
-        highest.append(bouncy)
-    assert 0.01 < highest[0] < 0.04 < highest[1] < 0.1
-
-
-def test_damping_ratios_are_those_of_a_spring_and_damper():
-    assert damping_ratio(0.0) == 1.0
-    assert damping_ratio(1.0) == 0.0
-    ratio = damping_ratio(0.5)
-    assert math.exp(-math.pi * ratio / math.sqrt(1 - ratio**2)) == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("stiffness_scale", 0.3), ("damping_scale", 5.0), ("joint_friction_scale", 20.0)],
-)
-def test_weaker_or_braked_joints_lag_behind(name, value):
-    boxes = Boxes(**{name: value})
-    boxes.rest = torch.full((2, 23), 0.2)
-    position = boxes.run(1).joint_position[:, :16]
-    nominal, changed = position.mean(dim=1).tolist()
-    assert changed < nominal - 1e-3 < 0.2
-
-
-def test_parameters_go_back_to_nominal_without_a_trace():
-    boxes = Boxes(object_mass_scale=3.0, friction_scale=0.1, restitution=0.5, stiffness_scale=0.5)
-    boxes.engine.set_parameters(torch.tensor([1]), PhysicsParameters.nominal(1, 23))
-    own = boxes.engine
-    pose = torch.cat((own.object_position, own.object_quaternion), dim=1)[:1].expand(2, -1)
-    own.reset(torch.arange(2), boxes.rest, pose)
-    boxes.rest = torch.full((2, 23), 0.1)
-    for _ in range(5):
-        boxes.run(1)
-        assert torch.equal(own.joint_position[0], own.joint_position[1])
-        assert torch.equal(own.object_position[0], own.object_position[1])
 
 
 def test_parameters_are_drawn_from_their_intervals_and_per_joint():

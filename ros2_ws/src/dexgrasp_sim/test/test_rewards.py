@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from dexgrasp_sim.config import ConfigError, parse_config, to_dict
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.robot.robot import load_robot
-from dexgrasp_sim.tasks.grasp import rewards
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS, RESULT_SPECS, REWARD_TERMS
-from dexgrasp_sim.tasks.grasp.rewards import RewardConfig, Situation, weighted_terms
+from dexgrasp_sim.tasks.grasp.rewards import TERMS, RewardConfig, Situation, weighted_terms
 from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
 
 ROBOT = load_robot()
@@ -20,104 +19,112 @@ HAND_CURLED = ROBOT.flat_hand
 distances = st.floats(0.0, 3.0)
 heights = st.floats(-1.0, 1.0)
 PAPER = {
-    "reach": 1,
-    "lift": 0,
-    "goal": 5,
-    "height": {"initial": 5, "final": 0},
-    "curl": {"initial": -0.01, "final": -0.005},
+    "weights": {
+        "reach": 1,
+        "lift": 0,
+        "goal": 5,
+        "height": {"initial": 5, "final": 0},
+        "curl": {"initial": -0.01, "final": -0.005},
+    },
     "goal_sharpness_per_m": {"initial": 15, "final": 20},
     "scale": 0.01,
 }
+CONFIG = RewardConfig()
 
 
-def one(value):
-    return torch.tensor([value])
+def situation(count=1, **changes):
+    """Every term has another value here, and no two environments the same."""
+    step = torch.arange(count) / 100
+    now = Situation(
+        farthest_m=0.1 + step,
+        height_m=0.05 + step,
+        goal_height_m=torch.full((count,), 0.2),
+        from_goal_m=torch.stack((0.03 + step, -0.02 - step, -0.1 + step), dim=1),
+        off_flat_rad=torch.linspace(-0.5, 0.9, 16).expand(count, -1) + step[:, None],
+        difficulty=torch.zeros(count),
+    )
+    return now._replace(**{name: torch.tensor(value) for name, value in changes.items()})
 
 
-def offset(*values):
-    return torch.tensor([values])
+def value(name, config=CONFIG, **changes):
+    """A term for situations that differ from the one above by these lists."""
+    count = len(next(iter(changes.values())))
+    return TERMS[name].value(config, situation(count, **changes)).tolist()
 
 
 def test_reach_falls_by_e_every_ten_centimetres():
-    values = rewards.reach(torch.tensor([0.0, 0.1, 0.2]), 10.0).tolist()
+    values = value("reach", farthest_m=[0.0, 0.1, 0.2])
     assert values == pytest.approx([1.0, math.exp(-1), math.exp(-2)])
 
 
 def test_lift_is_the_share_of_the_goal_height_while_in_hand():
-    height = torch.tensor([0.0, 0.05, 0.2, 0.5, -0.1])
-    in_hand, goal = torch.full((5,), 0.05), torch.full((5,), 0.2)
-    assert rewards.lift(height, goal, in_hand).tolist() == pytest.approx([0, 0.25, 1, 1, 0])
+    values = value("lift", height_m=[0.0, 0.05, 0.2, 0.5, -0.1], farthest_m=[0.05] * 5)
+    assert values == pytest.approx([0, 0.25, 1, 1, 0])
     # 20 cm away: exp(-10 * (0.25 - 0.05)) of it counts
-    away = rewards.lift(one(0.1), one(0.2), one(0.25)).item()
-    assert away == pytest.approx(0.5 * math.exp(-2))
+    assert value("lift", height_m=[0.1], farthest_m=[0.25]) == pytest.approx([0.5 * math.exp(-2)])
 
 
-def test_goal_falls_with_the_distance():
-    from_goal = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.06, -0.08], [0.1, 0.0, 0.0]])
-    values = rewards.goal(from_goal, torch.tensor([15.0, 15.0, 20.0])).tolist()
+def test_goal_falls_with_the_distance_ever_more_sharply():
+    config = parse_config(RewardConfig, {"goal_sharpness_per_m": {"initial": 15, "final": 20}})
+    from_goal = [[0.0, 0.0, 0.0], [0.0, 0.06, -0.08], [0.1, 0.0, 0.0]]
+    values = value("goal", config, from_goal_m=from_goal, difficulty=[0.0, 0.0, 1.0])
     assert values == pytest.approx([1.0, math.exp(-1.5), math.exp(-2)])
 
 
 def test_height_falls_with_the_vertical_distance_alone():
-    from_goal = torch.tensor([[0.3, 0.4, 0.0], [0.0, 0.0, -0.2], [1.0, 0.0, 0.1]])
-    values = rewards.height(from_goal, 8.5).tolist()
+    values = value("height", from_goal_m=[[0.3, 0.4, 0.0], [0.0, 0.0, -0.2], [1.0, 0.0, 0.1]])
     assert values == pytest.approx([1.0, math.exp(-1.7), math.exp(-0.85)])
 
 
 def test_curl_is_the_squared_distance_of_the_hand_from_its_posture():
-    off_flat = torch.zeros(2, 16)
-    off_flat[1, 0] += 0.3
-    off_flat[1, 15] -= 0.4
-    assert rewards.curl(off_flat).tolist() == pytest.approx([0.0, 0.25])
+    off_flat = [[0.0] * 16, [0.3, *[0.0] * 14, -0.4]]
+    assert value("curl", off_flat_rad=off_flat) == pytest.approx([0.0, 0.25])
 
 
 @given(distances, distances, heights, heights)
 def test_terms_stay_in_range_and_prefer_closer_and_higher(near, far, low, high):
     near, far = sorted((near, far))
     low, high = sorted((low, high))
-    sharpness = one(15.0)
-    for term in (
-        lambda distance: rewards.reach(one(distance), 10.0),
-        lambda distance: rewards.goal(offset(0.0, distance, 0.0), sharpness),
-        lambda distance: rewards.height(offset(0.0, 0.0, -distance), 8.5),
+    for name, changes in (
+        ("reach", {"farthest_m": [near, far]}),
+        ("goal", {"from_goal_m": [[0.0, near, 0.0], [0.0, far, 0.0]]}),
+        ("height", {"from_goal_m": [[0.0, 0.0, -near], [0.0, 0.0, -far]]}),
     ):
-        assert 0.0 <= term(far) <= term(near) <= 1.0
-
-    def lift(height, farthest):
-        return rewards.lift(one(height), one(0.2), one(farthest))
-
-    assert 0.0 <= lift(low, far) <= lift(high, far) <= lift(high, near) <= 1.0
-
-
-def situation(count=1):
-    """Every term has another value here, and no two environments the same."""
-    step = torch.arange(count) / 100
-    return Situation(
-        farthest_m=0.1 + step,
-        height_m=0.05 + step,
-        goal_height_m=torch.full((count,), 0.2),
-        from_goal_m=torch.stack((0.03 + step, -0.02 - step, -0.1 + step), dim=1),
-        off_flat_rad=torch.linspace(-0.5, 0.9, 16).expand(count, -1) + step[:, None],
-    )
+        closer, further = value(name, **changes)
+        assert 0.0 <= further <= closer <= 1.0
+    worst, higher, best = value("lift", height_m=[low, high, high], farthest_m=[far, far, near])
+    assert 0.0 <= worst <= higher <= best <= 1.0
 
 
 def test_every_term_has_a_weight_and_a_column_of_its_own():
-    names = to_dict(RewardConfig()).keys() - {"scale"}
-    names = {name for name in names if not name.endswith("_sharpness_per_m")}
-    assert names == set(REWARD_TERMS)
+    assert tuple(TERMS) == REWARD_TERMS == tuple(name for name, _ in RewardConfig().weights)
     assert EPISODE_FIELDS[-len(REWARD_TERMS) :] == tuple(f"reward_{n}" for n in REWARD_TERMS)
     for column, name in enumerate(REWARD_TERMS):
-        only = parse_config(RewardConfig, {**dict.fromkeys(REWARD_TERMS, 0), name: 2.0})
-        terms = weighted_terms(only, situation(), torch.zeros(1))
+        weights = {**dict.fromkeys(REWARD_TERMS, 0), name: 2.0}
+        terms = weighted_terms(parse_config(RewardConfig, {"weights": weights}), situation())
         assert terms[0].nonzero().flatten().tolist() == [column]
+
+
+def test_weights_that_are_not_named_keep_their_defaults_and_a_config_survives_a_file():
+    config = parse_config(RewardConfig, {"weights": {"curl": -0.1}})
+    written = to_dict(config)
+    assert written["weights"] == {"reach": 1, "lift": 5, "goal": 3, "height": 0, "curl": -0.1}
+    assert parse_config(RewardConfig, written) == config
+
+
+def test_an_unknown_term_is_refused_with_the_known_ones():
+    with pytest.raises(
+        ConfigError, match=r"no term 'reech'; there are reach, lift, goal"
+    ) as error:
+        parse_config(GraspConfig, {"reward": {"weights": {"reech": 1}}})
+    assert "\n" not in str(error.value)
 
 
 def test_the_published_terms_by_hand():
     """At both ends of the paper's schedules and half way."""
     config = parse_config(RewardConfig, PAPER)
     farthest, from_goal = 0.1, (0.03, -0.02, -0.1)
-    now = situation()
-    curl = sum(off**2 for off in now.off_flat_rad[0].tolist())
+    curl = sum(off**2 for off in situation().off_flat_rad[0].tolist())
     distance = math.sqrt(sum(axis**2 for axis in from_goal))
     for difficulty, sharpness, height, weight in (
         (0.0, 15, 5, -0.01),
@@ -131,15 +138,15 @@ def test_the_published_terms_by_hand():
             "height": 0.01 * height * math.exp(-8.5 * 0.1),
             "curl": 0.01 * weight * curl,
         }
-        terms = weighted_terms(config, now, torch.tensor([difficulty]))[0].tolist()
+        terms = weighted_terms(config, situation(difficulty=[difficulty]))[0].tolist()
         assert dict(zip(REWARD_TERMS, terms, strict=True)) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_environments_of_different_difficulty_have_their_own_weights():
     config = parse_config(RewardConfig, PAPER)
-    together = weighted_terms(config, situation(3), torch.tensor([0.0, 0.3, 1.0]))
+    together = weighted_terms(config, situation(3, difficulty=[0.0, 0.3, 1.0]))
     for row, difficulty in enumerate((0.0, 0.3, 1.0)):
-        alone = weighted_terms(config, situation(3), torch.full((3,), difficulty))
+        alone = weighted_terms(config, situation(3, difficulty=[difficulty] * 3))
         assert torch.equal(together[row], alone[row])
     assert together[2, REWARD_TERMS.index("height")] == 0.0
 
@@ -149,13 +156,10 @@ def test_what_weighs_nothing_is_not_computed(monkeypatch):
         raise AssertionError("computed")
 
     for name in ("height", "curl"):
-        monkeypatch.setitem(rewards._TERMS, name, fail)
-    weighted_terms(RewardConfig(), situation(), torch.zeros(1))
-    monkeypatch.setitem(rewards._TERMS, "curl", rewards._TERMS["reach"])
-    paper = parse_config(RewardConfig, PAPER)
-    weighted_terms(paper, situation(), torch.ones(1))
+        monkeypatch.setitem(TERMS, name, TERMS[name]._replace(value=fail))
+    weighted_terms(RewardConfig(), situation())
     with pytest.raises(AssertionError, match="computed"):
-        weighted_terms(paper, situation(2), torch.tensor([1.0, 0.9]))
+        weighted_terms(parse_config(RewardConfig, PAPER), situation())
 
 
 weights = st.floats(-10.0, 10.0)
@@ -167,20 +171,13 @@ def test_the_reward_is_the_sum_of_terms_times_weights_times_scale(ends, scale, d
         name: {"initial": ends[2 * i], "final": ends[2 * i + 1]}
         for i, name in enumerate(REWARD_TERMS)
     }
-    config = parse_config(RewardConfig, {**ramps, "scale": scale})
-    now = situation(2)
-    values = {
-        "reach": rewards.reach(now.farthest_m, 10.0),
-        "lift": rewards.lift(now.height_m, now.goal_height_m, now.farthest_m),
-        "goal": rewards.goal(now.from_goal_m, torch.full((2,), 15.0)),
-        "height": rewards.height(now.from_goal_m, 8.5),
-        "curl": rewards.curl(now.off_flat_rad),
-    }
+    config = parse_config(RewardConfig, {"weights": ramps, "scale": scale})
+    now = situation(2, difficulty=[difficulty] * 2)
     wanted = torch.zeros(2, dtype=torch.float64)
     for i, name in enumerate(REWARD_TERMS):
         weight = ends[2 * i] + difficulty * (ends[2 * i + 1] - ends[2 * i])
-        wanted += scale * weight * values[name].double()
-    terms = weighted_terms(config, now, torch.full((2,), difficulty))
+        wanted += scale * weight * TERMS[name].value(config, now).double()
+    terms = weighted_terms(config, now)
     largest = terms.abs().max().item()
     assert torch.allclose(terms.sum(dim=1).double(), wanted, atol=1e-5 * max(1.0, largest))
 

@@ -42,15 +42,14 @@ def examine() -> dict[str, Any]:
     import torch
 
     from dexgrasp_sim.physics.backends import BACKENDS
-    from dexgrasp_sim.physics.scene import PhysicsConfig
     from dexgrasp_sim.robot.robot import robot_names
     from dexgrasp_sim.transport.shared_memory import SHARED_MEMORY_ROOT
 
     ros, messages, problems = _check_ros()
     backends = {name: _check_backend(backend) for name, backend in BACKENDS.items()}
-    default = backends[PhysicsConfig().backend]
-    if not default["available"]:
-        problems.append(f"no physics: {default['reason']}; run `make setup`")
+    if not any(state["available"] for state in backends.values()):
+        reasons = "; ".join(state["reason"] for state in backends.values())
+        problems.append(f"no physics: {reasons}")
     shm_free_mb = shutil.disk_usage(SHARED_MEMORY_ROOT).free / 1e6
     if shm_free_mb < _SHM_NEEDED_MB:
         problems.append(
@@ -108,7 +107,8 @@ def _check_backend(backend: "Backend") -> dict[str, Any]:
         importlib.import_module(backend.module)
         return {"available": True, "version": metadata.version(backend.package)}
     except (ImportError, metadata.PackageNotFoundError) as error:
-        return {"available": False, "reason": f"{backend.package} cannot be imported ({error})"}
+        reason = f"{backend.package} cannot be imported ({error}); {backend.remedy}"
+        return {"available": False, "reason": reason}
 
 
 def _dead_runs() -> list[str]:

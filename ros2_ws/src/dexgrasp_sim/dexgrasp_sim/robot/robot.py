@@ -26,7 +26,7 @@ from dexgrasp_sim.robot.urdf import RobotModel, UrdfError, load_urdf
 
 DEFAULT_ROBOT = "kuka_allegro"
 _FILE = "robot.yaml"
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
