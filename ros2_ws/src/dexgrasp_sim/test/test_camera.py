@@ -82,8 +82,11 @@ def test_projection_of_tensors_matches_arrays(camera):
     pixels, depth = camera.project(points)
     tensor_pixels, tensor_depth = camera.project(torch.from_numpy(points))
     assert tensor_pixels.shape == (1, 2, 2)
-    np.testing.assert_array_equal(tensor_pixels.numpy(), pixels)
-    np.testing.assert_array_equal(tensor_depth.numpy(), depth)
+    np.testing.assert_allclose(tensor_depth.numpy(), depth, rtol=1e-12, atol=1e-12)
+    in_front = np.abs(depth) > 1e-3  # a pixel's coordinates magnify the rounding of small depths
+    np.testing.assert_allclose(
+        tensor_pixels.numpy()[in_front], pixels[in_front], rtol=1e-9, atol=1e-6
+    )
 
 
 @settings(max_examples=30)

@@ -217,10 +217,12 @@ def test_nothing_is_read_from_the_device(no_host_reads):
         assert drawn.shape == (3, 7) and drawn.device.type == "meta"
 
 
-def test_settings_of_images_need_no_compiler():
+def test_settings_need_no_compiler():
     """A robot reads them from a bundle."""
     code = (
-        "import sys, dexgrasp_sim.vision.image_config, dexgrasp_sim.vision.camera_jitter\n"
-        "assert not {'numba', 'scipy'} & set(sys.modules)"
+        "import sys, dexgrasp_sim.vision.image_config\n"
+        "assert not {'numba', 'scipy', 'torch'} & set(sys.modules)\n"
+        "import dexgrasp_sim.tasks.grasp.config\n"
+        "assert 'numba' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

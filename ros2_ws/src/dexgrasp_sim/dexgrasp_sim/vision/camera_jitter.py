@@ -79,12 +79,14 @@ class CameraJitter(nn.Module):
         if not self._config.enabled:
             return
         config = self._config
-        drawn = self.streams.symmetric(Purpose.CAMERA, episode, 0, 12, ids).double()  # [K, 12]
-        rotation = self._nominal_rotation @ rpy_to_matrix(config.rotation_rad * drawn[:, 3:6])
-        position = self._nominal_position + config.position_m * drawn[:, 0:3]  # [K, 3]
-        offset = config.stereo_position_m * drawn[:, 6:9]  # [K, 3], right from left
+        drawn = self.streams.symmetric(Purpose.CAMERA, episode, 0, 12, ids).double()
+        moved, turned, moved_right, turned_right = drawn.split(3, dim=1)  # [K, 3] each
+        position = self._nominal_position + config.position_m * moved  # [K, 3]
+        rotation = self._nominal_rotation @ rpy_to_matrix(config.rotation_rad * turned)
+        offset = config.stereo_position_m * moved_right  # [K, 3], right from left
         offset[:, 0] += self._baseline_m
-        right_position = position + (rotation * offset.unsqueeze(1)).sum(dim=2)  # [K, 3]
-        turn = rpy_to_matrix(config.stereo_rotation_rad * drawn[:, 9:12])  # [K, 3, 3]
-        self.position[ids] = torch.stack((position, right_position), dim=1)
-        self.rotation[ids] = torch.stack((rotation, rotation @ turn), dim=1)
+        turn = rpy_to_matrix(config.stereo_rotation_rad * turned_right)
+        # one product of matrices: that of a matrix and a vector would depend on the batch
+        right = rotation @ torch.cat((turn, offset.unsqueeze(2)), dim=2)  # [K, 3, 4]
+        self.position[ids] = torch.stack((position, position + right[:, :, 3]), dim=1)
+        self.rotation[ids] = torch.stack((rotation, right[:, :, :3]), dim=1)
