@@ -16,7 +16,7 @@ from dexgrasp_sim.objects.config import SHAPE_CLASSES
 from dexgrasp_sim.physics.engine import PhysicsEngine
 from dexgrasp_sim.random_streams import Purpose, RandomStreams
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS, EpisodeTracker
+from dexgrasp_sim.tasks.grasp.episodes import EpisodeTracker, episode_fields
 from dexgrasp_sim.tasks.grasp.images import Images
 from dexgrasp_sim.tasks.grasp.latency import ActionDelay
 from dexgrasp_sim.tasks.grasp.observations import (
@@ -55,7 +55,7 @@ class GraspEnv:
         self.num_envs, self.device = engine.num_envs, engine.device
         self.control_dt_s = config.control_dt_s
         self.action_dim = len(config.action_names)
-        self.episode_fields = EPISODE_FIELDS
+        self.episode_fields = episode_fields()
         self.observation_specs = tuple(observation_spec(config, group) for group in groups)
         index = torch.arange(env_offset, env_offset + self.num_envs, device=self.device)
         self.streams = RandomStreams(seed, index)

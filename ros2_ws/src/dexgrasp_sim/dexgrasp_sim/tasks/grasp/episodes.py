@@ -13,26 +13,28 @@ from dexgrasp_sim.vec_env import EVERY_EPISODE, result_specs
 
 Positive = Annotated[float, Field(gt=0)]
 
-REWARD_TERMS = tuple(TERMS)
 
-EPISODE_FIELDS = (
-    *EVERY_EPISODE,
-    "max_lift_m",
-    "dropped",
-    "object",
-    "time_to_goal_s",
-    "in_goal_region",
-    *(f"reward_{name}" for name in REWARD_TERMS),
-)
-"""Columns of the `episode` result.
+def episode_fields() -> tuple[str, ...]:
+    """Columns of the `episode` result.
 
-`dropped` is 0 or 1, `object` the index of the environment's object. `time_to_goal_s` is when the
-object was first in the goal region, -1 if never: averages must leave these out. `in_goal_region`
-is the fraction of the steps in which it was there; its mean over episodes of equal length is the
-"success rate" of the paper's tables. `reward_...` are the weighted sums of the reward terms, which
-add up to `return`.
-"""
+    `dropped` is 0 or 1, `object` the index of the environment's object. `time_to_goal_s` is when
+    the object was first in the goal region, -1 if never: averages must leave these out.
+    `in_goal_region` is the fraction of the steps in which it was there; its mean over episodes of
+    equal length is the "success rate" of the paper's tables. `reward_...` are the weighted sums of
+    the reward terms, which add up to `return`.
+    """
+    return (
+        *EVERY_EPISODE,
+        "max_lift_m",
+        "dropped",
+        "object",
+        "time_to_goal_s",
+        "in_goal_region",
+        *(f"reward_{name}" for name in TERMS),
+    )
 
+
+REWARD_TERMS, EPISODE_FIELDS = tuple(TERMS), episode_fields()
 RESULT_SPECS = result_specs(EPISODE_FIELDS)
 
 NEVER = -1.0
@@ -107,7 +109,7 @@ class SuccessConfig:
 
 
 class EpisodeTracker(nn.Module):
-    """Follows the present episodes of N environments and sums them up as `EPISODE_FIELDS`.
+    """Follows the present episodes of N environments and sums them up as `episode_fields`.
 
     An object that is dropped onto the table at the start of an episode is not taken for a lifted
     one: heights count from when it has been within half of `height_m` of its rest.
@@ -145,7 +147,7 @@ class EpisodeTracker(nn.Module):
             self.register_buffer(name, whole.clone())
         self.register_buffer("landed", whole.bool())
         self.register_buffer("max_height_m", numbers)
-        self.register_buffer("term_sums", numbers.new_zeros(len(numbers), len(REWARD_TERMS)))
+        self.register_buffer("term_sums", numbers.new_zeros(len(numbers), len(TERMS)))
 
     def begin(self, env_ids: Tensor, height_m: Tensor) -> None:
         """Begins episodes.
@@ -197,7 +199,7 @@ class EpisodeTracker(nn.Module):
             truncated: [N] bool, whether they end without having failed.
 
         Returns:
-            [N, E], columns as `EPISODE_FIELDS`.
+            [N, E], columns as `episode_fields`.
         """
         rule, length = self._rule, (step - self.skipped_steps).float()
         held = self.held_steps >= rule.hold_steps(self._dt_s)
@@ -213,6 +215,6 @@ class EpisodeTracker(nn.Module):
             "whole": self.skipped_steps == 0,
             "time_to_goal_s": entry_s,
             "in_goal_region": self.inside_steps / length,
-            **{f"reward_{name}": self.term_sums[:, i] for i, name in enumerate(REWARD_TERMS)},
+            **{f"reward_{name}": self.term_sums[:, i] for i, name in enumerate(TERMS)},
         }
-        return torch.stack([figures[name].float() for name in EPISODE_FIELDS], dim=1)
+        return torch.stack([figures[name].float() for name in episode_fields()], dim=1)

@@ -85,6 +85,7 @@ class ObservationNoise(nn.Module):
 
     width: Tensor
     bias: Tensor
+    _quantity: Tensor
 
     def __init__(
         self, config: ObservationNoiseConfig, streams: RandomStreams, num_joints: int

@@ -15,7 +15,7 @@ from dexgrasp_sim.objects.sets import check_mesh_files
 from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.specs import TensorSpec, Term, flat_spec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS
+from dexgrasp_sim.tasks.grasp.episodes import episode_fields
 from dexgrasp_sim.vec_env import EnvSpecs
 
 if TYPE_CHECKING:
@@ -222,6 +222,6 @@ def grasp_specs(config: Mapping[str, Any], groups: Sequence[str]) -> EnvSpecs:
         tuple(observation_spec(grasp, group) for group in groups),
         len(grasp.action_names),
         grasp.control_dt_s,
-        EPISODE_FIELDS,
+        episode_fields(),
         view_specs(grasp.load_robot()),
     )

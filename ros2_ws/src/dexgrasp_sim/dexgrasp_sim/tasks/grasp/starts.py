@@ -57,8 +57,10 @@ class EpisodeStarts(nn.Module):
     """
 
     rest_height: Tensor
-    _half_diagonal: Tensor
     _center_height: Tensor
+    _limits: Tensor
+    _center: Tensor
+    _half_width: Tensor
 
     def __init__(self, config: GraspConfig, robot: Robot, streams: RandomStreams) -> None:
         """Args:
