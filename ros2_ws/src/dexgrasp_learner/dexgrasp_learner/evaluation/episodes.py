@@ -15,12 +15,11 @@ from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.sets import OBJECT_SETS, object_set
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
-from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS
+from dexgrasp_sim.tasks.grasp.observations import image_groups
 from dexgrasp_sim.tasks.grasp.scripted import make_script
 from dexgrasp_sim.vec_env import SUCCESS, allocate
 
 _BATCH = 128
-_IMAGE_GROUPS = ("depth", "stereo_rgb")
 
 PolicyFactory = Callable[[GraspEnv], Callable[[dict[str, Tensor], Tensor], Tensor]]
 """Makes, for a batch of environments, a function of observations {group: [N, ...]} and start flags
@@ -65,9 +64,8 @@ def evaluate(
                 env.close()
             bar.update(count)
     names = [item.name for item in config.objects]
-    return summarize(
-        name, torch.cat(rows), EPISODE_FIELDS, names, config.difficulty, seed, diverged
-    )
+    fields = env.episode_fields
+    return summarize(name, torch.cat(rows), fields, names, config.difficulty, seed, diverged)
 
 
 def evaluate_actor(
@@ -95,13 +93,13 @@ def actor_policy(actor: Actor, swap_images: bool = False) -> PolicyFactory:
     """
 
     def make(env: GraspEnv) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
-        memory = actor.initial_memory(env.num_envs)
+        memory, images = actor.initial_memory(env.num_envs), image_groups()
 
         def act(observations: dict[str, Tensor], start: Tensor) -> Tensor:
             nonlocal memory
             if swap_images:
                 observations = {
-                    key: value.roll(1, dims=0) if key in _IMAGE_GROUPS else value
+                    key: value.roll(1, dims=0) if key in images else value
                     for key, value in observations.items()
                 }
             device = memory.device
@@ -130,7 +128,7 @@ def _run_batch(env: GraspEnv, make_policy: PolicyFactory) -> tuple[Tensor, int]:
     start = torch.ones(env.num_envs, dtype=torch.bool)
     running = torch.ones(env.num_envs, dtype=torch.bool)
     broken = torch.zeros(env.num_envs, dtype=torch.bool)
-    rows = torch.zeros(env.num_envs, len(EPISODE_FIELDS))
+    rows = torch.zeros(env.num_envs, len(env.episode_fields))
     for _ in range(env.config.episode_steps):
         env.step(policy(out, start), out)
         start = out["terminated"] | out["truncated"]
