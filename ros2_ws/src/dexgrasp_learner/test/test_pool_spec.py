@@ -120,7 +120,10 @@ def rollout_of(*overrides):
             pool.tensors["actions"][slot] = 2 * actions - 1
             pool.send(slot, 0)
             pool.wait(slot, TIMEOUT_S)
-        return {name: tensor.clone() for name, tensor in pool.tensors.items()}
+        tensors = {name: tensor.clone() for name, tensor in pool.tensors.items()}
+        # only the rows of episodes that have ended mean something
+        tensors["episode"] *= (tensors["terminated"] | tensors["truncated"])[..., None]
+        return tensors
     finally:
         pool.close()
 

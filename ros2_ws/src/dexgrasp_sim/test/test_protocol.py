@@ -57,7 +57,7 @@ def test_decoding_inverts_encoding(message):
 
 def test_header_bytes_are_as_written_down():
     data = encode(Message(MessageType.STEP, slot=3, sequence=7, policy_version=-1))
-    expected = b"DXGR" + b"\x02\x00" + b"\x05\x00" + bytes(4) + b"\x03\x00\x00\x00"
+    expected = b"DXGR" + b"\x03\x00" + b"\x05\x00" + bytes(4) + b"\x03\x00\x00\x00"
     assert data == expected + b"\x07" + bytes(7) + b"\xff" * 8
 
 
@@ -65,9 +65,9 @@ def test_header_bytes_are_as_written_down():
     ("header", "complaint"),
     [
         ((b"HTTP", 1, 5, 0), "not a dexgrasp peer"),
-        ((b"DXGR", 1, 5, 0), "protocol version 1, this one 2"),
-        ((b"DXGR", 2, 99, 0), "type 99 is not one of HELLO"),
-        ((b"DXGR", 2, 5, MAX_PAYLOAD_BYTES + 1), "payload"),
+        ((b"DXGR", 1, 5, 0), "protocol version 1, this one 3"),
+        ((b"DXGR", 3, 99, 0), "type 99 is not one of HELLO"),
+        ((b"DXGR", 3, 5, MAX_PAYLOAD_BYTES + 1), "payload"),
     ],
 )
 def test_garbled_headers_are_refused(header, complaint):

@@ -133,7 +133,7 @@ def test_memory_that_vanishes_after_the_check_is_an_error_and_leaves_nothing(run
 
 @pytest.mark.parametrize(
     ("magic", "file_format", "complaint"),
-    [(b"SOMEFILE", 1, "SOMEFILE"), (b"DEXGRASP", 2, "format 2, .* reads format 1")],
+    [(b"SOMEFILE", 2, "SOMEFILE"), (b"DEXGRASP", 3, "format 3, .* reads format 2")],
 )
 def test_files_of_another_format_are_refused(segment, magic, file_format, complaint):
     with open(run_folder(segment.run_id) / "tensors", "r+b") as file:

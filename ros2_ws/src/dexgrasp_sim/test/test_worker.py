@@ -207,7 +207,7 @@ def test_another_protocol_version_is_refused_by_the_worker(learner):
     learner.channel.expect(MessageType.HELLO, TIMEOUT_S)
     header = HEADER.pack(b"DXGR", 1, MessageType.WELCOME, 0, 0, 0, 0)
     learner.channel._socket.sendall(header)
-    with pytest.raises(ProtocolError, match="protocol version 1, this one 2"):
+    with pytest.raises(ProtocolError, match="protocol version 1, this one 3"):
         learner.channel.expect(MessageType.READY, TIMEOUT_S)
     assert learner.ending()[0] == 1
 

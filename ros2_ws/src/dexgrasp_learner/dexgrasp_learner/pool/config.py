@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from dexgrasp_sim.config import STRICT
-from dexgrasp_sim.transport.carrier import CarrierName
 from dexgrasp_sim.transport.layout import split_envs
 
 Count = Annotated[int, Field(gt=0)]
@@ -80,7 +79,7 @@ class SimulatorsConfig:
     spawn: bool = True
     device: Device = "cpu"
     workers: tuple[WorkerSpec, ...] = ()
-    carrier: Literal["auto"] | CarrierName = "auto"
+    carrier: Literal["auto", "host", "staged", "pinned", "cuda_ipc"] = "auto"
     transport: Literal["shared_memory", "in_process", "remote"] = "shared_memory"
     listen: str = ""
     timeout_s: Seconds = 60.0

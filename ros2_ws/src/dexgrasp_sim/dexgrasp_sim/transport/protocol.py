@@ -24,7 +24,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 MAGIC = b"DXGR"
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 HEADER = struct.Struct("<4sHHIiqq")
 """magic, protocol version, type, payload bytes, slot, sequence, policy version; 32 bytes."""
 

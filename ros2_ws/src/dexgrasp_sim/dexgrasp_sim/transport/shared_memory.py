@@ -28,7 +28,7 @@ from dexgrasp_sim.transport.protocol import ProtocolError
 
 SHARED_MEMORY_ROOT = Path("/dev/shm")
 FILE_MAGIC = b"DEXGRASP"
-FILE_FORMAT = 1
+FILE_FORMAT = 2
 PREFIX = struct.Struct("<8sII")
 """magic, file format version, bytes of the JSON that follows; the tensors start a page later."""
 
