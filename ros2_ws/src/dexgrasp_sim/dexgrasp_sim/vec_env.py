@@ -12,8 +12,9 @@ EVERY_EPISODE = ("return", "length", "success", "whole")
 """The first columns of the `episode` result of every environment; an environment adds its own.
 
 A row holds an episode's figures in the step that ended it; in other steps it means nothing.
-`length` counts the steps that were lived. `success` and `whole` are 0 or 1; `whole` is 0 for a first episode that a staggered start
-let begin late: it had less time than others, so no figures may count it.
+`length` counts the steps that were lived. `success` and `whole` are 0 or 1; `whole` is 0 for a
+first episode that a staggered start let begin late: it had less time than others, so no figures
+may count it.
 """
 SUCCESS = EVERY_EPISODE.index("success")
 WHOLE = EVERY_EPISODE.index("whole")
