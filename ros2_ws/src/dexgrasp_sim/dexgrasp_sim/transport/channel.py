@@ -1,5 +1,6 @@
 """Unix-domain stream sockets that carry the messages of `protocol`."""
 
+import os
 import select
 import socket
 import time
@@ -121,6 +122,7 @@ def ready_channels(
     events = poller.poll(0)
     spin_until = time.perf_counter() + min(spin_us * 1e-6, timeout_s)
     while not events and time.perf_counter() < spin_until:
+        os.sched_yield()  # whoever else wants this core goes first
         events = poller.poll(0)
     if not events:
         events = poller.poll(max(timeout_s, 0.0) * 1e3)
