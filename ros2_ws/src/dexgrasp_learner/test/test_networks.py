@@ -187,7 +187,7 @@ def test_deviation_is_brought_back_into_its_range():
 def test_encoder_reports_its_features(encoder, height, width, stereo):
     shape = (2, 3, height, width) if stereo else (height, width)
     spec = TensorSpec("image", shape, "uint8" if stereo else "int16")
-    net = build_encoder(spec, NetworkConfig(encoder=encoder))
+    net = build_encoder(spec, NetworkConfig(encoder=encoder), (0.2, 0.95))
     features = net(torch.ones(3, *shape, dtype=spec.torch_dtype))
     assert features.shape == (3, net.features)
     assert features.isfinite().all()
@@ -208,18 +208,20 @@ def test_encoder_reports_its_features(encoder, height, width, stereo):
 )
 def test_encoder_refuses_images_it_cannot_take(encoder, spec, message):
     with pytest.raises(ConfigError, match=message):
-        build_encoder(spec, NetworkConfig(encoder=encoder))
+        build_encoder(spec, NetworkConfig(encoder=encoder), (0.2, 0.95))
 
 
 def test_laptop_encoder_has_the_documented_layers():
-    net = build_encoder(TensorSpec("depth", (24, 32), "int16"), NetworkConfig(encoder="patch"))
+    net = build_encoder(
+        TensorSpec("depth", (24, 32), "int16"), NetworkConfig(encoder="patch"), (0.2, 0.95)
+    )
     shapes = [tuple(p.shape) for p in net.parameters() if p.dim() == 4]
     assert shapes == [(32, 1, 4, 4), (48, 32, 3, 3), (32, 48, 3, 3)]
     assert net.features == 32 * 3 * 4
 
 
 def test_stereo_encoder_tells_left_from_right():
-    net = build_encoder(SPECS["stereo_rgb"], NetworkConfig())
+    net = build_encoder(SPECS["stereo_rgb"], NetworkConfig(), (0.2, 0.95))
     images = observations(1, 1)["stereo_rgb"][0]
     assert not torch.allclose(net(images), net(images.flip(1)))
 
@@ -366,3 +368,9 @@ def test_config_refuses_values_that_cannot_work(values, message):
 def test_entropy_of_the_laptop_start():
     entropy = DiagonalGaussian(5, initial_std=0.6).entropy().item()
     assert entropy == pytest.approx(5 * (math.log(0.6) + 0.5 * math.log(2 * math.pi * math.e)))
+
+
+def test_depth_without_the_range_of_its_camera_is_refused():
+    with pytest.raises(ValueError, match="'depth' is depth: give the range of its camera"):
+        build_actor(NetworkConfig(actor_groups=("depth",)), SPECS, 2)
+    assert build_actor(NetworkConfig(actor_groups=("proprio",)), SPECS, 2).groups == ("proprio",)
