@@ -42,7 +42,7 @@ LARGE = 9_000_000
 """Elements: more than a bucket of gradients holds."""
 
 
-def make_ppo(peers=None):
+def make_ppo(peers=None, kind=Ppo):
     network = NetworkConfig(
         actor_groups=("proprio",),
         critic_groups=("critic",),
@@ -57,7 +57,7 @@ def make_ppo(peers=None):
         build_actor(network, SPECS, ACTIONS, depth_range_m=(0.2, 0.95)),
         build_critic(network, SPECS, depth_range_m=(0.2, 0.95)),
     )
-    return Ppo(*nets, CONFIG, seed=3, peers=peers)
+    return kind(*nets, CONFIG, seed=3, peers=peers)
 
 
 def shuffle_of(rank):
@@ -71,7 +71,7 @@ def own_part(saved, rank, size):
     tensors = {name: tensor[:, envs].clone() for name, tensor in saved["tensors"].items()}
     rollout = Rollout.on(tensors, tuple(SPECS), {"actor": 9, "critic": 9})
     for name in KEPT:
-        getattr(rollout, name).copy_(saved[name][:, envs])
+        getattr(rollout.own, name).copy_(saved[name][:, envs])
     for name, memory in saved["start_memory"].items():
         rollout.start_memory[name].copy_(memory[:, envs])
     rollout.log_std = saved["log_std"]
@@ -142,17 +142,17 @@ def exchange(peers):
     }
 
 
-class DealtInPairs(Rollout):
+class DealsInPairs(Ppo):
     """Minibatches as the ranks deal them: each is the union of what all of them take."""
 
-    def minibatches(self, minibatches, micro_batches, generator):
-        share = ENVS // RANKS
+    def deal(self, rollout):
+        share, config = ENVS // RANKS, self.config
         dealt = [
-            (torch.randperm(share, generator=shuffle) + rank * share).tensor_split(minibatches)
-            for rank, shuffle in enumerate(self.shuffles)
+            (torch.randperm(share, generator=s) + k * share).tensor_split(config.minibatches)
+            for k, s in enumerate(self.shuffles)
         ]
         return [
-            list(torch.cat(parts).tensor_split(micro_batches))
+            list(torch.cat(parts).tensor_split(config.micro_batches))
             for parts in zip(*dealt, strict=True)
         ]
 
@@ -175,9 +175,9 @@ def pool_tensors():
 def act():
     """A learner of all environments that has acted and not yet learned."""
     torch.manual_seed(0)
-    ppo = make_ppo()
-    rollout = DealtInPairs(pool_tensors(), ppo.groups, ppo.memory_sizes)
-    rollout.shuffles = [shuffle_of(rank) for rank in range(RANKS)]
+    ppo = make_ppo(kind=DealsInPairs)
+    rollout = Rollout.on(pool_tensors(), ppo.groups, ppo.memory_sizes)
+    ppo.shuffles = [shuffle_of(rank) for rank in range(RANKS)]
     for slot in range(HORIZON):
         ppo.act(rollout, slot)
     ppo.finish(rollout)
@@ -187,8 +187,8 @@ def act():
 def save(path, ppo, rollout):
     torch.save(
         {
-            "tensors": rollout._pool,
-            **{name: getattr(rollout, name) for name in KEPT},
+            "tensors": rollout.mirror.pool,
+            **{name: getattr(rollout.own, name) for name in KEPT},
             "start_memory": rollout.start_memory,
             "log_std": rollout.log_std,
             "valid": rollout.valid,

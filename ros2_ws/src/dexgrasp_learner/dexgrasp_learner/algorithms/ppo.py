@@ -147,7 +147,7 @@ class Ppo:
         config = self.config
         steps: list[dict[str, float]] = []
         for epoch in range(config.epochs):
-            minibatches = deal(rollout, config.minibatches, config.micro_batches, self.shuffle)
+            minibatches = self.deal(rollout)
             pieces = batches(rollout, minibatches)
             for minibatch in minibatches:
                 where = f"epoch {epoch}, learning rate {self.learning_rate:.3g}"
@@ -164,6 +164,11 @@ class Ppo:
             "learning_rate": self.learning_rate,
             "action_std": self.actor.distribution.std.mean().item(),
         }
+
+    def deal(self, rollout: Rollout) -> list[list[Tensor]]:
+        """The minibatches of one pass over a rollout, each in its pieces; see `minibatches`."""
+        config = self.config
+        return deal(rollout, config.minibatches, config.micro_batches, self.shuffle)
 
     def losses(self, batch: Batch, old_log_std: Tensor) -> dict[str, Tensor]:
         """Every term of the loss for a batch, without its weight; scalars.
