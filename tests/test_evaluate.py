@@ -250,7 +250,7 @@ def test_other_objects_take_the_place_of_the_configs(checkpoint, capsys, choice,
 
 
 def test_the_difficulty_is_what_one_asks_for(tmp_path, capsys):
-    ramp = "task: {reward: {reach: {initial: 1, final: 2}, lift: 0, goal: 0}}\n"
+    ramp = "task: {reward: {weights: {reach: {initial: 1, final: 2}, lift: 0, goal: 0}}}\n"
     (tmp_path / "ramp.yaml").write_text(f"base: {CONFIGS / 'smoke.yaml'}\n{ramp}")
     returns = []
     for difficulty in (0.0, 1.0):

@@ -33,9 +33,10 @@ def test_it_is_the_published_task(paper):
     task = paper.task
     assert (task.control_hz, task.physics_steps, task.episode_steps) == (60.0, 2, 600)
     assert task.physics.timestep_s == pytest.approx(1 / 120)
-    assert task.physics.integrator == "implicitfast"
+    assert task.physics.mujoco.integrator == "implicitfast"
     assert task.spawn.center_m == (-0.55, 0.1) and task.spawn.height_m == 0.5
-    assert task.reward.reach.at(0.0) == task.reward.reach.at(1.0) == 1.0
+    reach = dict(task.reward.weights)["reach"]
+    assert reach.at(0.0) == reach.at(1.0) == 1.0
     assert paper.adr.increments == 50 and paper.training.horizon == 16
     assert len(task.objects) == 152 and task.action.kind == "fabric"
     assert len(task.action_names) == 11
@@ -55,8 +56,8 @@ def test_it_is_the_published_task(paper):
         ("action.damping_per_s", (10, 10), (20, 20)),
         ("action.velocity_target_factor", (1, 1), (0, 0)),
         ("reward.goal_sharpness_per_m", (15, 15), (20, 20)),
-        ("reward.height", (5, 5), (0, 0)),
-        ("reward.curl", (-0.01, -0.01), (-0.005, -0.005)),
+        ("reward.weights.height", (5, 5), (0, 0)),
+        ("reward.weights.curl", (-0.01, -0.01), (-0.005, -0.005)),
         ("randomization.friction_scale", (1, 1), (0.5, 1.2)),
         ("randomization.stiffness_scale", (1, 1), (0.5, 2)),
         ("randomization.damping_scale", (1, 1), (0.5, 2)),

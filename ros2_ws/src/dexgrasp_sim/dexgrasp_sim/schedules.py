@@ -1,6 +1,7 @@
 """What moves with the difficulty, which automatic domain randomization turns up and down."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Annotated, Any, overload
 
 from pydantic import (
@@ -162,16 +163,26 @@ def current_ranges(config: Any, difficulty: float) -> dict[str, Interval]:
         Dotted name of the parameter to its interval, whose ends are equal for a ramp.
     """
     found: dict[str, Interval] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
+    for name, value in _named_values(config):
         if isinstance(value, Schedule):
             if value.final is not None or value.initial[0] != value.initial[1]:
-                found[field.name] = value.at(difficulty)
+                found[name] = value.at(difficulty)
         elif isinstance(value, Ramp):
             if value.initial != value.end:
                 number = value.at(difficulty)
-                found[field.name] = (number, number)
-        elif dataclasses.is_dataclass(value):
+                found[name] = (number, number)
+        else:
             inner = current_ranges(value, difficulty)
-            found |= {f"{field.name}.{name}": interval for name, interval in inner.items()}
+            found |= {f"{name}.{key}": interval for key, interval in inner.items()}
     return found
+
+
+def _named_values(config: Any) -> Iterator[tuple[str, Any]]:
+    """The fields of a dataclass, the values of pairs of a name and a value, or nothing."""
+    if dataclasses.is_dataclass(config):
+        yield from (
+            (field.name, getattr(config, field.name)) for field in dataclasses.fields(config)
+        )
+    elif isinstance(config, tuple):
+        pairs = (item for item in config if isinstance(item, tuple) and len(item) == 2)
+        yield from (pair for pair in pairs if isinstance(pair[0], str))

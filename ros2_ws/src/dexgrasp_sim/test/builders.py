@@ -9,8 +9,8 @@ from dexgrasp_sim.config import parse_config
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.episodes import RESULT_SPECS
 from dexgrasp_sim.tasks.grasp.observations import GROUPS
+from dexgrasp_sim.vec_env import allocate
 
 FAST = {
     "physics": {"timestep_s": 1 / 60, "mujoco": {"integrator": "discrete"}},
@@ -30,8 +30,7 @@ class Play:
     def __init__(self, num_envs, task=FAST, groups=tuple(GROUPS), seed=3, threads=1, env_offset=0):
         config = parse_config(GraspConfig, task)
         self.env = make_grasp_env(config, num_envs, seed, threads, groups, env_offset)
-        specs = (*self.env.observation_specs, *RESULT_SPECS)
-        self.out = {spec.name: spec.empty(num_envs).fill_(1) for spec in specs}
+        self.out = {name: value.fill_(1) for name, value in allocate(self.env).items()}
         self.env.reset(self.out)
 
     def step(self, actions=None):
@@ -45,13 +44,12 @@ class Play:
         return {name: value.clone() for name, value in self.out.items()}
 
 
-def copy_robot(folder, edit=None, urdf=None):
+def copy_robot(folder, edit=None):
     """Copies the default robot's files and returns the path of the copy's `robot.yaml`.
 
     Args:
         folder: Where to.
         edit: Changes the values of the YAML file in place.
-        urdf: The text of another URDF.
     """
     shutil.copytree(load_robot().path.parent, folder, dirs_exist_ok=True)
     path = folder / "robot.yaml"
@@ -59,8 +57,6 @@ def copy_robot(folder, edit=None, urdf=None):
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         edit(values)
         path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    if urdf is not None:
-        (folder / "robot.urdf").write_text(urdf, encoding="utf-8")
     return path
 
 

@@ -30,17 +30,18 @@ def test_a_number_moves_linearly_for_one_environment_or_many():
 
 @pytest.mark.parametrize("value", [2.5, {"initial": 2.5, "final": None}])
 def test_a_plain_number_is_a_ramp_and_is_written_as_one(value):
-    config = parse_config(GraspConfig, {"reward": {"goal": value}})
-    assert config.reward.goal == Ramp(2.5)
-    assert to_dict(config)["reward"]["goal"] == 2.5
-    moving = parse_config(GraspConfig, {"reward": {"goal": {"initial": 1, "final": 2}}})
-    assert to_dict(moving)["reward"]["goal"] == {"initial": 1.0, "final": 2.0}
+    config = parse_config(GraspConfig, {"reward": {"weights": {"goal": value}}})
+    assert dict(config.reward.weights)["goal"] == Ramp(2.5)
+    assert to_dict(config)["reward"]["weights"]["goal"] == 2.5
+    ramp = {"initial": 1, "final": 2}
+    moving = parse_config(GraspConfig, {"reward": {"weights": {"goal": ramp}}})
+    assert to_dict(moving)["reward"]["weights"]["goal"] == {"initial": 1.0, "final": 2.0}
     assert parse_config(GraspConfig, to_dict(moving)) == moving
 
 
 def test_what_is_no_number_is_refused():
-    with pytest.raises(ConfigError, match=r"reward\.goal"):
-        parse_config(GraspConfig, {"reward": {"goal": "much"}})
+    with pytest.raises(ConfigError, match=r"reward\.weights.*much"):
+        parse_config(GraspConfig, {"reward": {"weights": {"goal": "much"}}})
 
 
 @pytest.mark.parametrize("end", ["initial", "final"])
@@ -66,9 +67,10 @@ def test_the_present_intervals_are_named_and_survive_a_file():
         },
         "randomization": {"friction_scale": {"initial": [0.5, 1.2]}},
     }
-    config = parse_config(GraspConfig, {**task, "reward": {"lift": {"initial": 5, "final": 1}}})
+    reward = {"weights": {"lift": {"initial": 5, "final": 1}}}
+    config = parse_config(GraspConfig, {**task, "reward": reward})
     wanted = {
-        "reward.lift": (4.0, 4.0),
+        "reward.weights.lift": (4.0, 4.0),
         "observation_noise.joint_position_bias_rad": (0.0, pytest.approx(0.02)),
         "randomization.friction_scale": (0.5, 1.2),
     }

@@ -33,8 +33,8 @@ postures = st.lists(st.floats(0.0, 1.0), min_size=23, max_size=23).map(
 )
 
 
-def model_with(options):
-    return robot_spec(ROBOT, options).compile()
+def model_with(gains="stiff", **options):
+    return robot_spec(ROBOT, RobotOptions(GAINS[gains], **options)).compile()
 
 
 def inertia_in_link_axes(body):
@@ -61,7 +61,7 @@ def test_joints_and_limits():
 @pytest.mark.parametrize("name", GAINS)
 def test_actuators(name):
     gains = GAINS[name]
-    model = model_with(RobotOptions(gains=gains))
+    model = model_with(name)
     assert tuple(model.actuator(i).name for i in range(model.nu)) == JOINT_NAMES
     np.testing.assert_array_equal(model.actuator_trnid[:, 0], np.arange(23))
     np.testing.assert_array_equal(model.actuator_gainprm[:, 0], gains.stiffness)
@@ -163,7 +163,7 @@ def test_robot_touches_table_and_object_and_by_choice_itself():
     def collides(a, b):
         return bool(a.contype & b.conaffinity or b.contype & a.conaffinity)
 
-    robot = RobotOptions().collision
+    robot = RobotOptions(GAINS["stiff"]).collision
     assert collides(robot, TABLE_COLLISION) and collides(robot, OBJECT_COLLISION)
     assert collides(OBJECT_COLLISION, TABLE_COLLISION)
     assert collides(OBJECT_COLLISION, OBJECT_COLLISION) is False
@@ -175,7 +175,7 @@ def test_robot_touches_table_and_object_and_by_choice_itself():
     [RESET_POSTURE, FABRIC_DEFAULT_POSTURE, ARM_PREGRASP + HAND_OPEN, (0.0,) * 23],
 )
 def test_postures_do_not_touch_themselves(posture):
-    model = model_with(RobotOptions(collision=SELF_COLLISION))
+    model = model_with(collision=SELF_COLLISION)
     data = mujoco.MjData(model)
     data.qpos[:] = posture
     mujoco.mj_forward(model, data)
@@ -184,19 +184,19 @@ def test_postures_do_not_touch_themselves(posture):
 
 def test_a_closed_fist_touches_itself_only_if_asked():
     fist = np.array(ARM_PREGRASP + (0.0, 1.7, 1.7, 1.7) * 3 + (1.5, 0.3, 1.2, 1.2))
-    contacts = {}
-    for options in (RobotOptions(), RobotOptions(collision=SELF_COLLISION)):
-        model = model_with(options)
+    contacts = []
+    for options in ({}, {"collision": SELF_COLLISION}):
+        model = model_with(**options)
         data = mujoco.MjData(model)
         data.qpos[:] = fist
         mujoco.mj_forward(model, data)
-        contacts[options.collision] = data.ncon
-    assert contacts[RobotOptions().collision] == 0 < contacts[SELF_COLLISION]
+        contacts.append(data.ncon)
+    assert contacts[0] == 0 < contacts[1]
 
 
 @pytest.mark.parametrize("name", GAINS)
 def test_servos_hold_and_reach_a_posture_without_gravity_sag(name):
-    model = model_with(RobotOptions(gains=GAINS[name]))
+    model = model_with(name)
     data = mujoco.MjData(model)
     start = np.array(ARM_PREGRASP + HAND_OPEN)
     data.qpos[:] = data.ctrl[:] = start
@@ -210,7 +210,7 @@ def test_servos_hold_and_reach_a_posture_without_gravity_sag(name):
 
 def test_dry_friction_is_opt_in():
     assert not MODEL.dof_frictionloss.any()
-    model = model_with(RobotOptions(friction_scale=2.0))
+    model = model_with(friction_scale=2.0)
     wanted = [2 * ROBOT.joints[name].friction for name in JOINT_NAMES]
     np.testing.assert_array_equal(model.dof_frictionloss, wanted)
 
