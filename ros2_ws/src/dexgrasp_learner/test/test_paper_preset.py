@@ -108,7 +108,6 @@ def test_the_published_camera_is_where_it_was_published():
         ("task.camera.look_at_m=[-0.55, 1.0, 1.5]", "`camera` sees 0% of the spawn area"),
         ("task.camera.far_m=0.9", "far_m 0.9, at least 50% is needed"),
         ("task.spawn.center_m=[-0.4, 0.1]", "outside the workspace from -0.8 to -0.3 m"),
-        ("task.table.size_m=[0.725, 1.16, 0.05]", "not the obstacle 'table'"),
     ],
 )
 def test_a_scene_that_cannot_work_is_refused_with_a_remedy(override, message):
