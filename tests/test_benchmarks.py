@@ -46,6 +46,7 @@ def test_without_a_checkout_one_line_says_so(tmp_path, monkeypatch, capsys):
     assert "need a checkout" in line and str(tmp_path) in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CARRIERS if name != "dexgrasp"])
 def test_a_carrier_brings_all_observations_every_step(name):
     carrier = CARRIERS[name](PAYLOAD)
@@ -58,6 +59,7 @@ def test_a_carrier_brings_all_observations_every_step(name):
         carrier.close()
 
 
+@pytest.mark.slow
 def test_our_pool_carries_what_its_environments_hold():
     """Its environments fill the observations by a rule of their own."""
     carrier = transport.PoolCarrier(PAYLOAD)
@@ -82,6 +84,7 @@ def test_payloads_have_the_sizes_of_their_names():
     }
 
 
+@pytest.mark.slow
 def test_transport_gives_its_figures():
     args = arguments(
         transport, "--envs", "2", "2", "--rounds", "1", "--steps", "2", "--peers", "pipe"
@@ -96,6 +99,7 @@ def test_transport_gives_its_figures():
         assert all(row["p10"] <= row["median"] <= row["p90"] for row in rows.values())
 
 
+@pytest.mark.slow
 def test_learner_compares_the_same_update():
     args = arguments(
         learner, "--envs", "16", "--horizon", "5", "--memory", "8", "--end-probability", "0.2",
@@ -117,6 +121,7 @@ def test_the_learner_s_losses_are_not_trivial():
     assert result.value > 0.1
 
 
+@pytest.mark.slow
 def test_pipeline_gives_its_figures():
     args = arguments(pipeline, "--envs", "4", "--memory", "4", "--rollouts", "1", "--rounds", "1")
     settings, figures = pipeline.measure(args)

@@ -46,6 +46,7 @@ def test_the_search_finds_the_end(capacity, guess):
     assert capacity - found <= max(1, 0.04 * capacity)
 
 
+@pytest.mark.slow
 def test_a_process_keeps_to_its_budget_or_runs_out_of_it():
     """4 environments of 8 MiB each: 20 MiB are too few, whatever else a simulator takes."""
     config = to_dict(plan_config(None, (32, 24), 2))
@@ -56,6 +57,7 @@ def test_a_process_keeps_to_its_budget_or_runs_out_of_it():
     assert run_probe(replace(probe, budget_bytes=20 * 2**20)) is None
 
 
+@pytest.mark.slow
 def test_separate_simulators_and_a_learner_fit_or_do_not():
     config = to_dict(plan_config(None, (32, 24), 2))
     probe = Probe(role="split", config=config, envs=3, simulators=3, storage="float32")
@@ -64,6 +66,7 @@ def test_separate_simulators_and_a_learner_fit_or_do_not():
     assert run_probe(greedy) is None
 
 
+@pytest.mark.slow
 def test_other_failures_are_no_want_of_memory():
     with pytest.raises(RuntimeError, match="code 1"):
         run_probe(Probe(role="simulator", config={"unknown": 1}))

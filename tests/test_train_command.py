@@ -144,6 +144,7 @@ def start(tmp_path):
         learner.process.communicate()
 
 
+@pytest.mark.slow
 def test_the_smoke_run_ends_with_one_json_line(tmp_path):
     result = subprocess.run(
         [sys.executable, "-m", "dexgrasp_deploy.commands.cli", *command(tmp_path / "runs")],
@@ -166,6 +167,7 @@ def test_the_smoke_run_ends_with_one_json_line(tmp_path):
     assert json.loads((folder / "run.json").read_text())["torch"]
 
 
+@pytest.mark.slow
 def test_a_wrong_value_is_one_line_and_exit_code_2(tmp_path):
     result = subprocess.run(
         [
@@ -229,6 +231,7 @@ def test_a_file_in_place_of_the_folder_of_runs_is_said(tmp_path, capsys):
     assert code == 2 and "--runs" in err
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_in_order_whoever_gets_it(start):
     """A terminal signals the whole process group, a process manager the learner alone."""
     alone, group = start("alone", 1), start("group", 2)
@@ -248,6 +251,7 @@ def test_ctrl_c_ends_in_order_whoever_gets_it(start):
         assert learner.has_left_nothing()
 
 
+@pytest.mark.slow
 def test_when_a_worker_or_the_learner_is_killed_nothing_is_left_but_a_checkpoint(start, capsys):
     bereft = start("bereft", 2, "simulators.restarts=0")
     killed = start("killed", 1)
@@ -280,6 +284,7 @@ def test_when_a_worker_or_the_learner_is_killed_nothing_is_left_but_a_checkpoint
     assert json.loads(out)["iterations"] == done + 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_says_why(tmp_path, capsys):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 'ModuleNotFoundError: no torch here' >&2\nexit 3\n")

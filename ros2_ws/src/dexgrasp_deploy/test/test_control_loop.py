@@ -61,6 +61,7 @@ def move_away(port, radians):
         driver.write(dict(zip(sample.names, moved, strict=True)))
 
 
+@pytest.mark.slow
 def test_episode_of_a_real_policy(bundle, robot, port, clock):
     loop = make_loop(PolicyRuntime(bundle), robot, port, clock)
     assert loop.episode.state is State.IDLE

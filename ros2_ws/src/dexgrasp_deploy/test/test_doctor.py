@@ -17,6 +17,7 @@ def shm(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_this_machine_is_ready(capsys):
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -60,6 +61,7 @@ def test_dead_runs_are_told_from_live_ones(shm):
         os.close(live)
 
 
+@pytest.mark.slow
 def test_too_little_shared_memory_is_a_problem(monkeypatch):
     monkeypatch.setattr(doctor, "_SHM_NEEDED_MB", 1e12)
     report = doctor.examine()

@@ -78,6 +78,7 @@ def has_ended(loop):
     return not loop.episode.active
 
 
+@pytest.mark.slow
 def test_same_actions_give_the_same_episode_as_in_training(
     manifest, robot, clock, scripted_episode
 ):
@@ -190,6 +191,7 @@ def test_stereo_camera(manifest, robot, clock):
     assert (image[0] != image[1]).any()
 
 
+@pytest.mark.slow
 def test_camera_is_as_imperfect_as_in_training(manifest, robot, clock):
     """Noise of its own in each exposure, and a camera pose that is a little off all the time."""
     noise = {"depth_sigma_per_m": 0.01, "dropout_share": 0.01}

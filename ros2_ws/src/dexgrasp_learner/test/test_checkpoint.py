@@ -201,6 +201,7 @@ save(Path({parent!r}), 2, simulators)
 """
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_writing_leaves_the_last_one(tmp_path):
     save(tmp_path, 1)
     code = CHILD.format(folder=str(Path(__file__).parent), parent=str(tmp_path))

@@ -87,6 +87,7 @@ def test_groups_take_turns_on_the_newest_observations():
     assert policy.turns == expected
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_bytes_with_exploration():
     def ppo():
         actor = build_actor(NETWORK, {"state": SPEC}, ACTIONS)

@@ -104,6 +104,7 @@ def same(first, second, but=()):
     return all(torch.equal(first[name], second[name]) for name in first if name not in but)
 
 
+@pytest.mark.slow
 def test_every_byte_is_right_over_several_rollouts(build):
     pool = build()
     pool.start()
@@ -139,6 +140,7 @@ def test_episodes_end_where_they_should_and_slot_zero_starts_them(build):
     assert torch.equal(pool.tensors["terminated"][0], tensors["terminated"][4])
 
 
+@pytest.mark.slow
 def test_who_simulates_changes_no_bit(build):
     pools = [
         build(transport="in_process", num_workers=1),
@@ -154,6 +156,7 @@ def test_who_simulates_changes_no_bit(build):
         assert all(same(a, b, but=("sequence",)) for a, b in zip(runs[0], run, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", ["in_process", "shared_memory"])
 def test_a_saved_state_continues_bit_exactly(build, tmp_path, transport):
     pool = build(transport=transport)
@@ -205,6 +208,7 @@ def test_environments_can_change_their_state_outside_inference_mode(build):
     step(pool, 0, torch.zeros(5, 3))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_reported_while_the_other_still_works(build):
     pool = build({"step_s": 30.0, "fault": "kill", "fault_step": 1, "fault_env": 4})
     pool.start()
@@ -214,6 +218,7 @@ def test_a_killed_worker_is_reported_while_the_other_still_works(build):
     assert (caught.value.index, caught.value.returncode) == (1, -signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_sending_to_a_worker_that_has_been_killed_fails(build):
     pool = build()
     pool.start()
@@ -225,6 +230,7 @@ def test_sending_to_a_worker_that_has_been_killed_fails(build):
     assert caught.value.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_failing_worker_s_last_words_are_its_traceback(build, tmp_path):
     pool = build({"fault": "raise", "fault_step": 2, "fault_env": 1})
     pool.start()
@@ -239,6 +245,7 @@ def test_a_failing_worker_s_last_words_are_its_traceback(build, tmp_path):
     assert "FaultError: fault on request at step 2" in log
 
 
+@pytest.mark.slow
 def test_an_exit_without_a_word_is_reported(build):
     pool = build({"fault": "exit", "fault_step": 1, "fault_env": 1}, log_dir=None)
     pool.start()
@@ -246,6 +253,7 @@ def test_an_exit_without_a_word_is_reported(build):
         step(pool, 0)
 
 
+@pytest.mark.slow
 def test_a_hung_worker_is_reported_and_ended(build, tmp_path):
     pool = build({"fault": "hang", "fault_step": 2, "fault_env": 4}, timeout_s=0.5)
     pool.start()
@@ -259,6 +267,7 @@ def test_a_hung_worker_is_reported_and_ended(build, tmp_path):
     assert all(map(is_alive, pids(pool)))
 
 
+@pytest.mark.slow
 def test_workers_that_build_other_environments_are_refused(build):
     pool = build({"fault": "schema", "fault_env": 0})
     with pytest.raises(WorkerDied, match=f"the run has {pool.layout.schema_hash}"):
@@ -299,6 +308,7 @@ def find_other_python():
     return None
 
 
+@pytest.mark.slow
 def test_a_worker_of_another_interpreter_gives_the_same_bytes(build):
     python = find_other_python()
     if python is None:
@@ -310,6 +320,7 @@ def test_a_worker_of_another_interpreter_gives_the_same_bytes(build):
     assert all(same(a, b) for a, b in zip(*runs, strict=True))
 
 
+@pytest.mark.slow
 def test_workers_can_be_started_by_hand(build):
     pool = build(spawn=False)
     command = [sys.executable, "-m", "dexgrasp_sim.worker", "--run-id", pool.run_id]
@@ -362,6 +373,7 @@ def test_a_wrong_config_is_refused_before_anything_starts(build):
         build(num_workers=6)
 
 
+@pytest.mark.slow
 def test_closing_twice_leaves_the_tensors_that_are_held(build):
     pool = build()
     pool.start()
@@ -374,6 +386,7 @@ def test_closing_twice_leaves_the_tensors_that_are_held(build):
         pool.start()
 
 
+@pytest.mark.slow
 def test_using_a_pool_out_of_turn_is_refused(build):
     pool = build(num_workers=1)
     with pytest.raises(RuntimeError, match="start"):
@@ -385,6 +398,7 @@ def test_using_a_pool_out_of_turn_is_refused(build):
     pool.wait(0)
 
 
+@pytest.mark.slow
 def test_an_observer_watches_a_running_pool(build):
     pool = build()
     pool.start()

@@ -106,6 +106,7 @@ def test_the_divergence_of_the_first_minibatch_shows_the_lag():
     assert min(kl[Overlapped][1:]) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_simulator_that_dies_meanwhile_does_not_undo_the_update():
     pool, ppo, _, pipeline = make_pieces(
         Overlapped, "shared_memory", fault="exit", fault_step=HORIZON + 2
