@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 SMOKE = Path(__file__).parents[1] / "config" / "smoke.yaml"
 TIMEOUT_S = 120.0
-LOST_AFTER_S = 8
+LOST_AFTER_S = 20
 SETTINGS = [
     "simulators.num_envs=8",
     "simulators.num_workers=1",

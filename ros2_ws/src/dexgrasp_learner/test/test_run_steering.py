@@ -151,7 +151,7 @@ def test_after_a_failure_a_run_goes_on_with_new_episodes(tmp_path):
 
 
 def test_a_hung_simulator_ends_the_run_with_a_checkpoint_to_go_on_from(tmp_path):
-    overrides = ["simulators.num_workers=1", "simulators.timeout_s=0.5", "simulators.restarts=0"]
+    overrides = ["simulators.num_workers=1", "simulators.timeout_s=5.0", "simulators.restarts=0"]
     with Background(tmp_path, *ENDLESS, *overrides) as run:
         run.wait_for(lambda status: status.iteration >= 1)
         (worker,) = run.runner.pool._workers.workers  # type: ignore[attr-defined]
