@@ -23,7 +23,7 @@ SMALL = AdrConfig(
     min_episodes=4,
     smoothing_episodes=3,
 )
-FAST = {"physics": {"integrator": "discrete", "timestep_s": 1 / 60}, "episode_s": 0.8}
+FAST = {"physics": {"timestep_s": 1 / 60, "mujoco": {"integrator": "discrete"}}, "episode_s": 0.8}
 TASK = {
     **FAST,
     "success": {"hold_s": 0.2},
