@@ -10,6 +10,7 @@ import torch
 from dexgrasp_deploy.commands.cli import main
 from dexgrasp_learner.commands import evaluate as module
 from dexgrasp_learner.config import load_run_config
+from dexgrasp_learner.evaluation import episodes
 from dexgrasp_learner.evaluation.episodes import actor_policy, evaluate, evaluate_actor
 from dexgrasp_learner.evaluation.figures import as_text
 from dexgrasp_learner.networks.policy import build_actor
@@ -101,7 +102,7 @@ def test_the_same_seed_gives_the_same_figures_on_any_number_of_threads():
 
 def test_neither_batches_nor_staggered_starts_change_the_figures(monkeypatch):
     expected = evaluate_actor(make_actor(), TASK, episodes=7, seed=1)
-    monkeypatch.setattr(module, "_BATCH", 3)
+    monkeypatch.setattr(episodes, "_BATCH", 3)
     assert evaluate_actor(make_actor(), TASK, episodes=7, seed=1) == expected
     staggered = replace(TASK, stagger_starts=True)
     assert evaluate_actor(make_actor(), staggered, episodes=7, seed=1) == expected
