@@ -1,5 +1,6 @@
 """Where the host would have to wait for a device, and how tensor code avoids it."""
 
+import torch
 from torch import Tensor
 
 
@@ -18,3 +19,14 @@ def known_empty(mask: Tensor) -> bool:
     For shortcuts that change no result.
     """
     return mask.device.type == "cpu" and not mask.any()
+
+
+def rows_to_compute(mask: Tensor) -> Tensor:
+    """Indices [K] int64 of rows among which are all true elements of a mask [N] bool.
+
+    On the CPU, where looking costs nothing, just those; elsewhere all rows. For work whose result
+    is thrown away where the mask is false.
+    """
+    if mask.device.type == "cpu":
+        return rows_of(mask)
+    return torch.arange(len(mask), device=mask.device)

@@ -159,6 +159,7 @@ class VecEnv(Protocol):
 
 
 def allocate(env: VecEnv) -> dict[str, Tensor]:
-    """Zeros for `VecEnv.step` to write into, by name."""
+    """Zeros for `VecEnv.step` to write into, by name, on the environments' device."""
     specs = (*env.observation_specs, *result_specs(env.episode_fields))
-    return {spec.name: spec.empty(env.num_envs) for spec in specs}
+    device = env.episode_count.device
+    return {spec.name: spec.empty(env.num_envs).to(device) for spec in specs}

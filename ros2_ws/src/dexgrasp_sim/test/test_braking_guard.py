@@ -107,7 +107,7 @@ def test_a_joint_that_moves_at_the_fastest_admissible_speed_stops_at_its_limit()
 @settings(max_examples=30, deadline=None)
 def test_a_certified_velocity_lets_the_robot_stop_above_the_table(seed, pace, dt_s):
     limits = make_limits(dt_s, torch.float64)
-    guard = BrakingGuard(limits, BODY.moves, BODY.chain_lengths)
+    guard = BrakingGuard(limits, BODY.chains)
     q, qd = state_near_the_table(seed, 30)
     qd = torch.minimum(pace * qd, torch.from_numpy(ROBOT.velocity_limit))
     gaps = table_gaps(q)
@@ -125,7 +125,7 @@ def test_a_certified_velocity_lets_the_robot_stop_above_the_table(seed, pace, dt
 def test_a_few_looks_bound_what_happens_between_them(seed, pace, dt_s):
     """The part of the certificate that is linear in the joints, against every single step."""
     limits = make_limits(dt_s, torch.float64)
-    guard = BrakingGuard(limits, BODY.moves, BODY.chain_lengths)
+    guard = BrakingGuard(limits, BODY.chains)
     q, qd = state_near_the_table(seed, 20)
     qd = pace * qd * (torch.rand(20, 23, generator=generator(seed)) < 0.2)  # some joints only
     gaps = table_gaps(q)
@@ -136,8 +136,8 @@ def test_a_few_looks_bound_what_happens_between_them(seed, pace, dt_s):
     for displacement in path.unbind(1):
         moved = BODY.at(q.mT, displacement.mT).velocity
         lowest = torch.minimum(lowest, (moved[:, None] * gaps.normal).sum(0))
-    swept = path[:, -1].abs().mT
-    remainder = 0.5 * (BODY.moves @ swept) * (BODY.chain_lengths @ swept)
+    swept = BODY.chains.accumulate_(path[:, -1].abs().mT[BODY.chains.order])
+    remainder = 0.5 * BODY.chains.at_points(swept) * BODY.chains.reach(swept)
     bound = remainder - guard.lack(qd, gaps) - gaps.gap
     assert (bound <= lowest + 1e-9).all()
 
@@ -152,7 +152,7 @@ def table_gaps(q):
 
 def test_slow_motions_are_certified():
     limits = make_limits(dtype=torch.float64)
-    guard = BrakingGuard(limits, BODY.moves, BODY.chain_lengths)
+    guard = BrakingGuard(limits, BODY.chains)
     q, qd = state_near_the_table(7, 200)
     gaps = table_gaps(q)
     clear = gaps.gap[0].amin(0) > 0.02
@@ -162,7 +162,7 @@ def test_slow_motions_are_certified():
 
 def test_what_the_guard_admits_is_certified_or_braking_and_within_the_bounds():
     limits = make_limits(dtype=torch.float64)
-    guard = BrakingGuard(limits, BODY.moves, BODY.chain_lengths)
+    guard = BrakingGuard(limits, BODY.chains)
     q, qd = state_near_the_table(7, 400)
     gaps, speed = table_gaps(q), torch.from_numpy(ROBOT.velocity_limit)
     qd = torch.minimum(torch.maximum(qd, -speed), speed)
@@ -180,7 +180,7 @@ def test_what_the_guard_admits_is_certified_or_braking_and_within_the_bounds():
 
 
 def test_not_a_number_is_never_certified():
-    guard = BrakingGuard(make_limits(dtype=torch.float64), BODY.moves, BODY.chain_lengths)
+    guard = BrakingGuard(make_limits(dtype=torch.float64), BODY.chains)
     q, qd = state_near_the_table(8, 2)
     gaps = table_gaps(q)
     bad = qd.clone()

@@ -37,7 +37,6 @@ LOWER, UPPER = torch.from_numpy(ROBOT.lower), torch.from_numpy(ROBOT.upper)
 SPHERES = [(sphere.frame, sphere.offset_m) for sphere in SPEC.body.spheres]
 BODY = BodyPoints(ROBOT, SPHERES, dtype=torch.float64)
 KINEMATICS = Kinematics(ROBOT, [frame for frame, _ in SPHERES], dtype=torch.float64)
-OFFSETS = torch.tensor([offset for _, offset in SPHERES]).double()
 seeds = st.integers(0, 2**31)
 
 
@@ -51,43 +50,46 @@ def random_state(seed, count=3):
     return q, torch.randn(count, 23, generator=rng, dtype=torch.float64)
 
 
-def sphere_centers(q):
-    """[N, 31, 3], by the plain kinematics."""
-    frames = KINEMATICS.forward(q)
-    return (frames.rotation @ OFFSETS[:, :, None]).squeeze(-1) + frames.position
+def places(q, points=SPHERES):
+    """[N, P, 3] of points given by frame and offset, by the plain kinematics."""
+    kinematics = Kinematics(ROBOT, [frame for frame, _ in points], dtype=torch.float64)
+    offsets, frames = torch.tensor([offset for _, offset in points]), kinematics.forward(q)
+    return (frames.rotation @ offsets.double()[:, :, None]).squeeze(-1) + frames.position
 
 
-def sphere_jacobian(q):
-    """[N, 31, 3, 23], by automatic differentiation of the plain kinematics."""
-    return torch.autograd.functional.jacobian(lambda x: sphere_centers(x).sum(0), q).movedim(2, 0)
+def jacobian_of(q, points=SPHERES):
+    """[N, P, 3, 23], by automatic differentiation of the plain kinematics."""
+    summed = torch.autograd.functional.jacobian(lambda x: places(x, points).sum(0), q)
+    return summed.movedim(2, 0)
 
 
 def test_body_points_lie_and_move_as_the_kinematics_say():
     q, qd = random_state(0)
     state = BODY.at(q.mT, qd.mT)
-    assert torch.allclose(state.position.permute(2, 1, 0), sphere_centers(q), atol=1e-7)
-    jacobian = sphere_jacobian(q)
+    assert torch.allclose(state.position.permute(2, 1, 0), places(q), atol=1e-7)
+    jacobian = jacobian_of(q)
     velocity = torch.einsum("npaj,nj->npa", jacobian, qd)
     assert torch.allclose(state.velocity.permute(2, 1, 0), velocity, atol=1e-6)
     step = 1e-6
-    change = sphere_jacobian(q + step * qd) - sphere_jacobian(q - step * qd)
+    change = jacobian_of(q + step * qd) - jacobian_of(q - step * qd)
     curvature = torch.einsum("npaj,nj->npa", change / (2 * step), qd)
     assert torch.allclose(state.curvature.permute(2, 1, 0), curvature, atol=1e-5)
 
 
 def test_metrics_and_forces_pull_back_with_the_jacobian():
     q, qd = random_state(1)
-    state, jacobian = BODY.at(q.mT, qd.mT), sphere_jacobian(q)
+    state, jacobian = BODY.at(q.mT, qd.mT), jacobian_of(q)
     root = torch.randn(3, 31, 3, 3, dtype=torch.float64, generator=generator(2))
     metric = root @ root.mT
     entries = [metric[..., i, j] for i, j in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))]
-    pulled = BODY.pull_back_metric(state, torch.stack(entries).permute(0, 2, 1))
-    expected = torch.einsum("npaj,npab,npbk->njk", jacobian, metric, jacobian)
-    assert torch.allclose(pulled, expected.tril(), atol=1e-6)
     force = torch.randn(3, 2, 31, 3, dtype=torch.float64, generator=generator(3))
-    pulled = BODY.pull_back_force(state, force.permute(3, 1, 2, 0))
-    expected = torch.einsum("npaj,nfpa->fjn", jacobian, force)
+    pulled, forces = BODY.pull_back(
+        state, torch.stack(entries).permute(0, 2, 1), force.permute(3, 1, 2, 0)
+    )
+    expected = torch.einsum("npaj,npab,npbk->jkn", jacobian, metric, jacobian)
     assert torch.allclose(pulled, expected, atol=1e-6)
+    expected = torch.einsum("npaj,nfpa->fjn", jacobian, force)
+    assert torch.allclose(forces, expected, atol=1e-6)
 
 
 @given(seeds)
@@ -96,11 +98,16 @@ def test_chain_lengths_bound_the_distance_of_joint_and_sphere(seed):
     q, _ = random_state(seed, count=20)
     children = [ROBOT.joints[name].child for name in ROBOT.joint_names]
     origins = Kinematics(ROBOT, children, dtype=torch.float64).forward(q).position
-    distance = (sphere_centers(q)[:, :, None] - origins[:, None]).norm(dim=-1)
-    excess = (distance - BODY.chain_lengths) * BODY.moves
-    assert excess.max() < 1e-6
+    distance = (places(q)[:, :, None] - origins[:, None]).norm(dim=-1)
+    turns = torch.eye(23, dtype=torch.float64)[BODY.chains.order]  # one joint by one radian each
+    bounds = BODY.chains.reach(BODY.chains.accumulate_(turns))  # [31, 23]
+    moves = torch.zeros(31, 23, dtype=torch.float64)
+    for row, (frame, _) in enumerate(SPHERES):
+        moves[row, KINEMATICS.chain(frame).joint_indices] = 1.0
+    assert ((distance - bounds) * moves).max() < 1e-6
+    assert torch.count_nonzero(bounds[moves == 0]) == 0
     # the nearest joint's bound is exact
-    assert torch.allclose(distance[0, 30, 22], BODY.chain_lengths[30, 22], atol=1e-6)
+    assert torch.allclose(distance[0, 30, 22], bounds[30, 22], atol=1e-6)
 
 
 def test_there_are_31_spheres_and_the_hand_has_22():
@@ -222,10 +229,8 @@ def test_acceleration_agrees_with_dense_matrices():
     points = [*SPHERES, *((PALM, tuple(row)) for row in (0.25 * palm_points().T).tolist())]
     body = BodyPoints(ROBOT, points, dtype=torch.float64)
     state = body.at(q.mT, qd.mT)
-    jacobian = torch.autograd.functional.jacobian(
-        lambda x: body.at(x.mT, torch.zeros_like(x.mT)).position.sum(2), q
-    ).permute(2, 1, 0, 3)
-    terms = fabric._point_terms(goal, state, fabric._nearest(state))
+    jacobian = jacobian_of(q, points)
+    terms = fabric._point_terms(goal, state, fabric._nearest(state.position[:, :31]))
     xx, yy, zz, xy, xz, yz = terms.metric
     metric = torch.stack((xx, xy, xz, xy, yy, yz, xz, yz, zz)).view(3, 3, 38, 3)
     total = torch.einsum("npaj,abpn,npbk->njk", jacobian, metric, jacobian)

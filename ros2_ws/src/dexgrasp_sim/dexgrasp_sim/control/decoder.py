@@ -59,9 +59,16 @@ class Decoder(Protocol):
         """[K] bool, whether an episode may start at joint positions [K, J] rad within limits."""
         ...
 
-    def reset(self, env_ids: Tensor | None = None, joint_positions: Tensor | None = None) -> None:
+    def reset(
+        self,
+        env_ids: Tensor | None = None,
+        joint_positions: Tensor | None = None,
+        checked: bool = False,
+    ) -> None:
         """Restarts environments [K] (None: all) at rest, where the robots stand at joint
         positions [K, J] rad (None: `start_position`).
+
+        `checked` says that `can_start` has taken these; else it raises ValueError for others.
         """
         ...
 
@@ -99,24 +106,15 @@ def make_decoder(
         num_envs: N.
         control_dt_s: Control period.
         table: What a fabric keeps off besides its own obstacles.
-        device: Of all tensors; palm velocities are decoded on the CPU only.
+        device: Of all tensors.
         difficulty: See `Decoder.set_difficulty`.
 
     Raises:
-        ConfigError: The start posture breaks a joint limit or is in an obstacle, or there is no
-            such decoder for the device.
+        ConfigError: The start posture breaks a joint limit or is in an obstacle.
     """
-    if isinstance(config, FabricConfig):
-        try:
-            return FabricDecoder(config, robot, num_envs, control_dt_s, table, device, difficulty)
-        except ValueError as error:
-            raise ConfigError(f"task.action: {error}") from None
-    if torch.device(device).type != "cpu":
-        raise ConfigError(
-            f"palm velocities are decoded on the CPU, not on {str(device)!r}; use the CPU or "
-            "`task.action: {kind: fabric}`"
-        )
     try:
-        return ActionDecoder(config, robot, num_envs, control_dt_s)
+        if isinstance(config, FabricConfig):
+            return FabricDecoder(config, robot, num_envs, control_dt_s, table, device, difficulty)
+        return ActionDecoder(config, robot, num_envs, control_dt_s, device)
     except ValueError as error:
         raise ConfigError(f"task.action: {error}") from None

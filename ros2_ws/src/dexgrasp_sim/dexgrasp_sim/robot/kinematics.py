@@ -192,9 +192,10 @@ class Chain:
         joint_frames = [local[:, 0]]
         for index in range(1, len(self.joint_indices)):
             joint_frames.append(joint_frames[-1] @ local[:, index])
-        frame = joint_frames[-1] @ self._fixed
-        joints = torch.stack(joint_frames, 1)
-        axes = (joints[..., :3, :3] @ self._transforms.axes[:, :, None]).squeeze(-1)
+        # products whose result for one row does not depend on how many rows there are
+        frame = joint_frames[-1] @ self._fixed.expand_as(local[:, 0])
+        joints = torch.stack(joint_frames, 1)  # [N, K, 4, 4]
+        axes = (joints[..., :3, :3] * self._transforms.axes[:, None]).sum(-1)  # [N, K, 3]
         position = frame[:, :3, 3]
         linear = torch.linalg.cross(axes, position[:, None] - joints[..., :3, 3])
         jacobian = torch.cat((linear, axes), -1).transpose(1, 2)

@@ -2,8 +2,7 @@
 
 Body k moves with the spatial velocity V_k = sum of S_j qd_j over the joints j between base and k,
 where S_j is the joint's screw (axis; moment about the world's origin). Sums over bodies and points
-are matrix products with one constant matrix of zeros and ones, "joint j moves point p"
-(Featherstone, Rigid Body Dynamics Algorithms, 2008, sections 2 and 6.2).
+follow the tree of joints (Featherstone, Rigid Body Dynamics Algorithms, 2008, sections 2 and 6.2).
 
 Tensors here have the batch LAST, [..., N]: then every operation runs over long contiguous rows,
 which makes the fabric two to three times as fast on a CPU as with the batch first.
@@ -15,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dexgrasp_sim.control.fabric.chains import JointChains
+from dexgrasp_sim.control.linear_algebra import cross, sum_products
 from dexgrasp_sim.robot.kinematics import Chain, Kinematics
 from dexgrasp_sim.robot.urdf import RobotModel
 
 Vector3 = tuple[float, float, float]
 
-_LANES = 32
-"""Elements that a CPU's vector loop takes at once: two registers of 16 float32."""
 _SYMMETRIC = (0, 3, 4, 3, 1, 5, 4, 5, 2)
 """Where the entries of a symmetric 3x3 matrix, row by row, stand in (xx, yy, zz, xy, xz, yz)."""
 
@@ -47,9 +46,7 @@ class BodyPoints:
     """Kinematics of P points fixed to frames of the robot.
 
     Attributes:
-        moves: [P, J], 1 where joint j moves point p.
-        chain_lengths: [P, J] m, length of the chain from joint j to point p, an upper bound of
-            their distance in any posture; 0 where the joint does not move the point.
+        chains: Which joints move which points.
     """
 
     def __init__(
@@ -86,66 +83,82 @@ class BodyPoints:
         placed = (homes @ offsets[..., None]).squeeze(-1)
         axes = torch.tensor([robot.joints[name].axis for name in robot.joint_names])
         like = {"device": device, "dtype": dtype}
-        self._tree = _JointTree(joints, axes, chains, device, dtype)
         carriers = [chain[-1] for chain in point_chains]
         local = (torch.linalg.inv(joints[carriers]) @ placed[..., None]).squeeze(-1)
-        self._read = self._tree.reader(carriers, local).to(**like)
-        self.moves = _incidence(point_chains, robot.num_joints).to(**like)
-        self._moves_joint = _incidence(chains, robot.num_joints).to(**like)
-        lengths = _chain_lengths(joints[:, :3, 3], placed[:, :3], point_chains)
-        self.chain_lengths = lengths.to(**like)
+        parents = [chain[-2] if len(chain) > 1 else None for chain in chains]
+        origins = joints[:, :3, 3].to(**like)
+        self.chains = JointChains(parents, carriers, origins, placed[:, :3].to(**like))
+        self._tree = _JointTree(joints, axes, parents, self.chains, **like)
+        self._local = local.mT[..., None].to(**like)  # [4, P, 1]
+        self._order = torch.tensor(self.chains.order, device=device)
+        self._back = self._order.argsort()
+        self._half_below = _half_below(chains)[..., None].to(**like)  # [J, J, 1]
         self._symmetric = torch.tensor(_SYMMETRIC, device=device)
+
+    def positions(self, q: Tensor) -> Tensor:
+        """Where the points are, [3, P, N] m in `base`, at joint positions [J, N] rad."""
+        return self._positions(self._poses(q))
+
+    def _poses(self, q: Tensor) -> Tensor:
+        """[3, 4, J, N], of the joints in `JointChains.order`."""
+        return self._tree.poses(q.index_select(0, self._order))
+
+    def _positions(self, poses: Tensor) -> Tensor:
+        return (self._local * self.chains.at_points(poses)).sum(1)
 
     def at(self, q: Tensor, qd: Tensor) -> PointState:
         """The points at joint positions [J, N] rad and velocities [J, N] rad/s."""
-        joints, count = len(q), len(self.moves)
-        read = self._read @ self._tree.poses(q)
-        position, axes, origins = read.split((count, joints, joints), 1)
-        screws = torch.cat((axes, cross(origins, axes)))
-        rates = screws * qd
-        spatial = self.moves @ rates
-        velocity = _at_points(spatial, position)
-        turning, moving = (self._moves_joint @ rates).split(3)
-        axis_rates, moment_rates = rates.split(3)
-        change = torch.cat(
-            (cross(turning, axis_rates), cross(turning, moment_rates) + cross(moving, axis_rates))
-        )
-        curvature = _at_points(self.moves @ change, position) + cross(spatial[:3], velocity)
+        poses = self._poses(q)
+        position = self._positions(poses)
+        axes, origins = (self._tree.axes * poses[:, :3]).sum(1), poses[:, 3]
+        screws = torch.cat((axes, cross(origins, axes)))  # [6, J, N]
+        rates = screws * qd.index_select(0, self._order)
+        bodies = self.chains.accumulate_(rates.clone())
+        # how the screws turn and move with the bodies
+        turns = rates.unflatten(0, (2, 3)).transpose(0, 1)  # [3, 2, J, N]
+        angular, linear = cross(bodies[:3, None], turns).unbind(1)
+        change = torch.cat((angular, linear + cross(bodies[3:], rates[:3])))
+        change = self.chains.accumulate_(change)
+        both = self.chains.at_points(torch.stack((bodies, change), 1))  # [6, 2, P, N]
+        velocity, curvature = (cross(both[:3], position[:, None]) + both[3:]).unbind(1)
+        curvature = curvature + cross(both[:3, 0], velocity)
         return PointState(position, velocity, curvature, screws)
 
-    def pull_back_metric(self, state: PointState, metric: Tensor) -> Tensor:
-        """Lower triangle of sum over the points of J' M J.
+    def pull_back(
+        self, state: PointState, metric: Tensor, forces: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Sums over the points of J' M J and J' f, in the robot's joint order.
 
         Args:
             state: Where the points are.
             metric: [6, P, N], each point's symmetric M as (xx, yy, zz, xy, xz, yz).
+            forces: [3, F, P, N], F sets of forces f.
 
         Returns:
-            [N, J, J], batch first; zero above the diagonal.
+            [J, J, N] and [F, J, N].
         """
-        place = state.position[:, None]
+        sets = forces.shape[1]
+        given = torch.cat((metric, state.position, forces.flatten(0, 1)))
+        metric, place, forces = self.chains.by_round(given).split((6, 3, 3 * sets))
+        place, forces = place[:, None], forces.unflatten(0, (3, sets))  # [3, 1 or F, P, N]
         # a point's velocity is (-[p]x I) V: its metric acts on V as [[p]x M [p]x', [p]x M; ., M]
-        mixed = cross(place, self._square(metric))
-        angular = cross(place, mixed.transpose(0, 1))
+        mixed = cross(place, self._square(metric))  # [3, 3, P, N]
+        angular = cross(place, torch.cat((mixed.transpose(0, 1), forces), 1))  # [3, 3 + F, P, N]
+        parts = [part.flatten(0, 1) for part in (mixed, angular, forces)]
         # what joint j carries: the points that it moves
-        carried = self.moves.mT @ torch.stack((angular, mixed))
-        angular, mixed = carried.unbind()
-        linear = self._square(self.moves.mT @ metric)
+        carried = self.chains.collect(torch.cat((metric, *parts)))
+        metric, mixed, angular, forces = carried.split((6, 9, 9 + 3 * sets, 3 * sets))
         axes, moments = state.screws.split(3)
-        momentum = torch.cat(
-            (
-                (angular * axes).sum(1) + (mixed * moments).sum(1),
-                (mixed * axes[:, None]).sum(0) + (linear * moments).sum(1),
-            )
-        )
-        # a joint nearer to the base moves all of that as well
-        momentum, screws = momentum.permute(2, 1, 0), state.screws.permute(2, 0, 1).contiguous()
-        return (momentum.contiguous() @ screws) * self._moves_joint
-
-    def pull_back_force(self, state: PointState, force: Tensor) -> Tensor:
-        """Joint forces [F, J, N], sum of J' f, of F sets of forces [3, F, P, N] at the points."""
-        wrench = torch.cat((cross(state.position[:, None], force), force))
-        return ((self.moves.mT @ wrench) * state.screws[:, None]).sum(0)
+        mixed, angular = mixed.unflatten(0, (3, 3)), angular.unflatten(0, (3, -1))
+        turning = sum_products((*angular[:, :3], *mixed.transpose(0, 1)), (*axes, *moments))
+        moving = sum_products((*mixed, *self._square(metric)), (*axes, *moments))
+        wrenches = *angular[:, 3:], *forces.unflatten(0, (3, sets))
+        pulled = sum_products(wrenches, state.screws)
+        parts = torch.cat((turning, moving, state.screws, pulled)).index_select(1, self._back)
+        momentum, screws, pulled = parts.split((6, 6, sets))
+        # a joint nearer to the base moves all that this one carries as well
+        below = sum_products(momentum[:, :, None], screws[:, None]).mul_(self._half_below)
+        return below + below.transpose(0, 1), pulled
 
     def _square(self, metric: Tensor) -> Tensor:
         """Symmetric matrices [3, 3, K, N] from their six entries [6, K, N]."""
@@ -153,117 +166,55 @@ class BodyPoints:
 
 
 class _JointTree:
-    """Poses of all joint frames, level by level of the tree, batch last."""
+    """Poses of all joint frames, batch last; joints in `JointChains.order`.
+
+    Attributes:
+        axes: [3, J, 1], in the joint frames.
+    """
 
     def __init__(
         self,
         homes: Tensor,
         axes: Tensor,
-        chains: Sequence[Sequence[int]],
+        parents: Sequence[int | None],
+        chains: JointChains,
         device: torch.device | str,
         dtype: torch.dtype,
     ) -> None:
         """Args:
-        homes: [J, 4, 4] float64, poses of the joint frames at zero.
-        axes: [J, 3], in the joint frames.
-        chains: Joints from the base to each joint, that one included.
+        homes: [J, 4, 4] float64, poses of the joint frames at zero, in the robot's order.
+        axes: [J, 3], in the joint frames, in the robot's order.
+        parents: Of each joint, in the robot's order.
+        chains: The tree.
         device: Of the tensors.
         dtype: Of the tensors.
         """
-        self._order = sorted(range(len(chains)), key=lambda joint: len(chains[joint]))
-        self._axes = axes.to(homes)
+        self._chains = chains
+        axes = axes.to(homes)[chains.order, :, None]
+        self.axes = axes.squeeze(2).mT[..., None].to(device, dtype)  # [3, J, 1]
         identity = torch.eye(3).to(homes)
-        parents = [chains[joint][-2] if len(chains[joint]) > 1 else None for joint in self._order]
-        local = torch.stack(
-            [
-                homes[joint] if parent is None else torch.linalg.inv(homes[parent]) @ homes[joint]
-                for joint, parent in zip(self._order, parents, strict=True)
-            ]
-        )
+        before = [torch.eye(4).to(homes) if p is None else homes[p] for p in parents]
+        local = (torch.linalg.inv(torch.stack(before)) @ homes)[chains.order]
         # Rodrigues' formula: a turn by q is constant + cos q * even + sin q * odd
-        axes = self._axes[self._order, :, None]
         along = axes @ axes.mT
         odd = torch.linalg.cross(axes.expand(-1, 3, 3), identity.expand_as(along), dim=1)
-        turns = torch.zeros(3, len(chains), 4, 4).to(homes)
+        turns = torch.zeros(3, len(homes), 4, 4).to(homes)
         turns[0, :, :3, :3], turns[0, :, 3, 3] = along, 1.0
         turns[1, :, :3, :3], turns[2, :, :3, :3] = identity - along, odd
-        self._turns = (local @ turns)[:, :, :3].permute(0, 2, 3, 1)[..., None].to(device, dtype)
-        self._select = torch.tensor(self._order, device=device)
-        self._levels = []
-        for depth in sorted({len(chain) for chain in chains}):
-            rows = [row for row, joint in enumerate(self._order) if len(chains[joint]) == depth]
-            above = [self._order.index(chains[self._order[row]][-2]) for row in rows if depth > 1]
-            self._levels.append((rows[0], rows[-1] + 1, torch.tensor(above, device=device)))
+        self._turns = (local @ turns).permute(0, 2, 3, 1)[..., None].to(device, dtype)
 
     def poses(self, q: Tensor) -> Tensor:
-        """Poses [3, 4 J, N] at joint positions [J, N] rad, column by column of all joints."""
-        q = q.index_select(0, self._select)
+        """Poses [3, 4, J, N] of the joints at joint positions [J, N] rad."""
         constant, even, odd = self._turns
-        local = torch.addcmul(torch.addcmul(constant, q.cos(), even), q.sin(), odd)
-        world = local.clone()
-        for first, last, above in self._levels[1:]:
-            parents = world.index_select(2, above)
-            turned = (parents[:, :3, None] * local[None, :, :, first:last]).sum(1)
-            turned[:, 3] += parents[:, 3]
-            world[:, :, first:last] = turned
-        return world.flatten(1, 2)
-
-    def reader(self, carriers: Sequence[int], local: Tensor) -> Tensor:
-        """Matrix that reads points, then all joints' axes, then their origins off `poses`.
-
-        Args:
-            carriers: Joint whose frame each of P points is fixed to.
-            local: [P, 4], the points in those frames, homogeneous.
-
-        Returns:
-            [P + 2 J, 4 J].
-        """
-        joints = len(self._order)
-        rows = torch.zeros(len(carriers) + 2 * joints, 4, joints).to(local)
-        for point, carrier in enumerate(carriers):
-            rows[point, :, self._order.index(carrier)] = local[point]
-        for column, joint in enumerate(self._order):
-            rows[len(carriers) + joint, :3, column] = self._axes[joint]
-            rows[len(carriers) + joints + joint, 3, column] = 1.0
-        return rows.flatten(1)
+        poses = torch.addcmul(torch.addcmul(constant, q.cos(), even), q.sin(), odd)
+        for parents, own in self._chains.walk(poses):
+            own[:3] = (parents[:3, :, None] * own).sum(1)
+        return poses[:3]
 
 
-def full_lanes(count: int, device: torch.device | str = "cpu") -> Tensor:
-    """Indices [M] of `count` rows and then the last one again, up to whole vector loops.
-
-    The end of a tensor that does not fill a loop is computed by other instructions, which round
-    otherwise. With rows enough for whole loops each row's result is the same in any batch, so that
-    how environments are split over workers changes nothing.
-    """
-    whole = -(-count // _LANES) * _LANES
-    return torch.arange(whole, device=device).clamp_(max=count - 1)
-
-
-def cross(a: Tensor, b: Tensor) -> Tensor:
-    """Cross product along the first axis, of length 3; torch's own is slow for that axis."""
-    (ax, ay, az), (bx, by, bz) = a.unbind(), b.unbind()
-    return torch.stack((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx))
-
-
-def _at_points(spatial: Tensor, position: Tensor) -> Tensor:
-    """Linear part [3, P, N] of spatial vectors [6, P, N] at points [3, P, N]."""
-    return cross(spatial[:3], position) + spatial[3:]
-
-
-def _incidence(chains: Sequence[Sequence[int]], num_joints: int) -> Tensor:
-    """[chains, J]: 1 where the joint is in the chain."""
-    matrix = torch.zeros(len(chains), num_joints)
+def _half_below(chains: Sequence[Sequence[int]]) -> Tensor:
+    """[J, J]: 1 where the column's joint moves the row's, 1/2 on the diagonal, else 0."""
+    matrix = 0.5 * torch.eye(len(chains))
     for row, chain in enumerate(chains):
-        matrix[row, list(chain)] = 1.0
+        matrix[row, list(chain[:-1])] = 1.0
     return matrix
-
-
-def _chain_lengths(origins: Tensor, points: Tensor, chains: Sequence[Sequence[int]]) -> Tensor:
-    """See `BodyPoints`; lengths along a chain are the same in any posture."""
-    lengths = torch.zeros(len(chains), len(origins)).to(origins)
-    for row, chain in enumerate(chains):
-        end, length = points[row], torch.zeros(()).to(origins)
-        for joint in reversed(chain):
-            length = length + (origins[joint] - end).norm()
-            lengths[row, joint], end = length, origins[joint]
-    return lengths

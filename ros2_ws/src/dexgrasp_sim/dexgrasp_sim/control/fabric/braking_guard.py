@@ -30,8 +30,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dexgrasp_sim.control.fabric.body_points import cross, full_lanes
+from dexgrasp_sim.control.fabric.body_points import cross
+from dexgrasp_sim.control.fabric.chains import JointChains
 from dexgrasp_sim.control.fabric.motion_limits import MotionLimits, VelocityBounds
+from dexgrasp_sim.control.linear_algebra import sum_products, sum_rows
+from dexgrasp_sim.devices import known_empty, rows_to_compute
 
 _TURNS = 4
 """How often an unsafe velocity is turned away from a box."""
@@ -67,14 +70,15 @@ class Gaps(NamedTuple):
 class BrakingGuard:
     """See the module's docstring."""
 
-    def __init__(self, limits: MotionLimits, moves: Tensor, chain_lengths: Tensor) -> None:
+    def __init__(self, limits: MotionLimits, chains: JointChains) -> None:
         """Args:
         limits: Of the joints; its braking is the guard's.
-        moves: [P, J], 1 where joint j moves sphere p.
-        chain_lengths: [P, J] m, from joint j to the sphere's centre along the chain; 0 where it
-            does not move it.
+        chains: Which joints move which spheres' centres.
         """
-        self._limits, self._moves, self._chain_lengths = limits, moves, chain_lengths
+        self._limits, self._chains = limits, chains
+        self._order = torch.tensor(chains.order, device=limits.acceleration.device)
+        self._back = self._order.argsort()
+        self._looks = torch.arange(1, _LOOKS + 1).to(limits.acceleration)
 
     def admit(self, qd: Tensor, wanted: Tensor, bounds: VelocityBounds, gaps: Gaps) -> Tensor:
         """A certified next velocity close to the wanted one, else braking.
@@ -89,25 +93,25 @@ class BrakingGuard:
             [N, J] rad/s within the bounds; the next state is safe.
         """
         lack = self.lack(wanted, gaps)
-        rows = torch.nonzero(~_safe(lack)).squeeze(1)
+        refused = ~_safe(lack)  # [N]
+        rows = rows_to_compute(refused)  # [K]
         if not len(rows):
             return wanted
-        rows = rows[full_lanes(len(rows), rows.device)]
-        braking = self._limits.brake(qd[rows])
+        open_rows = refused[rows]
+        braking, candidate = self._limits.brake(qd[rows]), wanted[rows]
         bounds, gaps, lack = bounds.rows(rows), gaps.rows(rows), lack.index_select(-1, rows)
-        chosen, candidate = braking.clone(), wanted[rows]
-        open_rows = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        chosen = torch.where(open_rows[:, None], braking, candidate)  # [K, J]
         for attempt in range(_TURNS + len(_SHARES)):
             if attempt < _TURNS:
                 candidate = bounds.clip(candidate + self._turn(candidate, lack, gaps))
                 tried = candidate
             else:
-                tried = torch.lerp(braking, candidate, _SHARES[attempt - _TURNS])
+                tried = braking + _SHARES[attempt - _TURNS] * (candidate - braking)
             lack = self.lack(tried, gaps)
             safe = _safe(lack) & open_rows
             chosen = torch.where(safe[:, None], tried, chosen)
             open_rows &= ~safe
-            if not open_rows.any():
+            if known_empty(open_rows):
                 break
         return wanted.index_copy(0, rows, chosen)
 
@@ -118,20 +122,21 @@ class BrakingGuard:
         """
         limits = self._limits
         stride = (limits.braking_steps(velocity).amax(dim=1) / _LOOKS).ceil()
-        looks = torch.arange(1, _LOOKS + 1, device=velocity.device, dtype=velocity.dtype)
-        path = limits.braking_path(velocity[:, None], (stride[:, None] * looks)[..., None])
-        path = path.permute(1, 2, 0)
-        spatial = self._moves @ (path[:, None] * gaps.screws)
-        moved = cross(spatial[:, :3].transpose(0, 1), gaps.position[:, None])
-        x, y, z = moved + spatial[:, 3:].transpose(0, 1)
-        along = x[:, None] * gaps.normal[0]
+        path = limits.braking_path(velocity[:, None], (stride[:, None] * self._looks)[..., None])
+        path = path.permute(1, 2, 0).index_select(1, self._order)  # [looks, J, N]
+        turns = torch.stack((path[-1].abs(), limits.change(velocity).mT[self._order]))  # [2, J, N]
+        moves = torch.cat(((gaps.screws[:, None] * path).flatten(0, 1), turns))
+        moves = self._chains.accumulate_(moves)  # [6 looks + 2, J, N]
+        spatial, swept, _ = self._chains.at_points(moves).split((6 * _LOOKS, 1, 1))
+        spatial = spatial.unflatten(0, (6, _LOOKS))  # [6, looks, P, N]
+        x, y, z = cross(spatial[:3], gaps.position[:, None]) + spatial[3:]
+        along = x[:, None] * gaps.normal[0]  # [looks, B, P, N]
         along.addcmul_(y[:, None], gaps.normal[1]).addcmul_(z[:, None], gaps.normal[2])
         lowest = along.amin(dim=0)
-        swept = path[-1].abs()
-        reach = self._chain_lengths @ torch.stack((swept, limits.change(velocity).mT))
-        remainder = 0.5 * (self._moves @ swept) * reach[0]
+        reach, bending_reach = self._chains.reach(moves[-2:])  # [P, N]
+        remainder = 0.5 * swept[0] * reach
         coarse = stride > 1.0
-        bend = torch.where(coarse, stride.square() * limits.dt_s / 8.0, 0.0) * reach[1]
+        bend = torch.where(coarse, stride.square() * limits.dt_s / 8.0, 0.0) * bending_reach
         lowest = lowest - lowest.relu() * coarse
         return remainder + bend - gaps.gap - lowest
 
@@ -141,11 +146,12 @@ class BrakingGuard:
         sphere, each = pair % gaps.position.shape[1], torch.arange(len(pair), device=pair.device)
         normal = gaps.normal.flatten(1, 2)[:, pair, each]
         wrench = torch.cat((cross(gaps.position[:, sphere, each], normal), normal))
-        gradient = (gaps.screws * wrench[:, None]).sum(0).mT * self._moves[sphere]
-        weighted = gradient * self._limits.braking_time(velocity)
-        per_unit = (gradient * weighted).sum(dim=1, keepdim=True).clamp_min(_TINY)
+        gradient = sum_products(gaps.screws, wrench) * self._chains.moves(sphere)  # [J, N]
+        gradient = gradient.index_select(0, self._back)
+        weighted = gradient * self._limits.braking_time(velocity).mT
+        per_unit = sum_rows(gradient * weighted).clamp_min(_TINY)
         needed = torch.where(worst > 0.0, worst + _OVERSHOOT_M, 0.0)
-        return gradient * (needed[:, None] / per_unit)
+        return (gradient * (needed / per_unit)).mT
 
 
 def _safe(lack: Tensor) -> Tensor:

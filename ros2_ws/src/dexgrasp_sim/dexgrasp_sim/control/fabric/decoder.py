@@ -6,11 +6,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dexgrasp_sim.control.fabric.body_points import full_lanes
 from dexgrasp_sim.control.fabric.config import ALL_ACTIONS, FabricConfig, fabric_of
 from dexgrasp_sim.control.fabric.fabric import Fabric, Goal
 from dexgrasp_sim.control.fabric.motion_limits import MotionLimits
 from dexgrasp_sim.control.fabric.obstacles import Obstacle
+from dexgrasp_sim.control.linear_algebra import sum_rows
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.robot.rotation import matrix_to_zyx_euler, zyx_euler_to_matrix
@@ -95,8 +95,9 @@ class FabricDecoder:
         self.fabric_velocity = torch.zeros_like(self.target)
         self.damping = self._tensor(torch.zeros(num_envs))
         self.path = self.target[None]
-        self._lanes = full_lanes(num_envs, self._device)
-        self.reset()
+        if self._device.type != "cpu":  # checks the start posture where nobody has to wait for it
+            FabricDecoder(config, robot, 1, control_dt_s, table, "cpu", difficulty)
+        self.reset(checked=self._device.type != "cpu")
 
     @property
     def intent_terms(self) -> tuple[Term, ...]:
@@ -133,27 +134,35 @@ class FabricDecoder:
 
         `reset` takes no posture where it is below zero.
         """
-        lanes = full_lanes(len(joint_positions), self._device)
-        return self._fabric.gaps(joint_positions[lanes]).amin(dim=1)[: len(joint_positions)]
+        return self._fabric.gaps(joint_positions).amin(dim=1)
 
-    def reset(self, env_ids: Tensor | None = None, joint_positions: Tensor | None = None) -> None:
+    def reset(
+        self,
+        env_ids: Tensor | None = None,
+        joint_positions: Tensor | None = None,
+        checked: bool = False,
+    ) -> None:
         """Restarts at rest, with the place where the robot is as goal.
 
         Args:
             env_ids: [K] int64 environments, None for all.
             joint_positions: [K, J] rad, where the robots stand, None for `start_position`.
+            checked: Whether `can_start` has taken these postures. Then they are not checked
+                again, which the host would have to wait for on a GPU.
 
         Raises:
             ValueError: A posture is in an obstacle, not finite, or more than 0.05 rad beyond a
                 joint limit; less is moved onto the limit.
         """
-        ids = torch.arange(len(self.target)) if env_ids is None else env_ids
-        ids = ids.to(self._device)
+        everywhere = torch.arange(len(self.target), device=self._device)
+        ids = everywhere if env_ids is None else env_ids
         if not len(ids):
             return
         given = self._start.expand(len(ids), -1) if joint_positions is None else joint_positions
-        ids = ids[full_lanes(len(ids), self._device)]
-        position = self._inside(given.to(self.target)[full_lanes(len(given), self._device)])
+        given = given.to(self.target)
+        position = given.clamp(self._lower, self._upper)  # [K, J]
+        if not checked:
+            self._check(given, position)
         self.target[ids] = position
         self.fabric_velocity[ids] = 0.0
         self.damping[ids] = self._damping
@@ -161,7 +170,8 @@ class FabricDecoder:
         palm = self._palm.forward(position)
         self.goal[ids, :3] = palm.position[:, 0]
         self.goal[ids, 3:6] = self._near_center(matrix_to_zyx_euler(palm.rotation[:, 0]))
-        self.goal[ids, 6:] = position[:, self._hand] @ self._hand_axes.mT
+        hand = self._hand_axes.mT[..., None] * position.mT[self._hand, None]  # [16, C, K]
+        self.goal[ids, 6:] = sum_rows(hand).mT
 
     def decode(self, actions: Tensor) -> Tensor:
         """Advances one control period.
@@ -177,16 +187,14 @@ class FabricDecoder:
         scaled = self._center[columns] + self._half_range[columns] * wanted
         kept = self.goal[:, columns]
         self.goal[:, columns] = torch.where(torch.isnan(scaled), kept, scaled)
-        lanes, count = self._lanes, len(self.target)
-        wished = self.goal[lanes]
-        points = self._fabric.palm_points(wished[:, :3], zyx_euler_to_matrix(wished[:, 3:6]))
-        goal = Goal(points, wished[:, 6:], self.damping[lanes])
-        position, velocity = self.target[lanes], self.fabric_velocity[lanes]
+        palm, euler, hand = self.goal.split((3, 3, 5), dim=1)
+        goal = Goal(self._fabric.palm_points(palm, zyx_euler_to_matrix(euler)), hand, self.damping)
+        position, velocity = self.target, self.fabric_velocity
         path = []
         for _ in range(self._steps):
             position, velocity = self._fabric.step(position, velocity, goal)
-            path.append(position[:count])
-        self.target, self.fabric_velocity = position[:count], velocity[:count]
+            path.append(position)
+        self.target, self.fabric_velocity = position, velocity
         self.path = torch.stack(path)
         return self.target
 
@@ -197,7 +205,7 @@ class FabricDecoder:
 
     def intent(self) -> Tensor:
         """[N, K]: see `intent_terms`."""
-        rotation = zyx_euler_to_matrix(self.goal[self._lanes, 3:6])[: len(self.goal)]
+        rotation = zyx_euler_to_matrix(self.goal[:, 3:6])
         axes = rotation[:, :, :2].mT.flatten(1)
         parts = (self.goal[:, :3], axes, self.goal[:, 6:], self.target, self.velocity)
         return torch.cat(parts, dim=1)
@@ -235,10 +243,9 @@ class FabricDecoder:
             self.config.time_scale * control_dt_s / self._steps,
         )
 
-    def _inside(self, position: Tensor) -> Tensor:
-        """The posture [K, J] within the joint limits; see `reset` for the errors."""
-        inside = torch.minimum(torch.maximum(position, self._lower), self._upper)
-        beyond = (position - inside).abs().amax(dim=0)
+    def _check(self, given: Tensor, inside: Tensor) -> None:
+        """Refuses postures [K, J] beyond or within the limits; see `reset` for the errors."""
+        beyond = (given - inside).abs().amax(dim=0)  # [J]
         if not torch.all(beyond <= _MAX_BEYOND_LIMIT_RAD):
             joint = int(beyond.nan_to_num(torch.inf).argmax())
             raise ValueError(
@@ -252,7 +259,6 @@ class FabricDecoder:
                 f"the start posture lacks {-1e3 * gap.item():.1f} mm of gap to the obstacle "
                 f"{name!r}: move the robot away from it, or correct `obstacles` and `margin_m`"
             )
-        return inside
 
     def _tensor(self, values: object) -> Tensor:
         return torch.as_tensor(values).to(self._device, torch.float32)

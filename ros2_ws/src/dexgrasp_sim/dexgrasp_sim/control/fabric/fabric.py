@@ -10,6 +10,7 @@ Geometric Fabrics, 2022). With a = M^-1 f_geometric, made energy conserving alon
 What then is really done passes `MotionLimits` and `BrakingGuard`, which hold whatever qdd is.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -18,10 +19,10 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from dexgrasp_sim.config import STRICT
-from dexgrasp_sim.control.fabric.body_points import BodyPoints, PointState
+from dexgrasp_sim.control.fabric.body_points import BodyPoints, PointState, Vector3
 from dexgrasp_sim.control.fabric.braking_guard import BrakingGuard, Gaps
 from dexgrasp_sim.control.fabric.motion_limits import MotionLimits
-from dexgrasp_sim.control.fabric.obstacles import Nearest, Obstacle, nearest
+from dexgrasp_sim.control.fabric.obstacles import Nearest, Obstacle, distances, nearest
 from dexgrasp_sim.control.fabric.terms import (
     AttractorGains,
     LimitGains,
@@ -34,10 +35,12 @@ from dexgrasp_sim.control.fabric.terms import (
     posture_pull,
     repel,
 )
+from dexgrasp_sim.control.linear_algebra import solve, sum_rows
 from dexgrasp_sim.robot.robot import BodySpheres, FabricSpec, Robot
 
 _SPEED_FLOOR = 1e-6
 _STILL_M = 1e-5
+_CACHED_ROWS = 1024
 _PALM_METRIC, _HAND_METRIC = 1.0, 8.0
 
 
@@ -111,15 +114,15 @@ class Fabric:
         self._posture, self._hand_axes = posture[:, None], spec.hand_pca.axes.to(**like)
         self._hand, self._body = robot.hand, spec.body
         self._num_spheres = len(spec.body.spheres)
-        self._lever = gains.palm_lever_m * _palm_lever().to(**like)
-        palm = [(robot.palm, (x, y, z)) for x, y, z in self._lever.T.tolist()]
+        lever = self.palm_points(torch.zeros(1, 3), torch.eye(3)[None])[0]
+        palm = [(robot.palm, (x, y, z)) for x, y, z in lever.T.tolist()]
         spheres = [(sphere.frame, sphere.offset_m) for sphere in spec.body.spheres]
         self._points = BodyPoints(robot, [*spheres, *palm], **like)
         self._lower, self._upper = (
             torch.tensor(bound).to(**like)[:, None] for bound in (robot.lower, robot.upper)
         )
         # the guard looks at the spheres behind those that stand still whatever the joints do
-        self._moving = slice(self._num_still(), len(spheres))
+        self._moving = slice(_num_still(robot, spheres), len(spheres))
         self._palm_metric = torch.zeros(6, len(palm), 1).to(**like)
         self._palm_metric[:3] = gains.palm.metric
         self._constant_metric = self._posture_and_hand_metric()
@@ -135,23 +138,27 @@ class Fabric:
         self._radii = torch.tensor([sphere.radius_m for sphere in self._body.spheres]).to(**like)
         self._clearance = _clearance(len(obstacles), self._radii, self._body)[..., None]
         self._reach = (self._radii + self._margin_m)[self._moving, None]
-        self._guard = BrakingGuard(
-            self._limits,
-            self._points.moves[self._moving],
-            self._points.chain_lengths[self._moving],
-        )
+        self._guard = BrakingGuard(self._limits, self._points.chains.some(self._moving))
 
     def palm_points(self, position: Tensor, rotation: Tensor) -> Tensor:
         """Seven points [N, 3, 7] of palms at positions [N, 3] m with rotations [N, 3, 3].
 
         The origin, then plus and minus the lever along each axis.
         """
-        return position[..., None] + rotation @ self._lever
+        position, arms = position[..., None], self._gains.palm_lever_m * rotation
+        return torch.cat((position, position + arms, position - arms), -1)
 
     def gaps(self, q: Tensor) -> Tensor:
         """Gaps [N, B] in m, less the margin, of the robot at [N, J] rad to the B boxes."""
-        state = self._points.at(q.mT, torch.zeros_like(q.mT))
-        return self._gaps(state, self._nearest(state)).gap.amin(dim=1).mT
+        # parts that fit a CPU's cache; on a GPU all at once
+        size = _CACHED_ROWS if q.device.type == "cpu" else max(len(q), 1)
+        return torch.cat([self._gaps_of(part) for part in q.split(size)])
+
+    def _gaps_of(self, q: Tensor) -> Tensor:
+        spheres = self._points.positions(q.mT)[:, self._moving]  # [3, S, N]
+        centers = self._box_centers[..., None]
+        gap = distances(spheres, centers, self._half_sizes[:, : self._boxes]) - self._reach
+        return gap.amin(dim=1).mT
 
     def step(self, q: Tensor, qd: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
         """One time step of the limits' length.
@@ -165,7 +172,7 @@ class Fabric:
             Next q and qd, with q_next = q + dt qd_next.
         """
         state = self._points.at(q.mT, qd.mT)
-        near = self._nearest(state)
+        near = self._nearest(state.position[:, : self._num_spheres])
         qdd = self._acceleration(q.mT, qd.mT, goal, state, near).mT
         bounds = self._limits.bounds(q, qd)
         wanted = self._limits.next_velocity(qd, qdd, bounds)
@@ -175,7 +182,8 @@ class Fabric:
     def acceleration(self, q: Tensor, qd: Tensor, goal: Goal) -> Tensor:
         """Joint acceleration [N, J] rad/s2 that the fabric wants, before any limit."""
         state = self._points.at(q.mT, qd.mT)
-        return self._acceleration(q.mT, qd.mT, goal, state, self._nearest(state)).mT
+        near = self._nearest(state.position[:, : self._num_spheres])
+        return self._acceleration(q.mT, qd.mT, goal, state, near).mT
 
     def _acceleration(
         self, q: Tensor, qd: Tensor, goal: Goal, state: PointState, near: Nearest
@@ -184,17 +192,16 @@ class Fabric:
         points = self._point_terms(goal, state, near)
         curvature = apply_metric(points.metric, state.curvature)
         forces = torch.stack((points.geometric - curvature, points.forcing), 1)
-        forces = self._points.pull_back_force(state, forces)
+        metric, forces = self._points.pull_back(state, points.metric, forces)
         barrier = limit_barrier(q, qd, self._lower, self._upper, gains.joint_limits)
         forces[0] += gains.posture.metric * posture_pull(q - self._posture, qd, gains.posture)
         forces[1] += barrier.force
         forces[1, self._hand] += self._hand_force(q, qd, goal)
-        metric = self._points.pull_back_metric(state, points.metric) + self._constant_metric
-        metric.diagonal(dim1=1, dim2=2).add_(barrier.metric.mT)
-        factor, _ = torch.linalg.cholesky_ex(metric)
-        solved = torch.cholesky_solve(forces.permute(2, 1, 0), factor)
-        bend, pull = solved.permute(2, 1, 0).unbind()
-        along = (qd * bend).sum(0) / (qd.square().sum(0) + _SPEED_FLOOR)
+        metric += self._constant_metric
+        metric.diagonal().add_(barrier.metric.mT)
+        bend, pull = solve(metric, forces.transpose(0, 1)).unbind(1)  # [J, N]
+        power, speed = sum_rows(torch.stack((bend, qd), 1) * qd[:, None])  # [N]
+        along = power / (speed + _SPEED_FLOOR)
         return bend + pull - (along + goal.damping) * qd
 
     def _point_terms(self, goal: Goal, state: PointState, near: Nearest) -> PointTerm:
@@ -213,13 +220,15 @@ class Fabric:
         )
 
     def _hand_force(self, q: Tensor, qd: Tensor, goal: Goal) -> Tensor:
-        axes = self._hand_axes
-        error, rate = axes @ q[self._hand] - goal.hand.mT, axes @ qd[self._hand]
-        return self._gains.hand.metric * (axes.mT @ attract(error, rate, self._gains.hand))
+        axes = self._hand_axes.mT[..., None]  # [16, C, 1]
+        state = torch.stack((q[self._hand], qd[self._hand]), 1)[:, None]  # [16, 1, 2, N]
+        error, rate = sum_rows(axes[..., None] * state).unbind(1)  # [C, N]
+        error = error - goal.hand.mT
+        pull = attract(error, rate, self._gains.hand)
+        return self._gains.hand.metric * sum_rows(axes.transpose(0, 1) * pull[:, None])
 
-    def _nearest(self, state: PointState) -> Nearest:
-        """From all body spheres' centres to the boxes, then to the upper arm's centres."""
-        spheres = state.position[:, : self._num_spheres]
+    def _nearest(self, spheres: Tensor) -> Nearest:
+        """From all body spheres' centres [3, S, N] to the boxes, then to the upper arm's."""
         boxes = self._box_centers[..., None].expand(-1, -1, spheres.shape[2])
         upper_arm = spheres[:, : len(self._body.upper_arm)]
         return nearest(spheres, torch.cat((boxes, upper_arm), 1), self._half_sizes)
@@ -233,26 +242,22 @@ class Fabric:
             state.screws,
         )
 
-    def _num_still(self) -> int:
-        """How many spheres from the first on stand on the axes of all joints that carry them."""
-        postures = torch.cat((self._lower, self._upper, 0.3 * self._upper), 1)  # [J, 3]
-        places = self._points.at(postures, torch.zeros_like(postures)).position
-        spread = (places - places[..., :1]).abs().amax(dim=(0, 2))[: self._num_spheres]
-        return int((spread > _STILL_M).long().argmax())
-
     def _posture_and_hand_metric(self) -> Tensor:
-        """[J, J]: the metrics that do not depend on the state."""
+        """[J, J, 1]: the metrics that do not depend on the state."""
         metric = self._gains.posture.metric * torch.eye(len(self._posture)).to(self._posture)
         metric[self._hand, self._hand] += self._gains.hand.metric * (
             self._hand_axes.mT @ self._hand_axes
         )
-        return metric
+        return metric[..., None]
 
 
-def _palm_lever() -> Tensor:
-    """[3, 7]: the origin, then plus and minus each unit vector."""
-    identity = torch.eye(3)
-    return torch.cat((torch.zeros(3, 1), identity, -identity), 1)
+def _num_still(robot: Robot, spheres: Sequence[tuple[str, Vector3]]) -> int:
+    """How many spheres from the first on stand on the axes of all joints that carry them."""
+    lower, upper = torch.tensor(robot.lower).float(), torch.tensor(robot.upper).float()
+    postures = torch.stack((lower, upper, 0.3 * upper), 1)  # [J, 3]
+    places = BodyPoints(robot, spheres).positions(postures)  # [3, S, 3]
+    spread = (places - places[..., :1]).abs().amax(dim=(0, 2))  # [S]
+    return int((spread > _STILL_M).long().argmax())
 
 
 def _clearance(num_boxes: int, radii: Tensor, body: BodySpheres) -> Tensor:

@@ -32,7 +32,7 @@ class VelocityBounds(NamedTuple):
 
     def clip(self, velocity: Tensor) -> Tensor:
         """Velocities [N, J] brought between the bounds."""
-        return torch.minimum(torch.maximum(velocity, self.lowest), self.highest)
+        return velocity.clamp(self.lowest, self.highest)
 
     def rows(self, indices: Tensor) -> "VelocityBounds":
         """Those of some environments."""
@@ -69,11 +69,10 @@ class MotionLimits:
             q: [N, J] rad, at which every joint can brake in time (see the module).
             qd: [N, J] rad/s.
         """
-        highest = torch.minimum(self._fastest(self._upper - q), self._velocity)
-        lowest = -torch.minimum(self._fastest(q - self._lower), self._velocity)
+        fastest = self._fastest(torch.stack((q - self._lower, self._upper - q)))  # [2, N, J]
+        down, up = torch.minimum(fastest, self._velocity).unbind()
         return VelocityBounds(
-            torch.maximum(lowest, qd - self._max_change),
-            torch.minimum(highest, qd + self._max_change),
+            torch.maximum(-down, qd - self._max_change), torch.minimum(up, qd + self._max_change)
         )
 
     def next_velocity(self, qd: Tensor, qdd: Tensor, bounds: VelocityBounds) -> Tensor:
@@ -87,14 +86,14 @@ class MotionLimits:
             qdd: [N, J] rad/s2, wanted; what is not finite becomes full braking of the whole robot.
             bounds: At `qd`.
         """
-        bad = ~torch.isfinite(qdd).all(dim=1, keepdim=True)
-        wanted = qd + _shrink(self.dt_s * torch.where(bad, 0.0, qdd), self._max_change)
-        wanted = torch.where(bad, self.brake(qd), _shrink(wanted, self._velocity))
+        finite = qdd.abs().amax(dim=1, keepdim=True) < torch.inf
+        wanted = qd + _shrink(self.dt_s * torch.where(finite, qdd, 0.0), self._max_change)
+        wanted = torch.where(finite, _shrink(wanted, self._velocity), self.brake(qd))
         return bounds.clip(wanted)
 
     def brake(self, qd: Tensor) -> Tensor:
         """Next velocities [N, J] when every joint brakes as hard as it may; always admissible."""
-        return qd - qd.sign() * self.change(qd)
+        return qd - qd.clamp(-self._max_change, self._max_change)
 
     def change(self, qd: Tensor) -> Tensor:
         """How much of their speed [N, J] braking joints lose in a step, rad/s."""
@@ -102,8 +101,7 @@ class MotionLimits:
 
     def advance(self, q: Tensor, velocity: Tensor) -> Tensor:
         """Next joint positions [N, J]; the clamp only takes off rounding errors."""
-        moved = q + self.dt_s * velocity
-        return torch.minimum(torch.maximum(moved, self._lower), self._upper)
+        return (q + self.dt_s * velocity).clamp(self._lower, self._upper)
 
     def braking_steps(self, velocity: Tensor) -> Tensor:
         """Steps [N, J] (whole floats, at least 1) that end at rest: one at `velocity`, then
@@ -123,8 +121,8 @@ class MotionLimits:
         """
         speed = velocity.abs()
         moving = torch.minimum(steps, self.braking_steps(velocity))
-        travel = moving * speed - 0.5 * self._max_change * moving * (moving - 1.0)
-        return self.dt_s * travel * velocity.sign()
+        travel = moving * (speed - 0.5 * self._max_change * (moving - 1.0))
+        return (self.dt_s * travel).copysign(velocity)
 
     def braking_time(self, velocity: Tensor) -> Tensor:
         """[N, J] s: displacement on the whole braking path over the velocity that begins it."""
@@ -134,9 +132,9 @@ class MotionLimits:
 
     def _fastest(self, gap: Tensor) -> Tensor:
         """w(gap) of the module's docstring, in the form that keeps its digits for small gaps."""
-        gap = gap.clamp_min(0.0)
-        root = (self._max_change.square() + 2.0 * self.acceleration * gap).sqrt()
-        return 2.0 * self.acceleration * gap / (root + self._max_change)
+        squared = 2.0 * self.acceleration * gap.clamp_min(0.0)
+        root = (self._max_change.square() + squared).sqrt()
+        return squared / (root + self._max_change)
 
 
 def _shrink(vectors: Tensor, bounds: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from typing import Annotated, NamedTuple
 
-import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
@@ -63,9 +62,19 @@ def nearest(points: Tensor, centers: Tensor, half_sizes: Tensor) -> Nearest:
         centers: [3, B, N] m.
         half_sizes: [3, B] m, half the edge lengths.
     """
+    distance, outside = _outside(points, centers, half_sizes)
+    return Nearest(distance, outside.div_(distance.clamp_min(_TINY_M)))
+
+
+def distances(points: Tensor, centers: Tensor, half_sizes: Tensor) -> Tensor:
+    """[B, P, N] m, the distances alone; see `nearest`."""
+    return _outside(points, centers, half_sizes)[0]
+
+
+def _outside(points: Tensor, centers: Tensor, half_sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances [B, P, N] and the vectors [3, B, P, N] from the boxes to the points."""
     half = half_sizes[..., None, None]
     offset = points[:, None] - centers[:, :, None]
-    outside = offset.sub_(torch.maximum(offset, -half).minimum(half))
+    outside = offset.sub_(offset.clamp(-half, half))
     x, y, z = outside.unbind()
-    distance = (x * x).addcmul_(y, y).addcmul_(z, z).sqrt_()
-    return Nearest(distance, outside.div_(distance.clamp_min(_TINY_M)))
+    return (x * x).addcmul_(y, y).addcmul_(z, z).sqrt_(), outside

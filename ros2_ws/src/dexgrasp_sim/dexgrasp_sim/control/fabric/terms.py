@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dexgrasp_sim.config import STRICT
 from dexgrasp_sim.control.fabric.obstacles import Nearest
+from dexgrasp_sim.control.linear_algebra import sum_rows
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -124,7 +125,7 @@ class JointTerm(NamedTuple):
 
 def attract(error: Tensor, velocity: Tensor, gains: AttractorGains) -> Tensor:
     """Acceleration [K, N] of a task that lies `error` [K, N] from its goal."""
-    distance = error.square().sum(0).sqrt()
+    distance = sum_rows(error.square()).sqrt()
     pull = gains.acceleration * (gains.sharpness * distance).tanh() / distance.clamp_min(1e-6)
     fall = (gains.damping_sharpness * (gains.damping_radius - distance)).tanh()
     return -pull * error - 0.5 * gains.damping_per_s * (1.0 + fall) * velocity
@@ -132,9 +133,10 @@ def attract(error: Tensor, velocity: Tensor, gains: AttractorGains) -> Tensor:
 
 def posture_pull(error: Tensor, velocity: Tensor, gains: PostureGains) -> Tensor:
     """Geometric acceleration [J, N] of joints that lie `error` [J, N] from the posture."""
-    distance = error.square().sum(0).sqrt()
+    squares = sum_rows(torch.stack((error, velocity), 1).square())  # [2, N]
+    distance = squares[0].sqrt()
     fade = (gains.sharpness * distance).tanh() / distance.clamp_min(1e-6)
-    return -gains.gain * velocity.square().sum(0) * fade * error
+    return -gains.gain * squares[1] * fade * error
 
 
 def limit_barrier(
@@ -147,7 +149,7 @@ def limit_barrier(
     weight = gains.metric / (gap - gains.offset_rad).clamp_min(gains.floor_rad).square()
     metric = gate * weight
     force = metric * (gains.acceleration_rad_s2 * gate - gains.damping_per_s * opening)
-    return JointTerm(metric.sum(0), force[0] - force[1])
+    return JointTerm(metric[0] + metric[1], force[0] - force[1])
 
 
 def repel(
@@ -170,18 +172,19 @@ def repel(
     least = gap.amin(0)
     strength = gains.metric_m2 / least.square()
     weight = gap.reciprocal_().sub_(1.0 / gains.reach_m).relu_()
-    strength = strength / (weight.sum(0) + 1.0 / gains.reach_m)
+    strength = strength / (sum_rows(weight) + 1.0 / gains.reach_m)
     x, y, z = nearest.normal.unbind()
-    vx, vy, vz = -2.0 * gains.leaving_sharpness_s_m * velocity
-    gate = (x * vx).addcmul_(y, vy).addcmul_(z, vz).sigmoid_()
-    push = nearest.normal * gate.mul_(weight).mul_(strength)
-    x_row = (push * x).sum(1)
-    y_row = (push[1:] * y).sum(1)
-    zz = (push[2] * z).sum(0, keepdim=True)
-    push = push.sum(1)
+    vx, vy, vz = 2.0 * gains.leaving_sharpness_s_m * velocity
+    # torch's own logistic function rounds otherwise where a row ends
+    gate = (x * vx).addcmul_(y, vy).addcmul_(z, vz).exp_().add_(1.0).reciprocal_()
+    push = nearest.normal * gate.mul_(weight).mul_(strength)  # [3, B, P, N]
+    squares = sum_rows(push * nearest.normal, 1)
+    xy_yz = sum_rows(push[:2] * nearest.normal[1:], 1)
+    xz = sum_rows(push[0] * z)[None]
+    push = sum_rows(push, 1)  # [3, P, N]
     return PointTerm(
-        torch.cat((x_row[:1], y_row[:1], zz, x_row[1:], y_row[1:])),
-        gains.geometric_gain_per_m * velocity.square().sum(0) * push,
+        torch.cat((squares, xy_yz[:1], xz, xy_yz[1:])),
+        gains.geometric_gain_per_m * sum_rows(velocity.square()) * push,
         gains.acceleration_m_s2 * (1.0 - least / gains.push_reach_m).relu() * push,
     )
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -120,49 +119,63 @@ class ActionDecoder:
     """
 
     def __init__(
-        self, config: ActionConfig, robot: Robot, num_envs: int, control_dt_s: float
+        self,
+        config: ActionConfig,
+        robot: Robot,
+        num_envs: int,
+        control_dt_s: float,
+        device: torch.device | str = "cpu",
     ) -> None:
         """Starts all environments at `start_position`.
+
+        Args:
+            config: The action space.
+            robot: The robot.
+            num_envs: N.
+            control_dt_s: Control period.
+            device: Of all tensors.
 
         Raises:
             ValueError: The config does not fit the robot.
         """
+        self._device = torch.device(device)
         self.config, self._robot = config, robot
         self.velocity_target: Tensor | None = None
         self.action_names = config.action_names(robot)
         self.action_dim = len(self.action_names)
         everything = _all_actions(robot)
         self._num_actions = len(everything)
-        self._columns = torch.tensor([everything.index(name) for name in self.action_names])
+        self._columns = [everything.index(name) for name in self.action_names]
         self._dt_s = control_dt_s
-        self._lower, self._upper = torch.tensor(np.array([robot.lower, robot.upper])).float()
-        self._workspace = torch.tensor(config.workspace(robot))
+        self._lower, self._upper = self._tensor(robot.lower), self._tensor(robot.upper)
+        self._workspace = self._tensor(config.workspace(robot))
         self._max_yaw_rad = config.max_yaw_rad or robot.palm_velocity.max_yaw_rad
-        self._start = torch.tensor(robot.postures["pregrasp"])
+        self._start = self._tensor(robot.postures["pregrasp"])
         self._add_synergies(robot)
-        chain = Chain(robot, robot.grasp_center)
+        chain = Chain(robot, robot.grasp_center, self._device)
         arm = chain.joint_indices
-        max_step = torch.from_numpy(robot.velocity_limit[arm]).float() * control_dt_s
+        max_step = self._tensor(robot.velocity_limit[arm]) * control_dt_s
         self._ik = DifferentialIk(
             chain, self._start[arm], self._lower[arm], self._upper[arm], max_step
         )
         home = chain.forward(self._start.unsqueeze(0))
         self._home_position, self._home_rotation = home.position[0], home.rotation[0]
-        self.palm_position = torch.zeros(num_envs, 3)
-        self.palm_yaw = torch.zeros(num_envs)
-        self.synergies = torch.zeros(num_envs, len(self._synergy_rate))
-        self.target = torch.zeros(num_envs, robot.num_joints)
+        self.palm_position = self._tensor(torch.zeros(num_envs, 3))
+        self.palm_yaw = self._tensor(torch.zeros(num_envs))
+        self.synergies = self._tensor(torch.zeros(num_envs, len(self._synergy_rate)))
+        self.target = self._tensor(torch.zeros(num_envs, robot.num_joints))
         self.reset()
 
     def _add_synergies(self, robot: Robot) -> None:
         synergies = robot.palm_velocity.synergies
-        self._synergy_rate = torch.tensor([synergy.rate_per_s for synergy in synergies])
-        self._synergy_range = torch.tensor([synergy.range for synergy in synergies]).T
+        self._synergy_rate = self._tensor([synergy.rate_per_s for synergy in synergies])
+        self._synergy_range = self._tensor([synergy.range for synergy in synergies]).T
         names = robot.joint_names[robot.hand]
-        self._directions = torch.zeros(len(synergies), len(names))  # [S, H]
+        directions = torch.zeros(len(synergies), len(names))  # [S, H]
         for row, synergy in enumerate(synergies):
             for joint, change_rad in synergy.joints.items():
-                self._directions[row, names.index(joint)] = change_rad
+                directions[row, names.index(joint)] = change_rad
+        self._directions = self._tensor(directions)
         self._hand = robot.hand
         self._open_hand = self._start[self._hand]
 
@@ -181,16 +194,23 @@ class ActionDecoder:
 
     def can_start(self, joint_positions: Tensor) -> Tensor:
         """[K] bool: robots may start at any [K, J] rad."""
-        return torch.ones(len(joint_positions), dtype=torch.bool)
+        return torch.ones(len(joint_positions), dtype=torch.bool, device=self._device)
 
-    def reset(self, env_ids: Tensor | None = None, joint_positions: Tensor | None = None) -> None:
+    def reset(
+        self,
+        env_ids: Tensor | None = None,
+        joint_positions: Tensor | None = None,
+        checked: bool = False,
+    ) -> None:
         """Puts the palm target and the hand back to the start.
 
         Args:
             env_ids: [K] int64 environments, None for all.
             joint_positions: [K, J] rad, where the robots stand: no matter, an action moves palm
                 and hand from where `start_position` has them, and the servos close the distance.
+            checked: No matter either.
         """
+        del joint_positions, checked
         ids = slice(None) if env_ids is None else env_ids
         self.palm_position[ids] = self._home_position
         self.palm_yaw[ids] = 0.0
@@ -215,7 +235,9 @@ class ActionDecoder:
         self.palm_yaw.clamp_(-self._max_yaw_rad, self._max_yaw_rad)
         self.synergies += dt_s * self._synergy_rate * full[:, len(PALM_ACTIONS) :]
         self.synergies.clamp_(self._synergy_range[0], self._synergy_range[1])
-        rotation = rotation_about_z(self.palm_yaw) @ self._home_rotation
+        turn = rotation_about_z(self.palm_yaw)  # [N, 3, 3]
+        # not one matrix for all: such a product rounds as the size of the batch has it
+        rotation = turn @ self._home_rotation.expand_as(turn)
         self.target = self._ik.solve(self.target, self.palm_position, rotation)
         moved = (self.synergies[..., None] * self._directions).sum(1)  # [N, H]
         self.target[:, self._hand] = self._open_hand + moved
@@ -235,6 +257,9 @@ class ActionDecoder:
         """Restores `state_dict`."""
         for name in _STATE:
             getattr(self, name).copy_(state[name])
+
+    def _tensor(self, values: object) -> Tensor:
+        return torch.as_tensor(values).to(self._device, torch.float32)
 
 
 def rotation_about_z(angle: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from dexgrasp_sim.control.linear_algebra import solve, sum_rows
+from dexgrasp_sim.devices import known_empty
 from dexgrasp_sim.robot.kinematics import Chain
 
 _LIMIT_PASSES = 3
@@ -41,11 +43,11 @@ class DifferentialIk:
         iterations: Iterations per call of `solve`.
         """
         self._chain = chain
-        self._rest = rest_position
-        self._lower = lower
-        self._upper = upper
-        self._max_step = max_step / iterations
-        self._regularizer = damping * torch.eye(6, dtype=rest_position.dtype)
+        self._rest, self._lower, self._upper = (
+            values[:, None] for values in (rest_position, lower, upper)
+        )
+        self._max_step = max_step[:, None] / iterations
+        self._regularizer = damping * torch.eye(6).to(rest_position)[..., None]
         self._rest_gain = rest_gain
         self._iterations = iterations
 
@@ -65,29 +67,29 @@ class DifferentialIk:
         for _ in range(self._iterations):
             frame = self._chain.forward(position)
             turn = rotation_error(frame.rotation, target_rotation)
-            error = torch.cat((target_position - frame.position, turn), dim=1)
-            joints = position[:, columns]
-            step = self._step(frame.jacobian, error, joints)
+            error = torch.cat((target_position - frame.position, turn), dim=1)  # [N, 6]
+            joints = position[:, columns].mT
+            step = self._step(frame.jacobian.permute(1, 2, 0).contiguous(), error.mT, joints)
             # all joints slow down alike, so that the frame stays on its way
-            slowdown = (self._max_step / step.abs()).amin(dim=1, keepdim=True).clamp(max=1.0)
-            position[:, columns] = self._clamp(joints + slowdown * step)
+            slowdown = (self._max_step / step.abs()).amin(dim=0).clamp(max=1.0)
+            position[:, columns] = self._clamp(joints + slowdown * step).mT
         return position
 
     def _step(self, jacobian: Tensor, error: Tensor, joints: Tensor) -> Tensor:
-        """[N, K] rad for an error [N, 6], not over the limits but of any length."""
+        """[K, N] rad for an error [6, N], not over the limits but of any length; batch last."""
         rest_step = self._rest_gain * (self._rest - joints)
-        held = torch.zeros_like(joints, dtype=torch.bool)
+        held = torch.zeros_like(joints, dtype=torch.bool)  # [K, N]
         step = rest_step
         for _ in range(_LIMIT_PASSES):
             given = torch.where(held, step, rest_step)
-            residual = error.unsqueeze(2) - jacobian @ given.unsqueeze(2)
-            free = jacobian.masked_fill(held.unsqueeze(1), 0.0)
-            factor = torch.linalg.cholesky(free @ free.transpose(1, 2) + self._regularizer)
-            solved = free.transpose(1, 2) @ torch.cholesky_solve(residual, factor)
-            wanted = joints + solved.squeeze(2) + given
+            residual = error - sum_rows(jacobian * given, 1)
+            free = jacobian.masked_fill(held, 0.0)  # [6, K, N]
+            square = sum_rows(free[:, None] * free, 2) + self._regularizer  # [6, 6, N]
+            solved = solve(square, residual[:, None])  # [6, 1, N]
+            wanted = joints + sum_rows(free * solved) + given
             step = self._clamp(wanted) - joints
             held |= (wanted < self._lower) | (wanted > self._upper)
-            if not held.any():
+            if known_empty(held):
                 break  # another pass would solve the same equations again
         return step
 

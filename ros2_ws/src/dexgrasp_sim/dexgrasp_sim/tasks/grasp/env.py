@@ -257,7 +257,7 @@ class GraspEnv:
             )
         starts = self.starts.draw(ids, episode, difficulty, self.decoder)
         pose, posture = starts.object_pose, starts.joint_position
-        self.decoder.reset(ids, posture)
+        self.decoder.reset(ids, posture, checked=True)
         self.engine.reset(ids, posture, pose, starts.joint_velocity)
         if self._delay is not None:
             self._delay.restart(ids, posture)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.control.decoder import Decoder
-from dexgrasp_sim.devices import known_empty
+from dexgrasp_sim.devices import rows_to_compute
 from dexgrasp_sim.random_streams import Purpose, RandomStreams
 from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
@@ -76,8 +76,8 @@ class EpisodeStarts(nn.Module):
         self._config, self.streams = config, streams
         device, objects = streams.env.device, config.objects
         of_env = streams.env % len(objects)  # [N]
-        rest = torch.tensor([item.solid.rest_height_m for item in objects], device=device)
-        extents = torch.tensor([item.extents_m for item in objects], device=device)
+        rest = torch.tensor([item.solid.rest_height_m for item in objects])
+        extents = torch.tensor([item.extents_m for item in objects])
         half_diagonal = torch.linalg.norm(extents, dim=1) / 2
         center_height = self._center_heights(rest, half_diagonal)
         self._check_heights(rest, center_height)
@@ -85,8 +85,8 @@ class EpisodeStarts(nn.Module):
         center = torch.tensor(config.spawn.center_m, device=device)
         half_width = torch.tensor(config.spawn.half_width_m, device=device)
         for name, value in (
-            ("rest_height", rest[of_env]),
-            ("_center_height", center_height[of_env]),
+            ("rest_height", rest.to(device)[of_env]),
+            ("_center_height", center_height.to(device)[of_env]),
             ("_limits", limits),
             ("_center", center),
             ("_half_width", half_width),
@@ -110,18 +110,28 @@ class EpisodeStarts(nn.Module):
             return Starts(self._object_pose(ids, episode, None), posture, None)
         spread = self._spread(ids, episode, difficulty)
         pose = self._object_pose(ids, episode, spread)
-        lower, upper = self._limits
-        share = torch.ones(len(ids), 1, device=posture.device)
-        moved = posture
-        for attempt in range(_HALVINGS + 1):
-            moved = torch.clamp(posture + share * spread.joint_offset, lower, upper)
-            refused = ~decoder.can_start(moved)  # [K]
-            if known_empty(refused):
+        share = self._share_taken(posture, spread.joint_offset, decoder)
+        moved = self._moved(posture, share, spread.joint_offset)
+        return Starts(
+            pose, torch.where(share > 0.0, moved, posture), share * spread.joint_velocity
+        )
+
+    def _moved(self, posture: Tensor, share: Tensor, offset: Tensor) -> Tensor:
+        """Postures [K, J] a share [K, 1] of the offsets [K, J] away, within the limits."""
+        return torch.clamp(posture + share * offset, self._limits[0], self._limits[1])
+
+    def _share_taken(self, posture: Tensor, offset: Tensor, decoder: Decoder) -> Tensor:
+        """Largest 1, 1/2, 1/4, ... [K, 1] of the offsets that the decoder takes, else 0."""
+        share = torch.ones(len(posture), 1, device=posture.device)
+        refused = ~decoder.can_start(self._moved(posture, share, offset))  # [K]
+        for _ in range(_HALVINGS):
+            rows = rows_to_compute(refused)  # [R]
+            if not len(rows):
                 break
-            shrunk = 0.5 * share if attempt < _HALVINGS else torch.zeros_like(share)
-            share = torch.where(refused[:, None], shrunk, share)
-        velocity = share * spread.joint_velocity
-        return Starts(pose, torch.where(share > 0.0, moved, posture), velocity)
+            halved = share[rows] * torch.where(refused[rows, None], 0.5, 1.0)
+            moved = self._moved(posture[rows], halved, offset[rows])
+            share[rows], refused[rows] = halved, ~decoder.can_start(moved)
+        return share * ~refused[:, None]
 
     def _spread(self, ids: Tensor, episode: Tensor, difficulty: float) -> Spread:
         config, joints = self._config.randomization, self._limits.shape[1]

@@ -1,0 +1,87 @@
+"""Sums, products and solutions whose result for one environment does not depend on the others.
+
+Libraries choose their code, and with it the order of a sum, by the size of a batch and by where in
+memory a row lies. Here the order follows from the summed axis alone, and all that the control code
+does beside this gives an element the same value wherever it stands: `test_batch_independence.py`
+tries each of those operations. So a split of environments over workers changes nothing.
+The batch is the last axis, which makes every operation run over long contiguous rows.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+
+def sum_rows(values: Tensor, dim: int = 0) -> Tensor:
+    """Sum along an axis of any length, in groups of up to four.
+
+    So few numbers torch adds one after the other, whatever the layout and the size of the batch.
+    """
+    groups, missing = _groups(values.shape[dim])
+    if missing:
+        values = pad(values, (0, 0) * (values.dim() - 1 - dim) + (0, missing))
+    if len(groups) > 1:
+        values = values.unflatten(dim, groups)
+    for _ in groups:
+        values = values.sum(dim)
+    return values
+
+
+@cache
+def _groups(length: int) -> tuple[tuple[int, ...], int]:
+    """Factors up to four of the next number that has no others, and how far away that is."""
+    missing = 0
+    while True:
+        rest, groups = length + missing, []
+        for size in (4, 3, 2):
+            while rest % size == 0:
+                rest //= size
+                groups.append(size)
+        if rest == 1:
+            return tuple(groups) or (1,), missing
+        missing += 1
+
+
+def sum_products(a: Iterable[Tensor], b: Iterable[Tensor]) -> Tensor:
+    """Sum over i of a[i] * b[i], one after the other; needs no room for the products."""
+    (first, *others), (factor, *factors) = a, b
+    total = first * factor
+    for other, factor in zip(others, factors, strict=True):
+        total.addcmul_(other, factor)
+    return total
+
+
+def solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """Solves A x = b by Gauss-Jordan elimination.
+
+    Without pivoting, which positive definite matrices do not need.
+
+    Args:
+        matrix: [K, K, N], symmetric positive definite.
+        right: [K, R, N].
+
+    Returns:
+        x [K, R, N]; no meaningful numbers where A is not positive definite.
+    """
+    rows = torch.cat((matrix, right), 1)  # [K, K + R, N]
+    for pivot in range(len(matrix)):
+        rest = rows[:, pivot + 1 :]
+        row, column = rest[pivot], rows[:, pivot : pivot + 1]
+        scaled = row / column[pivot]
+        rest.addcmul_(column, scaled, value=-1.0)
+        row.copy_(scaled)
+    return rows[:, len(matrix) :]
+
+
+def cross(a: Tensor, b: Tensor) -> Tensor:
+    """Cross product along the first axis, of length 3; torch's own is slow for that axis."""
+    (ax, ay, az), (bx, by, bz) = a.unbind(), b.unbind()
+    product = a.new_empty(torch.broadcast_shapes(a.shape, b.shape))
+    x, y, z = product.unbind()
+    torch.mul(ay, bz, out=x).addcmul_(az, by, value=-1.0)
+    torch.mul(az, bx, out=y).addcmul_(ax, bz, value=-1.0)
+    torch.mul(ax, by, out=z).addcmul_(ay, bx, value=-1.0)
+    return product
