@@ -41,7 +41,8 @@ class JointChains:
         self.order = sorted(range(len(parents)), key=lambda joint: levels[joint])
         places = {joint: place for place, joint in enumerate(self.order)}
         # a joint on the base counts as its own parent
-        self._parents = [places.get(parents[joint], places[joint]) for joint in self.order]
+        near = [joint if parent is None else parent for joint, parent in enumerate(parents)]
+        self._parents = [places[near[joint]] for joint in self.order]
         self._prepare_levels([levels.count(level) for level in range(max(levels) + 1)])
         self._prepare_rounds([places[carrier] for carrier in carriers])
         origins = origins[self.order]
