@@ -15,10 +15,11 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
+from typing_extensions import override
 
 from dexgrasp_sim.config import STRICT, ConfigError, parse_config
 from dexgrasp_sim.specs import TensorSpec
-from dexgrasp_sim.vec_env import EVERY_EPISODE, EnvSpecs
+from dexgrasp_sim.vec_env import EVERY_EPISODE, EnvSpecs, VecEnv
 
 _STEP_PERIOD = 127  # a prime, so that no rollout length hides a slot mix-up; fits a byte
 _EPISODE_FIELDS = (*EVERY_EPISODE, "object")
@@ -111,8 +112,8 @@ def _base(spec: TensorSpec, seed: int, env: int) -> Tensor:
     return numbers.view(spec.shape).to(spec.torch_dtype)
 
 
-class SyntheticEnv:
-    """N synthetic environments; implements `VecEnv`."""
+class SyntheticEnv(VecEnv):
+    """N synthetic environments."""
 
     def __init__(
         self,
@@ -150,8 +151,8 @@ class SyntheticEnv:
         self.episode_count = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self.diverged = torch.zeros(num_envs, dtype=torch.bool, device=device)
 
+    @override
     def reset(self, out: Mapping[str, Tensor], first_episode: int = 0) -> None:
-        """See `VecEnv.reset`."""
         self.episode_count.fill_(first_episode + 1)
         self._steps.zero_()
         self._episode_steps.zero_()
@@ -160,15 +161,17 @@ class SyntheticEnv:
             out[name].zero_()
         self._observe(out)
 
+    @override
     def reset_envs(self, env_ids: Tensor, out: Mapping[str, Tensor]) -> None:
-        """See `VecEnv.reset_envs`; observations go on with the steps of all environments."""
+        """See `VecEnv.reset_envs`. Observations still depend on the steps since `reset`."""
         self.episode_count[env_ids] += 1
         self._episode_steps[env_ids] = 0
         self._returns[env_ids] = 0.0
         self._observe(out)
 
+    @override
     def step(self, actions: Tensor, out: Mapping[str, Tensor]) -> None:
-        """See `VecEnv.step`; the reward is the first element of the clamped action.
+        """See `VecEnv.step`. The reward is the first element of the clamped action.
 
         Environments with an even global index terminate, the others are truncated.
         """
@@ -195,8 +198,8 @@ class SyntheticEnv:
         torch.logical_and(ended, self._envs % 2 == 1, out=out["truncated"])
         self._end_episodes(ended, out["episode"])
 
+    @override
     def state_dict(self) -> dict[str, Tensor]:
-        """See `VecEnv.state_dict`."""
         return {
             "steps": self._steps.clone(),
             "episode_steps": self._episode_steps.clone(),
@@ -204,27 +207,30 @@ class SyntheticEnv:
             "episode_count": self.episode_count.clone(),
         }
 
+    @override
     def load_state_dict(self, state: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> None:
-        """See `VecEnv.load_state_dict`."""
         self._steps.copy_(state["steps"])
         self._episode_steps.copy_(state["episode_steps"])
         self._returns.copy_(state["returns"])
         self.episode_count.copy_(state["episode_count"])
         self._observe(out)
 
+    @override
     def set_difficulty(self, difficulty: float) -> None:
-        """See `VecEnv.set_difficulty`; kept for tests to read."""
+        """Stores the difficulty, which changes nothing; tests read it."""
         self.difficulty = difficulty
 
+    @override
     def telemetry(self, index: int) -> dict[str, Tensor]:
-        """See `VecEnv.telemetry`; every number is the environment's global index."""
+        """See `VecEnv.telemetry`. Every number is the environment's global index."""
         env = float(self._envs[index])
         return {spec.name: torch.full(spec.shape, env) for spec in _VIEW_SPECS}
 
+    @override
     def timings(self) -> dict[str, float]:
-        """See `VecEnv.timings`."""
         return {"physics": self._step_seconds, "render": 0.0}
 
+    @override
     def close(self) -> None:
         """Nothing to free."""
 

@@ -1,12 +1,13 @@
-"""An engine without physics on any device: for tests, and to measure all that is not physics."""
+"""An engine without physics, for any device: for tests and for benchmarks of everything else."""
 
 from collections.abc import Mapping
 from dataclasses import fields
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from dexgrasp_sim.physics.engine import PhysicsParameters
+from dexgrasp_sim.physics.engine import PhysicsEngine, PhysicsParameters
 from dexgrasp_sim.physics.scene import Scene
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.rotation import quaternion_to_matrix
@@ -17,10 +18,10 @@ _DEPTH_MM = 700
 _GREY = 128
 
 
-class StillEngine:
-    """See `PhysicsEngine`. Robots stand at their targets at once, objects stay where they are put.
+class StillEngine(PhysicsEngine):
+    """Joints jump to their targets, objects keep their poses, and images show a wall.
 
-    Images show a wall. It is none of `backends.BACKENDS`: no run can ask for it.
+    It is not in `backends.BACKENDS`, so a config cannot select it.
     """
 
     exact = True
@@ -48,12 +49,13 @@ class StillEngine:
         self.diverged = zeros().bool()
         self.parameters = PhysicsParameters.nominal(count, robot.num_joints, device)
 
+    @override
     def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:
-        """See `PhysicsEngine.step`."""
         del hold_steps
         self.joint_position.copy_(joint_targets)
         self._place_hand()
 
+    @override
     def reset(
         self,
         env_ids: Tensor,
@@ -61,7 +63,6 @@ class StillEngine:
         object_pose: Tensor,
         joint_velocity: Tensor | None = None,
     ) -> None:
-        """See `PhysicsEngine.reset`."""
         self.joint_position[env_ids] = joint_position
         self.joint_velocity[env_ids] = 0.0 if joint_velocity is None else joint_velocity
         self.object_position[env_ids] = object_pose[:, :3]
@@ -69,34 +70,37 @@ class StillEngine:
         self.object_rotation[env_ids] = quaternion_to_matrix(object_pose[:, 3:])
         self._place_hand()
 
+    @override
     def set_parameters(self, env_ids: Tensor, parameters: PhysicsParameters) -> None:
-        """See `PhysicsEngine.set_parameters`; they are kept in `parameters`, to no effect."""
+        """Stores the parameters in `parameters`; they have no effect."""
         for field in fields(PhysicsParameters):
             getattr(self.parameters, field.name)[env_ids] = getattr(parameters, field.name)
 
+    @override
     def push_objects(self, force: Tensor, torque: Tensor) -> None:
-        """See `PhysicsEngine.push_objects`; to no effect."""
+        """Has no effect."""
 
+    @override
     def render_depth(self, out: Tensor, poses: CameraPoses | None = None) -> None:
-        """See `PhysicsEngine.render_depth`."""
         del poses
         out.fill_(_DEPTH_MM)
 
+    @override
     def render_stereo_rgb(self, out: Tensor, poses: CameraPoses | None = None) -> None:
-        """See `PhysicsEngine.render_stereo_rgb`."""
         del poses
         out.fill_(_GREY)
 
+    @override
     def render_rgb(self, camera: CameraConfig, out: Tensor) -> None:
-        """See `PhysicsEngine.render_rgb`."""
         del camera
         out.fill_(_GREY)
 
+    @override
     def randomize_looks(self, env_ids: Tensor, keys: Tensor) -> None:
-        """See `PhysicsEngine.randomize_looks`; to no effect."""
+        """Has no effect."""
 
+    @override
     def state_dict(self) -> dict[str, Tensor]:
-        """See `PhysicsEngine.state_dict`."""
         pose = torch.cat((self.object_position, self.object_quaternion), dim=1)  # [N, 7]
         return {
             "joints": self.joint_position.clone(),
@@ -104,15 +108,16 @@ class StillEngine:
             "pose": pose,
         }
 
+    @override
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """See `PhysicsEngine.load_state_dict`."""
         everywhere = torch.arange(self.num_envs, device=self.device)
         self.reset(everywhere, state["joints"], state["pose"], state["velocity"])
 
+    @override
     def timings(self) -> dict[str, float]:
-        """See `PhysicsEngine.timings`."""
         return {"physics": 0.0, "render": 0.0}
 
+    @override
     def close(self) -> None:
         """Nothing to free."""
 

@@ -1,13 +1,13 @@
 """How the tensors of a slot get from the simulator's device to where the learner reads them.
 
-The lock-step protocol is the same for all: a worker says DONE when the slot is complete where the
-learner reads it, and nobody waits for anything else. What differs is what happens before that:
+The lock-step protocol is the same for all carriers: a worker sends DONE when the slot is complete
+where the learner reads it. They differ in what happens before that:
 
-- `host`: the environments write into the shared file; nothing is left to do.
-- `staged`: the environments write on their own device, from where `publish` copies into the
-  shared file. The device may be the CPU, which is how a machine without GPU runs this code.
-- `pinned`: the same with the shared file registered with CUDA, by the learner as well, so that
-  no copy goes through a buffer of the driver.
+- `host`: the environments write into the shared file; no copy is needed.
+- `staged`: the environments write on their own device, and `publish` copies from there into the
+  shared file. The device may be the CPU, so a machine without GPU can test this code.
+- `pinned`: as `staged`, but worker and learner register the shared file with CUDA, so that copies
+  do not go through a buffer of the driver.
 - `cuda_ipc`: `publish` copies from device to device, into tensors of the learner that the worker
   has opened. No host memory is involved; both sides need a GPU, one host and one IPC namespace.
 """
@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol, cast
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import rebuild_cuda_tensor, reduce_tensor
+from typing_extensions import override
 
 from dexgrasp_sim.config import ConfigError
 
@@ -31,7 +32,7 @@ _BASE64 = "base64:"
 
 
 class Carrier(Protocol):
-    """The way of a worker's slots to the learner.
+    """Brings a worker's slots to the learner.
 
     Attributes:
         out: Where the environments write, slot by slot.
@@ -40,44 +41,45 @@ class Carrier(Protocol):
     out: Slots
 
     def fetch(self, actions: Tensor) -> Tensor:
-        """Actions [n, A] of the shared file, where the environments compute."""
+        """Copies actions [n, A] of the shared file to the device of the environments."""
         ...
 
     def publish(self, slot: int) -> None:
-        """Returns when what the environments wrote stands in the learner's slot."""
+        """Returns when the learner's slot holds what the environments wrote."""
         ...
 
 
-class InPlace:
-    """The environments write where the learner reads."""
+class InPlace(Carrier):
+    """The environments write directly where the learner reads."""
 
     def __init__(self, slots: Slots) -> None:
         """Takes the slots, views of tensors that both sides map."""
         self.out = slots
 
+    @override
     def fetch(self, actions: Tensor) -> Tensor:
-        """See `Carrier`."""
         return actions
 
+    @override
     def publish(self, slot: int) -> None:
-        """See `Carrier`; nothing is to be done."""
+        """Returns at once: the learner already sees what was written."""
 
 
-class Staged:
-    """The environments write into one set of tensors on their device, from which slots are filled.
+class Staged(Carrier):
+    """The environments write into one set of tensors on their device, which is copied to a slot.
 
-    The copy is queued behind what the environments have queued on the same stream, so that their
-    kernels need no other synchronisation; one event per step is waited for.
+    The copy is queued on the same stream as the kernels of the environments, so they need no other
+    synchronisation. `publish` waits for one event per step.
     """
 
     def __init__(self, slots: Slots, device: torch.device | str, pin: bool = False) -> None:
-        """Allocates the tensors that all slots share.
+        """Allocates the device tensors, which all slots share.
 
         Args:
             slots: Where the learner reads: mapped memory, or memory of its GPU.
             device: Where the environments compute.
-            pin: Whether to register mapped slots with CUDA, where the device is a GPU; they stay
-                so until the process ends.
+            pin: Whether to register mapped slots with CUDA if the device is a GPU; they stay
+                registered until the process ends.
         """
         self._slots = slots
         device = torch.device(device)
@@ -90,12 +92,12 @@ class Staged:
             PinnedMemory([t for s in slots for t in s.values()]) if pin and is_gpu else None
         )
 
+    @override
     def fetch(self, actions: Tensor) -> Tensor:
-        """See `Carrier`."""
         return actions.to(self._device, non_blocking=True)
 
+    @override
     def publish(self, slot: int) -> None:
-        """See `Carrier`."""
         for name, tensor in self._slots[slot].items():
             tensor.copy_(self.out[slot][name], non_blocking=True)
         if self._copied is not None:
@@ -108,9 +110,9 @@ def make_carrier(slots: Slots, orders: Mapping[str, Any]) -> Carrier:
 
     Args:
         slots: Its rows of the shared file, slot by slot.
-        orders: From the learner: `carrier`, by default `host`; `device`, where the environments
-            compute; for `cuda_ipc` also `handles`, see `ipc_handles`, and `rows`, the first of
-            its environments and the one after its last.
+        orders: From the learner: `carrier`, by default `host`; `device` of the environments; for
+            `cuda_ipc` also `handles`, see `ipc_handles`, and `rows`, the first environment of
+            the worker and the one after its last.
     """
     name: CarrierName = orders.get("carrier", "host")
     if name == "host":
@@ -121,7 +123,7 @@ def make_carrier(slots: Slots, orders: Mapping[str, Any]) -> Carrier:
 
 
 def _in_learner(slots: Slots, opened: Mapping[str, Tensor], rows: slice) -> Slots:
-    """The same slots, of which the opened tensors [T + 1, N, ...] are the learner's."""
+    """The slots with the learner's opened tensors [T + 1, N, ...] in place of the mapped ones."""
     return [
         {**tensors, **{name: tensor[slot, rows] for name, tensor in opened.items()}}
         for slot, tensors in enumerate(slots)
@@ -129,9 +131,9 @@ def _in_learner(slots: Slots, opened: Mapping[str, Tensor], rows: slice) -> Slot
 
 
 class PinnedMemory:
-    """A mapping registered with CUDA for as long as this lives: copies to and from it can overlap.
+    """Host memory registered with CUDA until `close`, so that copies can run asynchronously.
 
-    Without that CUDA copies through a buffer of its own, and the caller waits.
+    For memory that is not registered, CUDA copies through its own buffer and the caller waits.
     """
 
     def __init__(self, tensors: Collection[Tensor]) -> None:
@@ -142,7 +144,7 @@ class PinnedMemory:
         """
         begin = min(tensor.data_ptr() for tensor in tensors)
         end = max(tensor.data_ptr() + tensor.nbytes for tensor in tensors)
-        # the tensors keep the mapping alive, which must not go before it is unregistered
+        # keeps the mapping alive until it is unregistered
         self._tensors = list(tensors)
         self._begin: int | None = None
         runtime: Any = torch.cuda.cudart()
@@ -155,7 +157,7 @@ class PinnedMemory:
         self._begin = begin
 
     def close(self) -> None:
-        """Gives the memory back to the ordinary; idempotent."""
+        """Unregisters the memory; idempotent."""
         if self._begin is not None:
             runtime: Any = torch.cuda.cudart()
             runtime.cudaHostUnregister(self._begin)
@@ -164,16 +166,17 @@ class PinnedMemory:
 
 
 def ipc_handles(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What another process needs to open contiguous CUDA tensors, as plain JSON values.
+    """Handles as plain JSON values with which another process can open contiguous CUDA tensors.
 
-    The tensors must outlive its use of them. `PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True`
-    breaks this where processes may not open each other's file descriptors.
+    The tensors must live as long as the other process uses them.
+    `PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True` fails if processes may not open each
+    other's file descriptors.
     """
     return {name: _handle_of(tensor) for name, tensor in tensors.items()}
 
 
 def open_ipc_handles(handles: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors that another process has described with `ipc_handles`."""
+    """Opens the tensors for which another process has called `ipc_handles`."""
     return {name: _open(handle) for name, handle in handles.items()}
 
 

@@ -1,4 +1,4 @@
-"""The learner's end of the way of tensors from and to its workers; see `worker_link`."""
+"""The learner's end of the transport of tensors; `worker_link` has the other end."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from dexgrasp_sim.transport.carrier import PinnedMemory, ipc_handles
 from dexgrasp_sim.transport.channel import Channel
@@ -16,7 +17,7 @@ from dexgrasp_sim.transport.tcp import TensorChannel, slot_tensors
 
 
 class LearnerLink(Protocol):
-    """The learner's end, to all workers.
+    """The learner's end, for all workers.
 
     Attributes:
         tensors: Rollout tensors by name, as the learner reads and writes them.
@@ -27,11 +28,11 @@ class LearnerLink(Protocol):
     telemetry: dict[str, Tensor]
 
     def orders(self) -> dict[str, Any]:
-        """What a worker must know of the tensors beside its environments."""
+        """Entries of WELCOME about the tensors."""
         ...
 
     def send(self, channel: Channel, index: int, message: Message) -> None:
-        """Sends an order, and what belongs to it.
+        """Sends an order and the data that belong to it.
 
         Raises:
             ChannelClosed: The worker is gone.
@@ -39,13 +40,16 @@ class LearnerLink(Protocol):
         ...
 
     def receive(self, channel: Channel, index: int, answer: Message, order: Message) -> Message:
-        """Takes what belongs to an answer; returns the answer, or what has become of it.
+        """Receives the data that belong to an answer.
 
         Args:
             channel: To the worker.
             index: Worker index.
             answer: DONE or REFUSED.
-            order: What it answers.
+            order: The order that it answers.
+
+        Returns:
+            The answer, or REFUSED if a saved state cannot be written.
 
         Raises:
             ChannelClosed: The worker is gone.
@@ -57,16 +61,16 @@ class LearnerLink(Protocol):
         ...
 
 
-class SharedLearnerLink:
-    """Workers of this host write where the learner reads; states are files of this host."""
+class SharedLearnerLink(LearnerLink):
+    """For workers on this host: they map the learner's tensors and write states as files."""
 
     def __init__(self, run_id: str, layout: RunLayout, device: torch.device, pin: bool) -> None:
-        """Makes the shared file of a run.
+        """Creates the shared file of a run.
 
         Args:
-            run_id: Names it.
+            run_id: Id of the run.
             layout: Of the run.
-            device: A GPU: observations and results are there, where workers write them by
+            device: If it is a GPU, observations and results are there and workers write them by
                 `cuda_ipc`; actions and telemetry stay in the file.
             pin: Whether to register the file with CUDA, for a learner that computes on a GPU.
 
@@ -90,28 +94,31 @@ class SharedLearnerLink:
             self.close()
             raise
 
+    @override
     def orders(self) -> dict[str, Any]:
-        """See `LearnerLink`."""
         return {"handles": self._handles}
 
+    @override
     def send(self, channel: Channel, index: int, message: Message) -> None:
-        """See `LearnerLink`; the tensors are there already."""
+        """Sends the message alone: the worker maps the same tensors."""
         channel.send(message)
 
+    @override
     def receive(self, channel: Channel, index: int, answer: Message, order: Message) -> Message:
-        """See `LearnerLink`; nothing follows an answer."""
+        """Returns the answer as it is: the worker has written into the same tensors."""
         return answer
 
+    @override
     def close(self) -> None:
-        """See `LearnerLink`. Tensors that somebody still holds stay readable."""
+        """See `LearnerLink`. Tensors that are still referenced stay readable."""
         if self._pinned is not None:
             self._pinned.close()
             self._pinned = None
         self._segment.close()
 
 
-class StreamLearnerLink:
-    """Workers of other hosts: tensors and states follow the messages on a `TensorChannel`."""
+class StreamLearnerLink(LearnerLink):
+    """For workers on other hosts: tensors and states follow the messages on a `TensorChannel`."""
 
     def __init__(self, layout: RunLayout) -> None:
         """Allocates the tensors of a run."""
@@ -119,12 +126,13 @@ class StreamLearnerLink:
         self.tensors = private_tensors(layout.rollout_blocks)
         self.telemetry = private_tensors(layout.telemetry_blocks)
 
+    @override
     def orders(self) -> dict[str, Any]:
-        """See `LearnerLink`; a worker needs a slot before a step and one after."""
+        """See `LearnerLink`. A worker gets two slots: one before and one after a step."""
         return {"layout": replace(self._layout, horizon=1).to_dict()}
 
+    @override
     def send(self, channel: Channel, index: int, message: Message) -> None:
-        """See `LearnerLink`."""
         assert isinstance(channel, TensorChannel)
         payload = dict(message.payload or {})
         payload["difficulty"] = float(self.telemetry["control.difficulty"][0])
@@ -141,8 +149,8 @@ class StreamLearnerLink:
         elif state:
             channel.send_bytes(state)
 
+    @override
     def receive(self, channel: Channel, index: int, answer: Message, order: Message) -> Message:
-        """See `LearnerLink`."""
         assert isinstance(channel, TensorChannel)
         if answer.type == MessageType.REFUSED:
             return answer
@@ -157,14 +165,15 @@ class StreamLearnerLink:
         channel.receive_tensors(slot_tensors(self._layout, self.tensors, index, slot))
         return answer
 
+    @override
     def close(self) -> None:
-        """See `LearnerLink`; the memory goes with the last who holds it."""
+        """Has nothing to do: memory is freed with the last reference to it."""
 
 
 def private_tensors(
     blocks: tuple[Block, ...], device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
-    """Zeroed tensors in memory of this process alone, by name."""
+    """Zeroed tensors by name, in private memory of this process."""
     return {
         block.name: torch.zeros(block.shape, dtype=block.torch_dtype, device=device)
         for block in blocks
@@ -172,7 +181,7 @@ def private_tensors(
 
 
 def _write_state(path: str, state: bytes, answer: Message) -> Message:
-    """Writes a state that has come; REFUSED with the reason where that fails."""
+    """Writes a received state to a file; returns REFUSED with the reason if that fails."""
     part = Path(path).with_suffix(".part")
     try:
         part.write_bytes(state)

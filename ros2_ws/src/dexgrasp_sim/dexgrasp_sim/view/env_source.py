@@ -4,23 +4,23 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.vec_env import SUCCESS, allocate
-from dexgrasp_sim.view.source import IMAGE_GROUPS, Moment
+from dexgrasp_sim.view.source import IMAGE_GROUPS, Moment, Source
 
 Policy = Callable[[dict[str, Tensor], Tensor], Tensor]
 """Actions [N, A] from observations {group: [N, ...]} and the flags [N] of episodes that begin."""
 
 
-class EnvSource:
-    """See `Source`; all environments move, one is shown."""
+class EnvSource(Source):
+    """Environments of this process. All of them are stepped, one is shown."""
 
     is_driven = True
-    has_ended = False
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class EnvSource:
             config: The task; starts are not staggered.
             make_policy: Makes the policy of these environments.
             groups: Observation groups that it reads.
-            num_envs: How many; objects go round.
+            num_envs: How many; they get the objects in turn.
             seed: Of the episodes.
             env: Which one to show.
         """
@@ -54,13 +54,13 @@ class EnvSource:
         self._begins = torch.ones(num_envs, dtype=torch.bool)
         self._steps = self._episodes = self._successes = 0
 
+    @override
     def select(self, env: int) -> None:
-        """See `Source.select`."""
         self.env = env
 
     @torch.inference_mode()
+    @override
     def advance(self) -> None:
-        """See `Source.advance`."""
         out = self._out
         self._env.step(self._policy(out, self._begins), out)
         self._begins = out["terminated"] | out["truncated"]
@@ -73,13 +73,13 @@ class EnvSource:
             self._begins[broken] = True
 
     @torch.inference_mode()
+    @override
     def restart(self) -> None:
-        """See `Source.restart`."""
         self._env.reset_envs(torch.tensor([self.env]), self._out)
         self._begins[self.env] = True
 
+    @override
     def moment(self) -> Moment:
-        """See `Source.moment`."""
         env, shown = self._env, self.env
         values = env.telemetry(shown)
         item = env.config.objects[int(env.object_index[shown])]
@@ -100,6 +100,11 @@ class EnvSource:
             },
         )
 
+    @property
+    @override
+    def has_ended(self) -> bool:
+        return False
+
+    @override
     def close(self) -> None:
-        """See `Source.close`."""
         self._env.close()

@@ -1,21 +1,23 @@
-"""A running training, looked at from outside through its shared memory."""
+"""A running training, observed from another process through its shared memory."""
 
 import time
 from collections.abc import Callable
+
+from typing_extensions import override
 
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.transport.shared_memory import remove_if_dead, run_folder
 from dexgrasp_sim.transport.telemetry import VIEW_PERIOD_S, RunObserver
-from dexgrasp_sim.view.source import IMAGE_GROUPS, Moment
+from dexgrasp_sim.view.source import IMAGE_GROUPS, Moment, Source
 
 _CHECK_PERIOD_S = 1.0
 
 
-class RunSource:
-    """See `Source`. It only reads, but for the choice of the environment that is shown.
+class RunSource(Source):
+    """Reads a run. It writes only the index of the environment that is shown.
 
-    That choice is one for all who look at the run.
+    All observers of a run share that choice.
     """
 
     is_driven = False
@@ -56,19 +58,21 @@ class RunSource:
             self._observer.close()
             raise ConfigError(f"run {run_id}: {error}; choose another one") from None
 
+    @override
     def select(self, env: int) -> None:
-        """See `Source.select`."""
         self.env = env
         self._observer.watch(env)
 
+    @override
     def advance(self) -> None:
-        """The run's own processes step it."""
+        """Has no effect: the workers of the run step it."""
 
+    @override
     def restart(self) -> None:
-        """Episodes are the run's own affair."""
+        """Has no effect: the workers of the run start its episodes."""
 
+    @override
     def moment(self) -> Moment | None:
-        """See `Source.moment`."""
         view = self._observer.view()
         reward = self._observer.observation("reward")
         if view is None or reward is None:
@@ -93,14 +97,14 @@ class RunSource:
         )
 
     @property
+    @override
     def has_ended(self) -> bool:
-        """See `Source.has_ended`."""
         if self._clock() - self._checked_s >= _CHECK_PERIOD_S:
             self._checked_s = self._clock()
             gone = not (run_folder(self._run_id) / "tensors").exists()
             self._has_ended = gone or remove_if_dead(self._run_id)
         return self._has_ended
 
+    @override
     def close(self) -> None:
-        """See `Source.close`."""
         self._observer.close()

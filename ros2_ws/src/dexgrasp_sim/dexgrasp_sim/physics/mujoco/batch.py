@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from mujoco.batch import Batch
 from torch import Tensor
+from typing_extensions import override
 
 from dexgrasp_sim.physics.cpu_render.looks import LookRandomizer
 from dexgrasp_sim.physics.cpu_render.renderer import BatchRenderer
-from dexgrasp_sim.physics.engine import PhysicsParameters
+from dexgrasp_sim.physics.engine import PhysicsEngine, PhysicsParameters
 from dexgrasp_sim.physics.mujoco.models import OBJECT, build_models
 from dexgrasp_sim.physics.mujoco.object_geoms import common_layout
 from dexgrasp_sim.physics.mujoco.parameters import ModelParameters
@@ -25,11 +26,12 @@ _POSITION_STAGE = int(mujoco.mjtStage.mjSTAGE_POS)
 _NO_STAGE = int(mujoco.mjtStage.mjSTAGE_NONE)
 _RESET_TIME_S = 1000.0
 """An environment's time after `reset`, longer than any control period: MuJoCo sets the time to 0
-where it gives up a state that is not finite, which is how such an environment is found."""
+when it discards a state that is not finite. A time that falls in a step marks such
+environments."""
 
 
-class MujocoBatch:
-    """See `PhysicsEngine`. Results do not depend on the number of threads."""
+class MujocoBatch(PhysicsEngine):
+    """N environments in MuJoCo. Results do not depend on the number of threads."""
 
     exact = True
 
@@ -43,7 +45,7 @@ class MujocoBatch:
         self.scene, self.num_envs, self.device = scene, scene.num_envs, torch.device(device)
         self._threads = threads
         used, model_of_env = np.unique(np.asarray(scene.object_of_env), return_inverse=True)
-        # the layout of all objects, so that results do not depend on who simulates which of them
+        # the layout of all objects: results must not depend on which worker simulates which object
         layout = common_layout(scene.objects)
         self._models = build_models(scene, [scene.objects[index] for index in used], layout)
         self._model_of_env = model_of_env.astype(np.int64)
@@ -100,8 +102,8 @@ class MujocoBatch:
         self._parameters: ModelParameters | None = None
         self.diverged = torch.zeros(count, dtype=torch.bool)
 
+    @override
     def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:
-        """See `PhysicsEngine.step`."""
         started = time.perf_counter()
         began_s = self._time_s.copy()
         if hold_steps is None:
@@ -114,13 +116,14 @@ class MujocoBatch:
         self._seconds["physics"] += time.perf_counter() - started
 
     def _step_late(self, joint_targets: np.ndarray, hold_steps: np.ndarray) -> None:
-        """One physics step at a time in all environments, whoever is late."""
+        """Steps all environments one physics step at a time and applies late targets when due."""
         last = self.scene.substeps - 1
         for substep in range(last + 1):
             rows = np.flatnonzero(hold_steps == substep)
             self._ctrl[rows[:, None], self._ctrl_columns] = joint_targets[rows]
             self._batch.step(nstep=1, stage=_POSITION_STAGE if substep == last else _NO_STAGE)
 
+    @override
     def reset(
         self,
         env_ids: Tensor,
@@ -128,7 +131,6 @@ class MujocoBatch:
         object_pose: Tensor,
         joint_velocity: Tensor | None = None,
     ) -> None:
-        """See `PhysicsEngine.reset`."""
         started = time.perf_counter()
         ids = env_ids.numpy()
         rows = ids[:, None]
@@ -144,13 +146,14 @@ class MujocoBatch:
         self._read(ids)
         self._seconds["physics"] += time.perf_counter() - started
 
+    @override
     def set_parameters(self, env_ids: Tensor, parameters: PhysicsParameters) -> None:
-        """See `PhysicsEngine.set_parameters`; the first call copies a model per environment."""
+        """See `PhysicsEngine.set_parameters`. The first call copies a model per environment."""
         self._own_models().set(env_ids, parameters)
         self._use_own_models()
 
+    @override
     def push_objects(self, force: Tensor, torque: Tensor) -> None:
-        """See `PhysicsEngine.push_objects`."""
         self._xfrc_applied[:, self._object_body, :3] = force.numpy()
         self._xfrc_applied[:, self._object_body, 3:] = torque.numpy()
 
@@ -167,20 +170,20 @@ class MujocoBatch:
         scale = own.values.damping_scale / own.values.stiffness_scale
         self.velocity_lead_s.copy_(scale * self._nominal_lead_s)
 
+    @override
     def render_depth(self, out: Tensor, poses: CameraPoses | None = None) -> None:
-        """See `PhysicsEngine.render_depth`."""
         started = time.perf_counter()
         renderer = self._renderer(self.scene.camera)
         renderer.depth(self._geom_xpos, self._geom_xmat, out.numpy(), *_pose_of(poses, LEFT))
         self._seconds["render"] += time.perf_counter() - started
 
+    @override
     def render_stereo_rgb(self, out: Tensor, poses: CameraPoses | None = None) -> None:
-        """See `PhysicsEngine.render_stereo_rgb`."""
         for side, renderer in enumerate(self._stereo_renderers()):
             self._render_rgb(renderer, out[:, side], *_pose_of(poses, side))
 
+    @override
     def render_rgb(self, camera: CameraConfig, out: Tensor) -> None:
-        """See `PhysicsEngine.render_rgb`."""
         self._render_rgb(self._renderer(camera), out)
 
     def _render_rgb(self, renderer: BatchRenderer, out: Tensor, *pose: np.ndarray) -> None:
@@ -188,22 +191,22 @@ class MujocoBatch:
         renderer.rgb(self._geom_xpos, self._geom_xmat, out.numpy(), *pose)
         self._seconds["render"] += time.perf_counter() - started
 
+    @override
     def randomize_looks(self, env_ids: Tensor, keys: Tensor) -> None:
-        """See `PhysicsEngine.randomize_looks`."""
         if self._looks is None:
             self._looks = LookRandomizer(self.scene.look, self._stereo_renderers())
         self._looks.draw(env_ids, keys)
 
+    @override
     def state_dict(self) -> dict[str, Tensor]:
-        """See `PhysicsEngine.state_dict`."""
         state = {"state": torch.from_numpy(np.array(self._batch.state))}
         if self._parameters is not None:
             own = self._parameters.state_dict()
             state |= {f"parameters.{name}": value for name, value in own.items()}
         return state
 
+    @override
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """See `PhysicsEngine.load_state_dict`."""
         prefix = "parameters."
         own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         if own:
@@ -216,18 +219,18 @@ class MujocoBatch:
         self.diverged.zero_()
         self._read()
 
+    @override
     def timings(self) -> dict[str, float]:
-        """See `PhysicsEngine.timings`."""
         return dict(self._seconds)
 
+    @override
     def close(self) -> None:
-        """See `PhysicsEngine.close`."""
         for renderer in self._renderers.values():
             renderer.close()
         self._renderers.clear()
 
     def _read(self, rows: np.ndarray | slice = slice(None)) -> None:
-        """Copies what the task reads out of MuJoCo's float64 arrays, of some environments."""
+        """Copies the state of some environments from MuJoCo's float64 arrays to the tensors."""
         qpos, qvel, sites = self._qpos[rows], self._qvel[rows], self._site_xpos[rows]
         self.joint_position.numpy()[rows] = qpos[:, self._qpos_columns]
         self.joint_velocity.numpy()[rows] = qvel[:, self._qvel_columns]
@@ -258,12 +261,12 @@ class MujocoBatch:
 
 
 def _keep_log_out_of_files() -> None:
-    """MuJoCo would write MUJOCO_LOG.TXT into the working folder; the console gets it as well."""
+    """Stops MuJoCo from writing MUJOCO_LOG.TXT into the working folder; it still prints."""
     log = mujoco.MjLogConfig.get()
     log.logto_file = False
     log.set()
 
 
 def _pose_of(poses: CameraPoses | None, side: int) -> tuple[np.ndarray, ...]:
-    """Position [N, 3] and rotation [N, 3, 3] of one camera; nothing for the config's."""
+    """Position [N, 3] and rotation [N, 3, 3] of one camera; empty without `poses`."""
     return () if poses is None else tuple(each[:, side].numpy() for each in poses)

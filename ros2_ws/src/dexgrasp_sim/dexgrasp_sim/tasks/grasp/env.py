@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.control.proprioception import Proprioception
@@ -29,11 +30,14 @@ from dexgrasp_sim.tasks.grasp.randomization import Pushes, draw_physics
 from dexgrasp_sim.tasks.grasp.rewards import Situation, weighted_terms
 from dexgrasp_sim.tasks.grasp.sensors import Sensors
 from dexgrasp_sim.tasks.grasp.starts import EpisodeStarts
+from dexgrasp_sim.vec_env import VecEnv
 
 _OWN_STATE = ("step_count", "episode_count", "start_height", "episode_difficulty", "last_action")
 
 
-class GraspEnv:
+class GraspEnv(VecEnv):
+    """N environments of the grasp-and-lift task."""
+
     """See `VecEnv`."""
 
     def __init__(
@@ -130,13 +134,13 @@ class GraspEnv:
         """See `Proprioception.hand_points`, where sensors have computed them."""
         return None if self._sensors is None else self._sensors.hand_points
 
+    @override
     def set_difficulty(self, difficulty: float) -> None:
-        """See `VecEnv.set_difficulty`."""
         self.difficulty = difficulty
         self.decoder.set_difficulty(difficulty)
 
+    @override
     def reset(self, out: Mapping[str, Tensor], first_episode: int = 0) -> None:
-        """See `VecEnv.reset`."""
         self.episode_count.fill_(first_episode)
         self.diverged.fill_(False)
         everywhere = torch.arange(self.num_envs, device=self.device)
@@ -150,14 +154,14 @@ class GraspEnv:
             out[name].zero_()
         self._observe(everywhere, out)
 
+    @override
     def reset_envs(self, env_ids: Tensor, out: Mapping[str, Tensor]) -> None:
-        """See `VecEnv.reset_envs`."""
         self.diverged[env_ids] = False
         self.begin_episodes(env_ids)
         self._observe(env_ids, out, is_new_step=False)
 
+    @override
     def step(self, actions: Tensor, out: Mapping[str, Tensor]) -> None:
-        """See `VecEnv.step`."""
         self.last_action.copy_(torch.nan_to_num(actions).clamp(-1.0, 1.0))
         self._simulate(self.decoder.decode(self.last_action))
         self.diverged.copy_(self.engine.diverged)
@@ -267,16 +271,16 @@ class GraspEnv:
         self.episodes.begin(ids, pose[:, 2] - self.start_height[ids])
         self.last_action[ids] = 0.0
 
+    @override
     def state_dict(self) -> dict[str, Tensor]:
-        """See `VecEnv.state_dict`."""
         state = {name: getattr(self, name) for name in _OWN_STATE}
         state |= {f"engine.{key}": value for key, value in self.engine.state_dict().items()}
         state |= {f"decoder.{key}": value for key, value in self.decoder.state_dict().items()}
         state |= self._parts.state_dict()
         return {name: value.clone() for name, value in state.items()}
 
+    @override
     def load_state_dict(self, state: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> None:
-        """See `VecEnv.load_state_dict`."""
         for name in _OWN_STATE:
             getattr(self, name).copy_(state[name])
         self.diverged.fill_(False)
@@ -291,8 +295,8 @@ class GraspEnv:
         if self._sensors is not None:
             self._sensors.show_images(out)
 
+    @override
     def telemetry(self, index: int) -> dict[str, Tensor]:
-        """See `VecEnv.telemetry`."""
         engine = self.engine
         pose = torch.cat((engine.object_position[index], engine.object_quaternion[index]))
         return {
@@ -302,12 +306,12 @@ class GraspEnv:
             "goal": self.goal[index].clone(),
         }
 
+    @override
     def timings(self) -> dict[str, float]:
-        """See `VecEnv.timings`."""
         return self.engine.timings()
 
+    @override
     def close(self) -> None:
-        """See `VecEnv.close`."""
         self.engine.close()
 
 
