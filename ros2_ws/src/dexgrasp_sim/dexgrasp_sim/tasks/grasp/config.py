@@ -45,7 +45,7 @@ class SpawnConfig:
         half_width_m: Half its extent in x and y.
         yaw_rad: Yaw is uniform in plus or minus this.
         height_m: Height from which the object's centre drops, base frame. None: it stands on the
-            table, or where it may be tilted it starts as low as that allows.
+            table, or, if it may be tilted, starts just above it.
     """
 
     center_m: tuple[float, float] = (-0.55, 0.10)
@@ -76,24 +76,24 @@ class GraspConfig:
             the folder in which the program runs.
         control_hz: Rate of the policy; a whole number of physics steps must fit a period.
         episode_s: Time-out.
-        goal_m: Goal of the object centre, base frame; (-0.5, 0, 0.75) in the paper. None: at
-            `goal_height_m` over the spawn centre.
+        goal_m: Goal of the object centre, base frame; (-0.5, 0, 0.75) in the paper. None:
+            `goal_height_m` above the spawn centre.
         goal_height_m: Height of the goal above the object's start height, where `goal_m` is None.
         workspace_m: An episode ends when the object is further than this from the spawn centre
             in x or y, or falls below the table top.
-        workspace_box_m: Lower and upper corner of a box, base frame, that the object's centre
-            must not leave, instead of `workspace_m`.
+        workspace_box_m: Lower and upper corner of a box, base frame; an episode ends when the
+            object's centre leaves it. Replaces `workspace_m`.
         objects: The objects, or the name of a set: laptop, primitives, train or held_out; see
-            `object_sets.py`. Environments get them in turn.
+            `objects/sets.py`. Environment i has object i modulo their number.
         action: What an action means: `kind: velocity` (the default) or `kind: fabric`.
-        stagger_starts: First episodes start at random times of their episode, so that
-            environments do not end in step.
+        stagger_starts: The first episode of each environment starts at a random step, so that
+            episodes do not all end at the same time.
         camera: Depth camera, base frame; a mapping overrides the default one key by key.
         stereo_baseline_m: Distance of the right camera from the left one (`camera`).
         image: How the simulated images differ from ideal ones.
-        difficulty: Where the schedules of `observation_noise`, `latency`, `randomization`,
-            `reward` and a fabric's `action` stand, 0 (initial) to 1 (final), until the learner's
-            curriculum says otherwise.
+        difficulty: 0 (initial) to 1 (final), for the schedules of `observation_noise`, `latency`,
+            `randomization`, `reward` and a fabric's `action`, until the learner's curriculum sets
+            another one.
     """
 
     robot: str = DEFAULT_ROBOT
@@ -168,7 +168,7 @@ class GraspConfig:
         return self
 
     def _check_workspace(self) -> None:
-        """Objects must not start outside; one that starts at the edge may."""
+        """Objects must start inside the workspace or on its edge."""
         lower, upper = self.workspace
         spawn = zip(self.spawn.center_m, self.spawn.half_width_m, strict=True)
         for axis, (center, half) in enumerate(spawn):
@@ -200,7 +200,7 @@ class GraspConfig:
             )
 
     def _check_action(self) -> None:
-        """The action space fits the robot."""
+        """The action space must fit the robot."""
         robot = self.load_robot()
         try:
             self.action.check(robot)
@@ -218,7 +218,7 @@ class GraspConfig:
 
     @property
     def table_obstacle(self) -> Obstacle:
-        """The table as what a fabric keeps off."""
+        """The table as an obstacle for the fabric."""
         return Obstacle("table", self.table.center_m, self.table.size_m)
 
     def scene(self, num_envs: int, env_offset: int = 0) -> Scene:
@@ -253,16 +253,16 @@ class GraspConfig:
 
     @property
     def spawn_in_view(self) -> float:
-        """Share of the spawn area, at the height of the table, that the camera sees in range."""
+        """Fraction of the spawn area, at table height, that the camera sees within its range."""
         steps = np.linspace(-1.0, 1.0, 9)
-        points = np.full((9, 9, 3), self.table.top_m)
+        points = np.full((9, 9, 3), self.table.top_m)  # a grid over the spawn area
         points[..., 0] = self.spawn.center_m[0] + self.spawn.half_width_m[0] * steps[:, None]
         points[..., 1] = self.spawn.center_m[1] + self.spawn.half_width_m[1] * steps
         return float(self.camera.sees(points).mean())
 
     @property
     def measures_exactly(self) -> bool:
-        """Whether the policy's measurements are always true and of now."""
+        """Whether measurements have neither noise nor delay."""
         return self.observation_noise.is_off and not self.latency.delays_observations
 
     def goal_at(self, start_height_m: float) -> Vector3:

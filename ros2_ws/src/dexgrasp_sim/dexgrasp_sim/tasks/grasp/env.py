@@ -1,7 +1,7 @@
-"""The grasp-and-lift task as a batch of environments: the order in which a step happens.
+"""The grasp-and-lift task as a batch of environments; its methods fix the order of a step.
 
 All tensors live on the engine's device. The host waits for the device once per control step, in
-`_end_episodes`, to learn which episodes have ended; everything else is queued.
+`_end_episodes`, which needs the indices of the episodes that have ended.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ class GraspEnv(VecEnv):
         """Args:
         config: The task.
         engine: Simulates `config.scene(num_envs, env_offset)`; closed with the environments.
-        seed: See `environments.make_env`, as for the rest.
+        seed: Seed of the run, see `environments.make_env`.
         groups: Names of the observation groups to write.
         env_offset: Global index of the first environment.
         """
@@ -95,20 +95,20 @@ class GraspEnv(VecEnv):
         self.diverged = torch.zeros(count, dtype=torch.bool, device=device)
 
     def _add_objects(self) -> None:
-        """What depends on the object of each environment."""
+        """Makes the tensors that depend on the object of each environment."""
         config, device = self.config, self.device
         self.object_index = torch.tensor(self.engine.scene.object_of_env, device=device)  # [N]
         objects, top_m = config.objects, config.table.top_m
         goals = [config.goal_at(top_m + item.solid.rest_height_m) for item in objects]
         self.goal = torch.tensor(goals, device=device)[self.object_index]  # [N, 3]
-        extents = torch.tensor([item.extents_m for item in objects], device=device)
+        extents = torch.tensor([item.extents_m for item in objects], device=device)  # [M, 3]
         shapes = [SHAPE_CLASSES.index(item.shape_class) for item in objects]
-        one_hot = torch.eye(len(SHAPE_CLASSES), device=device)[shapes]
+        one_hot = torch.eye(len(SHAPE_CLASSES), device=device)[shapes]  # [M, classes]
         self.object_shape = torch.cat((extents, one_hot), dim=1)[self.object_index]
         self.episodes = EpisodeTracker(config.success, config.control_dt_s, self.object_index)
 
     def _make_randomization(self) -> dict[str, nn.Module]:
-        """Makes what the config asks for; without any of it nothing is drawn nor computed."""
+        """Makes the parts that the config needs; the others stay None and cost nothing."""
         config, joints = self.config, self.robot.num_joints
         self._sensors = self._delay = self._pushes = None
         if not config.measures_exactly:
@@ -126,12 +126,12 @@ class GraspEnv(VecEnv):
 
     @property
     def measured(self) -> Measurements:
-        """What the policy's measurements are taken from: sensors, or the engine if it is exact."""
+        """Source of the policy's measurements: the sensors, or the engine if they are exact."""
         return self.engine if self._sensors is None else self._sensors
 
     @property
     def measured_hand_points(self) -> Tensor | None:
-        """See `Proprioception.hand_points`, where sensors have computed them."""
+        """[N, F + 1, 3] m as `Proprioception.hand_points` if the sensors have them, else None."""
         return None if self._sensors is None else self._sensors.hand_points
 
     @override
@@ -177,10 +177,10 @@ class GraspEnv(VecEnv):
         self._observe(self._end_episodes(terminated | truncated, rows, out["episode"]), out)
 
     def _end_episodes(self, ended: Tensor, rows: Tensor, episode: Tensor) -> Tensor:
-        """Writes the rows [N, E] of episodes that have ended and begins new ones there.
+        """Writes the rows [N, E] of episodes that have ended and begins new ones.
 
         Returns:
-            [K] int64, where; the number K is what the host waits for.
+            [K] int64, the environments concerned. To learn K, the host waits for the device.
         """
         ids = rows_of(ended)
         if len(ids):
@@ -200,7 +200,7 @@ class GraspEnv(VecEnv):
             self.engine.step(*self._delay.send(targets))
 
     def _observe(self, begun: Tensor, out: Mapping[str, Tensor], is_new_step: bool = True) -> None:
-        """Measures and writes the observations; see `Sensors.measure`."""
+        """Measures and writes the observations; arguments as for `Sensors.measure`."""
         if self._sensors is None:
             self.write_observations(out)
             return
@@ -209,17 +209,21 @@ class GraspEnv(VecEnv):
         self._sensors.delay_images(out, begun, is_new_step)
 
     def write_observations(self, out: Mapping[str, Tensor]) -> None:
-        """Writes the groups of `observation_specs` for the current state, images undelayed."""
+        """Writes the groups of `observation_specs` for the current state, images without delay."""
         for spec in self.observation_specs:
             GROUPS[spec.name].write(self, out[spec.name])
 
     def _height_and_farthest(self) -> tuple[Tensor, Tensor]:
-        """Height above the start, and the largest distance of the hand's points, both [N] m."""
+        """Height of the object above its start and its largest distance from the hand's points;
+        both [N] m.
+        """
         engine = self.engine
         points = torch.cat(
             (engine.fingertip_position, engine.grasp_center_position.unsqueeze(1)), dim=1
         )  # [N, F + 1, 3]
-        distance = torch.linalg.norm(points - engine.object_position.unsqueeze(1), dim=2)
+        distance = torch.linalg.norm(
+            points - engine.object_position.unsqueeze(1), dim=2
+        )  # [N, F + 1]
         return engine.object_position[:, 2] - self.start_height, distance.amax(dim=1)
 
     def _reward_and_track(self, height: Tensor, farthest: Tensor, reward: Tensor) -> None:
@@ -243,10 +247,10 @@ class GraspEnv(VecEnv):
         return ~((position >= lower) & (position <= upper)).all(dim=1)  # NaN is outside too
 
     def begin_episodes(self, ids: Tensor) -> None:
-        """Draws all that an episode keeps and puts environments [K] at its start.
+        """Starts episodes in environments [K] int64: draws their parameters, resets the physics.
 
-        Draws are functions of the seed, the environment and the episode's number, which counts
-        up here first.
+        The episode number of each environment is counted up first; draws depend only on the seed,
+        the environment and that number.
         """
         self.episode_count[ids] += 1
         episode, difficulty = self.episode_count[ids], self.difficulty

@@ -1,4 +1,4 @@
-"""What an episode came to: success, time to the goal, drops and sums of the reward terms."""
+"""Results of an episode: success, time to the goal, drops and sums of the reward terms."""
 
 from typing import Annotated, overload
 
@@ -17,11 +17,11 @@ Positive = Annotated[float, Field(gt=0)]
 def episode_fields() -> tuple[str, ...]:
     """Columns of the `episode` result.
 
-    `dropped` is 0 or 1, `object` the index of the environment's object. `time_to_goal_s` is when
-    the object was first in the goal region, -1 if never: averages must leave these out.
-    `in_goal_region` is the fraction of the steps in which it was there; its mean over episodes of
-    equal length is the "success rate" of the paper's tables. `reward_...` are the weighted sums of
-    the reward terms, which add up to `return`.
+    `dropped` is 0 or 1, `object` the index of the environment's object. `time_to_goal_s` is the
+    time at which the object first was in the goal region, or -1 if it never was; averages must
+    leave out the -1. `in_goal_region` is the fraction of the steps with the object in the region;
+    its mean over episodes of equal length is the "success rate" of the paper's tables.
+    `reward_...` are the sums of the weighted reward terms; together they are `return`.
     """
     return (
         *EVERY_EPISODE,
@@ -40,7 +40,7 @@ RESULT_SPECS = result_specs(EPISODE_FIELDS)
 NEVER = -1.0
 """`time_to_goal_s` of an episode in which the object was never in the goal region."""
 _STANDING_M = 0.005
-"""An object that starts no higher than this above its rest stands on the table."""
+"""An object that starts less than this above its rest height stands on the table."""
 _STATE = (
     "skipped_steps",
     "landed",
@@ -54,19 +54,19 @@ _STATE = (
 
 @dataclass(frozen=True, config=STRICT)
 class SuccessConfig:
-    """When an episode counts as a success: at its end, and for `hold_s` before, the object is in
-    the goal region; at the end it is in the hand.
+    """When an episode counts as a success: the object is in the goal region during the last
+    `hold_s`, and in the hand at the end.
 
-    The goal region is all that is more than `height_m` above the start height or, with
+    The goal region is the space more than `height_m` above the start height or, with
     `goal_radius_m`, a ball about the goal.
 
     Attributes:
         height_m: An object is lifted when it is higher than this above its start height.
         hold_s: How long before the end the object must have been in the goal region.
         reach_m: Largest distance of any fingertip or the grasp centre from the object.
-        goal_radius_m: Radius of the ball; the paper's is 0.1. None: the height decides.
-        end_after_hold_s: An episode ends when the object has been in the region for so long (2 in
-            the paper's distillation); None: it goes on to its time-out.
+        goal_radius_m: Radius of the ball, 0.1 in the paper. None: `height_m` defines the region.
+        end_after_hold_s: An episode ends when the object has been in the region for this time (2 s
+            in the paper's distillation). None: it lasts until its time-out.
     """
 
     height_m: Positive = 0.10
@@ -85,7 +85,7 @@ class SuccessConfig:
         return self
 
     def hold_steps(self, control_dt_s: float) -> int:
-        """`hold_s` in control steps, at least one: a success was in the region at its end."""
+        """`hold_s` in control steps; at least one, the last step of the episode."""
         return max(1, round(self.hold_s / control_dt_s))
 
     @overload
@@ -109,17 +109,18 @@ class SuccessConfig:
 
 
 class EpisodeTracker(nn.Module):
-    """Follows the present episodes of N environments and sums them up as `episode_fields`.
+    """Tracks the current episodes of N environments and computes the columns `episode_fields`.
 
-    An object that is dropped onto the table at the start of an episode is not taken for a lifted
-    one: heights count from when it has been within half of `height_m` of its rest.
+    An object that starts in the air must not count as lifted. So heights count only after the
+    object has been less than half of `height_m` above its rest height.
 
     Attributes:
-        skipped_steps: [N] int64, how far into the episode a staggered start began.
+        skipped_steps: [N] int64, step of the episode at which a staggered start began.
         landed: [N] bool, whether heights count.
-        held_steps: [N] int64, how many steps the object has been in the goal region by now.
-        inside_steps: [N] int64, how many steps of the episode it was there.
-        entry_step: [N] int64, the step in which it first was there, 0: not yet.
+        held_steps: [N] int64, for how many steps without a break the object has been in the goal
+            region.
+        inside_steps: [N] int64, in how many steps of the episode it was there.
+        entry_step: [N] int64, step in which it was there first; 0: not yet.
         max_height_m: [N], greatest height above the start.
         term_sums: [N, T], sums of the weighted reward terms.
     """
@@ -163,10 +164,10 @@ class EpisodeTracker(nn.Module):
     def track(
         self, step: Tensor, height_m: Tensor, goal_distance_m: Tensor, terms: Tensor
     ) -> None:
-        """Takes one step.
+        """Updates the figures after one control step.
 
         Args:
-            step: [N] int64, its number in the episode, the first being 1.
+            step: [N] int64, number of the step in the episode, from 1.
             height_m: [N] of the object above its height at rest.
             goal_distance_m: [N] of the object from the goal.
             terms: [N, T] weighted reward terms.
@@ -190,13 +191,13 @@ class EpisodeTracker(nn.Module):
     def rows(
         self, step: Tensor, height_m: Tensor, farthest_m: Tensor, truncated: Tensor
     ) -> Tensor:
-        """The figures of the present episodes, should they end now.
+        """The figures of the current episodes, as if they ended now.
 
         Args:
             step: As for `track`.
             height_m: As for `track`.
             farthest_m: [N] largest distance of a fingertip or the grasp centre to the object.
-            truncated: [N] bool, whether they end without having failed.
+            truncated: [N] bool, whether they end by time-out or success, not by failure.
 
         Returns:
             [N, E], columns as `episode_fields`.

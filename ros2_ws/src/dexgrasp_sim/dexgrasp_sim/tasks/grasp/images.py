@@ -1,4 +1,4 @@
-"""The image observations: what the engine draws, made as imperfect as the config asks for."""
+"""The image observations: images of the engine with the errors that the config asks for."""
 
 from collections.abc import Collection
 
@@ -15,12 +15,11 @@ from dexgrasp_sim.vision.image_errors import ImageErrors
 class Images(nn.Module):
     """Image observations of N environments.
 
-    What they show depends on the physics, the seed, the environment's global index, its episode
-    and its step only, so that there is no state to save: call `begin` for the episodes of a
-    restored state.
+    They depend only on the physics, the seed, the environment's global index, its episode and its
+    step. So there is no state to save; after a restore, call `begin` for the restored episodes.
 
     Attributes:
-        episode: [N] int64, number of each environment's episode; those of `begin`.
+        episode: [N] int64, number of each environment's episode, as given to `begin`.
     """
 
     episode: Tensor
@@ -36,7 +35,7 @@ class Images(nn.Module):
         config: Cameras and `image`.
         engine: Draws the images.
         streams: Of the engine's environments.
-        groups: The observation groups that will be written; of other kinds than images, too.
+        groups: All observation groups of the environments.
         """
         super().__init__()
         self._engine = engine
@@ -50,7 +49,7 @@ class Images(nn.Module):
         self.register_buffer("episode", episode, persistent=False)
 
     def begin(self, ids: Tensor, episode: Tensor) -> None:
-        """Draws what holds for an episode: where the cameras stand and what the scene looks like.
+        """Draws what stays for an episode: camera poses and the look of the scene.
 
         Args:
             ids: [K] int64, the environments whose episode begins.
@@ -68,7 +67,7 @@ class Images(nn.Module):
         Args:
             step: [N] int64, step within the episode.
             out: [N, H, W] int16 millimetres, 0 = invalid.
-            clean: Leave out the noise, not the jitter of the camera.
+            clean: Without noise, but with the camera jitter.
         """
         self._engine.render_depth(out, self.cameras.poses)
         if not clean:
@@ -80,7 +79,7 @@ class Images(nn.Module):
         Args:
             step: [N] int64, step within the episode.
             out: [N, 2, 3, H, W] uint8, left and right.
-            clean: Leave out the augmentation, not the scene's look and the cameras' jitter.
+            clean: Without augmentation, but with the look of the scene and the camera jitter.
         """
         self._engine.render_stereo_rgb(out, self.cameras.poses)
         if not clean:

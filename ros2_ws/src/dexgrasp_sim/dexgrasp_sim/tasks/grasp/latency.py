@@ -1,4 +1,4 @@
-"""Commands that arrive late and measurements that are old, by amounts that an episode keeps."""
+"""Delays of commands and measurements, constant during an episode."""
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -11,11 +11,11 @@ from dexgrasp_sim.schedules import NonNegativeSchedule, constant
 
 @dataclass(frozen=True, config=STRICT)
 class LatencyConfig:
-    """Delays, drawn at the start of an episode. The defaults are none.
+    """Delays, drawn at the start of an episode; 0 by default.
 
     Attributes:
-        action_delay_s: From an observation to the moment when the joint targets that follow from
-            it take effect; rounded to whole physics steps, may exceed a control period.
+        action_delay_s: Time from an observation until the joint targets computed from it take
+            effect; rounded to whole physics steps, may exceed a control period.
         joint_age_steps: Age of joint measurements in control steps.
         image_age_steps: Age of images and of the object pose in the `state` group, which an
             object tracker would take from images, in control steps.
@@ -37,7 +37,7 @@ class LatencyConfig:
 
 
 class DelayLine(nn.Module):
-    """The last samples of N environments, of which each environment reads the one of its age."""
+    """Ring buffer of the last samples of N environments; each reads the sample of its own age."""
 
     _samples: Tensor
     _newest: Tensor
@@ -70,7 +70,7 @@ class DelayLine(nn.Module):
         self._samples.index_copy_(0, self._newest, sample.unsqueeze(0))
 
     def fill(self, ids: Tensor, sample: Tensor) -> None:
-        """Environments [K] now read `sample` [K, ...] at every age: their episode begins."""
+        """Sets all samples of environments [K] to `sample` [K, ...], as their episode begins."""
         self._samples[:, ids] = sample
 
     def read(self, age: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class DelayLine(nn.Module):
 
 
 class ActionDelay(nn.Module):
-    """Holds joint targets back by a whole number of physics steps per environment.
+    """Delays joint targets by a whole number of physics steps per environment.
 
     Attributes:
         delay: [N] int64 physics steps.
@@ -118,15 +118,15 @@ class ActionDelay(nn.Module):
         self.delay[ids] = (seconds / self._timestep_s).round().long()
 
     def restart(self, ids: Tensor, targets: Tensor) -> None:
-        """Environments [K] hold `targets` [K, J], and nothing else is on the way to them."""
+        """Sets all delayed targets of environments [K] to `targets` [K, J] rad."""
         self.line.fill(ids, targets)
 
     def send(self, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Sends joint targets [N, J] off.
+        """Puts joint targets [N, J] rad into the delay line.
 
         Returns:
-            The targets [N, J] that arrive in this control period, and after how many of its
-            physics steps [N] int64 they do.
+            The targets [N, J] that take effect in this control period, and after how many of its
+            physics steps, [N] int64.
         """
         self.line.push(targets)
         return self.line.read(self.delay // self._steps), self.delay % self._steps

@@ -1,7 +1,7 @@
 """Errors of measurements: noise drawn in each step, biases drawn for each episode.
 
-Every joint and every axis has a bias of its own. A scalar that all joints share, as in the
-predecessor, is a calibration error that no robot has.
+Every joint and every axis has its own bias. The predecessor used one scalar for all joints, an
+error that no real robot has.
 """
 
 from typing import NamedTuple
@@ -18,16 +18,16 @@ from dexgrasp_sim.schedules import NonNegativeSchedule, constant
 
 @dataclass(frozen=True, config=STRICT)
 class ObservationNoiseConfig:
-    """Errors of the `proprio` and `state` groups. The defaults are none.
+    """Errors of the `proprio` and `state` groups; 0 by default.
 
     At the start of an episode each `width` and each `bias` is drawn from its interval. The noise
     of a step is then uniform in plus or minus the width, drawn anew for every joint or axis and
     step; the bias of every joint or axis is drawn once, uniform in plus or minus `bias`.
 
     Attributes:
-        joint_velocities: Whether the policy sees joint velocities; without, it sees zeros.
-        object_rotation_width_rad: Of the components of a small rotation vector in the base
-            frame that turns the observed object; its bias is of the same kind.
+        joint_velocities: Whether the policy sees joint velocities; otherwise it sees zeros.
+        object_rotation_width_rad: Of the components of a small rotation vector, base frame, by
+            which the observed object is turned; the same for its bias.
     """
 
     joint_position_width_rad: NonNegativeSchedule = constant(0.0)
@@ -73,14 +73,14 @@ class Measured(NamedTuple):
 
 
 class ObservationNoise(nn.Module):
-    """The noise of N environments; a step's draws depend on nothing but the episode and the step.
+    """The noise of N environments; draws depend only on seed, environment, episode and step.
 
     The columns C of its tensors are joint positions, joint velocities, object position and object
     rotation: J + J + 3 + 3.
 
     Attributes:
-        width: [N, 4], of the four quantities, in the present episodes.
-        bias: [N, C], the same.
+        width: [N, 4], widths of the four quantities in the current episodes.
+        bias: [N, C], biases in the current episodes.
     """
 
     width: Tensor
@@ -112,11 +112,13 @@ class ObservationNoise(nn.Module):
         Args:
             ids: [K] int64 environments.
             episode: [K] int64, numbers of the episodes that begin.
-            difficulty: Where the schedules stand.
+            difficulty: Difficulty at which the schedules are evaluated, 0 to 1.
         """
         schedules, (_, columns) = self._config.schedules(), self.bias.shape
         count = 2 * len(schedules)
-        drawn = self.streams.uniform(Purpose.NOISE_EPISODE, episode, 0, count + columns, ids)
+        drawn = self.streams.uniform(
+            Purpose.NOISE_EPISODE, episode, 0, count + columns, ids
+        )  # [K, 8 + C]
         limits = drawn[:, :count].unflatten(1, (len(schedules), 2))  # [K, 4, 2]
         widths = [
             width.sample(difficulty, limits[:, index, 0])
@@ -131,10 +133,10 @@ class ObservationNoise(nn.Module):
         self.bias[ids] = limit * (2.0 * drawn[:, count:] - 1.0)
 
     def measure(self, true: Measured, episode: Tensor, step: Tensor) -> Measured:
-        """What sensors say.
+        """The state as the sensors measure it.
 
         Args:
-            true: The state.
+            true: The exact state.
             episode: [N] int64, numbers of the episodes.
             step: [N] int64, control steps since the episodes' start.
         """
@@ -153,6 +155,6 @@ class ObservationNoise(nn.Module):
 def rotation_from_vector(vector: Tensor) -> Tensor:
     """Rotation matrices [N, 3, 3] of axis times angle [N, 3] rad."""
     angle = vector.norm(dim=-1, keepdim=True)
-    # sin(a / 2) / a tends to 1/2 for a vanishing angle
+    # sin(a / 2) / a tends to 1/2 as the angle goes to 0
     scale = torch.where(angle > 1e-7, torch.sin(angle / 2) / angle.clamp_min(1e-7), 0.5)
     return quaternion_to_matrix(torch.cat((torch.cos(angle / 2), scale * vector), dim=-1))

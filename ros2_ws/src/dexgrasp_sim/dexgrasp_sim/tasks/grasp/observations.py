@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class Source(Enum):
-    """What a real robot needs to measure a group."""
+    """Which sensors of a real robot measure a group."""
 
     JOINTS = "joints"
     CAMERA = "camera"
     NOTHING = "nothing"
-    """No sensor measures it: it exists in simulation only."""
+    """No sensor: the group exists in simulation only."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Group:
 
     Attributes:
         spec: Its spec for a task.
-        write: Writes it for the present state of environments into a tensor [N, *shape].
+        write: Writes it for the current state of the environments into a tensor [N, *shape].
         source: What measures it on a robot.
     """
 
@@ -106,7 +106,7 @@ def _relative(measured: Measurements, origin: Tensor) -> tuple[Tensor, ...]:
 
 
 def _critic_spec(config: GraspConfig) -> TensorSpec:
-    """Velocities; where measurements are in error also the truth that a critic may know."""
+    """Velocities and, if measurements have errors, also the exact state."""
     robot = config.load_robot()
     terms = (
         Term("object_linear_velocity", 3, "m/s", "base"),
@@ -170,12 +170,12 @@ GROUPS: dict[str, Group] = {
     "stereo_rgb": Group(_stereo_rgb_spec, _write_stereo_rgb, Source.CAMERA),
     "object": Group(_object_spec, _write_object, Source.NOTHING),
 }
-"""By name. `proprio`: what the robot measures of itself. `state`: the object's pose and shape, for
-state policies and critics. `critic`: what only a critic gets. `depth`: one depth image.
+"""By name. `proprio`: the robot's own measurements. `state`: the object's pose and shape, for
+state policies and critics. `critic`: for critics only. `depth`: one depth image.
 `stereo_rgb`: left and right colour image. `object`: target of the auxiliary loss.
 
-Where the config asks for noise or latency, `proprio`, `state` and the images have it; nothing in
-`critic` and `object` ever does."""
+Noise and latency of the config apply to `proprio`, `state` and the images, never to `critic` and
+`object`."""
 
 
 def image_groups() -> tuple[str, ...]:

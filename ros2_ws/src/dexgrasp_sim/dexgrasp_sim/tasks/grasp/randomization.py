@@ -1,7 +1,7 @@
-"""Physics, starts and disturbances that differ between episodes, so that a policy copes with any.
+"""Domain randomization of physics, start states and disturbances.
 
-The parameters are those of the published table; how each maps to the physics stands with
-`PhysicsParameters`. Each is drawn once per episode, those of joints once per joint.
+The parameters are those of the published table; `PhysicsParameters` says how they map to the
+physics. Each is drawn once per episode, parameters of joints once per joint.
 """
 
 import math
@@ -29,7 +29,7 @@ _LEVER_M = 0.01
 def _bounce(schedule: Schedule) -> Schedule:
     if schedule.smallest < 0.0 or schedule.largest >= 1.0:
         raise ValueError(
-            f"[{schedule.smallest:g}, {schedule.largest:g}] leaves what contacts can do; "
+            f"[{schedule.smallest:g}, {schedule.largest:g}] is no range of restitutions; "
             "give numbers from 0 to below 1"
         )
     return schedule
@@ -55,12 +55,11 @@ class RandomizationConfig:
     """What is drawn at the start of an episode. The defaults change nothing.
 
     Attributes:
-        friction_scale: See `PhysicsParameters`, as for the five that follow.
-        object_acceleration_m_s2: Largest acceleration by which the object is pushed; its size and
-            direction are drawn anew every `push_period_s`.
-        push_period_s: See above.
-        push_reach_m: The object is pushed only while the whole hand is within this distance:
-            a push is meant to test the grasp, not to move the object away from the hand.
+        friction_scale: See `PhysicsParameters`, also for the next five.
+        object_acceleration_m_s2: Largest acceleration by which the object is pushed.
+        push_period_s: Size and direction of the push are drawn anew after this time.
+        push_reach_m: The object is pushed only while all fingertips and the grasp centre are
+            closer than this: a push tests the grasp.
         spawn_width_scale: Fraction of `spawn.half_width_m` in use.
         spawn_yaw_scale: Fraction of `spawn.yaw_rad` in use.
         spawn_tilt_rad: Largest turn about x and then y; a tilted object is dropped.
@@ -85,7 +84,7 @@ class RandomizationConfig:
 
     @property
     def changes_physics(self) -> bool:
-        """Whether environments need physical parameters of their own."""
+        """Whether physical parameters differ between environments."""
         return not (
             self.friction_scale.is_always(1.0)
             and self.restitution.is_always(0.0)
@@ -97,7 +96,7 @@ class RandomizationConfig:
 
     @property
     def changes_starts(self) -> bool:
-        """Whether episodes start otherwise than `spawn` and the start posture say."""
+        """Whether starts differ from `spawn` and the start posture."""
         return not (
             self.spawn_width_scale.is_always(1.0)
             and self.spawn_yaw_scale.is_always(1.0)
@@ -129,7 +128,7 @@ def draw_physics(
         "damping_scale": num_joints,
         "joint_friction_scale": num_joints,
     }
-    drawn = streams.uniform(Purpose.PHYSICS, episode, 0, sum(sizes.values()), ids)
+    drawn = streams.uniform(Purpose.PHYSICS, episode, 0, sum(sizes.values()), ids)  # [K, 3 + 3 J]
     values = {
         name: getattr(config, name).sample(difficulty, part)
         for name, part in zip(sizes, drawn.split(list(sizes.values()), dim=1), strict=True)
@@ -142,7 +141,7 @@ class Pushes(nn.Module):
     """Disturbances of N objects.
 
     Attributes:
-        acceleration: [N] m/s^2, the largest of this episode.
+        acceleration: [N] m/s^2, largest acceleration in the current episode.
     """
 
     acceleration: Tensor
@@ -170,10 +169,10 @@ class Pushes(nn.Module):
     def apply(
         self, engine: PhysicsEngine, farthest_m: Tensor, episode: Tensor, step: Tensor
     ) -> None:
-        """Pushes the objects that are in reach of the hand, the others not.
+        """Sets a push on objects in reach of the hand, and none on the others.
 
         Args:
-            engine: Gets force and torque.
+            engine: Where force and torque are set.
             farthest_m: [N] largest distance of a fingertip or the grasp centre to the object.
             episode: [N] int64, numbers of the episodes.
             step: [N] int64, control steps since the start of the episode.
@@ -183,13 +182,13 @@ class Pushes(nn.Module):
         # uniform on the sphere: the height is uniform (Archimedes), and so is the longitude
         force = _unit_vector(draws[:, 0], draws[:, 1])  # [N, 3]
         torque = _unit_vector(draws[:, 2], draws[:, 3])  # [N, 3]
-        size = engine.object_mass * self.acceleration * (draws[:, 4] + 1.0) / 2.0
+        size = engine.object_mass * self.acceleration * (draws[:, 4] + 1.0) / 2.0  # [N] N
         size = torch.where(farthest_m < self._config.push_reach_m, size, 0.0).unsqueeze(1)
         engine.push_objects(size * force, size * _LEVER_M * torque)
 
 
 def _unit_vector(height: Tensor, longitude: Tensor) -> Tensor:
-    """[N, 3] of two numbers [N] in [-1, 1]."""
+    """Unit vectors [N, 3] from z [N] and longitude / pi [N], both in [-1, 1]."""
     radius = torch.sqrt((1.0 - height * height).clamp_min(0.0))
     angle = math.pi * longitude
     return torch.stack((radius * torch.cos(angle), radius * torch.sin(angle), height), dim=1)

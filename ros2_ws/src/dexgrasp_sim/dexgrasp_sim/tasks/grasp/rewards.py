@@ -65,7 +65,7 @@ def curl(config: "RewardConfig", now: Situation) -> Tensor:
 
 
 class Term(NamedTuple):
-    """A reward term: its value [N] in a situation, and the weight where a config is silent."""
+    """A reward term: its value [N] in a situation, and its weight unless a config sets another."""
 
     value: Callable[["RewardConfig", Situation], Tensor]
     default_weight: float
@@ -97,7 +97,7 @@ Weights = Annotated[
     BeforeValidator(_with_defaults),
     PlainSerializer(lambda weights: TypeAdapter(dict[str, Ramp]).dump_python(dict(weights))),
 ]
-"""By term; in YAML a mapping, which only names what differs from the defaults."""
+"""By term; in YAML a mapping that holds only the weights that differ from the defaults."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -106,9 +106,9 @@ class RewardConfig:
 
     Attributes:
         weights: By name of `TERMS`.
-        reach_sharpness_per_m: How fast `reach` falls with the distance.
-        goal_sharpness_per_m: The same of `goal`.
-        height_sharpness_per_m: The same of `height`.
+        reach_sharpness_per_m: Factor s in the exponent of `reach`.
+        goal_sharpness_per_m: The same for `goal`.
+        height_sharpness_per_m: The same for `height`.
         scale: Factor on the sum.
     """
 
@@ -123,7 +123,7 @@ def weighted_terms(config: RewardConfig, now: Situation) -> Tensor:
     """Each term times its weight and the scale; the reward is their sum.
 
     Returns:
-        [N, T] in the order of `TERMS`; 0 where the weight is.
+        [N, T] in the order of `TERMS`; 0 for terms of weight 0.
     """
     nothing = torch.zeros_like(now.difficulty)
     columns = {

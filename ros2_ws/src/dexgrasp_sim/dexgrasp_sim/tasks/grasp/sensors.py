@@ -1,4 +1,4 @@
-"""The world as the policy measures it: noisy and late, instead of as the physics knows it."""
+"""Measurements of robot and object with noise and delay."""
 
 from collections.abc import Mapping
 
@@ -15,10 +15,10 @@ from dexgrasp_sim.tasks.grasp.observation_noise import Measured, ObservationNois
 
 
 class Sensors(nn.Module):
-    """Measurements of N environments, named as those of `PhysicsEngine`.
+    """Measurements of N environments, under the names of `PhysicsEngine`.
 
-    The hand's points follow from the measured joint positions, as on a robot. Everything is a
-    function of the module's state: looking twice gives the same.
+    The hand's points are computed from the measured joint positions, as on a robot. Measurements
+    change only in `measure` and `expose`: reading them twice gives the same.
     """
 
     joint_age: Tensor
@@ -34,9 +34,9 @@ class Sensors(nn.Module):
     ) -> None:
         """Args:
         config: Noise and latency.
-        engine: What is measured.
-        proprioception: For the hand's points.
-        images: Image groups in use, which are delayed.
+        engine: Has the exact state.
+        proprioception: Computes the hand's points.
+        images: Specs of the image groups in use.
         streams: Of the environments.
         """
         super().__init__()
@@ -77,8 +77,8 @@ class Sensors(nn.Module):
             episode: [N] int64, numbers of the episodes.
             step: [N] int64, control steps since the start of the episode.
             begun: [K] int64, environments whose episode has just begun.
-            is_new_step: Call it so once after every control step. With False, because more
-                episodes have begun, nothing changes for environments that are not in `begun`.
+            is_new_step: True once after every control step. With False only the environments in
+                `begun` are measured, as when further episodes begin in the same step.
         """
         engine = self._engine
         true = Measured(
@@ -88,7 +88,9 @@ class Sensors(nn.Module):
             engine.object_rotation,
         )
         seen = self.noise.measure(true, episode, step)
-        pose = torch.cat((seen.object_rotation, seen.object_position.unsqueeze(2)), dim=2)
+        pose = torch.cat(
+            (seen.object_rotation, seen.object_position.unsqueeze(2)), dim=2
+        )  # [N, 3, 4]
         joints = torch.stack((seen.joint_position, seen.joint_velocity), dim=1)  # [N, 2, J]
         _take(self.joints, joints, begun, is_new_step)
         _take(self.object, pose, begun, is_new_step)
@@ -97,20 +99,20 @@ class Sensors(nn.Module):
     def delay_images(
         self, out: Mapping[str, Tensor], begun: Tensor, is_new_step: bool = True
     ) -> None:
-        """Stores fresh images [N, ...] and puts the due ones in their place; see `measure`."""
+        """Stores new images [N, ...] and overwrites them with the delayed ones; see `measure`."""
         for name, line in self._lines():
             _take(line, out[name], begun, is_new_step)
         self.show_images(out)
 
     def show_images(self, out: Mapping[str, Tensor]) -> None:
-        """Writes the images that are due."""
+        """Writes the delayed images [N, ...] of every image group in use."""
         for name, line in self._lines():
             out[name].copy_(line.read(self.image_age))
 
     def expose(self) -> None:
-        """Makes the measurements current after the state has changed."""
-        joints = self.joints.read(self.joint_age)
-        pose = self.object.read(self.image_age)
+        """Updates the measurements from the delay lines, as after a restore."""
+        joints = self.joints.read(self.joint_age)  # [N, 2, J]
+        pose = self.object.read(self.image_age)  # [N, 3, 4]
         self.joint_position, self.joint_velocity = joints[:, 0], joints[:, 1]
         self.object_rotation, self.object_position = pose[:, :, :3], pose[:, :, 3]
         points = self._proprioception.hand_points(self.joint_position)  # [N, F + 1, 3]

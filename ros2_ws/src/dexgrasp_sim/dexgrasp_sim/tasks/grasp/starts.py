@@ -32,7 +32,7 @@ class Starts(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """How far K starts are from the nominal one.
+    """How far K starts differ from the nominal one.
 
     Attributes:
         width_scale: [K], fraction of the spawn rectangle.
@@ -53,7 +53,7 @@ class EpisodeStarts(nn.Module):
     """Draws the starts of episodes of N environments.
 
     Attributes:
-        rest_height: [N] m, of the objects' centres above the table when they stand on it.
+        rest_height: [N] m, height of the objects' centres above the table when they stand on it.
     """
 
     rest_height: Tensor
@@ -65,19 +65,20 @@ class EpisodeStarts(nn.Module):
     def __init__(self, config: GraspConfig, robot: Robot, streams: RandomStreams) -> None:
         """Args:
         config: The task.
-        robot: For its joint limits.
-        streams: Of the environments; environment i of the run has object i modulo their number.
+        robot: Has the joint limits.
+        streams: Of the environments; environment i of the run has object i modulo the number of
+            objects.
 
         Raises:
-            ConfigError: `spawn.height_m` has an object in the table, or an object at rest or at
-                its start is outside the workspace or not below the goal.
+            ConfigError: An object starts inside the table, rests or starts outside the workspace,
+                or does not rest below the goal.
         """
         super().__init__()
         self._config, self.streams = config, streams
         device, objects = streams.env.device, config.objects
         of_env = streams.env % len(objects)  # [N]
-        rest = torch.tensor([item.solid.rest_height_m for item in objects])
-        extents = torch.tensor([item.extents_m for item in objects])
+        rest = torch.tensor([item.solid.rest_height_m for item in objects])  # [M]
+        extents = torch.tensor([item.extents_m for item in objects])  # [M, 3]
         half_diagonal = torch.linalg.norm(extents, dim=1) / 2
         center_height = self._center_heights(rest, half_diagonal)
         self._check_heights(rest, center_height)
@@ -96,14 +97,14 @@ class EpisodeStarts(nn.Module):
     def draw(self, ids: Tensor, episode: Tensor, difficulty: float, decoder: Decoder) -> Starts:
         """Draws the starts of environments.
 
-        A posture that the decoder refuses, such as one in an obstacle, is moved half the way
-        back to the start posture until it is taken, its velocity shrinking with it.
+        If the decoder refuses a posture, for example in an obstacle, its offset from the start
+        posture and its velocity are halved, at most six times, and then set to 0.
 
         Args:
             ids: [K] int64.
             episode: [K] int64, numbers of the episodes that begin.
-            difficulty: Where the schedules stand.
-            decoder: Says where the robot starts and may start.
+            difficulty: Difficulty at which the schedules are evaluated, 0 to 1.
+            decoder: Gives the start posture and checks others.
         """
         posture = decoder.start_position.expand(len(ids), -1)  # [K, J]
         if not self._config.randomization.changes_starts:
@@ -117,11 +118,11 @@ class EpisodeStarts(nn.Module):
         )
 
     def _moved(self, posture: Tensor, share: Tensor, offset: Tensor) -> Tensor:
-        """Postures [K, J] a share [K, 1] of the offsets [K, J] away, within the limits."""
+        """Postures [K, J] moved by fractions [K, 1] of the offsets [K, J], within joint limits."""
         return torch.clamp(posture + share * offset, self._limits[0], self._limits[1])
 
     def _share_taken(self, posture: Tensor, offset: Tensor, decoder: Decoder) -> Tensor:
-        """Largest 1, 1/2, 1/4, ... [K, 1] of the offsets that the decoder takes, else 0."""
+        """Largest fraction 1, 1/2, 1/4, ... [K, 1] of the offset that the decoder accepts, or 0."""
         share = torch.ones(len(posture), 1, device=posture.device)
         refused = ~decoder.can_start(self._moved(posture, share, offset))  # [K]
         for _ in range(_HALVINGS):
@@ -136,7 +137,7 @@ class EpisodeStarts(nn.Module):
     def _spread(self, ids: Tensor, episode: Tensor, difficulty: float) -> Spread:
         config, joints = self._config.randomization, self._limits.shape[1]
         drawn = self.streams.uniform(Purpose.START, episode, 0, 5 + 2 + 2 * joints, ids)
-        # whole episodes have one size of each kind of error, joints and axes one direction each
+        # one size per episode and kind of error, one direction per joint or axis
         sizes = [
             schedule.sample(difficulty, drawn[:, column])
             for column, schedule in enumerate(
@@ -149,7 +150,7 @@ class EpisodeStarts(nn.Module):
                 )
             )
         ]
-        directions = 2.0 * drawn[:, 5:] - 1.0
+        directions = 2.0 * drawn[:, 5:] - 1.0  # [K, 2 + 2 J]
         tilt, offset, velocity = directions.split((2, joints, joints), dim=1)
         return Spread(
             sizes[0],
@@ -176,19 +177,19 @@ class EpisodeStarts(nn.Module):
         config = self._config
         height = rest
         if not config.randomization.spawn_tilt_rad.is_always(0.0):
-            height = half_diagonal  # in any attitude clear of the table
+            height = half_diagonal  # clear of the table in any orientation
         lowest = config.table.top_m + height + CLEARANCE_M
         if config.spawn.height_m is None:
             return lowest
         if lowest.max() > config.spawn.height_m:
             raise ConfigError(
-                f"task.spawn.height_m {config.spawn.height_m} has an object in the table; "
+                f"task.spawn.height_m {config.spawn.height_m} puts an object inside the table; "
                 f"raise it to {lowest.max():.3f} m or leave it out"
             )
         return torch.full_like(rest, config.spawn.height_m)
 
     def _check_heights(self, rest_height: Tensor, center_height: Tensor) -> None:
-        """Episodes must neither end as they begin nor have a goal that lies in the table."""
+        """Objects must start and rest in the workspace, and rest below the goal."""
         config, rest = self._config, self._config.table.top_m + rest_height
         lower_m, upper_m = (corner[2] for corner in config.workspace)
         lowest_m, highest_m = float(rest.min()), float(center_height.max())
@@ -206,10 +207,7 @@ class EpisodeStarts(nn.Module):
 
 
 def tilted(quaternion: Tensor, tilt_rad: Tensor) -> Tensor:
-    """[K, 4] wxyz: a turn about x, then about y, by [K, 2] rad, after the turns [K, 4].
-
-    All about axes of the base.
-    """
+    """Rotations [K, 4] wxyz, turned further by [K, 2] rad about x and then y of the base."""
     (cx, cy), (sx, sy) = (tilt_rad / 2).cos().unbind(1), (tilt_rad / 2).sin().unbind(1)
     w, x, y, z = quaternion.unbind(1)
     w, x, y, z = cx * w - sx * x, cx * x + sx * w, cx * y - sx * z, cx * z + sx * y

@@ -1,7 +1,7 @@
-"""A scripted policy for the fabric's eleven actions, which knows where the object is.
+"""A scripted policy for the fabric's eleven actions that reads the object's pose.
 
-It waits above the object until that rests, goes down with the hand open, pinches, and carries the
-object to the goal. What it loses it picks up again.
+It waits above the object until the object rests, goes down with the hand open, pinches, and
+carries the object to the goal. If it loses the object, it starts again.
 """
 
 import math
@@ -20,34 +20,36 @@ from dexgrasp_sim.tasks.grasp.scripted.plan import Grasp, Objects, height, plan
 from dexgrasp_sim.tasks.grasp.scripted.reach import explore
 
 _MARGIN_M, _WIDEST_OPENING_M = 0.04, 0.14
-"""The open hand is wider than the object by the former, up to the latter."""
+"""The open hand is wider than the object by the margin, but at most the widest opening."""
 _SQUEEZE_M, _SQUEEZE_PER_WIDTH = 0.02, 0.33
-"""The shut hand's goal is narrower than the object by this and by this share of its width. Small
-objects escape when pressed harder, large ones fall when pressed less."""
+"""The closed hand's goal is narrower than the object by this length and this share of its width.
+Small objects slip away when pressed harder, large ones fall when pressed less."""
 _CLOSING_M_S, _GRIP_S = 0.25, 0.15
-"""How fast the goal of the fingers shuts, and how long they press before the object is lifted."""
+"""Closing speed of the fingers' goal, and how long they press before the lift."""
 _HOVER_M = 0.07
 _PALM_CLEARANCE_M = 0.008
 _LEAST_TIP_HEIGHT_M = 0.014
-"""Of the tips' centres above the table."""
+"""Smallest height of the tips' centres above the table."""
 _LEAD_M = 0.05
-"""How far ahead of the palm its goal is while it carries: nearer, and the fabric goes slower."""
+"""Distance of the palm's goal ahead of the palm while carrying; less makes the fabric slower."""
 _BESIDE_M, _ABOVE_M, _HOVER_S = 0.015, 0.03, 2.0
 _DOWN_M, _DESCENT_S, _MISSED_M = 0.008, 1.0, 0.03
-"""A descent ends at its place or after its time; further away the grasp has missed."""
+"""A descent ends within `_DOWN_M` of its place or after `_DESCENT_S`; if it is then further away
+than `_MISSED_M`, the grasp has missed."""
 _RESTING_M_S, _LEVER_M = 0.05, 0.05
-"""Speed below which objects rest; turning counts as the speed at this lever."""
+"""Speed below which objects rest; angular velocity times the lever counts as speed."""
 _FALL_S = 0.4
-"""Objects that are dropped rest nowhere before."""
+"""Time that dropped objects need to land; before it no object counts as resting."""
 _LOST_M, _DRAGGED_M = 0.12, 0.08
 _LIFT_S, _LIFTED_M = 0.7, 0.05
 _STRAIGHT_UP_M = 0.15
 _CORRECTION_PER_S, _CORRECTED_M, _MOST_CORRECTION_M = 3.0, 0.05, 0.04
-"""The palm's goal moves against the error at this rate, where that is small."""
+"""Integral gain on the palm's position error, largest error that is integrated, and limit of the
+integral."""
 
 
 class Phase(IntEnum):
-    """What an environment's robot does; each phase leads to the next, and back to the first."""
+    """What a robot is doing; phases follow in this order, and a loss leads back to the first."""
 
     WAIT = 0
     HOVER = 1
@@ -57,7 +59,7 @@ class Phase(IntEnum):
 
 
 class Progress(NamedTuple):
-    """What phases end with, [N] bool each; `lost` ends any."""
+    """Conditions [N] bool that end the phases in their order; `lost` ends any phase."""
 
     resting: Tensor
     above: Tensor
@@ -67,7 +69,7 @@ class Progress(NamedTuple):
 
 
 def next_phase(phase: Tensor, progress: Progress) -> Tensor:
-    """The phases [N] int64 that follow; a carried object is carried on until it is lost."""
+    """The next phases [N] int64; CARRY lasts until the object is lost."""
     never = torch.zeros_like(progress.lost)
     ends = (progress.resting, progress.above, progress.down, progress.shut, never)
     done = torch.stack(ends).gather(0, phase[None])[0]
@@ -75,7 +77,7 @@ def next_phase(phase: Tensor, progress: Progress) -> Tensor:
 
 
 class FabricScriptedPolicy:
-    """See the module.
+    """Waits, hovers, descends, pinches and carries, see `Phase`.
 
     Attributes:
         phase: [N] int64, see `Phase`.
@@ -83,7 +85,7 @@ class FabricScriptedPolicy:
     """
 
     def __init__(self, env: GraspEnv) -> None:
-        """Finds pinches and what the palm can reach, once per fabric config (seconds)."""
+        """Finds pinches and the palm's reach, which takes seconds, once per fabric config."""
         decoder = env.decoder
         assert isinstance(decoder, FabricDecoder)
         self._env, self._decoder = env, decoder
@@ -105,19 +107,19 @@ class FabricScriptedPolicy:
         self._grasp = plan(self._objects(), self._reach, self.losses)
 
     def act(self) -> Tensor:
-        """[N, action_dim] for the environments' present state."""
+        """Actions [N, action_dim] for the current state of the environments."""
         env, dt_s = self._env, self._env.control_dt_s
         self._restart(env.step_count == 0)
         self._look()
         grasp, phase = self._grasp, self.phase
         self._move_fingers(dt_s)
-        components, _ = self._pinches.at(self._opening)
+        components, _ = self._pinches.at(self._opening)  # [N, 5]
         _, center = self._pinches.at(torch.maximum(self._opening, grasp.width_m))
         pitch = torch.full_like(grasp.yaw_rad, PALM_PITCH_RAD)
-        euler = torch.stack((grasp.yaw_rad, pitch, math.pi + grasp.roll_rad), 1)
+        euler = torch.stack((grasp.yaw_rad, pitch, math.pi + grasp.roll_rad), 1)  # [N, 3], zyx
         palm = self._palm.forward(env.engine.joint_position)
         position, rotation = palm.position[:, 0], palm.rotation[:, 0]
-        offset = (zyx_euler_to_matrix(euler) @ center[..., None]).squeeze(-1)
+        offset = (zyx_euler_to_matrix(euler) @ center[..., None]).squeeze(-1)  # [N, 3]
         wanted = self._place() - offset
         carried = (phase == Phase.CARRY)[:, None]
         wanted = torch.where(carried, position + self._to_goal(), wanted)
@@ -138,7 +140,7 @@ class FabricScriptedPolicy:
         self._time_s[begun] = 0.0
 
     def _look(self) -> None:
-        """While waiting the grasp is planned anew, and until the descent its place follows."""
+        """Plans the grasp anew while waiting, and updates its place until the descent."""
         objects, old = self._objects(), self._grasp
         waiting, free = self.phase == Phase.WAIT, self.phase <= Phase.HOVER
         fresh = plan(objects, self._reach, self.losses)
@@ -162,14 +164,14 @@ class FabricScriptedPolicy:
         self._opening = torch.where(phase <= Phase.DESCEND, wide, opening)
 
     def _place(self) -> Tensor:
-        """Where the pinch is wanted [N, 3]: above the object before the descent."""
+        """Goal position [N, 3] m of the pinch: above the object before the descent."""
         above = self._pinch.clone()
         hover = self._top_m + self._grasp.height_m + _HOVER_M
         above[:, 2] = torch.maximum(hover, above[:, 2])
         return torch.where((self.phase <= Phase.HOVER)[:, None], above, self._pinch)
 
     def _to_goal(self) -> Tensor:
-        """The way [N, 3] from the object to the goal, straight up at first."""
+        """Step [N, 3] m of the palm's goal towards the object's goal, straight up at first."""
         position = self._env.engine.object_position
         way = self._env.goal - position
         share = ((position[:, 2] - self._pinch[:, 2]) / _STRAIGHT_UP_M).clamp(0.0, 1.0)
@@ -178,7 +180,7 @@ class FabricScriptedPolicy:
         return way * (_LEAD_M / length.clamp_min(_LEAD_M))
 
     def _corrected(self, error: Tensor, dt_s: float) -> Tensor:
-        """What is added to the palm's goal against a lasting error [N, 3]."""
+        """Integral [N, 3] m of the error, added to the goal against a steady-state error."""
         phase = self.phase
         near = torch.linalg.norm(error, dim=1) < _CORRECTED_M
         acts = ((phase == Phase.HOVER) | (phase == Phase.DESCEND)) & near

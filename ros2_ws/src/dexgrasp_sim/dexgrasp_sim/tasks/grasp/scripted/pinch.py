@@ -1,9 +1,9 @@
 """Pinches within the five principal components of the hand, found by optimisation.
 
-A pinch of a given opening puts the fingertips of index, middle and ring in a line, the thumb's
-opposite to them at that distance, all as low as the rest of the hand allows: so they reach objects
-that lie on a table. It closes level when the palm is pitched by `PALM_PITCH_RAD`; with less, the
-thumb lies flat, and its back keeps its tip off the table.
+A pinch of a given opening puts the tips of index, middle and ring finger in a line and the thumb's
+tip opposite to them at that distance. All tips are as low as the rest of the hand allows, to reach
+objects that lie on a table. The pinch closes horizontally when the palm is pitched by
+`PALM_PITCH_RAD`; with less pitch the thumb lies flat and its back keeps its tip off the table.
 """
 
 import math
@@ -21,25 +21,25 @@ from dexgrasp_sim.robot.rotation import rpy_to_matrix
 
 PALM_PITCH_RAD = math.radians(17.0)
 """Second ZYX Euler angle of a pinching palm that faces down: the fingers point below the thumb.
-Between 15 and 20 degrees all four tips come about as low as each other at all openings."""
+Between 15 and 20 degrees all four tips are at about the same height at all openings."""
 TIP_RADIUS_M = 0.012
-"""Of the spheres at the fingers' ends (URDF); the tip frame lies on it, its x axis outward."""
+"""Radius of the spheres at the fingers' ends (URDF); tip frames lie on them, x axis outward."""
 
 _LEAST_M, _STEP_M, _STEPS = -0.06, 0.01, 22
 _ITERATIONS = 400
 _LEARNING_RATE = 0.05
 _ROUGHNESS = 300.0
-"""Cost of bends in the way that the hand closes, per squared second difference."""
+"""Cost on squared second differences between openings, so that the hand closes smoothly."""
 
 
 class Pinches(NamedTuple):
-    """Pinches by their opening, which is the distance between the surfaces of thumb and fingers.
+    """Pinches by opening, the distance between the surfaces of thumb and fingers.
 
     Attributes:
-        openings_m: [W], rising in equal steps; below zero are goals of a hand that squeezes.
+        openings_m: [W], rising in equal steps; negative ones are goals of a hand that squeezes.
         components: [W, 5] rad, principal components of the hand.
-        centers_m: [W, 3], midpoints between the tip of the thumb and those of the fingers, in the
-            palm frame; across, between the thumb and the middle finger.
+        centers_m: [W, 3], midpoints between the tip of the thumb and the mean of the fingers'
+            tips, palm frame; sideways between the thumb and the middle finger.
     """
 
     openings_m: Tensor
@@ -49,9 +49,9 @@ class Pinches(NamedTuple):
     def at(self, opening_m: Tensor) -> tuple[Tensor, Tensor]:
         """Components [N, 5] and centres [N, 3] at openings [N], clamped to the table's."""
         last = len(self.openings_m) - 1
-        place = ((opening_m - self.openings_m[0]) / _STEP_M).clamp(0.0, last)
-        left = place.long().clamp(max=last - 1)
-        share = (place - left)[:, None]
+        place = ((opening_m - self.openings_m[0]) / _STEP_M).clamp(0.0, last)  # [N]
+        left = place.long().clamp(max=last - 1)  # [N]
+        share = (place - left)[:, None]  # [N, 1]
         return (
             torch.lerp(self.components[left], self.components[left + 1], share),
             torch.lerp(self.centers_m[left], self.centers_m[left + 1], share),
@@ -59,8 +59,8 @@ class Pinches(NamedTuple):
 
 
 class _Hand:
-    """Tips and lowest point of hands, in a frame at the palm that is level: x along which the
-    pinch closes, z down.
+    """Tips and lowest point of hands, in a frame at the palm: x horizontal along the closing
+    direction, z down.
     """
 
     def __init__(self, config: FabricConfig, robot: Robot) -> None:
@@ -75,20 +75,20 @@ class _Hand:
         self._radii = torch.tensor([sphere.radius_m for sphere in self._spheres])
         self._columns = robot.hand
         self._num_joints = robot.num_joints
-        self._axes = spec.hand_pca.axes.clone()  # what inference mode made has no gradients
+        self._axes = spec.hand_pca.axes.clone()  # tensors made in inference mode have no gradients
         start = torch.tensor(config.start_position(robot))[self._columns]
-        # what the components leave open hardly moves while the fabric acts
+        # the part of the posture outside the components hardly moves while the fabric acts
         self._rest = start - self._axes.T @ (self._axes @ start)
         limits = torch.tensor([robot.lower.tolist(), robot.upper.tolist()])[:, self._columns]
         self._lower, self._upper = limits
         self.level = rpy_to_matrix(torch.tensor([0.0, -PALM_PITCH_RAD, 0.0]))
 
     def joints(self, components: Tensor) -> Tensor:
-        """[W, 16] rad of components [W, 5]."""
+        """Joint positions [W, 16] rad at components [W, 5]."""
         return components @ self._axes + self._rest
 
     def beyond(self, joints: Tensor) -> Tensor:
-        """[W], squared rad beyond the joint limits."""
+        """[W] rad², squared distance beyond the joint limits."""
         return (joints - joints.clamp(self._lower, self._upper)).square().sum(1)
 
     def tips_and_lowest(self, joints: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,12 +96,13 @@ class _Hand:
         full = joints.new_zeros(len(joints), self._num_joints)
         full[:, self._columns] = joints
         frames = self._kinematics.forward(full)
-        origin, turn = frames.position[:, :1], frames.rotation[:, 0] @ self.level.T
+        origin = frames.position[:, :1]  # [W, 1, 3]
+        turn = frames.rotation[:, 0] @ self.level.T  # [W, 3, 3]
         tip = slice(1, 1 + self._fingers)
         tips = frames.position[:, tip] - TIP_RADIUS_M * frames.rotation[:, tip, :, 0]
         spheres = frames.position[:, self._carriers] + (
             frames.rotation[:, self._carriers] @ self._offsets[..., None]
-        ).squeeze(-1)
+        ).squeeze(-1)  # [W, S, 3]
         lowest = (((spheres - origin) @ turn)[..., 2] + self._radii).amax(1)
         return (tips - origin) @ turn, lowest
 
@@ -109,14 +110,14 @@ class _Hand:
 @cache
 @torch.inference_mode(False)
 def find_pinches(config: FabricConfig, robot: Robot) -> Pinches:
-    """Pinches of 0 to 15 cm and their continuation inside, within the config's hand range.
+    """Pinches with openings from -6 to 15 cm, within the hand range of the config.
 
     The robot's fingers are index, middle, ring and thumb, in this order.
     """
     hand = _Hand(config, robot)
     openings = _LEAST_M + _STEP_M * torch.arange(_STEPS)
     low, high = (torch.tensor(bound) for bound in config.hand_range_rad(robot))
-    share = torch.zeros(_STEPS, NUM_COMPONENTS, requires_grad=True)
+    share = torch.zeros(_STEPS, NUM_COMPONENTS, requires_grad=True)  # [W, 5], logits in the range
     optimizer = torch.optim.Adam([share], lr=_LEARNING_RATE)
     with torch.enable_grad():
         for _ in range(_ITERATIONS):
@@ -134,7 +135,9 @@ def find_pinches(config: FabricConfig, robot: Robot) -> Pinches:
 
 
 def _cost(hand: _Hand, components: Tensor, openings: Tensor) -> Tensor:
-    """In mm^2: the opening counts fully, tips in line, opposite and low less; more reach helps."""
+    """Cost in mm²: error of the opening with weight 1; tips out of line, not opposite or too high
+    with less; reach of the fingers lowers it.
+    """
     joints = hand.joints(components)
     tips, lowest = hand.tips_and_lowest(joints)
     tips, lowest = 1e3 * tips, 1e3 * lowest

@@ -1,4 +1,4 @@
-"""Where a pinching palm can be put: how far the fabric stays from it, as a table."""
+"""Position error of the fabric at goals of a pinching palm, as a table."""
 
 import math
 from functools import cache
@@ -16,7 +16,7 @@ from dexgrasp_sim.robot.rotation import zyx_euler_to_matrix
 from dexgrasp_sim.tasks.grasp.scripted.pinch import PALM_PITCH_RAD, find_pinches
 
 ROLLS_RAD = tuple(math.radians(angle) for angle in (-20.0, 0.0, 20.0))
-"""Turns about the palm's own x axis to choose from; they leave the pinch level."""
+"""Candidate turns about the palm's own x axis; they keep the pinch horizontal."""
 
 _X_M = (-0.80, -0.60, -0.45, -0.30)
 _Y_M = (-0.30, -0.10, 0.10, 0.30, 0.50)
@@ -26,11 +26,11 @@ _TIME_S, _DT_S = 2.0, 1.0 / 60.0
 
 
 class ReachMap(NamedTuple):
-    """Errors at points of a grid; between them they are interpolated.
+    """Position errors at the points of a grid, interpolated between them.
 
     Attributes:
         axes: Rising coordinates of the grid: x and y in m, base frame, yaw in rad.
-        error_m: [X, Y, W, R] by x, y, yaw and roll, see `ROLLS_RAD`.
+        error_m: [X, Y, W, R], by x, y, yaw and roll (`ROLLS_RAD`).
     """
 
     axes: tuple[Tensor, Tensor, Tensor]
@@ -51,7 +51,7 @@ class ReachMap(NamedTuple):
 
 
 def _cell(value: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]:
-    """Index of the grid point to the left and the share of the way to the next."""
+    """Index of the grid point below and the fraction of the way to the next, both [...]."""
     inside = value.clamp(float(axis[0]), float(axis[-1]))
     left = (torch.bucketize(inside, axis) - 1).clamp(0, len(axis) - 2)
     return left, (inside - axis[left]) / (axis[left + 1] - axis[left])
@@ -64,7 +64,7 @@ def explore(config: FabricConfig, robot: Robot, table: Obstacle) -> ReachMap:
     Args:
         config: The fabric.
         robot: The robot.
-        table: The pinch is some cm above it.
+        table: The pinch is 4 cm above it.
     """
     ranges = config.ranges(robot)
     first_yaw, last_yaw = ranges.low[3], ranges.high[3]
@@ -74,7 +74,7 @@ def explore(config: FabricConfig, robot: Robot, table: Obstacle) -> ReachMap:
         torch.linspace(first_yaw, last_yaw, _YAW_STEPS),
     )
     grid = torch.stack(torch.meshgrid(*axes, torch.tensor(ROLLS_RAD), indexing="ij"), -1)
-    points = grid.view(-1, 4)
+    points = grid.view(-1, 4)  # [P, 4]: x, y, yaw, roll
     count = len(points)
     components, center = find_pinches(config, robot).at(torch.full((count,), _PINCH_M))
     euler = torch.stack(
@@ -82,8 +82,8 @@ def explore(config: FabricConfig, robot: Robot, table: Obstacle) -> ReachMap:
     )
     top_m = table.center_m[2] + table.size_m[2] / 2
     above = torch.full((count, 1), top_m + _HEIGHT_ABOVE_TABLE_M)
-    pinch = torch.cat((points[:, :2], above), 1)
-    palm = pinch - (zyx_euler_to_matrix(euler) @ center[..., None]).squeeze(-1)
+    pinch = torch.cat((points[:, :2], above), 1)  # [P, 3]
+    palm = pinch - (zyx_euler_to_matrix(euler) @ center[..., None]).squeeze(-1)  # [P, 3]
     decoder = FabricDecoder(config, robot, count, _DT_S, table)
     actions = decoder.actions_for(torch.cat((palm, euler, components), 1))
     for _ in range(round(_TIME_S / _DT_S)):

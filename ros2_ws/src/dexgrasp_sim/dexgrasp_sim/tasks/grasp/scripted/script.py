@@ -14,7 +14,7 @@ class Script(Protocol):
     """A policy that reads the simulation instead of observations."""
 
     def act(self) -> Tensor:
-        """[N, action_dim] for the environments' present state."""
+        """Actions [N, action_dim] for the current state of the environments."""
         ...
 
 

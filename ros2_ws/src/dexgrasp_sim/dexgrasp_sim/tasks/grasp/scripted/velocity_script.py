@@ -20,13 +20,13 @@ class ScriptedPolicy:
         self._env, self._decoder = env, env.decoder
 
     def act(self) -> Tensor:
-        """[N, action_dim] for the environments' present state."""
+        """Actions [N, action_dim] for the current state of the environments."""
         env, config = self._env, self._env.config
         decoder = self._decoder
         time_s = env.step_count.float() * config.control_dt_s
         closing = time_s >= _APPROACH_S
         lifting = time_s >= _APPROACH_S + _CLOSE_S
-        target = env.engine.object_position.clone()
+        target = env.engine.object_position.clone()  # [N, 3]
         target[closing] = decoder.palm_position[closing]
         target[lifting, 2] = config.table.top_m + _LIFT_HEIGHT_M
         step_m = decoder.config.palm_speed_m_s * config.control_dt_s
