@@ -1,14 +1,13 @@
 """The random numbers of the simulation: one counter-based generator for every purpose.
 
-A number depends on what it is for and on nothing else: the seed, the purpose, the environment's
-global index, the episode, the step and the number's place (its column). So there is nothing to
-save, the order of draws does not matter, a split of the environments over processes changes
-nothing, and every device gives the same numbers.
+A number is a function of the seed, the purpose, the environment's global index, the episode, the
+step and its column only. So there is no state to save, and neither the order of draws nor the
+split of the environments over processes nor the device changes the numbers.
 
 Word i of a stream is the i-th output of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable
-pseudorandom number generators") started at the stream's key. A word is an int64 tensor that holds
-the bits of an unsigned one: sums and products wrap around, and a logical shift is an arithmetic
-one with the sign's copies masked off.
+pseudorandom number generators") started at the stream's key. Words are
+unsigned 64-bit numbers stored as int64: sums and products wrap around, and a logical shift is an
+arithmetic shift with the copies of the sign bit masked off.
 """
 
 import math
@@ -21,27 +20,27 @@ GOLDEN = 0x9E3779B97F4A7C15
 """SplitMix64's distance between the states of neighbouring words."""
 FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 SHIFTS = (30, 27, 31)
-"""SplitMix64's output function, as in Vigna's reference implementation (2015): a shift and a
-product, again, and a last shift."""
+"""SplitMix64's output function, as in Vigna's reference implementation (2015): shift, product,
+shift, product, shift."""
 NUMBER_BITS = 24
-"""Random bits of a number: as many as float32 holds exactly on every device."""
+"""Random bits of a number, as many as float32 holds exactly."""
 
 NORMAL_MEAN = 2 * 65535
 NORMAL_SIGMA = 65536 / math.sqrt(3)
-"""Of the sum of four 16-bit numbers."""
+"""Mean and standard deviation of the sum of four uniform 16-bit numbers."""
 
 _WORD_BITS = 64
 _NUMBER_MASK = (1 << NUMBER_BITS) - 1
 _EVERY_OTHER_16 = 0x0000FFFF0000FFFF
 _WORDS_AT_ONCE = 32768
-"""How many are mixed at a time on the CPU: 256 KiB, which stay in the second-level cache."""
+"""Words computed at a time on the CPU: 256 KiB, which fit into the second-level cache."""
 
 
 class Purpose(IntEnum):
-    """What random numbers are for; each purpose has streams of its own.
+    """What random numbers are used for; each purpose has its own streams.
 
     Purposes that end in EPISODE are drawn once per episode, those that end in STEP in every step.
-    A purpose that has been given out keeps its value: another one would change all its numbers.
+    Never change the value of a purpose: that would change all its numbers.
     """
 
     DEPTH_STEP = 1
@@ -65,8 +64,8 @@ class Purpose(IntEnum):
 class RandomStreams(nn.Module):
     """The streams of N environments.
 
-    `ids` of the methods are the K environments that are asked for, [K] int64 from 0 to N - 1;
-    without them K is N. Nothing reads from the device.
+    The methods take `ids`, [K] int64 from 0 to N - 1, to select environments; None selects all N.
+    No method makes the host wait for the device.
 
     Attributes:
         env: [N] int64, the environments' global indices.
@@ -77,27 +76,27 @@ class RandomStreams(nn.Module):
 
     def __init__(self, seed: int, env: Tensor) -> None:
         """Args:
-        seed: Of the run; of negative or larger numbers the lowest 64 bits count.
+        seed: Of the run; its lowest 64 bits are used.
         env: [N] int64, global indices of the environments.
         """
         super().__init__()
         purposes = torch.arange(max(Purpose) + 1, device=env.device)  # [P], 0 is unused
         keys = _joined(torch.full_like(purposes, _signed(seed)), purposes)  # [P]
         env_keys = _joined(keys.unsqueeze(1), env)  # [P, N]
-        # settings, not state: a saved run may go on with another split of the environments
+        # not saved: a run may continue with another split of the environments
         self.register_buffer("env", env, persistent=False)
         self.register_buffer("_env_keys", env_keys, persistent=False)
 
     def keys(
         self, purpose: Purpose, episode: Tensor, step: Tensor | int = 0, ids: Tensor | None = None
     ) -> Tensor:
-        """Keys of streams, for `words` and for kernels that make the words themselves.
+        """Keys of streams, for `words` and for kernels that compute the words themselves.
 
         Args:
             purpose: What the numbers are for.
             episode: [K] int64, number of each environment's episode.
-            step: [K] int64, step within it; 0 for what holds for a whole episode.
-            ids: See the class.
+            step: [K] int64, step within the episode; 0 for draws of a whole episode.
+            ids: [K] int64 environments; None: all.
 
         Returns:
             [K] int64.
@@ -134,7 +133,7 @@ def uniforms(keys: Tensor, count: int) -> Tensor:
     """The first `count` numbers of each stream.
 
     Numbers 2i and 2i + 1 are the 24 leading bits of the lower and the upper half of word i,
-    divided by 2^24. The product with a whole number n up to 2^24 stays below n when rounded.
+    divided by 2^24. Their product with an integer n up to 2^24 is below n also after rounding.
 
     Args:
         keys: [K] int64.
@@ -161,7 +160,7 @@ def uniforms(keys: Tensor, count: int) -> Tensor:
 
 
 def words(keys: Tensor, counters: Tensor) -> Tensor:
-    """64 random bits of K streams [K] at C places [C], both int64: [K, C] int64."""
+    """Words [K, C] int64, 64 random bits each, of keys [K] int64 at counters [C] int64."""
     return _mix_((counters + 1) * _GOLDEN + keys.unsqueeze(1))
 
 
@@ -172,10 +171,10 @@ def unit_numbers(bits: Tensor) -> Tensor:
 
 
 def normal_numbers(bits: Tensor) -> Tensor:
-    """Nearly normal float32 numbers of mean 0 and deviation 1 out of words [...] int64.
+    """Approximately normal numbers [...] float32 of mean 0 and deviation 1 from words [...] int64.
 
-    The sum of four 16-bit numbers (Irwin-Hall): within 3.5 deviations, kurtosis 2.7 instead of 3,
-    and several times faster than logarithms and cosines.
+    The sum of four uniform 16-bit numbers (Irwin-Hall): limited to 3.5 deviations, kurtosis 2.7
+    instead of 3, and several times faster than the Box-Muller transform.
     """
     pairs = (bits & _EVERY_OTHER_16) + ((bits >> 16) & _EVERY_OTHER_16)
     total = pairs.unsqueeze(-1).view(torch.int32).sum(-1, dtype=torch.int32)
@@ -183,7 +182,7 @@ def normal_numbers(bits: Tensor) -> Tensor:
 
 
 def _signed(word: int) -> int:
-    """The int64 with the lowest 64 bits of a number."""
+    """The lowest 64 bits of an integer as a signed 64-bit number."""
     word &= (1 << _WORD_BITS) - 1
     return word - (1 << _WORD_BITS) if word >> (_WORD_BITS - 1) else word
 
@@ -193,7 +192,7 @@ _FACTORS = (*map(_signed, FACTORS), 1)
 
 
 def _joined(keys: Tensor, parts: Tensor | int) -> Tensor:
-    """Keys int64 [...] that depend on those before and on whole numbers [...], broadcast."""
+    """Keys [...] int64 derived from keys and integers, which are broadcast."""
     if isinstance(parts, int):
         mixed = _signed(_mixed_int(parts + GOLDEN))
         return _mix_(keys ^ mixed)
@@ -201,7 +200,7 @@ def _joined(keys: Tensor, parts: Tensor | int) -> Tensor:
 
 
 def _mix_(bits: Tensor) -> Tensor:
-    """SplitMix64's output function, in place."""
+    """SplitMix64's output function of words [...] int64, in place."""
     shifted = torch.empty_like(bits)
     for shift, factor in zip(SHIFTS, _FACTORS, strict=True):
         torch.bitwise_right_shift(bits, shift, out=shifted)
@@ -213,7 +212,7 @@ def _mix_(bits: Tensor) -> Tensor:
 
 
 def _mixed_int(word: int) -> int:
-    """`_mix_` of one Python number."""
+    """`_mix_` of one Python integer."""
     word &= (1 << _WORD_BITS) - 1
     for shift, factor in zip(SHIFTS, (*FACTORS, 1), strict=True):
         word = ((word ^ (word >> shift)) * factor) & ((1 << _WORD_BITS) - 1)

@@ -1,4 +1,4 @@
-"""The physics backends, and the choice of one: nothing else names them."""
+"""The physics backends and their selection; no other module names them."""
 
 import importlib
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class Backend:
     """Where a backend is and what it needs.
 
     Attributes:
-        module: Has the class; imported when an engine is made, not before.
+        module: Module of the engine class; imported only when an engine is made.
         engine: Name of the class, which takes a scene, a device and a number of threads.
-        package: Distribution that it needs beside this one.
-        devices: Kinds of devices that it computes on.
+        package: Distribution that it needs besides this one.
+        devices: Types of the devices that it supports.
         remedy: How to get the package.
     """
 
@@ -41,7 +41,7 @@ BACKENDS = {
         "run `make setup`",
     ),
 }
-"""By the name that `physics.backend` gives them."""
+"""Backends by their name in `physics.backend`."""
 
 
 def make_engine(

@@ -14,14 +14,14 @@ from dexgrasp_sim.vision.camera_jitter import CameraPoses
 
 @dataclass(frozen=True)
 class PhysicsParameters:
-    """What may differ between environments and episodes, for K environments, float32.
+    """Physical parameters of K environments, which may differ between episodes; float32.
 
     Attributes:
-        friction_scale: [K] factor on the friction of all contacts. One for all surfaces: engines
-            combine those of two bodies in their own ways.
-        restitution: [K], 0 (no bounce) to below 1; reached only with physics steps that resolve a
-            contact. Measured with MuJoCo, drops from 0.1 m: 0.95 comes out as 0.9 at 1/120 s and
-            as 0.4 at 1/60 s.
+        friction_scale: [K] factor on the friction of all contacts. It is one for all surfaces,
+            because engines combine the friction of two bodies in different ways.
+        restitution: [K], 0 (no bounce) to below 1; reached only with physics steps short enough to
+            resolve a contact. Measured with MuJoCo, drops from 0.1 m: 0.95 becomes 0.9 at 1/120 s
+            and 0.4 at 1/60 s.
         stiffness_scale: [K, J] factor on the actuators' stiffness, in the robot's joint order.
         damping_scale: [K, J] factor on the actuators' damping.
         joint_friction_scale: [K, J] factor on the dry joint friction of the URDF; 0: none.
@@ -52,18 +52,18 @@ class PhysicsParameters:
 
 
 class PhysicsEngine(Protocol):
-    """N copies of robot, table and one object each.
+    """N environments with robot, table and one object each.
 
     All poses are in the robot's base frame, quaternions wxyz. The tensors are current after
-    `reset` and `step` and are overwritten by the next call. All tensors are on `device`.
+    `reset` and `step`; the next call overwrites them. All tensors are on `device`.
     """
 
     num_envs: int
     scene: Scene
     device: torch.device
     exact: bool
-    """Whether the same calls give the same results to the last bit, at any split of the
-    environments over engines, and whether `state_dict` continues exactly."""
+    """Whether the same calls give bit-identical results, for any split of the environments over
+    engines and after `load_state_dict`."""
     joint_position: Tensor
     """[N, J] rad, in the robot's joint order."""
     joint_velocity: Tensor
@@ -83,19 +83,19 @@ class PhysicsEngine(Protocol):
     object_mass: Tensor
     """[N] kg."""
     velocity_lead_s: Tensor
-    """[N, J] s: the servos' damping over their stiffness. Joint targets that lead by so many
-    times a velocity make the servos, which damp towards rest, damp towards that velocity."""
+    """[N, J] s: damping of the servos divided by their stiffness. Servos damp towards velocity 0;
+    joint targets with this time multiplied by a velocity added make them damp towards it."""
     diverged: Tensor
-    """[N] bool: since its reset the environment's state was once not finite or beyond all bounds.
-    The engine has put it in some harmless state, which means nothing: reset it."""
+    """[N] bool: since its last reset the environment's state was not finite or out of bounds. The
+    engine has replaced it by a meaningless but valid state: reset the environment."""
 
     def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:
         """Advances one control period.
 
         Args:
             joint_targets: [N, J] rad.
-            hold_steps: [N] int64: for so many physics steps the targets before these stay in
-                effect; None: for none.
+            hold_steps: [N] int64, for how many physics steps the previous targets stay in effect;
+                None: 0.
         """
         ...
 
@@ -106,7 +106,7 @@ class PhysicsEngine(Protocol):
         object_pose: Tensor,
         joint_velocity: Tensor | None = None,
     ) -> None:
-        """Puts K environments in a state, with the object at rest.
+        """Sets the state of K environments, with the object at rest.
 
         Args:
             env_ids: [K] int64, rising.
@@ -117,7 +117,7 @@ class PhysicsEngine(Protocol):
         ...
 
     def set_parameters(self, env_ids: Tensor, parameters: PhysicsParameters) -> None:
-        """Changes the physics of environments [K]; call `reset` for these afterwards."""
+        """Changes the physics of environments [K] int64; call `reset` for them afterwards."""
         ...
 
     def push_objects(self, force: Tensor, torque: Tensor) -> None:
@@ -132,8 +132,8 @@ class PhysicsEngine(Protocol):
 
         Args:
             out: The images.
-            poses: Where the cameras are, the depth camera as the left one; None: where the
-                scene has them.
+            poses: Poses of the cameras, of which the left one takes the depth image; None: as in
+                the scene.
         """
         ...
 
@@ -142,24 +142,24 @@ class PhysicsEngine(Protocol):
         ...
 
     def render_rgb(self, camera: CameraConfig, out: Tensor) -> None:
-        """Writes [N, 3, H, W] uint8 as any camera sees it."""
+        """Writes the images [N, 3, H, W] uint8 of a given camera."""
         ...
 
     def randomize_looks(self, env_ids: Tensor, keys: Tensor) -> None:
-        """Changes colours, textures and light in the stereo images as `scene.look` says.
+        """Draws colours, textures and light of the stereo images, with the strengths `scene.look`.
 
         Args:
             env_ids: [K] int64, which environments.
-            keys: [K] int64, their random streams; the same ones give the same look.
+            keys: [K] int64, their random streams; equal keys give equal looks.
         """
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The integration state; with it a run continues, see `exact`."""
+        """The integration state, from which a run continues; see `exact`."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restores `state_dict` and makes all tensors current."""
+        """Restores `state_dict` and updates all tensors."""
         ...
 
     def timings(self) -> dict[str, float]:

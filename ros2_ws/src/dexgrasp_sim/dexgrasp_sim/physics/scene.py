@@ -1,4 +1,4 @@
-"""What a physics engine simulates and shows. It knows no task: tasks make scenes."""
+"""What a physics engine simulates and renders; independent of the task."""
 
 from dataclasses import dataclass as plain_dataclass
 from typing import Annotated, Literal
@@ -38,7 +38,7 @@ def _known(backend: str) -> str:
 
 @dataclass(frozen=True, config=STRICT)
 class MujocoConfig:
-    """Settings of MuJoCo's own.
+    """Settings of MuJoCo only.
 
     An elliptic friction cone with impratio 10 holds round objects that a pyramidal cone drops;
     fewer than 20 line-search iterations make the elliptic solver throw the object.
@@ -59,14 +59,14 @@ class MujocoConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class PhysicsConfig:
-    """Physics settings that all backends share, and those of each.
+    """Physics settings: those common to all backends, then those of each backend.
 
     Attributes:
-        backend: Engine that simulates, see `backends.BACKENDS`.
+        backend: Physics engine, see `backends.BACKENDS`.
         timestep_s: Physics step.
         friction: Sliding friction coefficient of all contacts.
-        actuator_gains: Which of the robot's gains drive the joint targets, "stiff" or "paper".
-        mujoco: For MuJoCo alone.
+        actuator_gains: Which gains of the robot the servos have, "stiff" or "paper".
+        mujoco: Settings of MuJoCo only.
     """
 
     backend: Annotated[str, AfterValidator(_known)] = "mujoco"
@@ -83,8 +83,8 @@ class Scene:
     Attributes:
         robot: Fixed to the world, its base frame at the origin.
         table: The table.
-        objects: All objects of the run, also those that none of these environments holds: an
-            engine may lay out its models for all, so that who simulates which changes nothing.
+        objects: All objects of the run, also those that none of these environments has: so an
+            engine can give its models the same layout in every worker.
         object_of_env: [N] index into `objects`.
         physics: Physics settings.
         substeps: Physics steps in a control period.

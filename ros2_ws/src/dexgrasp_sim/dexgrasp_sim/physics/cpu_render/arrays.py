@@ -1,4 +1,4 @@
-"""The arrays that the renderer's kernels read and write, and how models fill them."""
+"""The arrays that the renderer's kernels read and write, and their construction from models."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,22 +21,22 @@ PLAIN, CHECKER, NOISE = 0, 1, 2
 """Values of `Look.pattern`."""
 
 NO_HIT = 2.0**100
-"""Depth of a pixel where no geom is seen; the same number in float32 and float64."""
+"""Depth of a pixel where no geom is seen; exact in float32 and float64."""
 
 _DRAWABLE = (PLANE, SPHERE, CAPSULE, ELLIPSOID, CYLINDER, BOX, MESH)
 _FIRST_HIDDEN_GROUP = 3
 """Geoms of this group and above are not drawn, as in MuJoCo's viewer: collision shapes."""
 _DEFAULT_RGBA = (0.5, 0.5, 0.5, 1.0)
-"""MuJoCo's colour of a geom that was given none; its material's colour holds then."""
+"""MuJoCo's colour of a geom without one; then the colour of its material is used."""
 
 
 class Geometry(NamedTuple):
     """The shapes of G geoms in M models, each in its own frame, in m.
 
     Attributes:
-        kind: [M, G] int32, number of the type in mujoco.mjtGeom or HIDDEN.
-        size: [M, G, 3] float64, half sizes as MuJoCo defines them for the type; for a sphere
-            three times the radius.
+        kind: [M, G] int32, value of mujoco.mjtGeom, or HIDDEN.
+        size: [M, G, 3] float64, half sizes as MuJoCo defines them for the type; for a sphere the
+            radius in all three elements.
         box_center: [M, G, 3] float64, centre of the bounding box.
         box_extent: [M, G, 3] float64, half sizes of the bounding box.
         first_face: [M, G] int32, a mesh's first triangle in `triangles`.
@@ -64,7 +64,7 @@ class Lens(NamedTuple):
 
 
 class Poses(NamedTuple):
-    """Where things are in n environments; float64, base frame, m.
+    """Poses in n environments; float64, base frame, m.
 
     Attributes:
         geom_position: [n, G, 3].
@@ -80,7 +80,7 @@ class Poses(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """What is drawn for n environments.
+    """Buffers that `draw` fills for n environments.
 
     Attributes:
         depth: [n, H, W] float32 m, NO_HIT where nothing is seen.
@@ -113,7 +113,7 @@ class Look(NamedTuple):
         pattern: [n, G] int8, PLAIN, CHECKER (cubes of both colours) or NOISE (a cloudy mixture).
         cell_m: [n, G] float32, size of a pattern's cells.
         light_direction: [n, 3] float32, in which the light travels, base frame, unit length.
-        ambient: [n] float32, share of full brightness that needs no lamp.
+        ambient: [n] float32, ambient light as a fraction of full brightness.
         background: [n, 3] float32, colour where no geom is seen.
     """
 
@@ -167,9 +167,9 @@ def collect_geometry(models: Sequence[mujoco.MjModel]) -> Geometry:
 def default_look(
     models: Sequence[mujoco.MjModel], model_of_env: np.ndarray, camera: CameraConfig
 ) -> Look:
-    """Colours of the models; the surroundings and free objects textured, the robot plain.
+    """Colours of the models, with textures on surroundings and free objects but not on the robot.
 
-    The light comes from above, over the left shoulder of who looks through the camera.
+    The light comes from above, from behind the camera and to its left.
     """
     count = len(model_of_env)
     color = np.array([_rgba(model)[:, :3] for model in models])[model_of_env]
@@ -193,7 +193,7 @@ def _geom_names(model: mujoco.MjModel) -> list[str]:
 
 
 def _kind(model: mujoco.MjModel) -> np.ndarray:
-    """[G] int32: the geoms' types, HIDDEN for those that are not to be seen."""
+    """[G] int32: the geoms' types, HIDDEN for invisible ones."""
     hidden = (model.geom_group >= _FIRST_HIDDEN_GROUP) | (_rgba(model)[:, 3] == 0)
     kind = np.where(hidden, HIDDEN, model.geom_type).astype(np.int32)
     for geom in np.flatnonzero(~hidden & ~np.isin(kind, _DRAWABLE)):
@@ -206,7 +206,7 @@ def _kind(model: mujoco.MjModel) -> np.ndarray:
 
 
 def _size(model: mujoco.MjModel) -> np.ndarray:
-    """[G, 3] float64: MuJoCo's sizes, a sphere's radius in all three places."""
+    """[G, 3] float64: MuJoCo's sizes; a sphere's radius in all three elements."""
     is_sphere = (model.geom_type == SPHERE)[:, None]
     return np.where(is_sphere, model.geom_size[:, :1], model.geom_size)
 
@@ -220,7 +220,7 @@ def _mesh_triangles(model: mujoco.MjModel, mesh: int) -> np.ndarray:
 
 
 def _rgba(model: mujoco.MjModel) -> np.ndarray:
-    """[G, 4] float32: as MuJoCo shows them."""
+    """[G, 4] float32: colours of the geoms as MuJoCo's viewer shows them."""
     rgba = np.array(model.geom_rgba)
     from_material = (model.geom_matid >= 0) & (rgba == np.array(_DEFAULT_RGBA, np.float32)).all(
         axis=1
@@ -239,5 +239,5 @@ def _pattern(model: mujoco.MjModel) -> np.ndarray:
 
 
 def _cell_m(model: mujoco.MjModel) -> np.ndarray:
-    """[G] float32: cells of 25 mm, those of floors of 0.25 m."""
+    """[G] float32 m: size of a pattern's cells, 0.25 m on floors and 25 mm elsewhere."""
     return np.where(model.geom_type == PLANE, 0.25, 0.025).astype(np.float32)

@@ -1,13 +1,13 @@
 """Depth images of many environments on the CPU, compiled with numba.
 
-Every geom is drawn into a z-buffer: a rectangle of pixels that surely holds its image, and inside
-that the exact intersection of each pixel's ray with the geom. To keep the intersections short,
-camera and rays are first mapped into a frame in which the geom is a unit shape; the depth along
-the viewing axis is the ray parameter, which no such map changes. Meshes are drawn triangle by
-triangle. Surfaces are seen from outside only, as by MuJoCo's own renderer.
+Every geom is drawn into a z-buffer: for each pixel of a rectangle that contains its image, the ray
+of the pixel is intersected with the geom. Camera and rays are first transformed into a frame in
+which the geom is a unit shape, which keeps the formulas short; the ray parameter, which is the
+depth along the viewing axis, does not change. Meshes are drawn triangle by triangle. Surfaces are
+visible from outside only, as in MuJoCo's own renderer.
 
-The camera frame in here is ROS' optical frame: x right, y down, z forward. Pixel (row, column)
-looks along ((column - center_u) / focal, (row - center_v) / focal, 1).
+The camera frame in this module is ROS' optical frame: x right, y down, z forward. The ray of pixel
+(row, column) is ((column - center_u) / focal, (row - center_v) / focal, 1).
 """
 
 from collections.abc import Callable
@@ -43,9 +43,9 @@ from dexgrasp_sim.physics.cpu_render.vector_kernels import (
 CameraInGeom = tuple[Vector, Vector, Vector, Vector]  # right, down, forward axis and position
 Window = tuple[int, int, int, int]  # first column, last column + 1, first row, last row + 1
 
-_NEAREST = 1e-3  # m; nearer points are not projected, the whole image is searched instead
+_NEAREST = 1e-3  # m; with nearer points the window is the whole image
 _TINY = 1e-12
-_SLACK_PX = 1e-3  # against rounding at the edges of search windows
+_SLACK_PX = 1e-3  # added to windows against rounding
 
 
 @kernel
@@ -141,7 +141,7 @@ def _hit_plane(size: Vector, origin: Vector, ray: Vector) -> float:
 
 @inline
 def _hit_box(_size: Vector, origin: Vector, ray: Vector) -> float:
-    """The cube from -1 to 1: the ray is inside where it is between all three pairs of faces."""
+    """The cube from -1 to 1, by the slab method."""
     enter, leave = 0.0, NO_HIT
     for k in range(3):
         inverse = 1 / (ray[k] if abs(ray[k]) > _TINY else _TINY)
@@ -167,7 +167,7 @@ def _hit_sphere(_size: Vector, origin: Vector, ray: Vector) -> float:
 
 @inline
 def _hit_side(origin: Vector, ray: Vector) -> tuple[float, float]:
-    """The infinite unit cylinder about z: where the ray enters, and < 0 if it passes by."""
+    """The infinite unit cylinder about z: ray parameter at entry, and a number < 0 for a miss."""
     ray_squared = max(ray[0] * ray[0] + ray[1] * ray[1], _TINY)
     closest = -(origin[0] * ray[0] + origin[1] * ray[1]) / ray_squared
     x, y = origin[0] + closest * ray[0], origin[1] + closest * ray[1]
@@ -207,7 +207,7 @@ def _hit_capsule(size: Vector, origin: Vector, ray: Vector) -> float:
 
 
 def _drawer(hit: Callable[[Vector, Vector, Vector], float]) -> Callable[..., None]:
-    """Compiles the drawing of the shape whose intersection `hit(size, position, ray)` gives."""
+    """Compiles a function that draws the shape with intersection `hit(size, position, ray)`."""
 
     @inline
     def draw_shape(
@@ -250,7 +250,7 @@ def _draw_mesh(
     geom: int,
     canvas: Canvas,
 ) -> None:
-    """Draws triangles by edge functions of the ray, which need no clipping behind the camera.
+    """Draws triangles with edge functions of the ray, which need no clipping at the camera.
 
     A ray d meets triangle abc where d·(b×c), d·(c×a) and d·(a×b) have one sign; their sum is
     a·(b×c) / t (Olano and Greer, Triangle Scan Conversion using 2D Homogeneous Coordinates, 1997).

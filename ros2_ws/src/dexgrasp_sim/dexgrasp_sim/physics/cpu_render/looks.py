@@ -14,19 +14,19 @@ from dexgrasp_sim.vision.image_config import LookConfig
 
 _PATTERNS = np.array([PLAIN, CHECKER, NOISE], np.int8)
 _LEAST_LEVEL = 0.05
-"""Of a random colour's channels; darker ones hide the shape."""
+"""Smallest value of a random colour's channels; darker colours hide the shape."""
 _AMBIENT_RANGE = (0.1, 0.9)
 _PER_SCENE, _PER_GEOM = 7, 9
-"""How many random numbers a scene and a colour of its geoms need."""
+"""Random numbers per scene and per colour of its geoms."""
 
 
 class LookRandomizer:
-    """Changes the look of renderers that show the same scenes, all in the same way."""
+    """Randomizes the look of several renderers of the same scenes, equally in all of them."""
 
     def __init__(self, config: LookConfig, renderers: Sequence[BatchRenderer]) -> None:
         """Args:
         config: The strengths.
-        renderers: As built: their look is what is varied.
+        renderers: Newly built; their look is the one that is varied.
         """
         self._config = config
         self._renderers = renderers
@@ -34,7 +34,7 @@ class LookRandomizer:
         self._group = np.array([_color_groups(colors) for colors in self._original.color])
 
     def draw(self, env_ids: Tensor, keys: Tensor) -> None:
-        """Gives K environments the look that their keys stand for.
+        """Sets the look of K environments, drawn from their random streams.
 
         Args:
             env_ids: [K] int64, which environments.
@@ -42,9 +42,9 @@ class LookRandomizer:
         """
         rows, geoms = env_ids.numpy(), self._group.shape[1]
         drawn = uniforms(keys, _PER_SCENE + _PER_GEOM * geoms).double().numpy()
-        scene = drawn[:, :_PER_SCENE]
+        scene = drawn[:, :_PER_SCENE]  # [K, 7]
         colors = drawn[:, _PER_SCENE:].reshape(len(rows), geoms, _PER_GEOM)
-        of_geom = np.take_along_axis(colors, self._group[rows][:, :, None], axis=1)
+        of_geom = np.take_along_axis(colors, self._group[rows][:, :, None], axis=1)  # [K, G, 9]
         original = Look(*(array[rows] for array in self._original))
         look = varied_look(self._config, original, scene, of_geom)
         for renderer in self._renderers:
@@ -53,14 +53,14 @@ class LookRandomizer:
 
 
 def varied_look(config: LookConfig, look: Look, scene: np.ndarray, geom: np.ndarray) -> Look:
-    """Another look.
+    """A variation of a look by random numbers.
 
     Args:
         config: The strengths.
-        look: Of K environments with G geoms; what is varied.
+        look: Original look of K environments with G geoms.
         scene: [K, 7], from 0 to 1: background, turns of the light, ambient light.
-        geom: [K, G, 9], from 0 to 1: colour, accent, new pattern or not, which one, size of its
-            cells.
+        geom: [K, G, 9], from 0 to 1: colour, accent, whether the pattern is new, which pattern,
+            cell size.
     """
     has_new_pattern = geom[:, :, 6] < config.pattern
     new_pattern = _PATTERNS[(geom[:, :, 7] * len(_PATTERNS)).astype(np.int64)]
@@ -83,5 +83,5 @@ def _mixed(colors: np.ndarray, drawn: np.ndarray, share: float) -> np.ndarray:
 
 
 def _color_groups(colors: np.ndarray) -> np.ndarray:
-    """[G] int64: which geoms [G, 3] have equal colours, numbered from 0."""
+    """[G] int64: index of each geom's colour [G, 3] among the different colours."""
     return np.unique(colors, axis=0, return_inverse=True)[1].reshape(-1)

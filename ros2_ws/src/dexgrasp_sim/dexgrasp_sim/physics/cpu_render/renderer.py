@@ -19,7 +19,7 @@ from dexgrasp_sim.physics.cpu_render.shade_kernels import shade, to_millimetres
 from dexgrasp_sim.vision.camera import MUJOCO_TO_ROS, CameraConfig
 
 _CHUNK = 16
-"""Environments per kernel call: few enough for the second-level cache."""
+"""Environments per kernel call; their data fit into the second-level cache."""
 
 
 class BatchRenderer:
@@ -45,11 +45,11 @@ class BatchRenderer:
         """Reads the geoms and colours of all models.
 
         Args:
-            models: One per kind of scene; all have the same geoms by number and name, of any
-                type and size. Geoms of group 3 and above and those of alpha 0 are invisible.
+            models: All have the same geoms by number and name, of any type and size.
+                Geoms of group 3 and above and those of alpha 0 are invisible.
             model_of_env: [N] int, index into `models` for each environment.
-            camera: Image size, intrinsics and range, and the pose where none is given.
-            threads: Threads that share the environments.
+            camera: Image size, intrinsics, range and default pose.
+            threads: Threads over which the environments are split.
 
         Raises:
             ValueError: The models' geoms differ, a visible geom is of a type that cannot be
@@ -95,7 +95,7 @@ class BatchRenderer:
                 -1 where none is.
 
         Raises:
-            ValueError: An array's shape or type is another one.
+            ValueError: An array has the wrong shape or type.
         """
         self._check_image("out", out, (), "int16")
         if segmentation is not None:
@@ -197,7 +197,7 @@ class BatchRenderer:
         camera_position: np.ndarray | None,
         camera_rotation: np.ndarray | None,
     ) -> Poses:
-        """The given poses with full shapes, without copying, camera axes in ROS' convention."""
+        """The poses as views of full shape, with defaults and camera axes in ROS' convention."""
         if camera_position is None:
             camera_position = self._camera.position
         if camera_rotation is None:
@@ -227,9 +227,9 @@ class BatchRenderer:
 
 
 class _Scratch:
-    """One thread's arrays for a chunk of environments: the kernels see only these.
+    """One thread's arrays for a chunk of environments; kernels get no others.
 
-    Other arrays (views, read-only, of other types) would each make numba compile once more.
+    Arrays of other types, layouts or access would make numba compile the kernels again.
     """
 
     def __init__(self, num_geoms: int, camera: CameraConfig) -> None:

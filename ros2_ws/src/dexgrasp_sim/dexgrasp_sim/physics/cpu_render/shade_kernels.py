@@ -1,9 +1,8 @@
-"""Finished images from what `render_kernels.draw` has drawn.
+"""Colour images, and depth in millimetres, from the buffers that `draw_kernels.draw` has filled.
 
-Light in colour images: one distant lamp (Lambert's law), a dim lamp at the camera so that no side
-facing it is black, and ambient light that is brighter from above than from below. No shadows.
-Textures are functions of the point in the geom's frame, so that no shape needs texture
-coordinates.
+Light in colour images: one distant lamp (Lambert's law), a weak lamp at the camera so that no
+visible side is black, and ambient light that is brighter from above than from below. No shadows.
+Textures are functions of the point in the geom's frame, so no shape needs texture coordinates.
 """
 
 import numpy as np
@@ -32,8 +31,8 @@ from dexgrasp_sim.physics.cpu_render.vector_kernels import (
     vector,
 )
 
-_HEADLIGHT = 0.25  # share of full brightness that comes from the camera's own lamp
-_SINK = 0.02  # cells; textures are read a little below the surface, off the cells' boundaries
+_HEADLIGHT = 0.25  # brightness of the lamp at the camera, as a fraction of full brightness
+_SINK = 0.02  # cells; textures are read this far below the surface, not on the boundaries of cells
 _TINY = 1e-12
 
 
@@ -68,7 +67,7 @@ def shade(
         model_of_env: [n] int64, index into the models of `geometry`.
         camera_axes: [n, 3, 3] float64, right, down and forward axis in the base frame, as rows.
         lens: The camera's intrinsics.
-        frames: As drawn.
+        frames: As filled by `draw`.
         look: Colours and light.
         out: [n, 3, H, W] uint8, overwritten.
         sources: See `SOURCES`.
@@ -184,7 +183,7 @@ def _accent_share(
 
 @inline
 def _contrast(cells_per_pixel: float, facing: float) -> float:
-    """What is left of a pattern's contrast: one too fine for the pixels fades to its mean."""
+    """Factor on a pattern's contrast; patterns too fine for the pixels fade to their mean."""
     return min(1.0, 0.5 * facing / cells_per_pixel)
 
 
@@ -195,7 +194,7 @@ def _mix(a: Vector, b: Vector, share: float) -> Vector:
 
 @inline
 def _checker(cell: Vector) -> float:
-    """0 and 1 in turn from unit cube to unit cube."""
+    """0 and 1, alternating between neighbouring unit cubes."""
     return (np.floor(cell[0]) + np.floor(cell[1]) + np.floor(cell[2])) % 2
 
 

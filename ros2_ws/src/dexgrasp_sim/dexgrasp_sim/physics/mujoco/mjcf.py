@@ -32,13 +32,13 @@ SELF_COLLISION = CollisionBits(ROBOT_BIT, TABLE_BIT | OBJECT_BIT | ROBOT_BIT)
 
 @dataclass(frozen=True)
 class RobotOptions:
-    """What the URDF does not say about the simulated robot.
+    """Properties of the simulated robot that are not in the URDF.
 
     Attributes:
         gains: Position servos.
         collision: Bits of every robot geom.
-        friction_scale: Factor on the URDF's dry joint friction. 0 leaves it out, which saves the
-            solver one constraint per joint.
+        friction_scale: Factor on the URDF's dry joint friction; 0 saves the solver one constraint
+            per joint.
         condim: Contact dimension of every robot geom (4: with torsional friction).
         contact_friction: Sliding, torsional (m) and rolling (m) friction of every robot geom.
     """
@@ -51,7 +51,7 @@ class RobotOptions:
 
 
 def robot_spec(robot: Robot, options: RobotOptions | None = None) -> mujoco.MjSpec:
-    """A spec that holds nothing but the robot, base at the world origin."""
+    """A spec with the robot only, its base at the world origin."""
     spec = mujoco.MjSpec()
     spec.modelname = robot.name
     spec.compiler.degree = False
@@ -83,7 +83,7 @@ def add_robot(
     children: dict[str, list[Joint]] = {}
     for joint in robot.joints.values():
         children.setdefault(joint.parent, []).append(joint)
-    # joints of one parent in the project's order, so that qpos is in it as well
+    # sorts the joints of one parent, so that qpos is in the project's joint order as well
     order = {name: position for position, name in enumerate(robot.joint_names)}
     for joints in children.values():
         joints.sort(key=lambda joint: order.get(joint.name, -1))
@@ -102,7 +102,7 @@ def _add_subtree(
     options: RobotOptions,
     frames: set[str],
 ) -> None:
-    """Adds what hangs on a link whose frame lies at `in_body` [4, 4] in `body`."""
+    """Adds the subtree of a link whose frame has the pose `in_body` [4, 4] in `body`."""
     if link_name in frames:
         position, quaternion = _position_quaternion(in_body)
         body.add_site(name=link_name, pos=position, quat=quaternion, size=[0.005] * 3, group=4)
@@ -162,7 +162,7 @@ def _add_geom(
 
 
 def _geom_size(shape: Shape) -> tuple[mujoco.mjtGeom, list[float]]:
-    """MuJoCo's kind and size: half extents where a URDF has full ones."""
+    """MuJoCo's geom type and size: half extents instead of the URDF's full ones."""
     if shape.kind == "box":
         return mujoco.mjtGeom.mjGEOM_BOX, [edge / 2 for edge in shape.size]
     if shape.kind == "cylinder":

@@ -1,11 +1,11 @@
 """An object's convex pieces as geoms of its body, in a layout that different objects share.
 
-`mujoco.batch.Batch` mixes models only where their data have the same layout: as many geoms, as
-many nodes in the bounding volume trees of bodies and meshes, as many elements in the mass matrix.
-So every model gets the same number of geom slots; unused ones hold a hidden geom that takes part
-in no contact. Every model gets meshes with the same number of triangles in all; what is missing is
-filled with meshes that no geom uses. And if the principal axes of inertia of one object are not
-those of its frame, which fills its block of the mass matrix, all objects are described that way.
+`mujoco.batch.Batch` mixes models only if their data have the same layout: the same number of
+geoms, of nodes in the bounding volume trees of bodies and meshes, and of elements in the mass
+matrix. So every model gets the same number of geom slots; unused slots hold a hidden geom without
+contacts. Every model gets meshes with the same total number of triangles; meshes that no geom uses
+fill the rest. If the frame of one object is not along its principal axes of inertia, its block of
+the mass matrix is full, and all objects are given a full block.
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ OBJECT = "object"
 """Name of the object's body, joint and first geom; the next ones are `object_1` and so on."""
 
 _HIDDEN_COLLISION = CollisionBits(8, 0)
-"""A type of its own that meets no affinity. MuJoCo keeps geoms of no type at all out of the
+"""A separate type that matches no affinity. With type 0 MuJoCo would keep the geom out of the
 body's tree, which would change the layout."""
 _HIDDEN_GROUP = 3
 _HIDDEN_SIZE_M = 0.001
 _LEAST_FACES = 6
-"""Of a filler mesh: two pyramids on a triangle."""
+"""Smallest number of triangles of a filler mesh: two pyramids on a triangle."""
 
 _GEOM_TYPES = {
     "box": mujoco.mjtGeom.mjGEOM_BOX,
@@ -41,11 +41,11 @@ _GEOM_TYPES = {
 
 @dataclass(frozen=True)
 class Layout:
-    """What all models of a batch have in common.
+    """The data layout that all models of a batch share.
 
     Attributes:
         geoms: Geom slots of the object's body.
-        meshes: Meshes in a model, fillers included; 0 where no object has one.
+        meshes: Meshes in a model, fillers included; 0 if no object has one.
         faces: Triangles of all meshes together.
         aligned: Whether the objects' frames are principal axes of inertia.
     """
@@ -123,8 +123,8 @@ def _set_inertia(body: mujoco.MjsBody, item: ObjectConfig, aligned: bool) -> Non
     if not aligned:
         moments, axes = np.linalg.eigh(unit)
         axes[:, 2] *= np.sign(np.linalg.det(axes))
-        # of the three orders that keep the axes right-handed the one farthest from the frame's:
-        # MuJoCo would treat an object whose axes are those of its frame as aligned
+        # takes the right-handed order of axes that is farthest from the frame: MuJoCo would treat
+        # an object with principal axes along its frame as aligned
         orders = [np.roll(np.arange(3), shift) for shift in range(3)]
         order = min(orders, key=lambda order: np.trace(axes[:, order]))
         moments, axes = moments[order], axes[:, order]
@@ -183,7 +183,7 @@ def _add_mesh(spec: mujoco.MjSpec, name: str, vertices: np.ndarray, faces: np.nd
 
 
 def _add_fillers(spec: mujoco.MjSpec, count: int, faces: int) -> None:
-    """Adds meshes that nothing uses, with so many triangles (an even number) in all."""
+    """Adds `count` unused meshes with `faces` triangles in total, an even number."""
     for index in range(count):
         own = _LEAST_FACES if index < count - 1 else faces - _LEAST_FACES * (count - 1)
         corners = own // 2

@@ -18,18 +18,18 @@ from dexgrasp_sim.robot.urdf import RobotModel
 class ModelParameters:
     """Copies of the objects' models, one per environment, edited in place.
 
-    A copy takes about 0.2 MiB and half a millisecond, an edit about 0.1 ms. A batch reads the
-    copies when they are handed to `Batch.set_models`, which costs next to nothing.
+    A copy takes about 0.2 MiB and 0.5 ms, an edit about 0.1 ms. Edits take effect with the next
+    `Batch.set_models`, whose cost is negligible.
 
     Attributes:
         models: One per environment.
-        values: The present parameters of all environments.
+        values: The current parameters of all environments.
     """
 
     def __init__(self, nominal: Sequence[mujoco.MjModel], robot: RobotModel) -> None:
         """Args:
-        nominal: The model of each environment as compiled; not changed.
-        robot: Its joints' names and dry friction.
+        nominal: The compiled model of each environment; not changed.
+        robot: Has the joint names and the dry friction.
         """
         self._nominal = nominal
         self.models = [copy.copy(model) for model in nominal]
@@ -54,7 +54,7 @@ class ModelParameters:
         model, nominal, values = self.models[env], self._nominal[env], self.values
         model.geom_friction[:] = nominal.geom_friction * values.friction_scale[env].item()
         ratio = damping_ratio(values.restitution[env].item())
-        # MuJoCo's spring goes with 1 / (time constant * ratio)^2: only the damper is to change
+        # MuJoCo's stiffness is 1 / (time constant * ratio)^2: this changes the damping only
         model.geom_solref[:] = nominal.geom_solref * (1.0 / ratio, ratio)
         stiffness = values.stiffness_scale[env].numpy()
         damping = values.damping_scale[env].numpy()
@@ -67,7 +67,7 @@ class ModelParameters:
         scale = values.object_mass_scale[env].item()
         model.body_mass[self._object] = nominal.body_mass[self._object] * scale
         model.body_inertia[self._object] = nominal.body_inertia[self._object] * scale
-        # masses enter constants that were derived when the model was compiled
+        # updates constants that the compiler derived from the masses
         mujoco.mj_setConst(model, self._data)
 
     @property
@@ -76,7 +76,7 @@ class ModelParameters:
         return self._nominal_mass * self.values.object_mass_scale
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The present parameters."""
+        """The current parameters of all environments, by name."""
         names = [field.name for field in fields(PhysicsParameters)]
         return {name: getattr(self.values, name).clone() for name in names}
 
@@ -86,11 +86,11 @@ class ModelParameters:
 
 
 def damping_ratio(restitution: float) -> float:
-    """Damping ratio z of the spring and damper that MuJoCo makes of a contact.
+    """Damping ratio z of MuJoCo's contact model, a spring and damper, for a restitution.
 
-    After half a period of a linear spring and damper, two bodies part with
-    exp(-pi z / sqrt(1 - z^2)) of the speed they met with; this is solved for z. It is the nearest
-    that soft contacts have to a coefficient of restitution; long physics steps take speed too.
+    With a linear spring and damper, two bodies separate after half a period with
+    exp(-pi z / sqrt(1 - z^2)) of their impact speed; this is solved for z. It only approximates a
+    coefficient of restitution, because long physics steps reduce the speed further.
     """
     if restitution <= 0.0:
         return 1.0
