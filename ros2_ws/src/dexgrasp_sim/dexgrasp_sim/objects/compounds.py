@@ -1,4 +1,4 @@
-"""Everyday things as unions of primitives, each with random sizes; all stand on the table."""
+"""Everyday objects as unions of primitives of random sizes; all can stand on the table."""
 
 import math
 

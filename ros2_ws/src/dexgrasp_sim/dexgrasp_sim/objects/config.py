@@ -29,8 +29,8 @@ Shape = Literal[
 SHAPES: tuple[Shape, ...] = Shape.__args__  # type: ignore[attr-defined]
 
 SHAPE_CLASSES = ("box", "cylinder", "sphere", "capsule", "ellipsoid", "convex", "compound")
-"""What a state policy is told of an object's shape: a primitive's name, `convex` for other bodies
-of one piece and `compound` for bodies of several."""
+"""Shape classes in the `state` observation: a primitive's name, `convex` for other bodies of one
+piece, `compound` for bodies of several pieces."""
 
 Vector3 = tuple[float, float, float]
 Length = Annotated[float, Field(gt=0.0, le=0.5)]
@@ -79,7 +79,7 @@ class PartConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class ObjectConfig:
-    """One object. Its frame lies at its centre of mass; it starts with z up.
+    """One object. Its frame is at its centre of mass, z up at the start.
 
     Attributes:
         name: Unique name in the run; per-object figures use it.
@@ -90,15 +90,15 @@ class ObjectConfig:
             height), sphere (diameter), capsule (diameter, length over all); none for the others.
         mass_kg: Mass; none for `density_kg_m3` times the volume.
         rgb: Colour in images, 0 to 1.
-        density_kg_m3: Evenly distributed. The default is DextrAH's.
-        exponents: Of a superquadric: profile along z, outline seen along z. 1 is round, towards
-            0.1 square, towards 2 pointed.
+        density_kg_m3: Uniform density; the default is DextrAH's.
+        exponents: Of a superquadric: profile along z, outline seen along z. 1 is round, 0.1 nearly
+            square, 2 pointed.
         points_m: Of a hull; any origin.
         parts: Of a compound.
-        path: Of a mesh: OBJ or STL, see `user_meshes.py` for what is allowed. A relative one
-            counts from the folder in which the program runs.
+        path: Of a mesh: OBJ or STL, see `objects/meshes.py` for what is allowed. A relative path
+            is relative to the working directory.
         scale: Of a mesh: metres per unit of the file.
-        rpy_rad: Of a mesh: turns the file's axes so that z points up.
+        rpy_rad: Of a mesh: rotation of the file's axes after which z points up.
     """
 
     name: str
@@ -117,7 +117,7 @@ class ObjectConfig:
     @field_validator("path")
     @classmethod
     def _make_absolute(cls, path: Path | None) -> Path | None:
-        # workers may run in another folder
+        # workers may have another working directory
         return path and path.expanduser().absolute()
 
     @model_validator(mode="after")
@@ -139,7 +139,7 @@ class ObjectConfig:
 
     @property
     def solid(self) -> Solid:
-        """Its geometry; ConfigError where a mesh file is refused."""
+        """Its geometry; raises ConfigError if a mesh file is refused."""
         return _solid(self)
 
     @property
@@ -185,7 +185,7 @@ def _solid(item: ObjectConfig) -> Solid:
 
 def _pieces(item: ObjectConfig) -> tuple[Piece, ...]:
     if item.shape == "mesh":
-        # the reader of mesh files is imported only by runs that have some
+        # imported only by runs with mesh files
         from dexgrasp_sim.objects.meshes import load_pieces
 
         assert item.path is not None

@@ -1,8 +1,7 @@
-"""Mesh files as objects: read, checked, and taken apart into convex pieces.
+"""Reads mesh files of objects, checks them and splits them into convex pieces.
 
-A file whose parts are convex is used part by part. Others are refused: a convex decomposition
-takes minutes and wants to be looked at, so it is made once, outside, and the result is the file to
-use.
+The parts of a file must be convex. Others are refused: a convex decomposition takes minutes and
+needs inspection, so the user makes it once with another tool and gives the result.
 """
 
 from collections.abc import Sequence
@@ -22,19 +21,19 @@ SIZE_M = (0.02, 0.30)
 """Allowed longest extent: what a hand can hold."""
 
 _EMPTY_SHARE = 0.02
-"""A part counts as convex if it fills its convex hull but for this share of the volume."""
+"""A part counts as convex if at most this fraction of its convex hull is empty."""
 _UNITS_M = {"millimetres": 0.001, "centimetres": 0.01, "inches": 0.0254, "metres": 1000.0}
-"""Metres per unit; the last one where a factor from millimetres was applied to metres."""
+"""Metres per unit; the last is for metres that were scaled as if they were millimetres."""
 
 
 def load_pieces(path: Path, scale: float, rotation: Array) -> tuple[Piece, ...]:
     """Reads a mesh file as convex pieces.
 
     Args:
-        path: OBJ, in which each `o` begins a part, or STL. What does not hang together is
-            separate parts too.
+        path: OBJ, in which each `o` begins a part, or STL. Unconnected components are separate
+            parts too.
         scale: Metres per unit of the file.
-        rotation: [3, 3] turns the file's axes into the object's, whose z points up.
+        rotation: [3, 3], from the file's axes to the object's, whose z points up.
 
     Returns:
         One mesh piece per part, all in one frame.
@@ -61,7 +60,7 @@ def load_pieces(path: Path, scale: float, rotation: Array) -> tuple[Piece, ...]:
 
 
 def _read(path: Path) -> list[trimesh.Trimesh]:
-    """The file's meshes, each corner of each stored once."""
+    """The file's meshes, without duplicate vertices."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ConfigError(f"{path}: a mesh file must end in {' or '.join(SUFFIXES)}; convert it")
@@ -72,7 +71,7 @@ def _read(path: Path) -> list[trimesh.Trimesh]:
         options = {"split_objects": True, "group_material": False, "skip_materials": True}
     try:
         scene = trimesh.load_scene(path, **options)
-    except Exception as error:  # whatever the parsers of the formats happen to raise
+    except Exception as error:  # parsers raise all kinds of errors
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"{path}: no valid mesh file ({reason}); export it again") from None
     named = sorted(scene.geometry.items())
@@ -80,7 +79,7 @@ def _read(path: Path) -> list[trimesh.Trimesh]:
     if not meshes:
         raise ConfigError(f"{path}: holds no triangles; export the object as a triangle mesh")
     for mesh in meshes:
-        # formats repeat a corner for each of its faces, normals and texture coordinates
+        # files repeat a vertex for each of its faces, normals and texture coordinates
         mesh.merge_vertices(merge_tex=True, merge_norm=True)
     return meshes
 

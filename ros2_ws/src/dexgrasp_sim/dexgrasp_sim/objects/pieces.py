@@ -1,4 +1,4 @@
-"""Convex pieces that objects are made of: their bounds, volumes and second moments."""
+"""Convex pieces of objects: bounds, volumes and second moments."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,9 +17,9 @@ class Piece:
 
     Attributes:
         kind: Its type.
-        half_size: [3] m in the piece's frame: box and ellipsoid half lengths along x, y, z;
-            cylinder (axis z) and capsule (axis z) radius twice, then half the length of the
-            cylindrical part; sphere the radius three times; mesh unused.
+        half_size: [3] m in the piece's frame. Box and ellipsoid: half lengths along x, y, z;
+            cylinder and capsule (axis z): radius, radius, half the length of the cylindrical
+            part; sphere: the radius three times; mesh: unused.
         position: [3] m, origin of the piece's frame in the object's frame.
         rotation: [3, 3], axes of the piece's frame as columns.
         vertices: [V, 3] m, corners of a mesh in the piece's frame.
@@ -36,13 +36,13 @@ class Piece:
     def bounds(self) -> tuple[Array, Array]:
         """[3] and [3] m: lowest and highest coordinates in the object's frame."""
         if self.kind == "mesh":
-            corners = self.vertices @ self.rotation.T + self.position
+            corners = self.vertices @ self.rotation.T + self.position  # [V, 3]
             return corners.min(axis=0), corners.max(axis=0)
         reach = self._reach()
         return self.position - reach, self.position + reach
 
     def _reach(self) -> Array:
-        """[3] m: how far a primitive reaches from its centre along the object's axes."""
+        """[3] m: half extents of a primitive along the object's axes."""
         half, turn = self.half_size, self.rotation
         if self.kind == "box":
             return np.abs(turn) @ half
@@ -55,11 +55,11 @@ class Piece:
 
     def contains(self, points: Array) -> NDArray[np.bool_]:
         """[P] bool: which points [P, 3] m of the object's frame lie inside, not on the surface."""
-        local = (points - self.position) @ self.rotation
+        local = (points - self.position) @ self.rotation  # [P, 3]
         half = self.half_size
         if self.kind == "mesh":
             planes = ConvexHull(self.vertices).equations
-            heights = local @ planes[:, :3].T + planes[:, 3]
+            heights = local @ planes[:, :3].T + planes[:, 3]  # [P, F]
             return np.all(heights < -_SURFACE_M, axis=1)
         if self.kind == "box":
             return np.all(np.abs(local) < half - _SURFACE_M, axis=1)
@@ -72,8 +72,8 @@ class Piece:
         return np.linalg.norm(local / half, axis=1) < 1.0 - _SURFACE_M / half.min()
 
     def triangles(self) -> Array:
-        """[F, 3, 3] m: corners of triangles over its surface, counterclockwise from outside, in
-        the object's frame; curved surfaces approximately. For displays.
+        """[F, 3, 3] m: corners of triangles of its surface, counterclockwise from outside, in the
+        object's frame. Curved surfaces are approximated; for displays only.
         """
         mesh = self
         if self.kind != "mesh":
@@ -83,7 +83,7 @@ class Piece:
         return corners[mesh.faces]
 
     def moments(self) -> "Moments":
-        """Of the piece filled with density 1, about the origin of the object's frame."""
+        """Moments for density 1 about the origin of the object's frame."""
         if self.kind == "mesh":
             local = _mesh_moments(self.vertices, self.faces)
         else:
@@ -93,7 +93,7 @@ class Piece:
 
 
 _SURFACE_M = 1e-9
-"""What is nearer to the surface than this counts as outside."""
+"""Points closer to the surface than this count as outside."""
 _DISPLAY_POINTS = 128
 
 
@@ -112,24 +112,24 @@ class Moments:
     second: Array
 
     def moved(self, offset: Array) -> "Moments":
-        """After the body was shifted by `offset` [3] m."""
+        """The moments after a translation by `offset` [3] m."""
         cross = np.outer(offset, self.first)
         second = self.second + cross + cross.T + self.volume * np.outer(offset, offset)
         return Moments(self.volume, self.first + self.volume * offset, second)
 
     def turned(self, rotation: Array) -> "Moments":
-        """After the body was turned by `rotation` [3, 3] about the origin."""
+        """The moments after a rotation by `rotation` [3, 3] about the origin."""
         return Moments(self.volume, rotation @ self.first, rotation @ self.second @ rotation.T)
 
     def minus(self, other: "Moments") -> "Moments":
-        """Of this body without the other one."""
+        """The moments of this body without `other`, which is part of it."""
         return Moments(
             self.volume - other.volume, self.first - other.first, self.second - other.second
         )
 
     @staticmethod
     def total(parts: "list[Moments]") -> "Moments":
-        """Of bodies that do not overlap."""
+        """The moments of bodies that do not overlap, together."""
         return Moments(
             sum(part.volume for part in parts),
             np.sum([part.first for part in parts], axis=0),
@@ -142,8 +142,8 @@ def convex_mesh(points: Array, max_vertices: int = 128) -> Piece:
 
     Args:
         points: At least four that do not lie in one plane.
-        max_vertices: A hull of more corners is replaced by that of its extreme points in about
-            as many evenly spread directions, which shortens a round body by about 1 %.
+        max_vertices: A hull of more corners is replaced by the hull of its extreme points in this
+            number of evenly spread directions; a round body gets about 1 % smaller.
 
     Raises:
         scipy.spatial.QhullError: The points lie in one plane.
@@ -155,7 +155,7 @@ def convex_mesh(points: Array, max_vertices: int = 128) -> Piece:
     hull = ConvexHull(corners)
     faces = hull.simplices.astype(np.int64)
     first, second, third = (corners[faces[:, column]] for column in range(3))
-    normals = np.cross(second - first, third - first)
+    normals = np.cross(second - first, third - first)  # [F, 3]
     inward = np.einsum("fi,fi->f", normals, hull.equations[:, :3]) < 0
     faces[inward] = faces[inward][:, ::-1]
     return Piece("mesh", vertices=corners, faces=faces)
@@ -168,7 +168,7 @@ def superquadric_points(
 
     x = a c(u, e1) c(v, e2), y = b c(u, e1) s(v, e2), z = c s(u, e1) with the signed powers
     c(w, e) = sign(cos w) |cos w|^e and s alike (Barr 1981, "Superquadrics and Angle-Preserving
-    Transformations"). The latitudes avoid the poles, so that the body ends in small flats on
+    Transformations"). The latitudes leave out the poles, so the body has small flat ends on
     which it can stand.
 
     Args:
@@ -209,7 +209,7 @@ def _spread_directions(count: int) -> Array:
 
 
 def _surface_points(kind: PieceKind, half: Array) -> Array:
-    """[P, 3] m: points on a primitive, whose convex hull shows it."""
+    """[P, 3] m: points on a primitive's surface; their convex hull approximates it."""
     directions = _spread_directions(_DISPLAY_POINTS)
     if kind == "box":
         signs = np.stack(np.meshgrid([-1.0, 1.0], [-1.0, 1.0], [-1.0, 1.0]), axis=-1)
@@ -237,7 +237,7 @@ def _primitive_moments(kind: PieceKind, half: Array) -> tuple[float, Array]:
     across, along = tube * radius**2 / 4.0, tube * length**2 / 3.0
     if kind == "cylinder":
         return tube, np.array([across, across, along])
-    # a capsule has a half ball at each end, whose centroid is 3/8 of the radius out
+    # half balls at the ends, whose centroids are 3/8 of the radius beyond the tube
     ball = 4.0 / 3.0 * np.pi * radius**3
     across += ball * radius**2 / 5.0
     along += ball * (radius**2 / 5.0 + 3.0 / 4.0 * radius * length + length**2)
@@ -245,10 +245,10 @@ def _primitive_moments(kind: PieceKind, half: Array) -> tuple[float, Array]:
 
 
 def _mesh_moments(vertices: Array, faces: NDArray[np.int64]) -> Moments:
-    """Of the body that closed triangles enclose: sums over tetrahedra from the origin."""
-    corners = vertices[faces]
+    """Moments of a closed triangle mesh, summed over tetrahedra with a corner at the origin."""
+    corners = vertices[faces]  # [F, 3, 3]
     volumes = np.linalg.det(corners) / 6.0
-    sums = corners.sum(axis=1)
+    sums = corners.sum(axis=1)  # [F, 3]
     # integral of x xᵀ over a tetrahedron 0, a, b, c: V/20 (aaᵀ + bbᵀ + ccᵀ + ssᵀ), s = a + b + c
     second = np.einsum("f,fki,fkj->ij", volumes, corners, corners)
     second += np.einsum("f,fi,fj->ij", volumes, sums, sums)

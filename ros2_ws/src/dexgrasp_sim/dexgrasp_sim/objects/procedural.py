@@ -1,13 +1,13 @@
 """Generated objects: superquadrics, convex hulls of random points, and unions of primitives.
 
-They stand in for the 140 VisDex meshes of the paper, whose extents (sorted per object) are 4.5 to
+They replace the 140 VisDex meshes of the paper, whose extents (sorted per object) are 4.5 to
 11.5, 5.5 to 15.9 and 9.5 to 16.2 cm, medians 7.5, 9.6 and 12.6 cm. Extents are drawn from
-triangular distributions with these numbers, with two deviations for a hand that grasps from above
-an object that stands: the narrower horizontal extent is at most 10 cm, and the height at most
-14 cm. Unions have typical sizes of their kind instead.
+triangular distributions with these numbers. For grasps from above there are two more limits: the
+narrower horizontal extent is at most 10 cm and the height at most 14 cm. Unions have typical sizes
+of their kind instead.
 
-Every object has a generator of random numbers of its own, and all its numbers are rounded to
-0.1 mm: the lists are the same on every machine.
+Every object has its own random generator, and all its numbers are rounded to 0.1 mm, so the lists
+are the same on every machine.
 """
 
 import colorsys
@@ -27,20 +27,20 @@ Recipe = tuple[str, dict[str, Any]]
 
 _SPLITS = ("train", "held_out")
 _COUNTS = {"train": (45, 45, 10, 40), "held_out": (10, 10, 2, 18)}
-"""Superquadrics, hulls, round primitives and compounds."""
+"""Numbers of superquadrics, hulls, round primitives and compounds."""
 
 # VisDex: least, median and largest of the smallest, middle and largest extent, m
 _EXTENTS_M = ((0.045, 0.075, 0.115), (0.055, 0.096, 0.159), (0.095, 0.126, 0.162))
 _WIDTH_M = 0.10
 _HEIGHT_M = 0.14
 _FLAT_EXPONENT = 0.5
-"""A superquadric whose profile is squarer than this ends in a flat on which it can stand."""
+"""A superquadric with a smaller profile exponent has flat ends on which it can stand."""
 _HULL_POINTS = 24
 _BASE_SHARE = 0.25
-"""Of a hull's height that is cut off at the bottom, so that it has a face to stand on."""
+"""Fraction of a hull's height that is flattened at the bottom, so that it can stand."""
 
 _BASE_MARGIN_M = 0.008
-"""How far inside its base a hull's centre of mass must lie."""
+"""Least distance of a hull's centre of mass from the edge of its base, seen from above."""
 
 
 @functools.cache
@@ -67,7 +67,7 @@ def _superquadric(split: Split, index: int, random: np.random.Generator) -> Reci
 
 
 def _hull(split: Split, index: int, random: np.random.Generator) -> Recipe:
-    """Points about an ellipsoid, the lowest pressed into a base; again until it stands."""
+    """The hull of points near an ellipsoid with a flat base; redrawn until it can stand."""
     while True:
         size = np.array(_extents(random, lies=False))
         points = random.uniform(-1.0, 1.0, (_HULL_POINTS, 3))
@@ -82,7 +82,7 @@ def _hull(split: Split, index: int, random: np.random.Generator) -> Recipe:
 
 
 def _stands(points: Array) -> bool:
-    """Whether the centroid of the hull of points [P, 3] m lies well over its base."""
+    """Whether the centroid of the hull of points [P, 3] m is above its base, with a margin."""
     moments = convex_mesh(points).moments()
     center = moments.first[:2] / moments.volume
     base = points[points[:, 2] == points[:, 2].min(), :2]
@@ -108,7 +108,7 @@ def _compound(split: Split, index: int, random: np.random.Generator) -> Recipe:
 
 
 def _extents(random: np.random.Generator, lies: bool) -> Vector3:
-    """Extents along x, y, z m; with `lies` z is the smallest one, else any."""
+    """Random extents along x, y, z in m, in random order; with `lies` in falling order."""
     while True:
         small, middle, large = sorted(random.triangular(*limits) for limits in _EXTENTS_M)
         x, y, z = random.permutation([small, middle, large]).tolist()

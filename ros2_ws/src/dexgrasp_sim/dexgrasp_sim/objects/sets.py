@@ -42,7 +42,7 @@ def train_objects() -> Objects:
 
 @functools.cache
 def held_out_objects() -> Objects:
-    """40 generated objects for evaluation; 10 of them are of kinds that `train` lacks."""
+    """40 generated objects for evaluation, 10 of them of kinds that are not in `train`."""
     return generate("held_out")
 
 
@@ -55,7 +55,7 @@ OBJECT_SETS: dict[str, Callable[[], Objects]] = {
 
 
 def object_set(name: str) -> Objects:
-    """The objects of a named set; ValueError if there is no such set."""
+    """The objects of a named set; raises ValueError if there is none of this name."""
     if name not in OBJECT_SETS:
         raise ValueError(f"no such set; give one of {', '.join(OBJECT_SETS)} or a list of objects")
     return OBJECT_SETS[name]()
@@ -70,7 +70,7 @@ def set_name(objects: Sequence[ObjectConfig]) -> str | None:
 
 
 def check_mesh_files(objects: Sequence[ObjectConfig]) -> None:
-    """Reads the mesh files that the objects name; ConfigError where one is refused."""
+    """Reads the mesh files of the objects; raises ConfigError if one is refused."""
     for item in objects:
         if item.shape == "mesh":
             try:

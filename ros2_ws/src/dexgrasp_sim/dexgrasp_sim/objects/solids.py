@@ -1,4 +1,4 @@
-"""A rigid body made of convex pieces: where its centroid is, how large and how heavy it is."""
+"""Rigid bodies of convex pieces: centroid, extents, volume and inertia."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,16 +8,16 @@ import numpy as np
 from dexgrasp_sim.objects.pieces import Array, Moments, Piece
 
 _GRID = 48
-"""Cells along each edge of the box in which overlaps of pieces are integrated: thin walls that
-cross all over the box, the worst case in use, get their volume to 0.6 %."""
+"""Cells along each edge of the grid on which overlaps of pieces are integrated. In the worst case
+in use, thin walls that cross everywhere in the box, the error of the volume is 0.6 %."""
 
 
 @dataclass(frozen=True, eq=False)
 class Solid:
-    """A union of convex pieces of one density, its frame at the centroid.
+    """A union of convex pieces of equal density, its frame at the centroid.
 
     Attributes:
-        pieces: Placed in that frame, whose axes are those the pieces were given in.
+        pieces: Placed in that frame; its axes are parallel to those in which they were given.
         volume_m3: Of the union; overlaps count once.
         unit_inertia_m2: [3, 3], inertia about the centroid for 1 kg, along the frame's axes.
         low_m: [3] lowest coordinates.
@@ -38,7 +38,7 @@ class Solid:
 
     @property
     def rest_height_m(self) -> float:
-        """Height of the frame over a table on which the lowest point lies."""
+        """Height of the frame above the table when the lowest point touches it."""
         return -float(self.low_m[2])
 
     def triangles(self) -> Array:
@@ -68,14 +68,14 @@ def unite(pieces: Sequence[Piece]) -> Solid:
 
 
 def _counted_too_often(pieces: Sequence[Piece]) -> Moments:
-    """Of the space in two pieces once, in three pieces twice, and so on."""
+    """Moments of the overlaps; points in two pieces count once, in three pieces twice, ..."""
     lows, highs = (np.array(corner) for corner in zip(*(piece.bounds() for piece in pieces)))
     low, high = _shared_box(lows, highs)
     if (low >= high).any():
         return Moments(0.0, np.zeros(3), np.zeros((3, 3)))
     cell = (high - low) / _GRID
     axes = [low[axis] + cell[axis] * (np.arange(_GRID) + 0.5) for axis in range(3)]
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)  # [P, 3]
     count = np.zeros(len(points), dtype=np.int64)
     for piece, piece_low, piece_high in zip(pieces, lows, highs):
         near = np.flatnonzero(((points > piece_low) & (points < piece_high)).all(axis=1))
@@ -89,7 +89,7 @@ def _counted_too_often(pieces: Sequence[Piece]) -> Moments:
 
 
 def _shared_box(lows: Array, highs: Array) -> tuple[Array, Array]:
-    """Corners [3] and [3] m of a box that holds all overlaps of boxes [P, 3] to [P, 3]."""
+    """Corners [3] and [3] m of a box around all overlaps of boxes with corners [P, 3], [P, 3]."""
     one, other = np.triu_indices(len(lows), k=1)
     low, high = np.maximum(lows[one], lows[other]), np.minimum(highs[one], highs[other])
     meet = (low < high).all(axis=1)

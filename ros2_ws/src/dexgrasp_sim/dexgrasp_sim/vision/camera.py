@@ -1,4 +1,4 @@
-"""Pinhole cameras: size, intrinsics and pose, in MuJoCo's and in ROS' convention."""
+"""Pinhole cameras: image size, intrinsics and pose, in the conventions of MuJoCo and ROS."""
 
 from typing import Annotated, TypeVar
 
@@ -38,8 +38,8 @@ class CameraConfig:
         fovy_deg: Vertical field of view, from the upper edge of the image to the lower.
         position_m: Optical centre in the base frame.
         look_at_m: Point in the base frame that appears at the image centre.
-        quaternion_wxyz: Orientation of the MuJoCo camera axes in the base frame, of unit length;
-            instead of `look_at_m`.
+        quaternion_wxyz: Orientation of the MuJoCo camera axes in the base frame, a unit quaternion
+            to give instead of `look_at_m`.
         up: Direction in the base frame that points up in the image; only used with `look_at_m`.
         near_m: Depth (along the viewing axis) below which a pixel is invalid.
         far_m: Depth above which a pixel is invalid.
@@ -134,7 +134,7 @@ class CameraConfig:
         if isinstance(points, Tensor):
             axes = torch.as_tensor(axes, dtype=points.dtype, device=points.device)
             position = torch.as_tensor(position, dtype=points.dtype, device=points.device)
-        in_camera = (points - position) @ axes  # type: ignore[operator]
+        in_camera = (points - position) @ axes  # type: ignore[operator]  # [..., 3]
         depth = in_camera[..., 2]
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             u = in_camera[..., 0] / depth * self.focal_px + (self.width - 1) / 2

@@ -1,4 +1,4 @@
-"""Cameras that are not quite where their calibration says; in simulation only."""
+"""Errors of the cameras' calibrated poses; in simulation only."""
 
 from typing import NamedTuple
 
@@ -27,11 +27,11 @@ class CameraPoses(NamedTuple):
 
 
 class CameraJitter(nn.Module):
-    """Where the cameras of N environments stand in the present episodes.
+    """Camera poses of N environments in their current episodes.
 
     Attributes:
-        position: See `CameraPoses`, as for the next one; where they should be until `begin`.
-        rotation: See above.
+        position: See `CameraPoses`; nominal until `begin`.
+        rotation: See `CameraPoses`; nominal until `begin`.
     """
 
     position: Tensor
@@ -48,9 +48,9 @@ class CameraJitter(nn.Module):
     ) -> None:
         """Args:
         config: The errors.
-        camera: The left camera where it should be.
+        camera: The left camera at its nominal pose.
         baseline_m: Distance of the right camera along the left one's x axis.
-        streams: Of the environments; gives the device too.
+        streams: Of the environments; its device is used.
         """
         super().__init__()
         self._config, self._baseline_m = config, baseline_m
@@ -66,12 +66,12 @@ class CameraJitter(nn.Module):
             ("position", position.repeat(count, 1, 1)),
             ("rotation", rotation.repeat(count, 1, 1, 1)),
         ):
-            # a function of the episode's number, so that it need not be saved
+            # not saved: it is a function of the episode's number
             self.register_buffer(name, value.to(device), persistent=False)
 
     @property
     def poses(self) -> CameraPoses | None:
-        """All poses; None: the cameras are where the config says. Changed in place by `begin`."""
+        """Current poses, which `begin` changes in place; None without jitter."""
         return CameraPoses(self.position, self.rotation) if self._config.enabled else None
 
     def begin(self, ids: Tensor, episode: Tensor) -> None:
@@ -79,14 +79,14 @@ class CameraJitter(nn.Module):
         if not self._config.enabled:
             return
         config = self._config
-        drawn = self.streams.symmetric(Purpose.CAMERA, episode, 0, 12, ids).double()
+        drawn = self.streams.symmetric(Purpose.CAMERA, episode, 0, 12, ids).double()  # [K, 12]
         moved, turned, moved_right, turned_right = drawn.split(3, dim=1)  # [K, 3] each
         position = self._nominal_position + config.position_m * moved  # [K, 3]
         rotation = self._nominal_rotation @ rpy_to_matrix(config.rotation_rad * turned)
         offset = config.stereo_position_m * moved_right  # [K, 3], right from left
         offset[:, 0] += self._baseline_m
         turn = rpy_to_matrix(config.stereo_rotation_rad * turned_right)
-        # one product of matrices: that of a matrix and a vector would depend on the batch
+        # a matrix product: rounding of a matrix-vector product would depend on the batch size
         right = rotation @ torch.cat((turn, offset.unsqueeze(2)), dim=2)  # [K, 3, 4]
         self.position[ids] = torch.stack((position, position + right[:, :, 3]), dim=1)
         self.rotation[ids] = torch.stack((rotation, right[:, :, :3]), dim=1)

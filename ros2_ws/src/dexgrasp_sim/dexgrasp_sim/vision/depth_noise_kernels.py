@@ -1,7 +1,7 @@
-"""The errors of `depth_strengths` as loops for the CPU.
+"""The errors of `depth_strengths` as compiled loops for the CPU.
 
-One pass over each image for holes, one for noise, then shapes. `depth_noise_tensors` does the
-same; whoever changes one changes both, which the tests compare.
+One pass over each image marks holes, one adds noise, then shapes are drawn. Change
+`depth_noise_tensors` in the same way: tests compare both.
 """
 
 import numpy as np
@@ -35,7 +35,7 @@ def corrupt(
         images: [n, H, W] int16 millimetres, 0 = invalid, C-contiguous.
         keys: [n] uint64, the images' random streams.
         disparity_bias: [n] float32, sensor pixels added to every disparity of an image.
-        strengths: How much of what.
+        strengths: Strengths of the errors.
         sources: See `SOURCES`.
     """
     marks = np.zeros(images.shape[1:], np.uint8)
@@ -57,7 +57,7 @@ def corrupt(
 
 @inline
 def _mark_edges(image: np.ndarray, strengths: DepthStrengths, marks: np.ndarray) -> None:
-    """Marks both pixels at every depth jump; invalid ones count as lying at the far limit."""
+    """Marks both pixels at every depth jump; invalid pixels count as at the far limit."""
     height, width = image.shape
     far_mm, jump_mm = strengths.far_mm, strengths.jump_mm
     for row in range(height):
@@ -77,10 +77,10 @@ def _mark_edges(image: np.ndarray, strengths: DepthStrengths, marks: np.ndarray)
 
 @inline
 def _goes_on(line: np.ndarray, index: int, far_mm: float) -> bool:
-    """Whether the step from a pixel of a row or column to the next goes on before or behind.
+    """Whether the depth step from a pixel of a row or column to the next is a slanted surface.
 
-    The inverse depth of a plane changes evenly from pixel to pixel: such a step is a slanted
-    surface.
+    The inverse depth of a plane is linear in the pixel. So the step is a slant, not a jump, if the
+    step before or after it is similar.
     """
     here, there = 1 / _or_far(line[index], far_mm), 1 / _or_far(line[index + 1], far_mm)
     step, before, behind = there - here, 0.0, 0.0
@@ -106,8 +106,8 @@ def _mark_shadows(
 ) -> None:
     """Marks the pixels that something nearer hides from the right lens: left of near edges.
 
-    Each row is drawn as the right lens sees it, the nearest surface on top. A surface covers both
-    columns that it falls between, so that slanted ones leave no gaps.
+    Each row is drawn as the right lens sees it, nearest surfaces on top. A pixel covers the two
+    columns next to its position, so that slanted surfaces leave no gaps.
     """
     height, width = image.shape
     scale = np.float32(strengths.disparity_mm / strengths.sensor_pixels)
@@ -126,14 +126,14 @@ def _mark_shadows(
         for column in range(width):
             disparity = row_disparity[column]
             seen_at = np.float32(column) - disparity + np.float32(0.5)
-            # what is nearer by less than a pixel is the same, slanted surface
+            # a disparity larger by less than a pixel belongs to the same, slanted surface
             if seen_at >= 0 and right_disparity[int(seen_at)] > disparity + np.float32(1):
                 marks[row, column] |= _SHADOW
 
 
 @inline
 def _mark_dropouts(key: np.uint64, share: float, marks: np.ndarray) -> None:
-    """Marks each pixel with a probability; draws the gaps, which follow a geometric law."""
+    """Marks each pixel with probability `share`, by drawing geometrically distributed gaps."""
     pixels, pixel, number = marks.reshape(-1), -1, 0
     while True:
         gap = np.log(1 - uniform(key, number)) / np.log1p(-share)
@@ -189,7 +189,7 @@ def _loss(mark: int, strengths: DepthStrengths) -> float:
 
 @inline
 def _draw_speckles(image: np.ndarray, key: np.uint64, strengths: DepthStrengths) -> None:
-    """Discs of one random depth each: wrong matches."""
+    """Draws discs of random depth, which stand for wrong matches."""
     height, width = image.shape
     for shape in range(_poisson(strengths.speckles, strengths.max_speckles, key)):
         number = MAX_SHAPES + NUMBERS_PER_SHAPE * shape
@@ -200,7 +200,7 @@ def _draw_speckles(image: np.ndarray, key: np.uint64, strengths: DepthStrengths)
 
 @inline
 def _draw_sticks(image: np.ndarray, key: np.uint64, strengths: DepthStrengths) -> None:
-    """Straight bars of one random depth each: cables and things that no simulation knows."""
+    """Draws bars of random depth, which stand for cables and other objects not simulated."""
     height, width = image.shape
     for shape in range(_poisson(strengths.sticks, strengths.max_sticks, key)):
         number = MAX_SHAPES + NUMBERS_PER_SHAPE * shape
@@ -236,7 +236,7 @@ def _any_depth(key: np.uint64, number: int, strengths: DepthStrengths) -> np.int
 
 @inline
 def _poisson(mean: float, most: int, key: np.uint64) -> int:
-    """A Poisson-distributed number, limited to `most` (Knuth's product of uniforms)."""
+    """A Poisson-distributed number, at most `most` (Knuth's product of uniform numbers)."""
     limit, product = np.exp(-mean), 1.0
     for count in range(most):
         product *= uniform(key, count)

@@ -1,7 +1,7 @@
-"""The errors of `depth_strengths` on tensors of any device, without reading from it.
+"""The errors of `depth_strengths` as tensor code for any device, without host synchronisation.
 
-The same as `depth_noise_kernels` from the same random numbers, in float32: in a few of 10^4
-pixels rounding decides otherwise.
+It computes the same as `depth_noise_kernels` from the same random numbers, but in float32: a few
+of 10^4 pixels differ by rounding.
 """
 
 import math
@@ -21,7 +21,7 @@ from dexgrasp_sim.vision.depth_strengths import (
 )
 
 _PIXELS_AT_ONCE = 1 << 22
-"""How many pixels are worked on at a time: some 300 MiB of intermediate results."""
+"""Pixels processed at a time: about 300 MiB of intermediate results."""
 
 
 def corrupt(
@@ -33,7 +33,7 @@ def corrupt(
         images: [n, H, W] int16 millimetres, 0 = invalid.
         keys: [n] int64, the images' random streams.
         disparity_bias: [n] float32, sensor pixels added to every disparity of an image.
-        strengths: How much of what.
+        strengths: Strengths of the errors.
     """
     count = max(1, _PIXELS_AT_ONCE // (images.shape[1] * images.shape[2]))
     batches = (images.split(count), keys.split(count), disparity_bias.split(count))
@@ -47,7 +47,7 @@ def _corrupted(
     depth = images.to(torch.float32)  # [n, H, W]
     noisy = _noisy(depth, keys, disparity_bias, strengths)  # [n, H, W]
     in_range = (noisy >= strengths.near_mm) & (noisy <= strengths.far_mm) & (depth > 0)
-    lost = ~in_range | _lost_at_edges(depth, keys, strengths)
+    lost = ~in_range | _lost_at_edges(depth, keys, strengths)  # [n, H, W]
     if strengths.dropout_share > 0:
         lost |= _dropouts(keys ^ DROPOUTS, images.shape, strengths.dropout_share)
     return _with_shapes(torch.where(lost, 0.0, noisy).to(torch.int16), keys, strengths)
@@ -56,7 +56,7 @@ def _corrupted(
 def _noisy(
     depth: Tensor, keys: Tensor, disparity_bias: Tensor, strengths: DepthStrengths
 ) -> Tensor:
-    """Depths in whole mm, of any size; meaningless where there was none."""
+    """Noisy depths [n, H, W] in whole mm, not limited; meaningless at invalid pixels."""
     if strengths.changes_disparity:
         disparity = strengths.disparity_mm / depth + disparity_bias[:, None, None]  # [n, H, W]
         if strengths.disparity_sigma > 0:
@@ -73,7 +73,7 @@ def _noisy(
 
 
 def _pixel_words(keys: Tensor, shape: torch.Size, number: int) -> Tensor:
-    """Number 0, 1 or 2 of every pixel: words [n, H, W]."""
+    """Words [n, H, W] int64: the random number 0, 1 or 2 of every pixel."""
     pixels = torch.arange(shape[1] * shape[2], device=keys.device)
     return words(keys, 3 * pixels + number).view(shape)
 
@@ -91,7 +91,7 @@ def _lost_at_edges(depth: Tensor, keys: Tensor, strengths: DepthStrengths) -> Te
 
 
 def _edges(depth: Tensor, strengths: DepthStrengths) -> Tensor:
-    """[n, H, W] bool: both pixels at every depth jump; invalid ones lie at the far limit."""
+    """[n, H, W] bool: both pixels at every depth jump; invalid ones count as at the far limit."""
     surface = torch.where(depth > 0, depth, strengths.far_mm)
     edges = torch.zeros_like(depth, dtype=torch.bool)
     for axis in (1, 2):
@@ -102,10 +102,10 @@ def _edges(depth: Tensor, strengths: DepthStrengths) -> Tensor:
 
 
 def _jumps(surface: Tensor, axis: int, jump_mm: float) -> Tensor:
-    """Where a surface [n, H, W] mm jumps from a pixel to the next, one fewer along the axis.
+    """Where a surface [n, H, W] mm jumps from a pixel to the next: bool, one fewer along the axis.
 
-    The inverse depth of a plane changes evenly from pixel to pixel: a step that goes on before or
-    behind is a slanted surface.
+    The inverse depth of a plane is linear in the pixel. So a step is a slant, not a jump, if the
+    step before or after it is similar.
     """
     step = (1 / surface).diff(dim=axis)
     border = torch.zeros_like(surface.narrow(axis, 0, 1))
@@ -119,32 +119,32 @@ def _jumps(surface: Tensor, axis: int, jump_mm: float) -> Tensor:
 def _shadows(depth: Tensor, strengths: DepthStrengths) -> Tensor:
     """[n, H, W] bool: pixels that something nearer hides from the right lens.
 
-    Each row is drawn as the right lens sees it, the nearest surface on top. A surface covers both
-    columns that it falls between, so that slanted ones leave no gaps.
+    Each row is drawn as the right lens sees it, nearest surfaces on top. A pixel covers the two
+    columns next to its position, so that slanted surfaces leave no gaps.
     """
     count, height, width = depth.shape
     scale = strengths.disparity_mm / strengths.sensor_pixels
     disparity = torch.where(depth > 0, scale / depth, 0.0)  # [n, H, W], pixels of the image
     columns = torch.arange(width, device=depth.device, dtype=torch.float32)
     seen_at = columns - disparity  # [n, H, W]
-    place = seen_at.clamp_min(0).long()
-    drawn = torch.where(seen_at >= 0, disparity, 0.0)
-    right = torch.zeros(count, height, width + 1, device=depth.device)
+    place = seen_at.clamp_min(0).long()  # [n, H, W]
+    drawn = torch.where(seen_at >= 0, disparity, 0.0)  # [n, H, W]
+    right = torch.zeros(count, height, width + 1, device=depth.device)  # disparity on top
     right.scatter_reduce_(2, place, drawn, "amax").scatter_reduce_(2, place + 1, drawn, "amax")
     nearest = seen_at + 0.5
     in_front = right.gather(2, nearest.clamp_min(0).long())  # [n, H, W]
-    # what is nearer by less than a pixel is the same, slanted surface
+    # a disparity larger by less than a pixel belongs to the same, slanted surface
     return (nearest >= 0) & (in_front > disparity + 1)
 
 
 def _dropouts(keys: Tensor, shape: torch.Size, share: float) -> Tensor:
-    """[n, H, W] bool, each true with a probability; draws the gaps, which are geometric."""
+    """[n, H, W] bool, each true with probability `share`, by drawing geometric gaps."""
     pixels = shape[1] * shape[2]
-    # more than this many are lost in less than one of 10^9 images
+    # less than one of 10^9 images loses more
     most = math.ceil(min(pixels, pixels * share + 6 * math.sqrt(pixels * share) + 16))
     numbers = unit_numbers(words(keys, torch.arange(most, device=keys.device)))  # [n, M]
     whole_share = -math.inf if share == 1 else math.log1p(-share)
-    gap = torch.log1p(-numbers.double()) / whole_share  # float32 would move one of 10^5 pixels
+    gap = torch.log1p(-numbers.double()) / whole_share  # float32 would change one of 10^5 pixels
     place = (1 + gap.clamp_max(pixels).long()).cumsum(dim=1) - 1  # [n, M]
     lost = torch.zeros(shape[0], pixels + 1, device=keys.device, dtype=torch.bool)
     lost.scatter_(1, place.clamp_max(pixels), True)
@@ -152,17 +152,17 @@ def _dropouts(keys: Tensor, shape: torch.Size, share: float) -> Tensor:
 
 
 class _Bars(NamedTuple):
-    """S bars of one depth in each of n images, [n, S] float64; discs are bars without length.
+    """S bars, each of one depth, in each of n images: [n, S] float64. Discs have length 0.
 
     Attributes:
-        row: Of the bar's start, pixels; pixel i reaches from i to i + 1.
-        column: See above.
-        angle: Of its direction, from a row's towards a column's, rad.
+        row: Start of the bar, pixels; pixel i reaches from i to i + 1.
+        column: The same.
+        angle: Direction, rad: 0 to the right, pi / 2 down.
         length: Pixels.
         radius: Pixels.
         depth: Millimetres, not rounded.
-        drawn: bool: the others were not asked for.
-        size: Rows and columns that any of them touches at most.
+        drawn: bool, whether the bar is drawn.
+        size: Largest number of rows and columns that a bar touches.
     """
 
     row: Tensor
@@ -176,7 +176,7 @@ class _Bars(NamedTuple):
 
 
 def _with_shapes(images: Tensor, keys: Tensor, strengths: DepthStrengths) -> Tensor:
-    """Images [n, H, W] int16 with bars, then discs drawn over them: later ones on top."""
+    """Images [n, H, W] int16 with bars and then discs drawn over them, later ones on top."""
     kinds = []
     if strengths.sticks > 0:
         kinds.append(_sticks(keys, images.shape, strengths))
@@ -185,7 +185,7 @@ def _with_shapes(images: Tensor, keys: Tensor, strengths: DepthStrengths) -> Ten
     if not kinds:
         return images
     count, height, width = images.shape
-    # number of the topmost bar, counted from 1; the last pixel takes what is not drawn
+    # number of the topmost bar, from 1; the extra pixel collects what is not drawn
     topmost = torch.zeros(count, height * width + 1, device=images.device, dtype=torch.int64)
     first = 1
     for bars in kinds:
@@ -198,7 +198,7 @@ def _with_shapes(images: Tensor, keys: Tensor, strengths: DepthStrengths) -> Ten
 
 
 def _speckles(keys: Tensor, shape: torch.Size, strengths: DepthStrengths) -> _Bars:
-    """Discs: wrong matches."""
+    """Discs, which stand for wrong matches."""
     most, widest = strengths.max_speckles, strengths.speckle_radius
     drawn, numbers = _shape_numbers(keys ^ SPECKLES, strengths.speckles, most)
     row, column, radius, depth = numbers[..., :4].unbind(-1)  # [n, S] each
@@ -215,7 +215,7 @@ def _speckles(keys: Tensor, shape: torch.Size, strengths: DepthStrengths) -> _Ba
 
 
 def _sticks(keys: Tensor, shape: torch.Size, strengths: DepthStrengths) -> _Bars:
-    """Straight bars: cables and things that no simulation knows."""
+    """Bars, which stand for cables and other objects that are not simulated."""
     most, longest, widest = strengths.max_sticks, strengths.stick_length, strengths.stick_radius
     drawn, numbers = _shape_numbers(keys ^ STICKS, strengths.sticks, most)
     row, column, angle, length, radius, depth = numbers.unbind(-1)  # [n, S] each
@@ -232,14 +232,14 @@ def _sticks(keys: Tensor, shape: torch.Size, strengths: DepthStrengths) -> _Bars
 
 
 def _shape_numbers(keys: Tensor, mean: float, most: int) -> tuple[Tensor, Tensor]:
-    """Which of the S shapes are drawn [n, S] bool, a Poisson number, and their numbers [n, S, 6].
+    """Which of the S shapes are drawn [n, S] bool, and their random numbers [n, S, 6] float64.
 
-    Knuth's product of uniform numbers gives the Poisson number.
+    A Poisson-distributed number of them is drawn (Knuth's product of uniform numbers).
     """
     counters = torch.arange(MAX_SHAPES + NUMBERS_PER_SHAPE * most, device=keys.device)
     numbers = unit_numbers(words(keys, counters)).double()  # [n, C]
-    product = numbers[:, :most].cumprod(dim=1)
-    drawn = product > math.exp(-mean)  # falling, so that the first ones are drawn
+    product = numbers[:, :most].cumprod(dim=1)  # [n, S]
+    drawn = product > math.exp(-mean)  # the product falls, so the first ones are drawn
     return drawn, numbers[:, MAX_SHAPES:].view(len(keys), most, NUMBERS_PER_SHAPE)
 
 
@@ -249,16 +249,16 @@ def _any_depth(number: Tensor, strengths: DepthStrengths) -> Tensor:
 
 
 def _draw(bars: _Bars, first: int, width: int, topmost: Tensor) -> None:
-    """Numbers the pixels that bars cover, where no bar of a higher number does.
+    """Writes the numbers of bars into the pixels that they cover, higher numbers on top.
 
     Args:
         bars: S in each image.
         first: Number of the first one.
         width: Pixels per row.
-        topmost: [n, H * W + 1] int64, changed; what is outside an image falls on the last one.
+        topmost: [n, H * W + 1] int64, changed; the last element takes what is not in the image.
     """
     pixels = topmost.shape[1] - 1
-    last = torch.floor(2 * bars.length)  # a bar is made of discs, half a pixel apart
+    last = torch.floor(2 * bars.length)  # [n, S]; a bar is made of discs, half a pixel apart
     step_down, step_right = 0.5 * torch.sin(bars.angle), 0.5 * torch.cos(bars.angle)
     top = torch.floor(bars.row + (last * step_down).clamp_max(0) - bars.radius)
     left = torch.floor(bars.column + (last * step_right).clamp_max(0) - bars.radius)

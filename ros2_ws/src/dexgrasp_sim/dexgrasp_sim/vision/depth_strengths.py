@@ -1,9 +1,9 @@
-"""What is wrong with the depth images of real stereo cameras; in simulation only.
+"""Errors of the depth images of real stereo cameras; in simulation only.
 
 A stereo camera measures disparity, the shift of a point between two images: its focal length in
 sensor pixels times its baseline, divided by the depth. Its errors are errors of the disparity, so
 the depth's deviation grows with the square of the depth. The policy's image is a decimated image
-of the sensor: what happens in pixels of the sensor is stated in those, and converted.
+of the sensor: the config gives sizes in pixels of the sensor, which are converted here.
 """
 
 import math
@@ -13,16 +13,17 @@ from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.image_config import DepthNoiseConfig
 
 SPECKLES = 0x5851F42D4C957F2D
-"""Sets the streams of the discs apart from that of the pixels, as do the next two."""
+"""XORed with the keys of the pixels' streams to get separate streams; so are the next two."""
 STICKS = 0x14057B7EF767814F
 DROPOUTS = 0x2545F4914F6CDD1D
 MAX_SHAPES = 64
-"""Of a kind in an image; as many numbers of their stream decide how many there are."""
+"""Limit of the shapes of a kind in an image. As many numbers of their stream are reserved to draw
+their count."""
 NUMBERS_PER_SHAPE = 6
 
 
 class DepthStrengths(NamedTuple):
-    """How much of what, in pixels of the image and in millimetres.
+    """Strengths of the errors, in pixels of the image and in millimetres.
 
     Attributes:
         near_mm: Depths below are invalid.
@@ -31,8 +32,8 @@ class DepthStrengths(NamedTuple):
         sensor_pixels: Rows of the sensor per row of the image.
         changes_disparity: Whether one of the next three is not 0.
         disparity_step: Quantum of the disparity in sensor pixels, 0 for none.
-        disparity_sigma: Its deviation in sensor pixels.
-        disparity_bias: Largest error of a whole episode in sensor pixels.
+        disparity_sigma: Standard deviation of the disparity in sensor pixels.
+        disparity_bias: Largest constant error during an episode in sensor pixels.
         depth_sigma_per_mm: Deviation of the depth divided by the depth's square.
         shadow_share: Probability that a pixel hidden from the other lens is lost.
         edge_share: Probability that a pixel beside a depth jump is lost.
@@ -99,5 +100,5 @@ def depth_strengths(config: DepthNoiseConfig, camera: CameraConfig) -> DepthStre
 
 
 def _most_shapes(mean: float) -> int:
-    """A bound that a Poisson number passes in less than one of 10^7 images."""
+    """A bound that a Poisson-distributed number exceeds in less than one of 10^7 images."""
     return min(MAX_SHAPES - 1, math.ceil(mean + 6 * math.sqrt(mean) + 6)) if mean > 0 else 0

@@ -1,6 +1,6 @@
-"""Everything that makes simulated images less perfect; all off by default.
+"""Settings of all errors of simulated images; all off by default.
 
-Settings only: what they do stands in `camera_jitter`, `image_errors` and the engines.
+`camera_jitter`, `image_errors` and the engines implement them.
 """
 
 import math
@@ -19,25 +19,25 @@ Blur = Annotated[float, Field(ge=0.0, le=0.2)]
 
 @dataclass(frozen=True, config=STRICT)
 class DepthNoiseConfig:
-    """Strengths are 0 by default: off. Lengths are shares of the image's height.
+    """Errors of depth images; off by default. Lengths are fractions of the image's height.
 
     Attributes:
-        sensor_height_px: Rows of the real sensor's image, of which the policy's is a decimation
+        sensor_height_px: Rows of the real sensor's image; the policy's image is a decimation of it
             with the same vertical field of view.
         baseline_m: Distance of the sensor's two lenses (0.05: Intel RealSense D435).
         disparity_step_px: Quantum of the disparity in sensor pixels; matchers interpolate to
             about 1/8.
-        disparity_sigma_px: Its deviation from pixel to pixel, sensor pixels.
-        disparity_bias_px: An error of the calibration, the same in a whole episode: uniform in
-            plus or minus this, sensor pixels.
-        depth_sigma_per_m: Deviation of the depth at 1 m; it grows with the depth's square and is
-            added after the quantisation.
-        shadow_share: Share of the pixels hidden from the right lens by something nearer, to the
-            left of it, that are invalid. Shadows narrower than a pixel are left out.
+        disparity_sigma_px: Standard deviation of the disparity's pixel noise, sensor pixels.
+        disparity_bias_px: Calibration error, constant during an episode: uniform in plus or minus
+            this, sensor pixels.
+        depth_sigma_per_m: Standard deviation of the depth at 1 m; it grows with the square of the
+            depth and is added after the quantisation.
+        shadow_share: Fraction of the pixels hidden from the right lens by something nearer, to the
+            left of it, that are invalid. Shadows narrower than a pixel are ignored.
         edge_hole_px: Width of the band, sensor pixels, in which pixels at both sides of a depth
             jump are invalid; at most one pixel of the image.
-        edge_jump_m: What counts as a depth jump between neighbours, unless it is the slope of a
-            slanted surface. A surface out of range counts as one at the far limit.
+        edge_jump_m: Smallest depth jump between neighbouring pixels; the slope of a slanted
+            surface is no jump. A surface out of range counts as one at the far limit.
         dropout_share: Share of all pixels that are invalid.
         speckles: Mean number per image of discs of random depth.
         speckle_radius: Their largest radius.
@@ -81,22 +81,23 @@ class DepthNoiseConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class RgbAugmentationConfig:
-    """Strengths are 0 by default: off. All but blur by motion and noise hold for an episode.
+    """Augmentation of colour images; off by default. All but motion blur and noise are drawn once
+    per episode.
 
     Attributes:
         brightness: Share of full brightness added, plus or minus.
         contrast: Relative change of the distance from mid-grey, plus or minus.
         saturation: Relative change of the distance from grey of the same brightness.
         hue: Turn of the colour circle in revolutions, plus or minus.
-        exposure: Stops (powers of two) of the light's factor, plus or minus.
+        exposure: Change of the exposure in stops (powers of two), plus or minus.
         gamma: The tone curve's exponent is e to the power of plus or minus this.
         white_balance: Relative change of each channel, plus or minus.
-        defocus: Largest deviation of the blur, share of the image's height.
-        motion_blur: Longest way within an exposure, share of the image's height.
-        motion_share: Share of the steps in which there is blur by motion.
-        read_noise: Deviation of the noise in black, grey levels of 255.
-        shot_noise: Deviation that white has in addition, grey levels; grows with the square root
-            of the brightness.
+        defocus: Largest standard deviation of the blur, fraction of the image's height.
+        motion_blur: Longest motion within an exposure, fraction of the image's height.
+        motion_share: Fraction of the steps with motion blur.
+        read_noise: Standard deviation of the noise in black, grey levels of 255.
+        shot_noise: Standard deviation of the additional noise in white, grey levels; it grows with
+            the square root of the brightness.
     """
 
     brightness: Share = 0.0
@@ -122,15 +123,15 @@ class RgbAugmentationConfig:
 class LookConfig:
     """Colours, textures and light of the scene, drawn for each episode.
 
-    Geoms that share a colour keep doing so.
+    Geoms of equal colour get equal colours.
 
     Attributes:
-        color: Share of a random colour in every colour; 1 leaves nothing of the old one.
-        pattern: Probability that a surface gets a pattern (plain, checkered, cloudy) by chance.
+        color: Fraction of a random colour in every colour; 1 replaces the old one.
+        pattern: Probability that a surface gets a random pattern (plain, checkered, cloudy).
         cell_factor: The size of a pattern's cells is multiplied or divided by up to this.
         light_rad: The lamp's direction is turned about each axis by up to plus or minus this.
-        ambient: Change of the share of light that needs no lamp, plus or minus.
-        background: Share of a random colour in the background.
+        ambient: Change of the fraction of ambient light, plus or minus.
+        background: Fraction of a random colour in the background.
     """
 
     color: Share = 0.0
@@ -148,11 +149,11 @@ class LookConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class CameraJitterConfig:
-    """Errors of the cameras' poses, drawn for each episode, uniform in plus or minus these.
+    """Errors of the cameras' poses: drawn for each episode, uniform in plus or minus these.
 
     Attributes:
-        position_m: Along each axis of the base frame, of both cameras together.
-        rotation_rad: About each axis of the left camera, of both cameras together.
+        position_m: Along each axis of the base frame, the same for both cameras.
+        rotation_rad: About each axis of the left camera, the same for both cameras.
         stereo_position_m: Along each axis of the right camera, relative to the left one.
         stereo_rotation_rad: About each axis of the right camera, relative to the left one.
     """
@@ -170,7 +171,7 @@ class CameraJitterConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class ImageConfig:
-    """How simulated images differ from ideal ones; images of a robot are left alone.
+    """How simulated images differ from ideal ones; images of a real robot are not changed.
 
     Attributes:
         depth_noise: Errors of depth images.

@@ -1,7 +1,7 @@
-"""Errors of depth and colour images of any device, reproducible to the number.
+"""Adds errors to depth and colour images on any device, reproducibly.
 
-The one place where the device decides how images are changed: loops compiled for the CPU, or
-tensor code for any device. Both take the same random numbers.
+This module chooses by device between loops compiled for the CPU and tensor code. Both use the same
+random numbers.
 """
 
 import numpy as np
@@ -19,9 +19,9 @@ from dexgrasp_sim.vision.rgb_changes import RgbAugmentation, RgbChanges
 class ImageErrors(nn.Module):
     """Errors of the images of N environments.
 
-    What an image gets depends on the seed, the environment's global index, its episode and its
-    step only: not on threads, nor on which environments share a process. On two devices it is
-    the same up to rounding: in a few of 10^4 pixels the result is another one.
+    They depend only on the seed, the environment's global index, its episode and its step, not on
+    threads or on the split of environments over processes. Two devices give the same up to
+    rounding, which changes a few of 10^4 pixels.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class ImageErrors(nn.Module):
         config: `depth_noise` and `rgb` are used.
         camera: Of the images: its size, focal length and range.
         streams: Of the environments.
-        tensors_on_cpu: Take the tensor code on the CPU, too; it is several times slower there.
+        tensors_on_cpu: Use the tensor code on the CPU too, where it is several times slower.
         """
         super().__init__()
         self._config, self._tensors_on_cpu = config, tensors_on_cpu
@@ -48,7 +48,7 @@ class ImageErrors(nn.Module):
         """Changes depth images in place.
 
         Args:
-            images: [N, H, W] int16 millimetres, 0 = invalid; so they are afterwards, and within
+            images: [N, H, W] int16 millimetres, 0 = invalid; afterwards valid pixels are within
                 the camera's range.
             episode: [N] int64, number of each environment's episode.
             step: [N] int64, step within it.
@@ -95,7 +95,7 @@ class ImageErrors(nn.Module):
             )
         if not self._config.rgb.enabled:
             return
-        # the sum sets the noise's numbers apart from those of the motion
+        # plus 1: other keys than those of the motion blur
         keys = self.streams.keys(Purpose.RGB_STEP, episode, step) + 1  # [N]
         augment = rgb_tensors.augment if self._as_tensors(images) else _augment_on_cpu
         augment(images, keys, self._rgb.draw(episode, step))

@@ -13,8 +13,8 @@ from torch.nn import functional
 INVALID_DEPTH = 1.0
 """What `policy_depth` gives for an invalid pixel. Valid ones lie in [-0.5, 0.5].
 
-It stands above the farthest depth, since most invalid pixels are surfaces beyond the range; the
-gap of half the range is what an encoder tells "no depth" from "far" by.
+It is above the farthest depth, because most invalid pixels are surfaces beyond the range. The gap
+of half the range lets an encoder distinguish "no depth" from "far".
 """
 
 _MAX_MM = 32767
@@ -23,11 +23,11 @@ _MAX_MM = 32767
 def metres_to_millimetres(depth_m: Tensor) -> Tensor:
     """Floating-point metres [...] to int16 millimetres [...].
 
-    Halves are rounded up. Depths beyond 32.767 m become 32767. Not finite, zero and negative
-    depths become 0 (invalid), and so does what rounds to 0.
+    Halves are rounded up. Depths beyond 32.767 m become 32767. Depths that are not finite, zero,
+    negative or round to 0 become 0 (invalid).
     """
     valid = torch.isfinite(depth_m) & (depth_m > 0)
-    # in float64 like the simulated camera, so that the same depth is the same millimetre in both
+    # in float64 like the simulated camera, so that both round a depth to the same millimetre
     millimetres = torch.floor(torch.where(valid, depth_m, 0.0).to(torch.float64) * 1000 + 0.5)
     return millimetres.clamp(max=_MAX_MM).to(torch.int16)
 
@@ -38,7 +38,7 @@ def millimetres_to_metres(depth_mm: Tensor) -> Tensor:
 
 
 def policy_depth(depth_mm: Tensor, near_m: float, far_m: float) -> Tensor:
-    """What the policy's encoder sees of a depth image; exportable to ONNX.
+    """A depth image as input of the policy's encoder; exportable to ONNX.
 
     Args:
         depth_mm: [..., H, W] int16 millimetres, 0 = invalid.
@@ -87,7 +87,7 @@ def resize_depth(
         ]
     if mode != "area":
         raise ValueError(f"mode {mode!r} is not one of 'nearest', 'area'; choose one of them")
-    valid_share = _area_means((depth_mm > 0).to(torch.float64), height, width)
+    valid_share = _area_means((depth_mm > 0).to(torch.float64), height, width)  # [..., h, w]
     # the mean over all pixels with invalid ones as 0, divided by the share of valid ones
     mean_mm = _area_means(depth_mm.to(torch.float64), height, width) / valid_share.clamp(min=1e-9)
     return torch.where(valid_share >= 0.5, torch.floor(mean_mm + 0.5), 0.0).to(torch.int16)

@@ -1,4 +1,4 @@
-"""The streams of `random_streams` inside kernels, which make the numbers where they use them."""
+"""The streams of `random_streams` for kernels, which compute numbers where they use them."""
 
 from pathlib import Path
 
@@ -44,12 +44,12 @@ def word(key: np.uint64, counter: int) -> np.uint64:
 
 @inline
 def uniform(key: np.uint64, counter: int) -> float:
-    """Of word `counter` a number in [0, 1); see `random_streams.unit_numbers`."""
+    """Number in [0, 1) from word `counter`; see `random_streams.unit_numbers`."""
     return np.int64(word(key, counter) >> _UNUSED_BITS) * _UNIT
 
 
 @inline
 def normal(bits: np.uint64) -> float:
-    """See `random_streams.normal_numbers`."""
+    """Approximately normal number from a word; see `random_streams.normal_numbers`."""
     total = (bits & _LOW) + (bits >> _16 & _LOW) + (bits >> _32 & _LOW) + (bits >> _48)
     return (np.int64(total) - NORMAL_MEAN) / NORMAL_SIGMA

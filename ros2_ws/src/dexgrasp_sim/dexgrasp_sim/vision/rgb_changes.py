@@ -1,7 +1,7 @@
-"""What differs between real colour cameras and the renderer's; in simulation only.
+"""Augmentation of colour images towards those of real cameras; in simulation only.
 
-The order is that of a camera: blur by the lens and by motion, exposure and colour, the tone
-curve, noise of the sensor. All views of an environment get the same, except for the noise.
+The order is that of a camera: blur by the lens and by motion, exposure and colour, tone curve,
+sensor noise. All views of an environment get the same changes except for the noise.
 """
 
 import math
@@ -15,27 +15,27 @@ from dexgrasp_sim.random_streams import Purpose, RandomStreams
 from dexgrasp_sim.vision.image_config import RgbAugmentationConfig
 
 _LUMA = (0.299, 0.587, 0.114)
-"""Rec. 601: the share of red, green and blue in brightness."""
+"""Rec. 601: the weights of red, green and blue in brightness."""
 _TO_YIQ = np.array([_LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])
 """NTSC: brightness and two axes of colour; hue is the angle in their plane."""
 _PLANE = ((0, 0, 0), (0, 1, 0), (0, 0, 1))
 _QUARTER_TURN = ((0, 0, 0), (0, 0, -1), (0, 1, 0))
 _CURVE_POINTS = 257
 _LEAST_SIGMA_PX = 0.25
-"""Of the blur kernel, so that sampled at pixels it keeps its sum; leaves an image as it is."""
+"""Smallest standard deviation of the blur kernel; sampled at pixels, it does not blur."""
 _LEAST_WEIGHT = 1e-3
-"""Smaller ones cost time and are not seen."""
+"""Smaller weights are set to 0: they cost time and are invisible."""
 
 
 class RgbChanges(NamedTuple):
-    """What happens to the images of N environments.
+    """Changes of the images of N environments.
 
     Attributes:
         weights: [N, K, K] float32, blur kernels of sum 1, K odd; K = 1 for none.
-        matrices: [N, 3, 4] float32, colours 0 to 1 with a 1 appended to new colours.
-        curves: [N, C] float32, what colours from 0 to 1 in equal steps become.
-        read_noise: Deviation of the noise in black, grey levels.
-        shot_noise: Deviation that white has in addition, grey levels.
+        matrices: [N, 3, 4] float32, map colours 0 to 1 with a 1 appended to new colours.
+        curves: [N, C] float32, tone curves: values at C equal steps of the input from 0 to 1.
+        read_noise: Standard deviation of the noise in black, grey levels.
+        shot_noise: Standard deviation of the additional noise in white, grey levels.
     """
 
     weights: Tensor
@@ -56,7 +56,7 @@ class RgbAugmentation(nn.Module):
         """Args:
         config: The strengths.
         height: Rows of the images.
-        streams: Of the environments; gives the device too.
+        streams: Of the environments; its device is used.
         """
         super().__init__()
         self._config, self._height = config, height
@@ -84,14 +84,14 @@ class RgbAugmentation(nn.Module):
         )
 
     def color_matrices(self, drawn: Tensor) -> Tensor:
-        """What happens to colours from 0 to 1.
+        """Matrices that change colours from 0 to 1.
 
         Args:
             drawn: [N, 8], from -1 to 1: brightness, contrast, saturation, hue, exposure and the
-                white balance of three channels, as parts of their strengths.
+                white balance of three channels, as fractions of their strengths.
 
         Returns:
-            [N, 3, 4] float32: matrices that take a colour with a 1 appended to the new one.
+            [N, 3, 4] float32: matrices that map a colour with a 1 appended to the new one.
         """
         config = self._config
         brightness, contrast, saturation, hue, exposure = (
@@ -107,21 +107,21 @@ class RgbAugmentation(nn.Module):
         return torch.cat((linear, offset.expand(-1, 3, 1)), dim=2).float()
 
     def tone_curves(self, drawn: Tensor) -> Tensor:
-        """Levels from 0 to 1 after the tone curve [N, C] float32, for draws [N] from -1 to 1."""
+        """Tone curves [N, C] float32 from draws [N] in [-1, 1]; see `RgbChanges.curves`."""
         levels = torch.linspace(0.0, 1.0, _CURVE_POINTS, device=drawn.device)  # [C]
         exponent = torch.exp(self._config.gamma * drawn).unsqueeze(1)  # [N, 1]
-        # a power would depend on the row's place in the batch
+        # rounding of a power would depend on the row's place in the batch
         return torch.exp(exponent * torch.log(levels))
 
     def blur_kernels(self, defocus: Tensor, motion: Tensor) -> Tensor:
-        """Normal distributions drawn along a line.
+        """Blur kernels: normal distributions moved along a line.
 
         Args:
-            defocus: [N], from -1 to 1; the deviation's part of its strength is its magnitude.
+            defocus: [N], from -1 to 1; its magnitude scales the standard deviation.
             motion: [N, 3], from 0 to 1: whether there is motion, its length and its direction.
 
         Returns:
-            [N, K, K] float32 of sum 1, K odd and as large as the strengths ask for.
+            [N, K, K] float32 of sum 1, K odd and as large as the strengths need.
         """
         config, device = self._config, defocus.device
         longest, widest = config.motion_blur * self._height, config.defocus * self._height

@@ -1,6 +1,6 @@
-"""The changes of `rgb_changes` as loops for the CPU.
+"""The changes of `rgb_changes` as compiled loops for the CPU.
 
-`rgb_tensors` does the same; whoever changes one changes both, which the tests compare.
+Change `rgb_tensors` in the same way: tests compare both.
 """
 
 import numpy as np
@@ -26,10 +26,10 @@ def augment(
         images: [n, V, 3, H, W] uint8, C-contiguous; V views of the same scene.
         keys: [n] uint64, random streams of the noise.
         weights: [n, K, K] float32, blur kernel with K odd; K = 1 for none.
-        matrices: [n, 3, 4] float32, colours 0 to 1 with a 1 appended to new colours.
-        curves: [n, C] float32, what colours from 0 to 1 in equal steps become.
-        read_noise: Deviation of the noise in black, grey levels.
-        shot_noise: Deviation that white has in addition, grey levels.
+        matrices: [n, 3, 4] float32, see `RgbChanges`.
+        curves: [n, C] float32, see `RgbChanges`.
+        read_noise: See `RgbChanges`.
+        shot_noise: See `RgbChanges`.
         sources: See `SOURCES`.
     """
     views, _, height, width = images.shape[1:]
@@ -54,7 +54,7 @@ def augment(
 
 @inline
 def _pad(image: np.ndarray, margin: int, out: np.ndarray) -> None:
-    """Copies an image; beyond the border the nearest pixel counts."""
+    """Copies an image and pads it with the nearest pixels of its border."""
     _, height, width = image.shape
     for channel in range(3):
         for row in range(height + 2 * margin):
@@ -65,7 +65,7 @@ def _pad(image: np.ndarray, margin: int, out: np.ndarray) -> None:
 
 @inline
 def _blur(padded: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
-    """Convolves."""
+    """Convolves a padded image with a blur kernel."""
     _, height, width = out.shape
     out[:] = 0
     for down in range(len(weights)):
@@ -114,7 +114,7 @@ def _recolour(
 
 @inline
 def _on_curve(curve: np.ndarray, level: float) -> float:
-    """The curve's value between its points, of a level that is first limited to 0 to 1."""
+    """The curve at a level, which is limited to [0, 1]; linear between its points."""
     place = min(max(level, 0.0), 1.0) * (len(curve) - 1)
     left = min(int(place), len(curve) - 2)
     return curve[left] + (place - left) * (curve[left + 1] - curve[left])

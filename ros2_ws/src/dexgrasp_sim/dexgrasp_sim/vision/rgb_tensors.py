@@ -1,6 +1,6 @@
-"""The changes of `rgb_changes` on tensors of any device, without reading from it.
+"""The changes of `rgb_changes` as tensor code for any device, without host synchronisation.
 
-The same as `rgb_kernels` from the same random numbers, up to rounding.
+It computes the same as `rgb_kernels` from the same random numbers, up to rounding.
 """
 
 import torch
@@ -11,7 +11,7 @@ from dexgrasp_sim.random_streams import normal_numbers, words
 from dexgrasp_sim.vision.rgb_changes import RgbChanges
 
 _PIXELS_AT_ONCE = 1 << 21
-"""How many pixels are worked on at a time: some 300 MiB of intermediate results."""
+"""Pixels processed at a time: about 300 MiB of intermediate results."""
 
 
 def augment(images: Tensor, keys: Tensor, changes: RgbChanges) -> None:
@@ -20,7 +20,7 @@ def augment(images: Tensor, keys: Tensor, changes: RgbChanges) -> None:
     Args:
         images: [n, V, 3, H, W] uint8; V views of the same scene.
         keys: [n] int64, random streams of the noise.
-        changes: What happens to them.
+        changes: Of the n environments.
     """
     views, _, height, width = images.shape[1:]
     count = max(1, _PIXELS_AT_ONCE // (views * height * width))
@@ -34,9 +34,7 @@ def augment(images: Tensor, keys: Tensor, changes: RgbChanges) -> None:
 
 
 def _blurred(images: Tensor, weights: Tensor) -> Tensor:
-    """Images [n, V, 3, H, W] convolved with [n, K, K]; beyond the border the nearest pixel
-    counts.
-    """
+    """Images [n, V, 3, H, W] convolved with [n, K, K], padded with the nearest border pixels."""
     size = weights.shape[1]
     if size == 1:
         return images
@@ -53,9 +51,10 @@ def _blurred(images: Tensor, weights: Tensor) -> Tensor:
 
 
 def _recoloured(images: Tensor, matrices: Tensor, curves: Tensor) -> Tensor:
-    """Levels from 0 to 1 of images [n, V, 3, H, W] of such levels."""
+    """Images [n, V, 3, H, W] of levels 0 to 1 after colour matrix and tone curve."""
     red, green, blue = images.unsqueeze(3).unbind(2)  # [n, V, 1, H, W] each
-    of_red, of_green, of_blue, offset = matrices[:, None, :, None, None].unbind(-1)
+    columns = matrices[:, None, :, None, None]  # [n, 1, 3, 1, 1, 4]
+    of_red, of_green, of_blue, offset = columns.unbind(-1)
     level = of_red * red + of_green * green + of_blue * blue + offset  # [n, V, 3, H, W]
     points = curves.shape[1]
     place = level.clamp(0, 1) * (points - 1)
@@ -72,7 +71,7 @@ def _noisy(level: Tensor, keys: Tensor, changes: RgbChanges) -> Tensor:
         return level
     count, views, channels, height, width = level.shape
     numbers = torch.arange(views * height * width * channels, device=level.device)
-    normal = normal_numbers(words(keys, numbers))  # channel by channel of a pixel
+    normal = normal_numbers(words(keys, numbers))  # [n, V * H * W * 3], channels last
     normal = normal.view(count, views, height, width, channels).permute(0, 1, 4, 2, 3)
     variance = changes.read_noise**2 + changes.shot_noise**2 / 255 * level
     return level + variance.sqrt() * normal
