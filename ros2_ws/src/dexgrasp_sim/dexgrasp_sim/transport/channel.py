@@ -19,7 +19,7 @@ from dexgrasp_sim.transport.protocol import (
 )
 
 TRANSFER_TIMEOUT_S = 5.0
-"""Time-out for the rest of a message whose first byte has come, and for handing one to the OS."""
+"""Time-out for the rest of a message after its first byte, and for handing one to the OS."""
 
 
 class ChannelClosed(ConnectionError):
@@ -34,8 +34,8 @@ class Channel:
 
         Args:
             connection: Closed by `close`.
-            spin_us: Microseconds to ask again and again before sleeping. Saves the wake-up
-                (some 50 us), costs a CPU core while it lasts.
+            spin_us: Microseconds of polling before the process sleeps. It saves the wake-up, about
+                50 us, and uses a CPU core meanwhile.
         """
         self.spin_us = spin_us
         self._socket = connection
@@ -60,9 +60,9 @@ class Channel:
         """The next message.
 
         Raises:
-            TimeoutError: None has begun to arrive in time.
+            TimeoutError: No message has begun to arrive in time.
             ChannelClosed: The other side is gone.
-            ProtocolError: What arrived is no message of this version.
+            ProtocolError: The data are not a message of this version.
         """
         if not ready_channels([self], timeout_s, self.spin_us):
             raise TimeoutError(f"no message within {timeout_s:g} s")
@@ -93,7 +93,7 @@ class Channel:
 
 
 class Source(Protocol):
-    """What poll can wait for."""
+    """Something that poll can wait for."""
 
     def fileno(self) -> int:
         """The descriptor."""
@@ -109,9 +109,9 @@ def ready_channels(
     """The channels that have something to read, or whose other side is gone.
 
     Args:
-        channels: Connected channels, and listeners, of which a connection is the news.
+        channels: Connected channels, and listeners, which are ready when a peer connects.
         timeout_s: Seconds to wait for the first of them.
-        spin_us: Of these, microseconds without sleeping.
+        spin_us: Microseconds of this time to poll without sleeping.
 
     Returns:
         The ready ones in the order given; empty after the time-out.
@@ -122,7 +122,7 @@ def ready_channels(
     events = poller.poll(0)
     spin_until = time.perf_counter() + min(spin_us * 1e-6, timeout_s)
     while not events and time.perf_counter() < spin_until:
-        os.sched_yield()  # whoever else wants this core goes first
+        os.sched_yield()  # other processes may use this core first
         events = poller.poll(0)
     if not events:
         events = poller.poll(max(timeout_s, 0.0) * 1e3)
@@ -147,7 +147,7 @@ def connect(path: Path) -> Channel:
 
 
 class Listener:
-    """Waits for the one peer that connects to a path."""
+    """Accepts one connection at a path."""
 
     def __init__(self, path: Path) -> None:
         """Creates the socket file; connections queue from now on."""
@@ -169,5 +169,5 @@ class Listener:
         return Channel(connection)
 
     def close(self) -> None:
-        """Stops listening; idempotent. The socket file goes with the run's folder."""
+        """Stops listening; idempotent. The socket file is removed with the run's folder."""
         self._socket.close()

@@ -1,4 +1,4 @@
-"""Where every tensor of a run lies in its one memory-mapped file."""
+"""The places of a run's tensors in its memory-mapped file."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -16,13 +16,13 @@ from dexgrasp_sim.transport.protocol import ProtocolError
 from dexgrasp_sim.vec_env import EVERY_EPISODE, EnvSpecs, result_specs
 
 ALIGNMENT = 64
-"""Bytes: a cache line, and what vector instructions and DMA engines ask for."""
+"""Bytes: a cache line, and the alignment that vector instructions and DMA engines need."""
 
 _VALID = TensorSpec("valid", (), "bool")
 """Whether a slot is the result of the action before it.
 
-Where it is not, because the environment or its whole worker had to begin anew, `reward` is 0,
-`truncated` is set, `episode` is 0, and the observation is the first one of a new episode.
+It is False if the environment or its worker had to start again. Then `reward` and `episode` are 0,
+`truncated` is set, and the observation is the first one of a new episode.
 """
 
 RESULT_NAMES = tuple(spec.name for spec in (*result_specs(EVERY_EPISODE), _VALID))
@@ -65,7 +65,7 @@ class Block:
 
 
 def place(entries: Iterable[tuple[str, str, Sequence[int]]]) -> tuple[Block, ...]:
-    """Puts tensors (name, dtype, shape) one behind the other, each on a cache line of its own.
+    """Places tensors (name, dtype, shape) one after the other, each from a new cache line on.
 
     Raises:
         ValueError: Two tensors of the same name, or a tensor without elements.
@@ -84,7 +84,7 @@ def place(entries: Iterable[tuple[str, str, Sequence[int]]]) -> tuple[Block, ...
 
 
 def round_up(size: int, multiple: int = ALIGNMENT) -> int:
-    """The smallest multiple that is not below `size`; both in bytes."""
+    """The smallest multiple of `multiple` that is at least `size`; in bytes."""
     return -(-size // multiple) * multiple
 
 
@@ -106,10 +106,10 @@ def split_envs(num_envs: int, num_workers: int) -> tuple[tuple[int, int], ...]:
 
 @dataclass(frozen=True)
 class RunLayout:
-    """The tensors of a run, a function of these few values alone.
+    """The tensors of a run, determined by these attributes.
 
     Attributes:
-        specs: What an environment takes and gives.
+        specs: Observations, results and actions of an environment.
         horizon: Steps per rollout, T.
         slices: Environments [start, stop) of each worker; together 0..N without a gap.
     """
@@ -125,7 +125,7 @@ class RunLayout:
 
     @cached_property
     def result_specs(self) -> tuple[TensorSpec, ...]:
-        """What environments write beside them, and whether it is valid; `RESULT_NAMES`."""
+        """Specs of the other tensors that environments write, named `RESULT_NAMES`."""
         return (*self.specs.result_specs, _VALID)
 
     @property
@@ -140,7 +140,7 @@ class RunLayout:
 
     @cached_property
     def schema_hash(self) -> str:
-        """Hash of what one environment takes and gives: equal hashes can share tensors."""
+        """Hash of an environment's specs; processes with equal hashes can share tensors."""
         specs = self.specs
         return rollout_schema_hash(specs.observation_specs, specs.action_dim, specs.episode_fields)
 
@@ -159,11 +159,11 @@ class RunLayout:
 
     @cached_property
     def telemetry_blocks(self) -> tuple[Block, ...]:
-        """A row per worker, so that nobody writes where another writes, but for two numbers.
+        """One row per worker, written by that worker only, and two shared numbers.
 
-        `watched`, which observers write, is 1 + the index of the environment to look at; 0, as in
-        fresh memory, for none. `control.difficulty`, which the learner writes between rollouts
-        and workers read before each step, is that of the episodes to come, 0 to 1.
+        `telemetry.watched`, written by observers, is 1 + the index of the shown environment, or 0
+        (as in new memory) for none. `control.difficulty`, 0 to 1, is the difficulty of coming
+        episodes; the learner writes it between rollouts, workers read it before each step.
         """
         workers = self.num_workers
         blocks = place(
@@ -191,7 +191,7 @@ class RunLayout:
         return round_up(self.blocks[-1].offset + self.blocks[-1].nbytes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, with the offsets that an attaching process must agree on."""
+        """Plain values for JSON, with the offsets for an attaching process to check."""
         return {
             "observation_specs": [spec.to_dict() for spec in self.observation_specs],
             "action_dim": self.specs.action_dim,
@@ -209,8 +209,8 @@ class RunLayout:
         """The inverse of `to_dict`.
 
         Raises:
-            ProtocolError: This code places the tensors elsewhere than the code that wrote
-                `values` did, so that the two must not share memory.
+            ProtocolError: This code places the tensors differently from the code that wrote
+                `values`, so the two must not share memory.
         """
         specs = EnvSpecs(
             observation_specs=tuple(map(TensorSpec.from_dict, values["observation_specs"])),

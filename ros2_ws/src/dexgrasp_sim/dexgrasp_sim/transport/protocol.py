@@ -1,19 +1,19 @@
 """The messages between learner and worker: a fixed header and, for some, a JSON payload.
 
-Tensors never travel in a message; they lie in the shared file, or follow the message where the two
-sides share no memory (`tcp`), and a message says that they are ready. Lock-step of one worker
-(learner's messages to the left)::
+Messages contain no tensors. Tensors are in the shared file, or, between hosts (`tcp`), follow the
+message; a message says that they are ready. Lock-step of one worker (learner's messages on the
+left)::
 
-    <- HELLO     who I am, which schema I attached to
+    <- HELLO     identity of the worker, schema of the run it attached to
     WELCOME ->   which environments to build
-    <- READY     the schema that the built environments really have
-    START ->     reset, fill slot 0, or, in place of a worker that was lost (JSON: slot,
-                 sequence), the slot which that one still owed
+    <- READY     schema of the built environments
+    START ->     reset and fill slot 0; or, to replace a lost worker (JSON: slot,
+                 sequence), fill the slot that it had not completed
                                                    <- DONE
     STEP ->      actions[slot] are in place        <- DONE: slot + 1 is complete
     SAVE / LOAD -> a file path                     <- DONE, or REFUSED (JSON: text) when it
                                                    cannot be written
-    STOP ->      leave
+    STOP ->      end
 
 Either side may send ERROR (JSON: text) and close. End-of-file means that the other side is gone.
 """
@@ -29,15 +29,15 @@ HEADER = struct.Struct("<4sHHIiqq")
 """magic, protocol version, type, payload bytes, slot, sequence, policy version; 32 bytes."""
 
 MAX_PAYLOAD_BYTES = 16 * 2**20
-"""A longer payload is not believed: it is a garbled header."""
+"""A header with a longer payload is treated as corrupt."""
 
 
 class ProtocolError(RuntimeError):
-    """The other side speaks another version, another schema, or out of turn."""
+    """The other side has another version or schema, or sent an unexpected message."""
 
 
 class MessageType(IntEnum):
-    """What a message says; see the module's text for who says it when."""
+    """Type of a message; the module's docstring says who sends it when."""
 
     HELLO = 1
     WELCOME = 2
@@ -56,10 +56,10 @@ class Message(NamedTuple):
     """One message.
 
     Attributes:
-        type: What it says.
-        slot: Index t of the rollout's time axis whose actions are meant.
-        sequence: Steps since the run's start, including the one that is asked for.
-        policy_version: Counter on the weights that made the actions.
+        type: Type of the message.
+        slot: Index t on the rollout's time axis of the actions.
+        sequence: Steps since the run's start, including the requested one.
+        policy_version: Version of the weights that computed the actions.
         payload: Plain values.
     """
 
@@ -95,10 +95,10 @@ def encode(message: Message) -> bytes:
 
 
 def decode_header(header: bytes) -> tuple[Message, int]:
-    """A message still without its payload, and the number of payload bytes that follow.
+    """A message without its payload, and the number of payload bytes that follow.
 
     Raises:
-        ProtocolError: Not our magic, another version, an unknown type or an absurd length.
+        ProtocolError: Wrong magic, another version, an unknown type or too long a payload.
     """
     magic, version, kind, length, slot, sequence, policy_version = HEADER.unpack(header)
     if magic != MAGIC:
@@ -121,7 +121,7 @@ def decode_payload(payload: bytes) -> dict[str, Any]:
     """The plain values of a payload.
 
     Raises:
-        ProtocolError: The bytes are no JSON object.
+        ProtocolError: The bytes are not a JSON object.
     """
     try:
         values = json.loads(payload)
@@ -133,10 +133,10 @@ def decode_payload(payload: bytes) -> dict[str, Any]:
 
 
 def require(message: Message, kind: MessageType) -> Message:
-    """The message, if it is of the type that is due.
+    """The message, if it has the expected type.
 
     Raises:
-        ProtocolError: It is of another type. An ERROR's text is repeated.
+        ProtocolError: It has another type. For an ERROR, with its text.
     """
     if message.type == kind:
         return message

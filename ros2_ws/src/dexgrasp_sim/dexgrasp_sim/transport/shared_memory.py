@@ -1,10 +1,10 @@
 """One memory-mapped file per run, which learner, workers and observers map into their memory.
 
-A run owns the folder `/dev/shm/dexgrasp_<run id>/` with the file `tensors` and one socket per
-worker. Knowing the run id is enough to attach, also from another interpreter and for a process
-started by hand. The learner holds a lock on the folder for as long as it lives, in whichever way
-it ends; so anybody can tell a live run from a dead one, also across process-id namespaces, and
-remove the dead one.
+A run has the folder `/dev/shm/dexgrasp_<run id>/` with the file `tensors` and one socket per
+worker. The run id is enough to attach, also from another interpreter or for a process started by
+hand. The learner holds a lock on the folder; the operating system releases it when the learner
+ends in any way. So every process can recognise dead runs, also across process-id namespaces, and
+remove them.
 """
 
 import errno
@@ -60,8 +60,8 @@ class Segment:
 
     Attributes:
         run_id: Id of the run.
-        layout: What lies where.
-        learner_pid: Process that created the run, for people to read.
+        layout: Layout of the file.
+        learner_pid: Id of the process that created the run, for information only.
         tensors: The rollout tensors by name; see `RunLayout.rollout_blocks`.
         telemetry: The telemetry tensors by name; see `RunLayout.telemetry_blocks`.
     """
@@ -80,7 +80,7 @@ class Segment:
 
     @classmethod
     def create(cls, run_id: str, layout: RunLayout) -> "Segment":
-        """Makes the folder and the file of a run, zeroed; called by the learner.
+        """Creates the folder and the zeroed file of a run; called by the learner.
 
         Raises:
             ConfigError: Shared memory is too small, or the run id is in use.
@@ -111,7 +111,7 @@ class Segment:
         """Maps the file of a run that another process has created.
 
         Raises:
-            ConfigError: There is no such run; the message names those there are.
+            ConfigError: There is no such run; the message names the existing ones.
             ProtocolError: The file is of another format or places its tensors differently.
         """
         try:
@@ -121,9 +121,9 @@ class Segment:
             raise ConfigError(f"no run {run_id!r} on this host; there are: {known}") from None
 
     def close(self) -> None:
-        """Lets go of the mapping, and removes the run if this process created it; idempotent.
+        """Drops the tensors, and removes the run if this process created it; idempotent.
 
-        The memory itself is given back when the last tensor that lies in it has gone.
+        The memory is freed when no tensor refers to it any more.
         """
         self.tensors, self.telemetry = {}, {}
         if self._lock is not None:
@@ -154,12 +154,12 @@ def live_runs() -> list[str]:
 
 
 def remove_dead_runs() -> list[str]:
-    """Removes what learners that no longer live have left behind; returns the run ids."""
+    """Removes the files of runs whose learner has ended; returns the run ids."""
     return [_run_id(folder) for folder in _run_folders() if _remove_unlocked(folder)]
 
 
 def remove_if_dead(run_id: str) -> bool:
-    """Removes one run if its learner is gone; says whether it did."""
+    """Removes one run if its learner has ended; returns whether it did."""
     return _remove_unlocked(run_folder(run_id))
 
 
@@ -180,7 +180,7 @@ def _remove_unlocked(folder: Path) -> bool:
 
 
 def _try_lock(folder: Path) -> int | None:
-    """A descriptor that holds the folder's lock, None if another one does or it is not ours."""
+    """A descriptor that holds the folder's lock; None if it is locked or cannot be opened."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
@@ -214,11 +214,11 @@ def _too_small(needed: int, free: int) -> ConfigError:
 
 
 def _write_file(folder: Path, head: bytes, size: int) -> None:
-    """Writes header and zeros; the file appears under its name when it is complete."""
+    """Writes header and zeros; the file gets its name when it is complete."""
     part = folder / "tensors.part"
     with open(part, "w+b") as file:
         try:
-            # a merely truncated file would kill whoever touches a page that is not to be had
+            # without allocation, a process would be killed by SIGBUS when memory runs out
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             if error.errno != errno.ENOSPC:

@@ -1,14 +1,13 @@
-"""The channel of `channel` between two hosts: tensors follow their message as raw bytes.
+"""Channels between two hosts: tensors follow their message as raw bytes over TCP.
 
-Over TCP and not torch.distributed: a gloo group is fixed when it forms, and one receive that takes
-longer than its time-out closes the connection for good ("Application timeout caused pair
-closure", torch 2.13), so that a simulator host that was slow once ended the run. Here a worker is
-a connection like any other: `EnvPool.wait` may be called again after a time-out, the loss of a
-worker is an error of that worker alone, and bytes go from the socket into the slot of the rollout
-without a copy between.
+Why not torch.distributed: the members of a gloo group are fixed, and a receive that exceeds its
+time-out closes the connection for ever ("Application timeout caused pair closure", torch 2.13), so
+a simulator host that was slow once would end the run. Here each worker has its own connection:
+`EnvPool.wait` may be called again after a time-out, the loss of a worker affects only that worker,
+and bytes are received directly into the slot of the rollout.
 
-There is no encryption and no password, as in torch.distributed: listen on a network that only
-trusted hosts can reach. What arrives is numbers and JSON; nothing in it is executed.
+As in torch.distributed there is no encryption and no password: listen on a network that only
+trusted hosts can reach. Received data are numbers and JSON; nothing is executed.
 """
 
 import socket
@@ -24,7 +23,7 @@ from dexgrasp_sim.transport.channel import TRANSFER_TIMEOUT_S, Channel, ChannelC
 from dexgrasp_sim.transport.layout import RESULT_NAMES, RunLayout
 
 _PIECE_BYTES = 2**20
-"""Time-outs hold for a piece of this size, so that a large batch may take longer than one."""
+"""The time-out applies to each piece of this size, so a large batch may take longer."""
 
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -34,11 +33,11 @@ _KEEPALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 15_000),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
 )
-"""A connection whose other host is silent for 15 s is over, also while nothing is to be sent."""
+"""A connection is closed when the other host does not answer for 15 s, also when it is idle."""
 
 
 class TensorChannel(Channel):
-    """A channel that carries tensors too: contiguous ones on the CPU."""
+    """A channel that also carries tensors, which must be contiguous and on the CPU."""
 
     def __init__(self, connection: socket.socket, spin_us: float = 0.0) -> None:
         """Takes over a connected TCP socket; see `Channel`."""
@@ -48,7 +47,7 @@ class TensorChannel(Channel):
 
     @property
     def peer(self) -> str:
-        """`host:port` of the other side, "?" when it is gone."""
+        """`host:port` of the other side; "?" if it is gone."""
         try:
             host, port = self._socket.getpeername()[:2]
         except OSError:
@@ -56,7 +55,7 @@ class TensorChannel(Channel):
         return f"{host}:{port}"
 
     def send_tensors(self, tensors: Sequence[Tensor]) -> None:
-        """Sends the elements of tensors, one behind the other.
+        """Sends the elements of tensors, one tensor after the other.
 
         Raises:
             ChannelClosed: The other side is gone, or has not read for `TRANSFER_TIMEOUT_S`.
@@ -88,17 +87,17 @@ class TensorChannel(Channel):
                 filled += received
 
     def send_bytes(self, data: bytes) -> None:
-        """Sends bytes whose number the message before has told; errors as for `send_tensors`."""
+        """Sends bytes whose number was in the previous message; errors as for `send_tensors`."""
         self.send_tensors([torch.frombuffer(bytearray(data), dtype=torch.uint8)])
 
     def receive_bytes(self, size: int) -> bytes:
-        """That many bytes; errors as for `receive_tensors`."""
+        """Receives `size` bytes; errors as for `receive_tensors`."""
         data = torch.empty(size, dtype=torch.uint8)
         self.receive_tensors([data])
         return data.numpy().tobytes()
 
     def drain(self, timeout_s: float) -> None:
-        """Throws away what comes until the other side closes, for at most `timeout_s` seconds."""
+        """Discards received data until the other side closes, for at most `timeout_s` seconds."""
         deadline_s = time.monotonic() + timeout_s
         with suppress(OSError):
             while (left_s := deadline_s - time.monotonic()) > 0:
@@ -114,7 +113,7 @@ class TcpListener:
         """Listens at `HOST:PORT`; port 0 lets the operating system choose.
 
         Raises:
-            ConfigError: The address is none of this host, or in use.
+            ConfigError: The address does not belong to this host or is in use.
         """
         host, port = parse_address(address)
         try:
@@ -153,7 +152,7 @@ def connect_tcp(address: str) -> TensorChannel:
     """Connects to a listener at `HOST:PORT`.
 
     Raises:
-        ConfigError: The address cannot be read.
+        ConfigError: The address is malformed.
         ChannelClosed: Nobody listens there.
     """
     try:
@@ -163,7 +162,7 @@ def connect_tcp(address: str) -> TensorChannel:
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """Host and port of `HOST:PORT`; ConfigError if it is none."""
+    """Host and port of `HOST:PORT`; raises ConfigError if it is malformed."""
     host, separator, port = address.rpartition(":")
     if not separator or not host or not port.isdecimal() or int(port) > 65535:
         raise ConfigError(f"address {address!r}: give HOST:PORT, such as 10.0.0.1:29600")
@@ -173,7 +172,7 @@ def parse_address(address: str) -> tuple[str, int]:
 def slot_tensors(
     layout: RunLayout, tensors: Mapping[str, Tensor], index: int, slot: int
 ) -> list[Tensor]:
-    """What worker `index` writes into a slot, in the order in which it travels."""
+    """The tensors that worker `index` writes into a slot, in the order of transmission."""
     start, stop = layout.slices[index]
     names = (*(spec.name for spec in layout.observation_specs), *RESULT_NAMES)
     sequence = tensors["sequence"][slot, index : index + 1]

@@ -1,8 +1,8 @@
-"""What workers tell about themselves beside the training path, and who reads it.
+"""Telemetry of workers, outside the training path.
 
-A worker writes its own row of the telemetry tensors after each step; nobody waits for a reader.
-A reader (the ROS node beside a worker, a viewer) attaches by run id and may choose one
-environment to look at; only then is a view of it written, at most 30 times per second.
+A worker writes its own row of the telemetry tensors after each step and does not wait for readers.
+A reader (the ROS node of a worker, a viewer) attaches by run id and may choose one environment to
+watch; only then is a view of it written, at most 30 times per second.
 """
 
 import time
@@ -50,7 +50,7 @@ class WorkerTelemetry:
             index: Worker index.
             clock: Monotonic seconds.
         """
-        # numpy: writing one number through a torch view takes microseconds
+        # numpy, because writing one number through a torch view takes microseconds
         self._counters = telemetry["telemetry.counters"][index].numpy()
         self._seconds = telemetry["telemetry.seconds"][index].numpy()
         self._watched = telemetry["telemetry.watched"].numpy()
@@ -69,7 +69,7 @@ class WorkerTelemetry:
             self._counters[_COUNTER[name]] = value
 
     def counter(self, name: str) -> int:
-        """A column of `COUNTERS`; what a worker has left there its successor finds."""
+        """A column of `COUNTERS`; it keeps its value when a lost worker is replaced."""
         return int(self._counters[_COUNTER[name]])
 
     def spend(self, **seconds: float) -> None:
@@ -79,7 +79,7 @@ class WorkerTelemetry:
 
     @property
     def difficulty(self) -> float:
-        """What the learner wants of the episodes to come, 0 to 1."""
+        """Difficulty, 0 to 1, that the learner has set for coming episodes."""
         return float(self._difficulty[0])
 
     def wanted_env(self, start: int, stop: int) -> int | None:
@@ -94,12 +94,12 @@ class WorkerTelemetry:
     def show(self, env: int, values: Mapping[str, Tensor]) -> None:
         """Writes the view of environment `env` (global index).
 
-        The sequence number is odd while it is written, so that a reader takes no half of it. A
-        worker that was killed in the middle leaves it odd to its successor.
+        The sequence number is odd during the write, so that a reader can discard an incomplete
+        view. It may be odd at the start if a worker was killed during a write.
 
         Args:
             env: Global index.
-            values: `VecEnv.telemetry`; keys that the view's specs lack are left out.
+            values: Of `VecEnv.telemetry`; keys that are not in the view's specs are ignored.
         """
         writing = self.counter("view_sequence") | 1
         self.count(view_sequence=writing)
@@ -122,13 +122,12 @@ class WorkerStatus:
         episodes: Episodes ended since then.
         policy_version: Of the newest actions.
         slot: Index on the rollout's time axis that it wrote last.
-        simulating_s: Seconds in physics and all else of a step but rendering.
+        simulating_s: Seconds in steps without rendering.
         rendering_s: Seconds in rendering.
         waiting_s: Seconds waiting for the learner.
-        difficulty: Of the episodes to come, 0 to 1; the same for all workers.
-        newest_episode: Largest number of an episode among its environments.
-        resets_not_finite: Environments that had to begin anew because something in them was not
-            finite.
+        difficulty: Of coming episodes, 0 to 1; the same for all workers.
+        newest_episode: Largest episode number among its environments.
+        resets_not_finite: Number of resets of environments whose state or output was not finite.
     """
 
     index: int
@@ -177,7 +176,7 @@ class EnvView:
 
 
 class RunObserver:
-    """Looks at a run from another process without touching the training path."""
+    """Observes a run from another process without affecting the training path."""
 
     def __init__(self, run_id: str) -> None:
         """Attaches; errors as for `Segment.attach`."""
@@ -189,11 +188,11 @@ class RunObserver:
         return self._segment.layout
 
     def statuses(self) -> list[WorkerStatus]:
-        """All workers now."""
+        """The current status of all workers."""
         return read_statuses(self._segment.telemetry)
 
     def watch(self, env: int | None) -> None:
-        """Chooses the one environment of the run that all observers look at; None: none.
+        """Selects the environment that all observers of the run see; None: none.
 
         Raises:
             ValueError: There is no such environment.
@@ -203,7 +202,7 @@ class RunObserver:
         self._segment.telemetry["telemetry.watched"][0] = 0 if env is None else env + 1
 
     def view(self) -> EnvView | None:
-        """The watched environment, None as long as its worker has not shown it."""
+        """The view of the watched environment; None until its worker has written it."""
         tensors = self._segment.telemetry
         env, row = self._watched()
         if row is None:
@@ -226,7 +225,7 @@ class RunObserver:
     def observation(self, name: str) -> Tensor | None:
         """A copy of the watched environment's newest observation in one group, `spec.shape`.
 
-        A worker may be writing it: good enough to look at, not to learn from.
+        The worker may be writing it meanwhile: use it for display only.
         """
         env, row = self._watched()
         if row is None:
@@ -238,7 +237,7 @@ class RunObserver:
         self._segment.close()
 
     def _watched(self) -> tuple[int, int | None]:
-        """The watched environment and its worker."""
+        """Index of the watched environment (-1: none) and of its worker."""
         env = int(self._segment.telemetry["telemetry.watched"]) - 1
         slices = enumerate(self.layout.slices)
         return env, next((k for k, (start, stop) in slices if start <= env < stop), None)

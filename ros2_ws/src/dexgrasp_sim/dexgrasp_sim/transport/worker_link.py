@@ -1,7 +1,7 @@
-"""A worker's end of the way of its tensors: they are shared, or follow the messages.
+"""A worker's end of the transport: tensors are in shared memory, or follow the messages.
 
-The messages are the same for both, see `protocol`. What differs is where a slot's tensors are and
-how a saved state travels; a worker sees orders in terms of its own tensors and files.
+Both use the messages of `protocol`. They differ in where the tensors of a slot are and how saved
+states are transferred; they convert orders to the slots and files of the worker.
 """
 
 import sys
@@ -30,7 +30,7 @@ from dexgrasp_sim.transport.tcp import TensorChannel, connect_tcp, slot_tensors
 _CONNECT_RETRY_S = 0.5
 _LOCK_RELEASE_S = 2.0
 _KEPT = [COUNTERS.index(name) for name in ("pid", "state")]
-"""Counters that are about this process and not about the worker before it."""
+"""Counters of this process, which must not be taken over from a lost worker."""
 
 
 class WorkerLink(Protocol):
@@ -38,7 +38,7 @@ class WorkerLink(Protocol):
 
     Attributes:
         index: Worker index.
-        layout: Of the tensors here; known once `open` has been called.
+        layout: Layout of the worker's tensors; set after `open`.
         tensors: Rollout tensors by name; see `layout`.
         telemetry: Telemetry tensors by name; see `layout`.
     """
@@ -50,15 +50,15 @@ class WorkerLink(Protocol):
 
     @property
     def channel(self) -> Channel:
-        """To the learner."""
+        """Channel to the learner."""
         ...
 
     def introduction(self) -> dict[str, Any]:
-        """What HELLO says beside index, process and Python version."""
+        """Entries of HELLO besides index, process id and Python version."""
         ...
 
     def open(self, orders: Mapping[str, Any]) -> None:
-        """Takes what the learner's WELCOME says of the tensors.
+        """Prepares the tensors that the learner's WELCOME describes.
 
         Raises:
             ProtocolError: The learner's version of this code places or names them differently.
@@ -66,7 +66,7 @@ class WorkerLink(Protocol):
         ...
 
     def accept(self, message: Message) -> Message:
-        """Takes what follows an order; returns the order in terms of the tensors and files here.
+        """Receives the data that follow an order; returns it with slots and files of the worker.
 
         Raises:
             ChannelClosed: The learner is gone.
@@ -74,11 +74,11 @@ class WorkerLink(Protocol):
         ...
 
     def answer(self, message: Message, slot: int) -> None:
-        """Tells the learner that an order is carried out, and gives it what it asked for.
+        """Tells the learner that an order has been carried out, and sends the results.
 
         Args:
             message: The order as the learner sent it.
-            slot: Which of the slots here it has filled.
+            slot: The slot of this worker's tensors that was filled.
 
         Raises:
             ChannelClosed: The learner is gone.
@@ -86,12 +86,12 @@ class WorkerLink(Protocol):
         ...
 
     def leave(self) -> None:
-        """Says that the learner is gone, and tidies up after it."""
+        """Prints that the learner is gone, and removes what it left behind."""
         ...
 
 
 class SharedWorkerLink:
-    """The tensors lie in a file that the learner maps as well; states are files of this host."""
+    """Tensors are in a file that the learner maps too; states are files of this host."""
 
     def __init__(self, run_id: str, index: int) -> None:
         """Attaches to a run.
@@ -116,10 +116,10 @@ class SharedWorkerLink:
         return {"schema_hash": self.layout.schema_hash}
 
     def open(self, orders: Mapping[str, Any]) -> None:
-        """See `WorkerLink`; the file says it all."""
+        """Has nothing to do: the layout is in the shared file."""
 
     def accept(self, message: Message) -> Message:
-        """See `WorkerLink`; nothing follows an order."""
+        """Returns the order as it is: the tensors are shared."""
         return message
 
     def answer(self, message: Message, slot: int) -> None:
@@ -129,9 +129,9 @@ class SharedWorkerLink:
         self.channel.send(done)
 
     def leave(self) -> None:
-        """See `WorkerLink`; removes the run if its learner is dead.
+        """See `WorkerLink`. Removes the run if its learner has ended.
 
-        The learner's lock goes a moment after its socket does.
+        The learner's lock is released shortly after its socket closes.
         """
         print(
             f"dexgrasp worker: the learner of run {self._run_id} is gone",
@@ -145,18 +145,18 @@ class SharedWorkerLink:
 
 
 class StreamWorkerLink:
-    """Tensors and states follow the messages; two slots are here, before and after a step."""
+    """Tensors and states follow the messages; there are two slots, before and after a step."""
 
     def __init__(self, learner: str, index: int, timeout_s: float) -> None:
-        """Connects to a learner that listens, or will do so within `timeout_s`.
+        """Connects to a learner.
 
         Args:
             learner: Its `HOST:PORT`.
             index: Worker index.
-            timeout_s: The two hosts are rarely started in the right order.
+            timeout_s: How long to wait for the learner to listen; it may be started later.
 
         Raises:
-            ConfigError: The address is none.
+            ConfigError: The address is malformed.
             ChannelClosed: Nobody listens there.
         """
         self.index = index
@@ -164,7 +164,7 @@ class StreamWorkerLink:
         self.channel: TensorChannel = _connect(learner, timeout_s)
 
     def introduction(self) -> dict[str, Any]:
-        """See `WorkerLink`; the schema is not known yet."""
+        """Nothing: the schema is not known yet."""
         return {}
 
     def open(self, orders: Mapping[str, Any]) -> None:
@@ -196,7 +196,7 @@ class StreamWorkerLink:
         return message._replace(slot=0, payload=None)
 
     def answer(self, message: Message, slot: int) -> None:
-        """See `WorkerLink`; DONE with this worker's telemetry, then the slot, or a state."""
+        """Sends DONE with this worker's telemetry, followed by the slot or a saved state."""
         if message.type == MessageType.SAVE:
             state = (Path(self._folder.name) / "state.safetensors").read_bytes()
             self._folder.cleanup()
@@ -234,6 +234,6 @@ def _connect(learner: str, timeout_s: float) -> TensorChannel:
 
 
 def _untouched(blocks: tuple[Block, ...]) -> dict[str, Tensor]:
-    """Zeros of which only those rows take memory that are written: not the other workers'."""
+    """Zeroed tensors; the rows of other workers are never written and take no memory."""
     arrays = {block.name: np.zeros(block.shape, dtype=block.dtype) for block in blocks}
     return {name: torch.from_numpy(array) for name, array in arrays.items()}

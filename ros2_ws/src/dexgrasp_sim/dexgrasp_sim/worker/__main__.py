@@ -1,8 +1,8 @@
 """A simulator worker: `python -m dexgrasp_sim.worker`.
 
-On the learner's host, where the learner starts it, perhaps with another interpreter, or a person
-does: `--run-id ID --index K`. On another host, where a person or a job scheduler starts it, with
-`simulators.transport: remote` in the run's config: `--learner HOST:PORT --index K`.
+On the learner's host: `--run-id ID --index K`; the learner starts it, perhaps with another
+interpreter, or a person does. On another host: `--learner HOST:PORT --index K`; a person or a job
+scheduler starts it, and the run's config has `simulators.transport: remote`.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=int,
         default=0,
         metavar="N",
-        help="start anew up to N times where the worker ends otherwise than by the learner's word",
+        help="start again up to N times unless the learner has stopped the worker",
     )
     options = parser.parse_args(arguments)
     if options.retry > 0:

@@ -1,4 +1,4 @@
-"""The environments of one worker, bound to the tensors of a run: steps, saves, restores."""
+"""Steps, saves and restores the environments of one worker in the tensors of a run."""
 
 import math
 import time
@@ -42,10 +42,10 @@ class EnvSlice:
             telemetry: The worker's telemetry row.
             index: Worker index.
             clock: Seconds, for the time spent stepping.
-            carrier: Brings what the environments write to the learner.
+            carrier: Makes the carrier of the slots to the learner.
 
         Raises:
-            ProtocolError: The environments take or give something else than the layout says.
+            ProtocolError: The environments' specs differ from the layout.
         """
         self.schema_hash = rollout_schema_hash(
             env.observation_specs, env.action_dim, env.episode_fields
@@ -78,7 +78,7 @@ class EnvSlice:
         self._rendered_s = 0.0
 
     def reset(self) -> None:
-        """Starts episodes everywhere and fills slot 0, whose end-of-episode flags become True."""
+        """Starts episodes in all environments; fills slot 0 and sets its end-of-episode flags."""
         self._episodes = 0
         self._begin(slot=0, steps=0, first_episode=0)
         self._out[0]["terminated"].fill_(True)
@@ -89,11 +89,12 @@ class EnvSlice:
         self.show()
 
     def take_over(self, slot: int, steps: int) -> None:
-        """Goes on in place of a worker that was lost, with episodes that have never been.
+        """Replaces a lost worker, with new episodes.
 
         Args:
-            slot: That worker's newest slot, or the one that it still owed; filled anew.
-            steps: That slot's sequence number.
+            slot: The lost worker's newest slot, or the one it had not completed; it is filled
+                again.
+            steps: Sequence number of this slot.
         """
         self._episodes = self.telemetry.counter("episodes")
         self._begin(slot, steps, self.telemetry.counter("newest_episode"))
@@ -103,7 +104,7 @@ class EnvSlice:
         self.show()
 
     def _begin(self, slot: int, steps: int, first_episode: int) -> None:
-        """Starts episodes everywhere and fills a slot up to its sequence number."""
+        """Starts episodes in all environments and fills a slot except its sequence number."""
         self._slot, self._steps = slot, steps
         self.env.set_difficulty(self.telemetry.difficulty)
         self.env.reset(self._out[slot], first_episode)
@@ -118,7 +119,7 @@ class EnvSlice:
         self.telemetry.count(steps=self._steps, slot=self._slot, newest_episode=newest)
 
     def step(self, slot: int, policy_version: int) -> None:
-        """Applies `actions[slot]` and fills slot + 1, its sequence number last."""
+        """Applies `actions[slot]` and fills slot + 1; writes its sequence number last."""
         self.telemetry.count(state=WorkerState.STEPPING, policy_version=policy_version)
         self.env.set_difficulty(self.telemetry.difficulty)
         begin_s = self._clock()
@@ -135,9 +136,9 @@ class EnvSlice:
         self._sequence[slot + 1] = self._steps
 
     def _broken(self, slot: int) -> Tensor:
-        """Environments [K] int64 of which something in a slot is not finite, or that diverged."""
+        """Environments [K] int64 that diverged or whose rows of a slot are not all finite."""
         out = self._out[slot]
-        # a sum is finite only if all that it adds up is; one sum over everything is the fast path
+        # fast path: one sum over everything, which is finite only if all its terms are
         total = sum(float(out[name].sum(dtype=torch.float32)) for name in self._floats)
         if math.isfinite(total) and not self.env.diverged.any():
             return _NONE
@@ -146,7 +147,7 @@ class EnvSlice:
         return (~finite | self.env.diverged).nonzero().squeeze(1)
 
     def _reset_broken(self, broken: Tensor, slot: int) -> None:
-        """Begins episodes in environments [K] whose step into a slot was no real one."""
+        """Resets environments [K] int64 and marks their rows of a slot as invalid."""
         out = self._out[slot]
         out["reward"][broken] = 0.0
         self.env.reset_envs(broken, out)
@@ -162,7 +163,7 @@ class EnvSlice:
         self.telemetry.count(resets_not_finite=resets)
 
     def report(self) -> None:
-        """Tells what the last step took; a worker does so while the learner is already at work."""
+        """Writes telemetry of the last step, while the learner already works on its result."""
         out = self._out[self._slot]
         ended = (out["terminated"] | out["truncated"]) & out["valid"]
         self._episodes += int(ended.sum())
@@ -174,24 +175,24 @@ class EnvSlice:
         self.show()
 
     def show(self) -> None:
-        """Writes the view of the watched environment if it is one of these and a view is due."""
+        """Writes the view of the watched environment if it is in this slice and a view is due."""
         wanted = self.telemetry.wanted_env(self._start, self._stop)
         if wanted is not None:
             self.telemetry.show(wanted, self.env.telemetry(wanted - self._start))
 
     def save(self, path: Path) -> None:
-        """Writes everything that is needed to continue from the slot written last.
+        """Saves the state needed to continue from the slot written last.
 
         Raises:
-            OSError: It cannot be written, as on a full disk; nothing is left of it.
+            OSError: The file cannot be written, as on a full disk; no partial file remains.
         """
         tensors = {f"env.{name}": tensor for name, tensor in self.env.state_dict().items()}
         tensors |= {f"result.{name}": self._out[self._slot][name] for name in RESULT_NAMES}
-        # clones: safetensors refuses tensors that share memory, such as views of one segment
+        # cloned, because safetensors refuses tensors that share memory
         tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         part = path.with_suffix(".part")
         try:
-            # serialised in memory: the library's own writer does not raise OSError on a full disk
+            # serialised in memory, because safetensors does not raise OSError on a full disk
             part.write_bytes(save(tensors, metadata=self._metadata))
             part.replace(path)
         except OSError:
@@ -199,7 +200,7 @@ class EnvSlice:
             raise
 
     def load(self, path: Path) -> None:
-        """Continues from what `save` wrote: rewrites observations and results in slot 0."""
+        """Continues from a file of `save`: writes its observations and results into slot 0."""
         tensors = load_file(path)
         state = {n.removeprefix("env."): t for n, t in tensors.items() if n.startswith("env.")}
         self._slot = 0
@@ -223,16 +224,16 @@ def state_path(folder: Path, index: int) -> Path:
 
 
 def state_metadata(layout: RunLayout, index: int) -> dict[str, str]:
-    """What a saved state must have in common with the run that loads it."""
+    """Metadata of a saved state, which must equal that of the run that loads it."""
     start, stop = layout.slices[index]
     return {"schema_hash": layout.schema_hash, "envs": f"{start}..{stop}"}
 
 
 def check_state_file(path: Path, layout: RunLayout, index: int) -> None:
-    """Makes sure that worker `index` can load a saved state.
+    """Checks that worker `index` can load a saved state.
 
     Raises:
-        ConfigError: The file is missing, or is of other environments or another schema.
+        ConfigError: The file is missing, or has other environments or another schema.
     """
     if not path.is_file():
         raise ConfigError(f"{path} is missing; give a folder that `save_state` has written")

@@ -1,7 +1,6 @@
-"""The simulator worker: builds the environments that a learner asks for and steps them.
+"""The simulator worker: builds the environments that a learner orders and steps them.
 
-It ends when the learner says so, when the learner is gone, or with a traceback when its
-environments fail.
+It ends when the learner sends STOP or is gone, or with a traceback when its environments fail.
 """
 
 import os
@@ -32,13 +31,13 @@ THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
-"""What numerical libraries read, when they are imported, to size their thread pools."""
+"""Environment variables from which numerical libraries read the size of their thread pools."""
 
 _POLL_S = 1.0
 
 
 def serve(link: WorkerLink) -> None:
-    """Does what a learner says until it says stop.
+    """Carries out the orders of a learner until STOP.
 
     Args:
         link: Connected to the learner.
@@ -46,7 +45,7 @@ def serve(link: WorkerLink) -> None:
     Raises:
         ConfigError: The environments' config is wrong.
         ChannelClosed: The learner is gone.
-        ProtocolError: The learner speaks another version, or the schemas differ.
+        ProtocolError: The learner has another version, or the schemas differ.
     """
     is_over = threading.Event()
     watch = threading.Thread(target=exit_with_learner, args=(link, is_over), daemon=True)
@@ -81,7 +80,7 @@ def _introduction(link: WorkerLink) -> dict[str, Any]:
 
 
 def _build(link: WorkerLink) -> EnvSlice:
-    """Builds the environments that the learner's WELCOME names and reports their schema."""
+    """Builds the environments of the learner's WELCOME and sends READY with their schema."""
     orders = require(next_message(link.channel), MessageType.WELCOME).payload or {}
     link.channel.spin_us = orders["spin_us"]
     link.open(orders)
@@ -102,7 +101,7 @@ def _build(link: WorkerLink) -> EnvSlice:
 
 
 def make_ordered_env(orders: Mapping[str, Any], start: int, stop: int) -> VecEnv:
-    """The environments [start, stop) of a run, and as many threads as they may have.
+    """Builds the environments [start, stop) of a run and sets the number of threads.
 
     Args:
         orders: The payload of the learner's WELCOME.
@@ -128,7 +127,7 @@ def make_ordered_env(orders: Mapping[str, Any], start: int, stop: int) -> VecEnv
 
 
 def _obey(link: WorkerLink, env_slice: EnvSlice) -> None:
-    """Carries out one message after the other until STOP."""
+    """Carries out orders until STOP."""
     env_slice.telemetry.count(state=WorkerState.WAITING)
     while True:
         begin_s = time.perf_counter()
@@ -153,7 +152,7 @@ def _obey(link: WorkerLink, env_slice: EnvSlice) -> None:
 
 
 def _carry_out(order: Message, env_slice: EnvSlice) -> None:
-    """Orders that come once in a rollout at most."""
+    """Carries out START, SAVE and LOAD."""
     payload = order.payload or {}
     if order.type == MessageType.SAVE:
         env_slice.save(Path(payload["path"]))
@@ -168,7 +167,7 @@ def _carry_out(order: Message, env_slice: EnvSlice) -> None:
 
 
 def next_message(channel: Channel) -> Message:
-    """Waits for as long as the learner lives: it may be updating its weights, or be paused."""
+    """The next message; waits without limit, because the learner may be training or paused."""
     while True:
         with suppress(TimeoutError):
             return channel.receive(_POLL_S)
@@ -177,7 +176,7 @@ def next_message(channel: Channel) -> Message:
 def exit_with_learner(link: WorkerLink, is_over: threading.Event) -> None:
     """Ends the process when the learner's end of the channel closes, whatever it is doing.
 
-    Not when `is_over`, which is set before this end closes and the process leaves by itself.
+    It returns when `is_over` is set, before the worker itself closes the channel.
     """
     poller = select.poll()
     poller.register(link.channel.fileno(), select.POLLRDHUP)

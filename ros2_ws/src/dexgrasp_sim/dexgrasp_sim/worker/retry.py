@@ -1,4 +1,4 @@
-"""A worker that is started anew when it is lost: `python -m dexgrasp_sim.worker --retry N`."""
+"""Starts a lost worker again: `python -m dexgrasp_sim.worker --retry N`."""
 
 import signal
 import subprocess
@@ -11,17 +11,17 @@ _EXIT_TIMEOUT_S = 10.0
 
 
 def run_again(arguments: Sequence[str], times: int) -> int:
-    """Runs a worker in a process of its own, and once more each time it is lost.
+    """Runs a worker in a child process and starts it again when it is lost.
 
-    It is not started again where it ends by the learner's word or where its arguments are wrong.
-    SIGINT and SIGTERM end it for good.
+    It is not started again if the learner has stopped it, if its arguments are wrong, or after
+    SIGINT or SIGTERM.
 
     Args:
-        arguments: Of the command line, `--retry` included.
-        times: How often it is started anew at most.
+        arguments: Of the command line, including `--retry`.
+        times: Largest number of restarts.
 
     Returns:
-        The exit code of the last one.
+        The exit code of the last process.
     """
     command = [sys.executable, "-m", "dexgrasp_sim.worker", *arguments, "--retry", "0"]
     for attempt in range(times + 1):
@@ -39,7 +39,7 @@ def run_again(arguments: Sequence[str], times: int) -> int:
 
 
 def _run(command: Sequence[str]) -> int:
-    """The exit code of a process that ends with this one."""
+    """Runs a command, which is ended with this process; returns its exit code."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
