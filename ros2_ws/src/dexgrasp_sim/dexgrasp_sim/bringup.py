@@ -1,4 +1,4 @@
-"""Starts a list of nodes as processes and stops them all, where `ros2 launch` does not exist."""
+"""Starts nodes as processes and stops them, for systems without `ros2 launch`."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 PARENT_VARIABLE = "DEXGRASP_PARENT_PID"
-"""Environment variable that tells a node which process it must not outlive."""
+"""Environment variable with the parent's process id; a node ends when this process has ended."""
 
 _POLL_S = 0.05
 _TERMINATE_S = 5.0
@@ -38,8 +38,8 @@ class NodeSpec:
         executable: Console script of the package; its module is `<package>.nodes.<executable>`.
         name: Node name.
         parameters: Parameter values by dotted name.
-        stop_s: How long the node may take to end after SIGINT. A node that ends needs well under a
-            second of one core; the rest is for a busy machine and for one that still starts.
+        stop_s: How long the node may take to end after SIGINT. It needs less than a second of one
+            core; the rest is for a busy machine and for a node that is still starting.
     """
 
     package: str
@@ -77,13 +77,13 @@ class _Process:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            start_new_session=True,  # a terminal's Ctrl-C must reach the node once, through stop()
+            start_new_session=True,  # Ctrl-C must reach the node only once, through stop()
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def finish_reading(self) -> None:
-        """Waits for the last line; not for ever, since a child of the node may hold the pipe."""
+        """Waits for the last line, with time-out: a child of the node may hold the pipe."""
         self._reader.join(timeout=_READ_S)
 
     def _read(self) -> None:
@@ -95,7 +95,7 @@ class _Process:
 
 
 class NodeGroup:
-    """The running nodes of a plan; as a context manager it leaves no process behind."""
+    """The running nodes of a plan; a context manager that stops them all."""
 
     def __init__(
         self, specs: Sequence[NodeSpec], environment: Mapping[str, str], folder: Path
@@ -104,7 +104,7 @@ class NodeGroup:
 
         Args:
             specs: What to start, in order.
-            environment: For every node; it must hold what rclpy needs.
+            environment: Environment variables of every node, with those that rclpy needs.
             folder: Existing folder for the parameter files.
         """
         self._specs = specs
@@ -139,12 +139,12 @@ class NodeGroup:
         timeout_s: float | None = None,
         others_may_end: bool = False,
     ) -> dict[str, Any]:
-        """Waits until a node has done its work, watching all the others.
+        """Waits until a node has ended and watches the others.
 
         Args:
             name: The node that ends by itself; None to watch until interrupted.
             timeout_s: Longest wait; None for a plan that runs until interrupted.
-            others_may_end: The other nodes may end before it, without an error.
+            others_may_end: Whether the other nodes may end before it without an error.
 
         Returns:
             The last JSON object that the node printed on a line of its own, or {}.
@@ -174,7 +174,7 @@ class NodeGroup:
     def stop(self) -> None:
         """Ends every process: SIGINT, then SIGTERM, then SIGKILL; idempotent.
 
-        The next signal comes when every process has ended or used up its own time.
+        The next signal is sent when every process has ended or used up its own time.
         """
         processes = self._processes.values()
         for number, patience_s in (
@@ -191,7 +191,7 @@ class NodeGroup:
 
 
 def _wait_for_end(processes: Sequence[_Process], patience_s: Callable[[_Process], float]) -> None:
-    """Returns when each has ended or used up its time, or Ctrl-C asks for more haste."""
+    """Waits until each has ended or used up its time, or until Ctrl-C."""
     begun_s = time.monotonic()
     try:
         while any(

@@ -8,7 +8,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
-"""Of every config dataclass: unknown keys are errors, and so are numbers that are not finite."""
+"""For every config dataclass: unknown keys and numbers that are not finite are errors."""
 
 ConfigClass = TypeVar("ConfigClass")
 
@@ -26,15 +26,14 @@ def load_config(
     """Reads a YAML file of overrides into a config dataclass.
 
     Args:
-        config_class: A frozen pydantic dataclass; its fields' defaults hold where the file is
-            silent.
+        config_class: A frozen pydantic dataclass; keys that are not given have its defaults.
         path: YAML file. A top-level key `base` names another file, relative to this one, whose
-            values hold where this file is silent.
-        overrides: `a.b=value` strings (value in YAML syntax) that win over the file.
+            values apply to keys that are not in this file.
+        overrides: `a.b=value` strings (value in YAML syntax) that override the file.
 
     Raises:
-        ConfigError: The file is missing or no mapping, a key is unknown, a value is of the wrong
-            type or outside what is allowed. One line, naming every offending key.
+        ConfigError: The file is missing or not a mapping, a key is unknown, or a value has the
+            wrong type or is not allowed. The message is one line that names every wrong key.
     """
     values = read_values(path)
     for override in overrides or []:
@@ -43,7 +42,7 @@ def load_config(
 
 
 def read_values(path: str | Path) -> dict[str, Any]:
-    """The values of a YAML file laid over those of its `base` files; errors as `load_config`."""
+    """The values of a YAML file merged over its `base` files; errors as for `load_config`."""
     return _read_with_base(Path(path), seen=())
 
 
@@ -129,9 +128,10 @@ def _describe(error: Any, values: Any) -> str:
 
 
 def _keys(location: tuple[int | str, ...], values: Any) -> list[str]:
-    """Where an error is, in words that the user wrote.
+    """The keys that lead to an error, as the user wrote them.
 
-    Of a value of several possible classes, the location names the class as if it were a key.
+    For a value of several possible classes, pydantic's location contains the class like a key,
+    which is left out here.
     """
     keys = []
     for depth, part in enumerate(location, start=1):

@@ -1,4 +1,4 @@
-"""Where the host would have to wait for a device, and how tensor code avoids it."""
+"""Operations for which the host may have to wait for a device."""
 
 import torch
 from torch import Tensor
@@ -7,25 +7,25 @@ from torch import Tensor
 def rows_of(mask: Tensor) -> Tensor:
     """Indices [K] int64 of the true elements of a mask [N] bool.
 
-    K is data: on a GPU the host waits here for the device. A control step does so once, to learn
-    which episodes have ended.
+    K depends on data, so on a GPU the host waits here for the device. A control step does this
+    once, to find the episodes that have ended.
     """
     return mask.nonzero().squeeze(1)
 
 
 def known_empty(mask: Tensor) -> bool:
-    """Whether no element is true, where looking costs nothing: on the CPU; elsewhere False.
+    """Whether no element of a mask on the CPU is true; always False on other devices.
 
-    For shortcuts that change no result.
+    It never waits for a device. Use it only for shortcuts that do not change results.
     """
     return mask.device.type == "cpu" and not mask.any()
 
 
 def rows_to_compute(mask: Tensor) -> Tensor:
-    """Indices [K] int64 of rows among which are all true elements of a mask [N] bool.
+    """Indices [K] int64 of rows that include all true elements of a mask [N] bool.
 
-    On the CPU, where looking costs nothing, just those; elsewhere all rows. For work whose result
-    is thrown away where the mask is false.
+    On the CPU only the true ones; on other devices all rows, so that the host need not wait. For
+    results that are discarded where the mask is false.
     """
     if mask.device.type == "cpu":
         return rows_of(mask)

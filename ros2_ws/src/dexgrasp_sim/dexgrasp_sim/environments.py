@@ -1,4 +1,4 @@
-"""Environments by kind: what a worker is told to build, and what is known of it beforehand."""
+"""Makes environments by kind, and their specs without building them."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -43,12 +43,12 @@ def make_env(
         kind: "grasp" or "synthetic".
         config: Plain values of the environment's config dataclass.
         num_envs: Environments in this batch.
-        seed: Seed of the run. Every environment draws from its own generator, made of this seed
-            and its global index, so how a run is split over workers changes nothing.
+        seed: Seed of the run. Every environment has its own random streams, which depend on this
+            seed and its global index, not on how the run is split over workers.
         threads: CPU threads for physics and images.
         groups: Names of the observation groups to write.
         env_offset: Global index of the first environment of this batch.
-        device: Where the environments compute and their tensors are: `cpu`, `cuda` or `cuda:K`.
+        device: Device of the computation and of the tensors: `cpu`, `cuda` or `cuda:K`.
 
     Raises:
         ConfigError: A value of `config`, a group or the device is not allowed.
@@ -76,7 +76,7 @@ def make_grasp_env(
 ) -> "GraspEnv":
     """Builds a batch of the grasp task on the engine that `config.physics` names.
 
-    Arguments and errors as for `make_env`; ConfigError also where the engine cannot be made.
+    Arguments and errors as for `make_env`; also ConfigError if the engine cannot be made.
     """
     from dexgrasp_sim.tasks.grasp.env import GraspEnv
 

@@ -1,4 +1,4 @@
-"""How functions are compiled with numba, and how their machine code on disk is kept up to date."""
+"""Compiles functions with numba and keeps their machine code on disk up to date."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -7,15 +7,20 @@ from typing import Any
 
 import numba
 
-_FASTMATH = {"nsz", "arcp", "contract", "reassoc"}  # not nnan, ninf: bad numbers are looked for
+_FASTMATH = {
+    "nsz",
+    "arcp",
+    "contract",
+    "reassoc",
+}  # not nnan, ninf: kernels test for NaN and inf
 
 
 def source_hash(files: Sequence[Path]) -> int:
     """A number that differs when the content of any of the files differs.
 
-    As the default of a kernel's last parameter it makes the sources part of the kernel's
-    signature, so that machine code on disk is not used after any of these files has changed;
-    numba itself watches a kernel's own file only.
+    It is the default of a kernel's last parameter, so the sources become part of the kernel's
+    signature, and machine code on disk is not used after any of these files has changed. Numba
+    itself checks only the file of the kernel.
     """
     content = b"".join(file.read_bytes() for file in files)
     return int.from_bytes(hashlib.sha256(content).digest()[:7], "big")
@@ -28,8 +33,8 @@ inline = numba.njit(error_model="numpy", fastmath=_FASTMATH)
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles a function at its first call; it runs without Python's global lock.
 
-    The machine code is kept beside the source or in the user's cache folder. Where neither can
-    be written, each process compiles for itself.
+    The machine code is stored beside the source or in the user's cache folder. If neither can be
+    written, each process compiles again.
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _FASTMATH}
     try:

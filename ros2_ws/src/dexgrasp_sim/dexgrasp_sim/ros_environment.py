@@ -1,7 +1,7 @@
 """The environment that a child process needs to import rclpy and dexgrasp_msgs.
 
-No ROS import here: the loader reads library paths once, at the start of a process, so ROS can only
-be handed to a child, never switched on in the running one.
+This module imports no ROS: the loader reads library paths only at the start of a process, so ROS
+can be made available to a child process but not to the running one.
 """
 
 import os
@@ -57,9 +57,9 @@ def wheels_distro() -> str | None:
 def ros_environment() -> dict[str, str]:
     """This process's environment with the built ROS workspace and its ROS 2 added.
 
-    What `source ros2_ws/install/setup.bash` gives, whether ROS 2 is a system installation or came
-    from wheels, and: our Fast DDS profile, and discovery limited to this host. Both give way to
-    values that are already set.
+    It is the result of `source ros2_ws/install/setup.bash`, for ROS 2 from a system installation
+    or from wheels, plus our Fast DDS profile and discovery limited to this host, unless these
+    variables are already set.
 
     Raises:
         WorkspaceError: The repository was not found or its workspace is not built.
@@ -81,7 +81,7 @@ def _fastdds_variable(distro: str) -> str:
 
 
 def _sourced(setup: Path) -> dict[str, str]:
-    # A child Python that inherits the guard would trust library paths of maybe another venv.
+    # with the guard a child Python would use library paths that may belong to another venv
     inherited = {key: value for key, value in os.environ.items() if key != _BOOTSTRAP_GUARD}
     try:
         result = subprocess.run(

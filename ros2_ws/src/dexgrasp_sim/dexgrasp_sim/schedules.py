@@ -1,4 +1,4 @@
-"""What moves with the difficulty, which automatic domain randomization turns up and down."""
+"""Parameters that change with the difficulty of automatic domain randomization."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, config=STRICT)
 class Schedule:
-    """An interval to draw a parameter from; it moves linearly with the difficulty.
+    """An interval from which a parameter is drawn; it changes linearly with the difficulty.
 
     Attributes:
         initial: Lower and upper end at difficulty 0.
@@ -54,12 +54,12 @@ class Schedule:
         return first, last
 
     def sample(self, difficulty: float, uniform: Tensor) -> Tensor:
-        """Draws from the interval at a difficulty: `uniform` in [0, 1), scaled; any shape."""
+        """Maps uniform numbers in [0, 1) of any shape to the interval at a difficulty."""
         low, high = self.at(difficulty)
         return low + (high - low) * uniform
 
     def sample_whole(self, difficulty: float, uniform: Tensor) -> Tensor:
-        """Draws whole numbers int64, uniform between the rounded ends, both included."""
+        """Maps uniform numbers in [0, 1) to int64 numbers from one rounded end to the other."""
         low, high = (round(end) for end in self.at(difficulty))
         return low + (uniform * (high - low + 1)).long()
 
@@ -101,7 +101,7 @@ PositiveSchedule = Annotated[Schedule, AfterValidator(_positive)]
 
 @dataclass(frozen=True, config=STRICT)
 class Ramp:
-    """A number that moves linearly with the difficulty; a config may give a plain number.
+    """A number that changes linearly with the difficulty; a config may give a plain number.
 
     Attributes:
         initial: At difficulty 0.
@@ -153,7 +153,7 @@ PositiveRamp = Annotated[Ramp, AfterValidator(_positive_ramp)]
 
 
 def current_ranges(config: Any, difficulty: float) -> dict[str, Interval]:
-    """Where all ramps that move and all schedules that draw at random stand at a difficulty.
+    """The values at a difficulty of all ramps and schedules that change with it or are random.
 
     Args:
         config: A config dataclass; those inside it are searched too.

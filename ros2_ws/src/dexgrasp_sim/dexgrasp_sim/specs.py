@@ -1,4 +1,4 @@
-"""What crosses a process or a file: tensors with name, shape, data type, unit and frame."""
+"""Descriptions of tensors shared between processes or files: name, shape, type, unit, frame."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ _TORCH_DTYPES = {
 
 @dataclass(frozen=True)
 class Term:
-    """A named run of elements inside a flat observation group."""
+    """Consecutive elements of a flat observation group with a common name, unit and frame."""
 
     name: str
     size: int
@@ -38,8 +38,8 @@ class TensorSpec:
         name: Observation group or result name.
         shape: Shape for one environment.
         dtype: One of float32, float16, uint8, int16, int64, bool.
-        unit: SI unit of the elements, "" where `terms` say it or there is none.
-        frame: Frame of the elements, "" where `terms` say it or there is none.
+        unit: SI unit of the elements; "" if `terms` have it or there is none.
+        frame: Frame of the elements; "" if `terms` have it or there is none.
         terms: For a flat group, its terms in order; their sizes add up to the shape.
     """
 
@@ -93,6 +93,6 @@ def flat_spec(name: str, terms: Sequence[Term]) -> TensorSpec:
 
 
 def schema_hash(specs: Sequence[TensorSpec]) -> str:
-    """16 hexadecimal digits that differ whenever a name, shape, type, unit or order differs."""
+    """16 hexadecimal digits that differ if any attribute of a spec or their order differs."""
     canonical = json.dumps([spec.to_dict() for spec in specs], sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]

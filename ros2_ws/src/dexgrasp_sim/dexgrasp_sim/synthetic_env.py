@@ -1,7 +1,7 @@
-"""Environments without physics, whose every byte is known: for tests and transport benchmarks.
+"""Environments without physics and with known outputs, for tests and transport benchmarks.
 
 After s steps, element i of an observation of environment e is `base(seed, e, i) + s % 127` in
-the arithmetic of its data type, so that a wrong slot, environment, order or seed shows.
+the arithmetic of its data type, so that a wrong slot, environment, order or seed is detected.
 """
 
 import os
@@ -29,7 +29,7 @@ _VIEW_SPECS = (
     TensorSpec("object_pose", (7,), unit="m, quaternion wxyz", frame="base"),
     TensorSpec("goal", (3,), unit="m", frame="base"),
 )
-"""Those of the grasping task, so that nodes and viewers can be tried without physics."""
+"""Those of the grasp task, to test nodes and viewers without physics."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -47,18 +47,17 @@ class SyntheticConfig:
     Attributes:
         observations: Groups by name.
         action_dim: Length of an action.
-        control_dt_s: Control period that it claims to have.
+        control_dt_s: Nominal control period.
         episode_length: Steps; environment e has e % 3 more, so that ends do not coincide.
         step_s: Seconds that a step sleeps.
-        idle: A step only copies the first observations again: rewards and flags stay as they
-            are, no episode ends. What is left to measure is the transport.
-        fault: What goes wrong, to test how learners take it: an exception, an exit without a
-            word, a kill as by the kernel, an endless step, or different observations than
-            `synthetic_specs` promises.
+        idle: A step only copies the first observations again; rewards and flags do not change and
+            no episode ends. Benchmarks then measure the transport only.
+        fault: A fault to test learners with: an exception, an exit without a message, SIGKILL, an
+            endless step, or other observations than `synthetic_specs` says.
         fault_step: Steps before the fault.
         fault_env: Global index of the environment whose worker has the fault.
-        nan_every: After so many steps, and again and again, environment `fault_env` observes and
-            is rewarded NaN; 0: never.
+        nan_every: Every so many steps, observations and reward of environment `fault_env` are NaN;
+            0: never.
     """
 
     observations: dict[str, SyntheticGroup] = field(
@@ -76,7 +75,7 @@ class SyntheticConfig:
 
 
 class FaultError(RuntimeError):
-    """The fault that a test has asked for."""
+    """The exception of the fault `raise`."""
 
 
 def synthetic_specs(config: Mapping[str, Any], groups: Sequence[str]) -> EnvSpecs:
@@ -189,7 +188,7 @@ class SyntheticEnv(VecEnv):
         self._step_seconds += time.perf_counter() - begin_s
 
     def _act(self, actions: Tensor, out: Mapping[str, Tensor]) -> None:
-        """Rewards and ends of episodes."""
+        """Writes rewards and flags and ends episodes."""
         out["reward"].copy_(actions[:, 0].clamp(-1.0, 1.0))
         self._returns += out["reward"]
         self._episode_steps += 1

@@ -1,4 +1,4 @@
-"""The contract between a batched environment and whatever steps it: a worker or a test."""
+"""The interface of batched environments."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,17 +11,16 @@ from dexgrasp_sim.specs import TensorSpec, Term, flat_spec
 EVERY_EPISODE = ("return", "length", "success", "whole")
 """The first columns of the `episode` result of every environment; an environment adds its own.
 
-A row holds an episode's figures in the step that ended it; in other steps it means nothing.
-`length` counts the steps that were lived. `success` and `whole` are 0 or 1; `whole` is 0 for a
-first episode that a staggered start let begin late: it had less time than others, so no figures
-may count it.
+A row is valid only in the step that ends the episode. `length` counts simulated steps. `success`
+and `whole` are 0 or 1. `whole` is 0 for a first episode with a staggered start: it was shorter
+than others, so statistics must leave it out.
 """
 SUCCESS = EVERY_EPISODE.index("success")
 WHOLE = EVERY_EPISODE.index("whole")
 
 
 def result_specs(episode_fields: Sequence[str]) -> tuple[TensorSpec, ...]:
-    """Results that an environment writes beside its observation groups.
+    """Specs of the results that an environment writes besides its observation groups.
 
     Args:
         episode_fields: The columns of its `episode` result.
@@ -35,11 +34,11 @@ def result_specs(episode_fields: Sequence[str]) -> tuple[TensorSpec, ...]:
 
 
 def whole_episodes(episode: Tensor, ended: Tensor) -> Tensor:
-    """The rows of the episodes that figures may count.
+    """The rows of whole episodes, which statistics may use.
 
     Args:
         episode: [..., E] rows of the `episode` result.
-        ended: [...] bool, which rows hold an episode.
+        ended: [...] bool, which rows are valid.
 
     Returns:
         [K, E].
@@ -50,14 +49,14 @@ def whole_episodes(episode: Tensor, ended: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class EnvSpecs:
-    """What must be known of an environment before one is built.
+    """Properties of an environment that are known before it is built.
 
     Attributes:
         observation_specs: Observation groups, without the environment axis.
         action_dim: Length of an action.
         control_dt_s: Control period.
         episode_fields: Columns of the `episode` result, those of `EVERY_EPISODE` first.
-        view_specs: What `VecEnv.telemetry` gives of one environment for people to look at.
+        view_specs: Tensors of `VecEnv.telemetry`, for viewers.
     """
 
     observation_specs: tuple[TensorSpec, ...]
@@ -67,7 +66,7 @@ class EnvSpecs:
     view_specs: tuple[TensorSpec, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises ValueError where the columns that every environment has are not the first."""
+        """Raises ValueError if `episode_fields` does not begin with `EVERY_EPISODE`."""
         if self.episode_fields[: len(EVERY_EPISODE)] != EVERY_EPISODE:
             raise ValueError(
                 f"episode fields {self.episode_fields} do not begin with {EVERY_EPISODE}; put "
@@ -87,10 +86,10 @@ class VecEnv(Protocol):
 
     Attributes:
         episode_fields: Columns of the `episode` result, see `EnvSpecs`.
-        episode_count: [N] int64, number of each environment's episode. What an episode draws at
-            random is a function of the seed, the environment and this number.
-        diverged: [N] bool, where the physics failed in the last step; what `out` says of these
-            means nothing, finite or not.
+        episode_count: [N] int64, number of each environment's episode. Random draws of an episode
+            depend only on the seed, the environment and this number.
+        diverged: [N] bool, where the physics failed in the last step; their rows of `out` are
+            meaningless even if finite.
     """
 
     num_envs: int
@@ -102,19 +101,19 @@ class VecEnv(Protocol):
     diverged: Tensor
 
     def reset(self, out: Mapping[str, Tensor], first_episode: int = 0) -> None:
-        """Starts an episode everywhere; writes observations, zeroes the results.
+        """Starts an episode in all environments; writes observations and sets results to 0.
 
         Args:
             out: Written in place.
-            first_episode: What `episode_count` counts from.
+            first_episode: Value from which `episode_count` counts up.
         """
         ...
 
     def reset_envs(self, env_ids: Tensor, out: Mapping[str, Tensor]) -> None:
-        """Starts an episode in environments [K] int64, rising, of which at least one is given.
+        """Starts an episode in environments [K] int64, rising, at least one.
 
-        Writes their observations; the other environments and their rows stay as they are, and so
-        do the results. An episode that is cut off this way leaves no `episode` row.
+        Writes their observations. Other environments, other rows and all results do not change.
+        An episode that is interrupted in this way has no `episode` row.
         """
         ...
 
@@ -131,7 +130,7 @@ class VecEnv(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that is needed to continue bit-exactly."""
+        """The state needed to continue bit-exactly."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> None:
@@ -139,14 +138,14 @@ class VecEnv(Protocol):
         ...
 
     def set_difficulty(self, difficulty: float) -> None:
-        """How hard the episodes that begin from now on are, 0 to 1.
+        """Sets the difficulty, 0 to 1, of episodes that begin from now on.
 
-        No part of `state_dict`: who sets it says it again after `load_state_dict`.
+        It is not in `state_dict`: set it again after `load_state_dict`.
         """
         ...
 
     def telemetry(self, index: int) -> dict[str, Tensor]:
-        """One environment for people to look at: tensors of the `view_specs` of its kind."""
+        """The tensors of `EnvSpecs.view_specs` for one environment, for viewers."""
         ...
 
     def timings(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""`dexgrasp render`: a sheet of what the simulated cameras see, without and with noise."""
+"""`dexgrasp render`: a sheet of simulated camera images, without and with noise."""
 
 import json
 import math
@@ -29,9 +29,9 @@ COLUMNS = (
     "left, observed",
     "right, observed",
 )
-"""Observed is what the policy gets; rendered is the same scene without noise of the images."""
+"""`observed` is the policy's input; `rendered` is the same scene without image noise."""
 MOMENTS_S = (0.0, 1.9, 3.6)
-"""Start, hand at the object, object lifted, in an episode of the scripted policy."""
+"""Start, hand at the object and object lifted, in an episode of the scripted policy."""
 
 _LEAST_TILE_WIDTH = 160
 _GAP = 6
@@ -68,8 +68,8 @@ def run(args: Namespace) -> int:
     """Writes the sheet; returns the exit code.
 
     Raises:
-        ConfigError: The config or the number of environments is wrong, or the folder cannot be
-            written.
+        ConfigError: The config or the number of environments is wrong, or the folder is not
+            writable.
     """
     if args.envs < 1:
         raise ConfigError(f"--envs {args.envs}: at least one environment is needed")
@@ -112,7 +112,7 @@ def _task(args: Namespace) -> GraspConfig:
 
 @torch.inference_mode()
 def shoot(config: GraspConfig, num_envs: int, seed: int) -> Iterator[Shot]:
-    """The scripted policy's episode at `MOMENTS_S`, or those of them that the episode reaches."""
+    """Images of the scripted policy's episode at those of `MOMENTS_S` that it reaches."""
     env = make_grasp_env(config, num_envs, seed, 1, ("depth", "stereo_rgb"))
     out = allocate(env)
     steps = [round(moment * config.control_hz) for moment in MOMENTS_S]
@@ -128,7 +128,7 @@ def shoot(config: GraspConfig, num_envs: int, seed: int) -> Iterator[Shot]:
 
 
 def _images(env: GraspEnv, out: dict[str, Tensor]) -> tuple[np.ndarray, ...]:
-    """The images of `COLUMNS`: as observed, and drawn again without noise and augmentation."""
+    """The images of `COLUMNS`: observed, and rendered again without noise and augmentation."""
     depth, colors = torch.zeros_like(out["depth"]), torch.zeros_like(out["stereo_rgb"])
     env.images.write_depth(env.step_count, depth, clean=True)
     env.images.write_stereo_rgb(env.step_count, colors, clean=True)
@@ -165,7 +165,7 @@ def compose(shots: Sequence[Shot], names: Sequence[str], camera: CameraConfig) -
         names: The objects' names, one per environment.
         camera: For the range in the legend.
     """
-    enlarged = math.ceil(_LEAST_TILE_WIDTH / camera.width)  # whole, so that pixels stay equal
+    enlarged = math.ceil(_LEAST_TILE_WIDTH / camera.width)  # integer: equal pixels
     width, height = enlarged * camera.width, enlarged * camera.height
     rows = len(names) * len(shots)
     size = (_HEADER + rows * (height + _GAP), _MARGIN + len(COLUMNS) * (width + _GAP), 3)

@@ -1,4 +1,4 @@
-"""`dexgrasp inspect`: what the robot and the observations are, in words or as JSON."""
+"""`dexgrasp inspect`: describes the robot or the observations, as text or JSON."""
 
 import json
 from argparse import ArgumentParser, Namespace
@@ -20,7 +20,7 @@ from dexgrasp_sim.tasks.grasp.observations import GROUPS, observation_spec
 
 @dataclass(frozen=True)
 class Report:
-    """One answer: plain values for `--json`, lines of text without it."""
+    """A description: plain values for `--json`, and lines of text."""
 
     values: dict[str, Any]
     lines: tuple[str, ...]
@@ -104,7 +104,7 @@ def _numbers(values: list[float]) -> str:
 
 
 def inspect_observations(args: Namespace) -> Report:
-    """Observation groups of a task and their terms, and what the action's elements command."""
+    """Observation groups of a task with their terms, and the names of the action's elements."""
     config = _task(args)
     specs = [observation_spec(config, group) for group in GROUPS]
     lines = [f"{'group':<12}{'term':<30}{'shape':<14}{'type':<9}{'unit':<10}frame"]

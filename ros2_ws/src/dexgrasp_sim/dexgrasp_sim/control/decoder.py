@@ -1,4 +1,4 @@
-"""What turns policy actions into joint targets, whichever action space is meant."""
+"""The interface of action decoders, which turn policy actions into joint targets."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -15,7 +15,7 @@ from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.specs import Term
 
 ActionSpace = ActionConfig | FabricConfig
-"""The action spaces; `kind` tells them apart."""
+"""The configs of the action spaces, distinguished by `kind`."""
 
 
 class Decoder(Protocol):
@@ -33,17 +33,17 @@ class Decoder(Protocol):
 
     @property
     def intent_terms(self) -> tuple[Term, ...]:
-        """What `intent` holds, with units and frames; the palm's goal position first."""
+        """Terms of `intent` with units and frames; the palm's goal position first."""
         ...
 
     @property
     def target(self) -> Tensor:
-        """[N, J] rad, present joint position targets in the robot's joint order."""
+        """[N, J] rad, current joint position targets in the robot's joint order."""
         ...
 
     @property
     def velocity_target(self) -> Tensor | None:
-        """[N, J] rad/s, what simulated servos are to move at; None: at rest, as on a robot."""
+        """[N, J] rad/s, velocity targets of simulated servos; None: 0, as on a real robot."""
         ...
 
     @property
@@ -52,7 +52,7 @@ class Decoder(Protocol):
         ...
 
     def set_difficulty(self, difficulty: float) -> None:
-        """Where the schedules of the action space stand, 0 to 1, for episodes from now on."""
+        """Sets the difficulty, 0 to 1, of the action space's schedules for coming episodes."""
         ...
 
     def can_start(self, joint_positions: Tensor) -> Tensor:
@@ -65,23 +65,23 @@ class Decoder(Protocol):
         joint_positions: Tensor | None = None,
         checked: bool = False,
     ) -> None:
-        """Restarts environments [K] (None: all) at rest, where the robots stand at joint
-        positions [K, J] rad (None: `start_position`).
+        """Resets environments [K] int64 (None: all) to joint positions [K, J] rad (None:
+        `start_position`) at rest.
 
-        `checked` says that `can_start` has taken these; else it raises ValueError for others.
+        Raises ValueError if `can_start` refuses a position; not tested if `checked` is True.
         """
         ...
 
     def decode(self, actions: Tensor) -> Tensor:
-        """Advances one control period: actions [N, A] to the new `target`."""
+        """Advances one control period with actions [N, A]; returns the new `target`."""
         ...
 
     def intent(self) -> Tensor:
-        """[N, K]: what the decoder is up to, for the `proprio` observation."""
+        """[N, I]: goals of the decoder as in `intent_terms`, for the `proprio` observation."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that `decode` depends on."""
+        """The state on which `decode` depends."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -105,12 +105,12 @@ def make_decoder(
         robot: The robot.
         num_envs: N.
         control_dt_s: Control period.
-        table: What a fabric keeps off besides its own obstacles.
+        table: Obstacle of a fabric besides those of its config.
         device: Of all tensors.
         difficulty: See `Decoder.set_difficulty`.
 
     Raises:
-        ConfigError: The start posture breaks a joint limit or is in an obstacle.
+        ConfigError: The start posture violates a joint limit or is in an obstacle.
     """
     try:
         if isinstance(config, FabricConfig):

@@ -1,4 +1,4 @@
-"""The `proprio` observation group: what a robot without any camera knows of itself."""
+"""The `proprio` observation group: the robot's own state, known without cameras."""
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ def proprioception_spec(action: ActionSpace, robot: Robot) -> TensorSpec:
 
 
 class Proprioception:
-    """Computes the group from measurements; one code for N simulated robots and for a real one."""
+    """Computes the group from measurements, for N simulated robots or a real one."""
 
     def __init__(
         self, robot: Robot, action: ActionSpace, device: torch.device | str = "cpu"
@@ -58,11 +58,11 @@ class Proprioception:
         Args:
             joint_position: [N, J] rad, measured, in the robot's joint order.
             joint_velocity: [N, J] rad/s, measured.
-            decoder: The decoder that produced the present joint targets.
+            decoder: The decoder that produced the current joint targets.
             last_action: [N, action_dim], the action of the previous control step.
             time_fraction: [N], 0 at the start of an episode to 1 at its time-out.
             out: [N, P] float32, written in place.
-            hand_points: See `hand_points`, of `joint_position`, where they are known already.
+            hand_points: `hand_points` of `joint_position`, if already computed.
         """
         if hand_points is None:
             hand_points = self.hand_points(joint_position)

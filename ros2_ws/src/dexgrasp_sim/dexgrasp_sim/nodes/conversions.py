@@ -17,7 +17,7 @@ BASE_FRAME = "base"
 
 
 def to_stamp(clock: Clock, monotonic_s: float) -> Time:
-    """The ROS stamp of a monotonic time: ROS time now less the age."""
+    """The ROS stamp of a monotonic time: the current ROS time minus the age."""
     age_ns = round((time.monotonic() - monotonic_s) * 1e9)
     return RosTime(nanoseconds=clock.now().nanoseconds - age_ns).to_msg()
 
@@ -38,7 +38,7 @@ def to_image(pixels: NDArray[Any], frame: str, stamp: Time) -> Image:
     message = Image(height=pixels.shape[0], width=pixels.shape[1], is_bigendian=0)
     message.encoding = "16UC1" if pixels.ndim == 2 else "rgb8"
     message.step = pixels[0].nbytes
-    # an array is taken over as it is; a numpy array would be converted element by element
+    # rclpy takes an array.array as it is, but converts a numpy array element by element
     message.data = array("B", np.ascontiguousarray(pixels).tobytes())
     message.header.stamp = stamp
     message.header.frame_id = frame

@@ -31,14 +31,14 @@ def scene_markers(
     goal_m: Sequence[float],
     stamp: Time,
 ) -> MarkerArray:
-    """Table, object and goal, each in a namespace of its name.
+    """Markers of table, object and goal, each in a namespace of its name.
 
     Args:
-        table: Its place and size.
+        table: Position and size of the table.
         item: The object's shape, size and colour.
         object_pose: [7] xyz m and quaternion wxyz, base frame.
-        goal_m: [3] where the object's centre shall go, base frame.
-        stamp: When it was so.
+        goal_m: [3] goal of the object's centre, base frame.
+        stamp: Time of the scene.
     """
     ball = (_GOAL_DIAMETER_M, _GOAL_DIAMETER_M, _GOAL_DIAMETER_M)
     markers = [
@@ -52,7 +52,7 @@ def scene_markers(
 
 
 def _object_marker(item: ObjectConfig, pose: Sequence[float]) -> Marker:
-    """A primitive as such, any other body as its triangles."""
+    """A marker of the primitive, or of the triangles for any other shape."""
     if item.shape in _TYPES:
         return _marker("object", _TYPES[item.shape], pose, item.extents_m, item.rgb)
     marker = _marker("object", Marker.TRIANGLE_LIST, pose, _UNSCALED, item.rgb)

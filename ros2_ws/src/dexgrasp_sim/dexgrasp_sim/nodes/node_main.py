@@ -1,4 +1,4 @@
-"""A `main` for nodes that ends cleanly however it is told to stop."""
+"""A `main` for nodes that ends cleanly on every kind of stop."""
 
 import os
 import signal
@@ -38,14 +38,14 @@ def run_node(
 ) -> int:
     """Runs a node until its body returns, or SIGINT, SIGTERM or a shutdown of its context.
 
-    A signal may arrive while the executor builds its wait set (RCLError) or, a second time, while
-    the node is being destroyed; both are a clean end.
+    A signal may arrive while the executor builds its wait set, which raises RCLError, or a second
+    time while the node is destroyed; both count as a clean end.
 
     Args:
-        factory: Builds the node; called after rclpy is up.
+        factory: Builds the node; called after rclpy.init.
         args: Command line, None for sys.argv.
-        body: What the process does with the node; it must keep the executor spinning.
-        threads: Callbacks that may run at once.
+        body: Work of the process; it must keep the executor spinning.
+        threads: Number of callbacks that may run in parallel.
 
     Returns:
         Exit code: 0, 2 after a ConfigError (its message is logged), or that of a SystemExit.
@@ -83,7 +83,7 @@ def run_node(
 
 
 def _end_with_parent(node: Node) -> None:
-    """Ends the node when the `dexgrasp up` that started it is gone, even if it was killed."""
+    """Ends the node when the `dexgrasp up` that started it has ended, even if it was killed."""
     parent = os.environ.get(PARENT_VARIABLE)
     if parent is None:
         return

@@ -1,4 +1,4 @@
-"""The environment that somebody looks at, as the topics that rviz displays."""
+"""Publishes the watched environment on topics for rviz."""
 
 import numpy as np
 from rclpy.node import Node
@@ -25,8 +25,8 @@ _NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 class SceneTopics:
     """Publishers of robot, objects and depth image; topic names are relative.
 
-    Whichever node watches publishes on the same names, so a display shows the watched
-    environment without being told whose it is.
+    All nodes publish on the same names, so a display shows the watched environment whichever node
+    publishes it.
     """
 
     def __init__(self, node: Node, task: GraspConfig) -> None:
@@ -40,7 +40,7 @@ class SceneTopics:
         self._description.publish(String(data=self._robot.urdf_path.read_text()))
 
     def publish(self, view: EnvView, depth: Tensor | None) -> None:
-        """Publishes one moment.
+        """Publishes the environment at one time.
 
         Args:
             view: Robot, object and goal.

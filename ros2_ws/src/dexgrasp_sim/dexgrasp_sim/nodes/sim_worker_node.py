@@ -1,7 +1,7 @@
-"""The ROS face of one simulator worker: its status, and the environment that somebody looks at.
+"""The ROS node of one simulator worker: publishes its status and the watched environment.
 
-The worker itself is another process, which imports no ROS; this node reads what the worker writes
-into the run's shared memory and ends when the run does.
+The worker itself is another process without ROS. This node reads what the worker writes into the
+run's shared memory and ends when the run ends.
 
 ==============================  ============================  =====================================
 topic                           type                          what
@@ -15,9 +15,9 @@ topic                           type                          what
 ``robot_description``           std_msgs/String               the URDF; once, transient local
 ==============================  ============================  =====================================
 
-One environment of the run is watched at a time. All topics but the status are about it; the node
-whose worker simulates it publishes them, at most `scene_rate_hz` times per second and only when
-it has moved. Setting `env_index` on any worker's node moves the view of the whole run.
+One environment of the run is watched at a time. All topics except the status show it. The node of
+its worker publishes them, at most `scene_rate_hz` times per second and only when there is a new
+view. Setting `env_index` on any worker's node changes the watched environment of the whole run.
 """
 
 import json
@@ -47,15 +47,15 @@ _LEAVE = -1
 
 
 class SimWorkerNode(Node):
-    """See the module's text.
+    """Publishes the topics in the module's docstring.
 
     Parameters:
         run_id: Id of the run.
         worker: Index of the worker, from 0.
-        env_index: Environment of the run to look at; -1: leave that to other nodes.
+        env_index: Environment of the run to watch; -1: does not change it.
         task: The run's task config as JSON, for colours and sizes; "": the defaults.
-        wait_s: How long the run may take to appear.
-        scene_rate_hz: Upper limit for what shows the watched environment.
+        wait_s: How long to wait for the run to exist.
+        scene_rate_hz: Largest rate of the topics of the watched environment.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class SimWorkerNode(Node):
         self._wait_timer = self.create_timer(0.1, self._attach_when_there)
 
     def _attach_when_there(self) -> None:
-        # looks before it attaches: attaching to what is not there asks after all runs' locks
+        # checks first: a failed attach would try the locks of all runs
         if not self._tensors.exists() and time.monotonic() < self._wait_until_s:
             return
         segment = Segment.attach(self._run_id)
@@ -122,7 +122,7 @@ class SimWorkerNode(Node):
             self.get_logger().error(f"run {self._run_id} is gone; worker {self._worker} was lost")
         self._status.publish(message)
         if ended:
-            self._status.wait_for_all_acked(_LAST_WORD_TIMEOUT)  # a node's end discards its queue
+            self._status.wait_for_all_acked(_LAST_WORD_TIMEOUT)  # or the node's end discards it
             raise SystemExit(0 if in_order else _FAILED_EXIT)
 
     def _publish_scene(self) -> None:

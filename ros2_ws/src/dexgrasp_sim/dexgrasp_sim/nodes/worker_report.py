@@ -18,20 +18,20 @@ _STATES = {
     WorkerState.STOPPED: SimWorkerStatus.FINISHED,
 }
 _EPISODES = 100
-"""Success is a mean over this many episodes, as in the learner's figures."""
+"""The success rate is a mean over this number of episodes, as in the learner's statistics."""
 
 
 class WorkerReporter:
-    """Turns readings of a run's telemetry into one worker's status; rates are per reading."""
+    """Turns readings of a run's telemetry into one worker's status; rates are between readings."""
 
     def __init__(
         self, run_id: str, worker: int, layout: RunLayout, tensors: Mapping[str, Tensor]
     ) -> None:
-        """Begins with the first reading.
+        """Prepares the reports of one worker.
 
         Args:
             run_id: Of the run.
-            worker: Which of its workers.
+            worker: Index of the worker.
             layout: Of the run.
             tensors: The run's rollout tensors; only read.
         """
@@ -49,7 +49,7 @@ class WorkerReporter:
 
         Args:
             statuses: All workers' rows, just read.
-            now_s: When, monotonic.
+            now_s: Monotonic time of the reading.
         """
         own, layout = statuses[self._worker], self._layout
         self._collect_episodes()
@@ -82,7 +82,7 @@ class WorkerReporter:
         message.env_steps_per_second = steps * message.num_envs / period_s
 
         def share(spent_s: float) -> float:
-            # time is booked when a step or a wait ends, so it may be of the period before
+            # time is added when a step or wait ends, so part of it may be of the period before
             return min(max(spent_s / period_s, 0.0), 1.0)
 
         message.fraction_simulating = share(own.simulating_s - last.simulating_s)
@@ -90,9 +90,9 @@ class WorkerReporter:
         message.fraction_waiting = share(own.waiting_s - last.waiting_s)
 
     def _collect_episodes(self) -> None:
-        """Looks for episodes that ended in slots written since the last reading.
+        """Collects the episodes that ended in slots written since the last reading.
 
-        Slots that were written twice in between are missed: a sample of the episodes is enough.
+        Slots that were overwritten in between are missed; a sample of the episodes is enough.
         """
         sequence = self._tensors["sequence"][1:, self._worker]  # slot 0 is a copy of the last
         newest = int(sequence.max())

@@ -1,9 +1,9 @@
-"""Hand postures that grasp primitive shapes: a batched optimisation with the robot's kinematics.
+"""Hand postures that grasp primitive shapes, by batched optimisation of the kinematics.
 
-For each of many random boxes, capsules and spheres, joint positions are searched that put the
-fingertips on the surface, their normals against it, with no other part of the hand inside. Two
-thirds of the shapes are swollen, by 2 and 4 cm: those are hands about to close. The postures only
-serve to find the directions in which a hand moves when it grasps (`hand_pca`).
+For many random boxes, capsules and spheres, it searches joint positions that put the fingertips on
+the surface, their normals against it, and no other part of the hand inside. Two thirds of the
+shapes are enlarged by 2 or 4 cm, which gives postures shortly before a grasp. The postures are
+used only to find the directions in which a hand moves when it grasps (`hand_pca`).
 """
 
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.robot.rotation import quaternion_to_matrix
 
 _FINGER_HALF_WIDTH_M = 0.012
-"""Of the finger links' collision boxes, rounded up."""
+"""Half width of the finger links' collision boxes, rounded up."""
 _PALM_FACE_M = 0.012
-"""Height above `palm_link` that shapes stay over; the palm's face is at zero."""
+"""Smallest height of shapes above `palm_link`; the palm's surface is at height 0."""
 _SWELLINGS_M = (0.0, 0.02, 0.04)
 _MILLIMETRE = 1e-3
 _FLEXES = (False, True, True, True) * 4
 """Which joints of a hand with four fingers of four joints close it: not those that spread."""
 _STIFFNESS = (30.0, 3.0, 3.0, 3.0) * 3 + (3.0,) * 4
-"""Cost of a joint off its start, 1/rad^2: fingers spread only where it helps much."""
+"""Cost of a joint's distance from its start, 1/rad^2; high for joints that spread fingers."""
 _GRIPS = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 1], [1, 0, 0, 1]], dtype=torch.bool)
 """Which fingers touch, the thumb last: all, thumb with two, thumb with the index finger."""
 _GRIP_SHARES = torch.tensor([0.6, 0.25, 0.15])
@@ -56,15 +56,14 @@ class Surface(NamedTuple):
 
 @dataclass(frozen=True)
 class GraspSynthesis:
-    """How many grasps are searched, and how.
+    """Settings of the search.
 
     Attributes:
         count: Grasps tried.
         iterations: Of the optimiser.
         step_rad: Step size of the optimiser.
-        tolerance_m: A grasp counts if all its contacts are this close and nothing is deeper
-            inside than this.
-        seed: Of the shapes.
+        tolerance_m: A grasp is used if no contact error and no penetration exceeds this.
+        seed: Of shapes and start postures.
     """
 
     count: int = 1024
@@ -75,7 +74,9 @@ class GraspSynthesis:
 
 
 def random_shapes(count: int, generator: torch.Generator) -> Shapes:
-    """A third each of boxes, capsules and spheres, 2 to 12 cm wide unswollen, turned at random."""
+    """Boxes, capsules and spheres in equal parts, 2 to 12 cm wide before enlargement, with random
+    rotations.
+    """
 
     def uniform(low: float, high: float, *size: int) -> Tensor:
         return low + (high - low) * torch.rand(*size, generator=generator)
@@ -96,8 +97,8 @@ def random_shapes(count: int, generator: torch.Generator) -> Shapes:
 
 def surface(shapes: Shapes, points: Tensor) -> Surface:
     """Distances and normals at points [N, P, 3] relative to the shapes' centres, palm frame."""
-    local = points @ shapes.rotation
-    beyond = local.abs() - shapes.half_size[:, None]
+    local = points @ shapes.rotation  # [N, P, 3]
+    beyond = local.abs() - shapes.half_size[:, None]  # [N, P, 3]
     outside = beyond.clamp_min(0.0)
     distance = (outside.square().sum(-1) + 1e-12).sqrt() + beyond.amax(-1).clamp(max=0.0)
     deepest = torch.nn.functional.one_hot(beyond.argmax(-1), 3).to(local)
@@ -107,7 +108,7 @@ def surface(shapes: Shapes, points: Tensor) -> Surface:
 
 
 class _Hand:
-    """Points of the hand in the palm frame, by joint positions [N, 16]."""
+    """Points of the hand in the palm frame at joint positions [N, 16] rad."""
 
     def __init__(self, robot: Robot) -> None:
         links = [
@@ -120,7 +121,9 @@ class _Hand:
         self._num_joints = robot.num_joints
 
     def points(self, q: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Grasp centre [N, 3], tips [N, 4, 3], their outward normals [N, 4, 3], link midpoints."""
+        """Grasp centre [N, 3] m, tips [N, 4, 3] m, their outward normals [N, 4, 3], and points
+        [N, P, 3] m along the finger links.
+        """
         full = q.new_zeros(len(q), self._num_joints)
         full[:, self._columns] = q
         frames = self._kinematics.forward(full)
@@ -135,7 +138,7 @@ class _Hand:
 
 
 def synthesise(robot: Robot, config: GraspSynthesis) -> Tensor:
-    """Hand postures [G, H] rad that grasp, columns as `hand_joints`; G depends on the shapes.
+    """Hand postures [G, H] rad of successful grasps, columns in the order of `hand_joints`.
 
     Raises:
         ValueError: The hand is not one of four fingers with four joints each, the thumb last.
@@ -149,7 +152,7 @@ def synthesise(robot: Robot, config: GraspSynthesis) -> Tensor:
     grip = _GRIPS[torch.multinomial(_GRIP_SHARES, config.count, True, generator=generator)]
     hand = _Hand(robot)
     lower, upper = (torch.from_numpy(b[robot.hand]).float() for b in (robot.lower, robot.upper))
-    # hands from nearly flat to nearly shut
+    # starts between a nearly flat and a nearly closed hand
     curl = 0.2 + 1.6 * torch.rand(config.count, 1, generator=generator)
     rest = torch.tensor(robot.postures["relaxed"][robot.hand])
     rest = torch.where(torch.tensor(_FLEXES), curl * rest, rest)
@@ -173,7 +176,9 @@ def synthesise(robot: Robot, config: GraspSynthesis) -> Tensor:
 def _cost(
     hand: _Hand, q: Tensor, shift: Tensor, shapes: Shapes, grip: Tensor, rest: Tensor
 ) -> Tensor:
-    """[N]: contacts and depths in mm^2, then normals, opposition and posture far more weakly."""
+    """[N]: contact errors and penetrations in mm², and with much smaller weights the errors of
+    normals, opposition and posture.
+    """
     center, tips, normals, bones = hand.points(q)
     center = center + shift
     contact = surface(shapes, tips - center[:, None])
@@ -200,7 +205,7 @@ def _cost(
 def _errors(
     hand: _Hand, q: Tensor, shift: Tensor, shapes: Shapes, grip: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Contact errors [N, 4] and depths [N, P], both in m and not negative."""
+    """Contact errors [N, 4] and penetrations [N, P + 1], both in m and not negative."""
     center, tips, _, bones = hand.points(q)
     center = center + shift
     distance = surface(shapes, tips - center[:, None]).distance
@@ -208,7 +213,7 @@ def _errors(
 
 
 def _depth(shapes: Shapes, center: Tensor, bones: Tensor) -> Tensor:
-    """[N, P + 1] m: how far links, and last the palm's face, are inside the shape."""
+    """[N, P + 1] m: penetration of the shape by the finger links and, last, by the palm."""
     inside = _FINGER_HALF_WIDTH_M - surface(shapes, bones - center[:, None]).distance
     down = (shapes.rotation[:, 2].abs() * shapes.half_size).sum(1) + shapes.radius[:, 0]
     palm = _PALM_FACE_M - (center[:, 2] - down)

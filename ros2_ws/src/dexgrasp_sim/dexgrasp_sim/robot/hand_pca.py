@@ -1,4 +1,4 @@
-"""The few directions of a hand's joints along which grasps differ most."""
+"""Principal components of hand postures in grasps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class HandPca:
     Attributes:
         joints: [H] names of the hand's joints.
         axes: [5, H] float32, orthonormal rows, columns in the order of `joints`.
-        lower: [5] rad, smallest components of the grasps that the axes were computed from.
+        lower: [5] rad, smallest components of the grasps from which the axes were computed.
         upper: [5] rad, largest ones.
-        explained: Share of the squared deviation from the flat hand that lies along the axes.
+        explained: Fraction of the squared distance from the flat hand that lies along the axes.
     """
 
     joints: tuple[str, ...]
@@ -33,7 +33,7 @@ class HandPca:
     explained: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values as in the data file, rounded to 6 digits behind the point."""
+        """Plain values as in the data file, rounded to 6 decimals."""
         return {
             "joints": list(self.joints),
             "axes": _rounded(self.axes),
@@ -53,7 +53,7 @@ class HandPca:
             raise ValueError(f"joints {values['joints']}: must be {list(joints)}")
         columns = [values["joints"].index(joint) for joint in joints]
         axes = torch.tensor(values["axes"])[:, columns]
-        # summed in float64: the error is to be that of the file
+        # in float64, to measure the error of the file only
         error = (axes.double() @ axes.double().mT - torch.eye(len(axes))).abs().max().item()
         if error > 1e-5:
             raise ValueError(f"axes are {error:.1e} off orthonormal; compute the file anew")
@@ -65,8 +65,8 @@ def fit(grasps: Tensor, flat: Tensor, rest: Tensor, joints: Sequence[str]) -> Ha
     """Components of grasp postures.
 
     The axes are those along which the grasps differ most from the flat hand, where a grasp starts,
-    so that the first is the way the hand closes. Each axis is turned so that its largest entry is
-    positive. The ranges hold the hand at reset as well.
+    so the first axis closes the hand. The sign of each axis makes its largest entry positive.
+    The ranges include the hand at reset.
 
     Args:
         grasps: [G, H] rad.
@@ -85,7 +85,7 @@ def fit(grasps: Tensor, flat: Tensor, rest: Tensor, joints: Sequence[str]) -> Ha
 
 
 def read_hand_pca(path: Path, joints: Sequence[str]) -> HandPca:
-    """The components in a file that `scripts/compute_hand_pca.py` has written.
+    """Reads a file that `scripts/compute_hand_pca.py` has written.
 
     Raises:
         ConfigError: The file is missing or damaged, or is of another hand.

@@ -1,8 +1,8 @@
 """Batched forward kinematics and Jacobians in torch.
 
-All joint transforms come from one batched operation; after that the tree is walked level by
-level, joints of the same depth (the four fingers) in one matrix product. A fixed joint costs
-nothing: it is folded into its neighbours beforehand.
+All joint transforms are computed in one batched operation. Then the tree is processed level by
+level, with one matrix product for all joints of the same depth (the four fingers). Fixed joints
+are merged with their neighbours beforehand and cost nothing.
 """
 
 from collections.abc import Sequence
@@ -46,13 +46,13 @@ class ChainState:
 
 @dataclass(frozen=True)
 class _Level:
-    """Joints of one tree depth, which lie next to each other among the used joints.
+    """The joints of one tree depth, which are consecutive among the used joints.
 
     Attributes:
-        first: Position of the first one among the used joints.
-        last: Position behind the last one.
-        parents: Rows of their parents in the previous level; None if row i's parent is row i
-            or there is but one parent, so that no gather is needed.
+        first: Index of the first one among the used joints.
+        last: Index after the last one.
+        parents: Rows of their parents in the previous level; None if no gather is needed, because
+            row i's parent is row i or there is only one parent.
     """
 
     first: int
@@ -61,7 +61,7 @@ class _Level:
 
 
 class _JointTransforms:
-    """Transform of each of K joint frames into its parent joint's frame, by joint angle.
+    """Transforms of K joint frames into their parent joints' frames, as functions of the angles.
 
     With Rodrigues' formula every transform is constant + cos q * even + sin q * odd.
     """
@@ -160,7 +160,7 @@ class Kinematics:
 
 
 class Chain:
-    """Kinematics of one frame that only walks the joints between base and frame.
+    """Kinematics of one frame, computed from the joints between base and frame only.
 
     Attributes:
         joint_indices: The K joints that move the frame, base first, as positions in
@@ -203,7 +203,7 @@ class Chain:
 
 
 def _anchor(robot: RobotModel, frame: str) -> tuple[int | None, NDArray[np.float64]]:
-    """The movable joint that carries a frame (None: the base), and the frame's pose in it."""
+    """The last movable joint before a frame (None: the base), and the frame's pose in it."""
     if frame not in robot.links:
         raise ValueError(f"{robot.name} has no frame {frame!r}; it has {', '.join(robot.frames)}")
     offset = np.eye(4)
@@ -229,7 +229,7 @@ def _chain_of(robot: RobotModel, joint: int) -> list[int]:
 
 
 def _levels(robot: RobotModel, used: Sequence[int], device: torch.device) -> list[_Level]:
-    """Groups joints that are sorted by depth; a level's parents all lie in the level before."""
+    """Groups joints, sorted by depth, into levels; parents are in the previous level."""
     depths = [len(_chain_of(robot, joint)) for joint in used]
     levels, previous = [], []
     for depth in sorted(set(depths)):

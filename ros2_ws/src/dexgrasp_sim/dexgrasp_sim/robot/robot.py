@@ -1,7 +1,7 @@
-"""A robot as a value: its URDF, joint groups, frames, postures, gains and limits, from files.
+"""Loads a robot from files: URDF, joint groups, frames, postures, gains and limits.
 
 A robot is a folder with `robot.yaml` (see `robot_file.RobotFile`) and a URDF of primitive shapes.
-Those in this package are loaded by their folder's name, others by the path of their `robot.yaml`.
+Robots of this package are loaded by their folder's name, others by the path of `robot.yaml`.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ class ActuatorGains:
     Attributes:
         stiffness: [J] in the robot's joint order, N m/rad.
         damping: [J], N m s/rad.
-        armature: [J], inertia of the drive seen at the joint, kg m2.
+        armature: [J], inertia of the drive reflected to the joint, kg m2.
     """
 
     stiffness: tuple[float, ...]
@@ -59,8 +59,8 @@ class BodySpheres:
 
     Attributes:
         spheres: All.
-        upper_arm: Indices of those that the hand must keep off.
-        hand: Indices of those that must keep off the upper arm.
+        upper_arm: Indices of those that the hand must avoid.
+        hand: Indices of those that must avoid the upper arm.
     """
 
     spheres: tuple[SphereEntry, ...]
@@ -70,7 +70,7 @@ class BodySpheres:
 
 @dataclass(frozen=True, eq=False)
 class FabricSpec:
-    """What the fabric's action space must know of the robot.
+    """Data of the robot for the fabric's action space.
 
     Attributes:
         palm_m: Palm position at actions of -1 and of 1, base frame.
@@ -99,10 +99,10 @@ class Robot(RobotModel):
         grasp_center: Frame between the opposed thumb and the fingers.
         touching_links: Pairs of bodies whose contact is ignored.
         postures: [J] rad by name: `reset`, `relaxed`, `pregrasp`; see `RobotFile`.
-        flat_hand: [H] rad, the hand that the curl reward pulls to.
+        flat_hand: [H] rad, the posture towards which the curl reward pulls.
         gains: Servo gains by name.
         max_acceleration: [J] rad/s2, limits of joint targets.
-        max_jerk: [J] rad/s3, the same.
+        max_jerk: [J] rad/s3, limits of joint targets.
         palm_velocity: The palm-velocity action space on this robot.
         fabric: The fabric's action space; None: there is none.
     """
@@ -136,12 +136,12 @@ class Robot(RobotModel):
 
     @property
     def arm(self) -> slice:
-        """Where the arm's joints stand in a [J] vector."""
+        """Slice of the arm's joints in a [J] vector."""
         return slice(0, len(self.arm_joints))
 
     @property
     def hand(self) -> slice:
-        """Where the hand's joints stand in a [J] vector."""
+        """Slice of the hand's joints in a [J] vector."""
         return slice(len(self.arm_joints), self.num_joints)
 
     @property
@@ -151,12 +151,12 @@ class Robot(RobotModel):
 
     @property
     def task_frames(self) -> tuple[str, ...]:
-        """Frames that observations, rewards and control speak of: palm, grasp centre, tips."""
+        """Frames that observations, rewards and control use: palm, grasp centre, tips."""
         return (self.palm, self.grasp_center, *self.fingertips)
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the files that it was read from."""
+        """Hash of the files from which the robot was read."""
         digest = sha256()
         for file in sorted(self.path.parent.glob("*.yaml")):
             digest.update(file.read_bytes())
@@ -170,7 +170,7 @@ def robot_names() -> tuple[str, ...]:
 
 
 def load_robot(name: str | Path = DEFAULT_ROBOT) -> Robot:
-    """Reads a robot; the same value at every call with the same name.
+    """Reads a robot. Calls with the same name return the same object.
 
     Args:
         name: One of `robot_names`, or the path of another robot's `robot.yaml`.
@@ -287,7 +287,7 @@ def _check_frames(model: RobotModel, file: RobotFile) -> None:
 
 
 def _check_postures(robot: Robot) -> None:
-    """Refuses postures, and synergies at the ends of their range, outside the joint limits."""
+    """Refuses postures and ends of synergies that exceed joint limits."""
     pregrasp = np.array(robot.postures["pregrasp"])
     flat = pregrasp.copy()
     flat[robot.hand] = robot.flat_hand

@@ -1,4 +1,4 @@
-"""The layout of a robot's YAML file, which stands beside its URDF; see `robot.py`."""
+"""The format of a robot's YAML file, which is in the folder of its URDF; see `robot.py`."""
 
 from typing import Annotated
 
@@ -23,7 +23,7 @@ class FingerEntry:
     """One finger.
 
     Attributes:
-        name: What it is called.
+        name: Name of the finger.
         joints: From the palm to the tip.
         tip: Frame on the surface of its tip, x axis outward.
     """
@@ -43,7 +43,9 @@ class PostureEntry:
 
 @dataclass(frozen=True, config=STRICT)
 class ServoEntry:
-    """Position servos of a group: N m/rad, N m s/rad, and kg m2 of the drive seen at the joint."""
+    """Position servos of a group: stiffness in N m/rad, damping in N m s/rad, and inertia of the
+    drive reflected to the joint in kg m2.
+    """
 
     stiffness: PerJoint
     damping: PerJoint
@@ -80,10 +82,10 @@ class SynergyEntry:
 
     Attributes:
         name: Of the action dimension.
-        range: Lowest and highest value; 0, the start, lies in it.
+        range: Lowest and highest value; it must include 0, the start.
         rate_per_s: Rate of the value at an action of 1.
-        joints: By joint, rad that a value of 1 adds to the `pregrasp` posture.
-        closes: Whether a rising value closes the hand.
+        joints: By joint, the angle in rad that a value of 1 adds to the `pregrasp` posture.
+        closes: Whether an increasing value closes the hand.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -105,7 +107,7 @@ class PalmVelocityEntry:
     """The palm-velocity action space on this robot.
 
     Attributes:
-        workspace_m: Lower and upper corner of the box that the grasp centre's target stays in.
+        workspace_m: Lower and upper corner of the box that limits the target of the grasp centre.
         max_yaw_rad: Largest yaw of the palm to either side of its start.
         synergies: Of the hand, in action order.
     """
@@ -127,7 +129,7 @@ class PalmVelocityEntry:
 
 @dataclass(frozen=True, config=STRICT)
 class SphereEntry:
-    """A sphere that stands for a part of the robot, `offset_m` from its frame's origin."""
+    """A sphere that covers a part of the robot, its centre at `offset_m` in the frame."""
 
     frame: str
     radius_m: Positive
@@ -136,7 +138,7 @@ class SphereEntry:
 
 @dataclass(frozen=True, config=STRICT)
 class SpheresEntry:
-    """The spheres that keep the robot off obstacles, and the hand off the upper arm."""
+    """The spheres with which the robot avoids obstacles, and the hand avoids the upper arm."""
 
     upper_arm: Annotated[tuple[SphereEntry, ...], Field(min_length=1)]
     forearm: tuple[SphereEntry, ...]
@@ -171,9 +173,9 @@ class RobotFile:
         thumb: Name of the finger that opposes the others.
         palm: Frame of the palm.
         grasp_center: Frame between the opposed thumb and the fingers.
-        postures: `reset` (start of the fabric's action space), `relaxed` (what redundancy is
-            resolved to) and `pregrasp` (start of the palm-velocity action space).
-        flat_hand: [H] rad, the hand that the curl reward pulls to.
+        postures: `reset` (start of the fabric's action space), `relaxed` (target of redundant
+            joints) and `pregrasp` (start of the palm-velocity action space).
+        flat_hand: [H] rad, the posture towards which the curl reward pulls.
         gains: Servo gains by name, `stiff` and `paper`.
         motion: Limits of joint targets.
         palm_velocity: See `PalmVelocityEntry`.

@@ -18,8 +18,8 @@ def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
 def matrix_to_quaternion(matrix: Tensor) -> Tensor:
     """Unit wxyz quaternions [..., 4] with w >= 0 of rotation matrices [..., 3, 3].
 
-    Takes, per element, the one of the four equivalent formulas whose divisor is largest
-    (Shepperd 1978), so that no rotation loses precision.
+    Selects per element the one of four equivalent formulas with the largest divisor (Shepperd
+    1978), so that no rotation loses precision.
     """
     m = matrix
     xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
@@ -77,6 +77,6 @@ def rotation_vector(matrix: Tensor) -> Tensor:
     imaginary = quaternion[..., 1:]
     sine = imaginary.norm(dim=-1, keepdim=True)
     half_angle = torch.atan2(sine, quaternion[..., :1])
-    # angle / sin(angle / 2) tends to 2 for a vanishing rotation
+    # angle / sin(angle / 2) tends to 2 as the angle goes to 0
     scale = torch.where(sine > 1e-7, 2 * half_angle / sine.clamp_min(1e-7), 2.0)
     return imaginary * scale

@@ -1,4 +1,4 @@
-"""A robot read from a URDF: joints, links, primitive shapes and fixed frames, all by name."""
+"""Reads a robot from a URDF: joints, links, primitive shapes and fixed frames, by name."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +17,12 @@ from dexgrasp_sim.robot.rotation import rpy_to_matrix
 Vector = tuple[float, ...]
 _WHITE: Vector = (1.0, 1.0, 1.0, 1.0)
 _LARGEST_ANGLE_RAD = 7.0
-"""No joint of an arm or a hand turns further than this; 10 degrees would be 10."""
+"""No joint of an arm or a hand turns further; larger numbers are probably degrees."""
 _SIZE_ATTRIBUTES = {"box": ("size",), "cylinder": ("radius", "length"), "sphere": ("radius",)}
 
 
 class UrdfError(ConfigError):
-    """The URDF lacks or misstates something; the message names it and the remedy."""
+    """Something in the URDF is missing or wrong; the message names it and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -124,14 +124,14 @@ class Joint:
 
 @dataclass(frozen=True)
 class RobotModel:
-    """A robot tree. Every [J] quantity is in the order of `joint_names`, the caller's choice.
+    """A robot tree. Every [J] quantity is in the order of `joint_names`, which the caller chose.
 
     Attributes:
         name: Robot name.
         joint_names: The movable joints in the project's order.
         joints: All joints, fixed ones too, by name.
         links: All links by name.
-        root: The link that is no joint's child; its frame is the world.
+        root: The link without parent joint; its frame is the world.
     """
 
     name: str
@@ -152,7 +152,7 @@ class RobotModel:
 
     @cached_property
     def parent_joint(self) -> Mapping[str, Joint]:
-        """The joint that carries each link, by link name; the root has none."""
+        """The parent joint of each link, by link name; the root has none."""
         return {joint.child: joint for joint in self.joints.values()}
 
     @property
@@ -207,8 +207,8 @@ def parse_urdf(text: str, joint_names: Sequence[str]) -> RobotModel:
     """Builds the model from URDF text.
 
     Args:
-        text: The URDF. The order of its elements has no influence on the model.
-        joint_names: Every revolute joint exactly once, in the order of the vectors to come.
+        text: The URDF. The order of its elements does not matter.
+        joint_names: Every revolute joint exactly once; their order becomes that of [J] vectors.
 
     Raises:
         UrdfError: Not a URDF, a joint of `joint_names` is missing or a movable one is not in it,
@@ -370,7 +370,9 @@ def _pose(element: Element, owner: str) -> Pose:
 
 
 def _vector(element: Element | None, attribute: str, default: Vector, owner: str) -> Vector:
-    """As many numbers as in `default`, which holds where there are none; () allows any."""
+    """The numbers of an attribute, as many as in `default` (() allows any number of them), or
+    `default` if the attribute is missing.
+    """
     if element is None or element.get(attribute) is None:
         return default
     text = _text(element, attribute, owner)
@@ -387,7 +389,7 @@ def _vector(element: Element | None, attribute: str, default: Vector, owner: str
 
 
 def _number(element: Element, attribute: str, owner: str) -> float:
-    _text(element, attribute, owner)  # refused where it is missing
+    _text(element, attribute, owner)  # refuses a missing attribute
     return _vector(element, attribute, (0.0,), owner)[0]
 
 

@@ -1,4 +1,4 @@
-"""Environments that this process steps, driven by a policy."""
+"""Environments that this process steps with a policy."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from dexgrasp_sim.vec_env import SUCCESS, allocate
 from dexgrasp_sim.view.source import IMAGE_GROUPS, Moment, Source
 
 Policy = Callable[[dict[str, Tensor], Tensor], Tensor]
-"""Actions [N, A] from observations {group: [N, ...]} and the flags [N] of episodes that begin."""
+"""Maps observations {group: [N, ...]} and flags [N] bool of new episodes to actions [N, A]."""
 
 
 class EnvSource(Source):
@@ -38,7 +38,7 @@ class EnvSource(Source):
             name: See `Source`.
             config: The task; starts are not staggered.
             make_policy: Makes the policy of these environments.
-            groups: Observation groups that it reads.
+            groups: Observation groups that the policy reads.
             num_envs: How many; they get the objects in turn.
             seed: Of the episodes.
             env: Which one to show.

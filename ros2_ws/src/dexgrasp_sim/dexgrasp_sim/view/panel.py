@@ -1,4 +1,4 @@
-"""The viewer's side panel: controls, images, figures and lines over time."""
+"""The viewer's side panel: controls, images, values and plots over time."""
 
 import math
 from collections import deque
@@ -25,13 +25,13 @@ _BLUE, _ORANGE, _GREEN = "#1c7ed6", "#e8590c", "#2b8a3e"
 
 @dataclass
 class Wishes:
-    """What the user has asked for and the viewer has not yet done.
+    """Requests of the user that the viewer has not yet carried out.
 
     Attributes:
-        is_paused: Whether time stands still.
-        step: One control step.
-        restart: A new episode.
-        env: Another environment.
+        is_paused: Whether the simulation is paused.
+        step: Whether to make one control step.
+        restart: Whether to start a new episode.
+        env: Environment to show; None: no change.
     """
 
     is_paused: bool = False
@@ -41,7 +41,7 @@ class Wishes:
 
 
 class Panel:
-    """See the module's text. Callbacks of the page only write `wishes`."""
+    """The side panel. Callbacks of the page only write `wishes`."""
 
     def __init__(self, gui: viser.GuiApi, source: Source, config: GraspConfig) -> None:
         """Adds the elements.
@@ -79,7 +79,7 @@ class Panel:
         )
 
     def show(self, moment: Moment) -> None:
-        """Updates figures, images and lines."""
+        """Updates values, images and plots."""
         rows = [f"| {name} | {text} |" for name, text in moment.facts.items()]
         self._facts.content = "\n".join(["| | |", "|---|---|", *rows])
         tiles = self._tiles(moment)
@@ -93,7 +93,7 @@ class Panel:
             self._lengths.data = (time_s, height_m, distance_m)
 
     def _remember(self, moment: Moment) -> None:
-        """Notes time, reward, height and distance; another environment begins anew."""
+        """Stores the values of the plots; clears them first if the environment has changed."""
         newest_s = self._samples[-1][0] if self._samples else -math.inf
         if moment.env != self._env or moment.time_s < newest_s:
             self._samples.clear()
@@ -142,7 +142,7 @@ def _caption(groups: tuple[str, ...]) -> str:
 
 
 def _side_by_side(tiles: list[np.ndarray]) -> np.ndarray:
-    """One image of all, every pixel a square of whole pixels."""
+    """All images in one, enlarged by an integer factor."""
     height, width = tiles[0].shape[:2]
     factor = max(1, _PICTURE_WIDTH // (len(tiles) * width))
     size = (factor * width, factor * height)

@@ -34,7 +34,7 @@ class RunSource(Source):
 
         Args:
             run_id: Id of the run.
-            config: Its task, for the names of objects.
+            config: Task of the run, for the names of objects.
             env: Which environment to show.
             clock: Monotonic seconds, the same clock as the workers'.
 

@@ -1,4 +1,4 @@
-"""What the viewer shows, and where it comes from."""
+"""The interface of sources of the viewer, and the data that they give."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ IMAGE_GROUPS: tuple[str, ...] = image_groups()
 
 @dataclass(frozen=True)
 class Moment:
-    """One environment at one moment; the tensors are copies.
+    """One environment at one time; the tensors are copies.
 
     Attributes:
         env: Index of the environment.
-        time_s: Rises as long as the same environment is shown.
+        time_s: Increases as long as the same environment is shown.
         joint_position: [23] rad, in the robot's joint order.
         object_pose: [7] xyz m and quaternion wxyz, base frame.
         goal: [3] m, base frame.
-        reward: Of the step that led here.
-        images: Newest observations of `IMAGE_GROUPS`, those that there are: depth [H, W] int16 mm,
-            stereo_rgb [2, 3, H, W] uint8.
-        facts: Further figures in words, by name.
+        reward: Of the last step.
+        images: Newest images of the available `IMAGE_GROUPS`: depth [H, W] int16 mm, stereo_rgb
+            [2, 3, H, W] uint8.
+        facts: Further values as text, by name.
     """
 
     env: int
@@ -39,15 +39,15 @@ class Moment:
 
 
 class Source(Protocol):
-    """Environments to look at, one at a time.
+    """Environments to show, one at a time.
 
     Attributes:
-        name: What is seen, for the page's title.
-        num_envs: Environments to choose from.
-        env: The one that is shown.
-        groups: Those of `IMAGE_GROUPS` that moments hold.
+        name: Title of the page.
+        num_envs: Number of environments.
+        env: Index of the shown environment.
+        groups: Those of `IMAGE_GROUPS` that moments contain.
         period_s: Time between two moments.
-        is_driven: Whether `advance` and `restart` do something: not where another process steps.
+        is_driven: Whether `advance` and `restart` have an effect; False if another process steps.
     """
 
     name: str
@@ -58,26 +58,26 @@ class Source(Protocol):
     is_driven: bool
 
     def select(self, env: int) -> None:
-        """Shows another environment from now on."""
+        """Selects the environment to show."""
         ...
 
     def advance(self) -> None:
-        """Lets one control step pass."""
+        """Makes one control step."""
         ...
 
     def restart(self) -> None:
-        """Starts a new episode in the environment that is shown."""
+        """Starts a new episode in the shown environment."""
         ...
 
     def moment(self) -> Moment | None:
-        """What to show now; None as long as there is nothing."""
+        """The current moment; None if there is none yet."""
         ...
 
     @property
     def has_ended(self) -> bool:
-        """Whether no further moment will come."""
+        """Whether there will be no further moments."""
         ...
 
     def close(self) -> None:
-        """Lets go of the environments; idempotent."""
+        """Releases the environments; idempotent."""
         ...

@@ -1,4 +1,4 @@
-"""A web page that shows one environment, and the loop that keeps it current."""
+"""A web page that shows one environment, and the loop that updates it."""
 
 import contextlib
 import errno
@@ -35,20 +35,20 @@ class Viewer:
         port: int = 8080,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Starts the web server, in a thread of its own.
+        """Starts the web server in its own thread.
 
         Args:
             source: What to show; closed with the viewer.
             config: The source's task.
-            host: Address to listen on; 0.0.0.0 lets other machines look.
+            host: Address to listen on; 0.0.0.0 for access from other machines.
             port: If it is taken, the next free one.
             clock: Monotonic seconds.
 
         Raises:
-            ConfigError: The address is none of this machine's, or the port is not for everybody.
+            ConfigError: The address does not belong to this machine, or the port is not permitted.
         """
         self._source, self._clock = source, clock
-        # a browser that opens a connection and thinks better of it is worth no traceback
+        # no traceback when a browser opens a connection and closes it again
         logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
         _check_address(host, port)
         with contextlib.redirect_stdout(io.StringIO()):  # its banner
@@ -80,12 +80,12 @@ class Viewer:
         due_s = self._clock()
         while not stop.is_set() and not self._source.has_ended:
             self.tick()
-            # what is late stays late: the page shows real time or slower, never faster
+            # delays are not caught up: the page shows real time or slower, never faster
             due_s = max(due_s + self._source.period_s, self._clock())
             stop.wait(due_s - self._clock())
 
     def tick(self) -> None:
-        """Does what the user has asked for, moves on unless paused, and shows the result."""
+        """Carries out the user's requests, advances unless paused, and shows the result."""
         wishes, source = self.panel.wishes, self._source
         if wishes.env is not None:
             chosen, wishes.env = wishes.env, None
@@ -105,7 +105,7 @@ class Viewer:
             self.panel.show(moment)
 
     def close(self) -> None:
-        """Ends the web server and lets go of the source; idempotent."""
+        """Ends the web server and closes the source; idempotent."""
         with contextlib.redirect_stdout(io.StringIO()):
             self.server.stop()
         self._source.close()
@@ -119,7 +119,7 @@ class Viewer:
 
 
 def _check_address(host: str, port: int) -> None:
-    """Raises ConfigError where viser's own thread would fail and leave the caller waiting."""
+    """Raises ConfigError if viser's thread could not listen, as the caller would wait for ever."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:

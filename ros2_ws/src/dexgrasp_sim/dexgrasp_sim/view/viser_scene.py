@@ -37,7 +37,7 @@ class SceneView:
     """
 
     def __init__(self, scene: viser.SceneApi, robot: RobotModel, config: GraspConfig) -> None:
-        """Adds what stands still, and the robot; `show` adds the object.
+        """Adds everything except the object, which `show` adds.
 
         Args:
             scene: What to add to.
@@ -59,7 +59,7 @@ class SceneView:
         self._add_label("/camera/label", "cameras", (x, y, z + _LABEL_ABOVE_CAMERA_M))
 
     def show(self, moment: Moment) -> None:
-        """Moves robot, object and goal, and shows the environment's own object."""
+        """Updates the poses of robot, object and goal, and shows the object of the environment."""
         item = self._config.objects[moment.env % len(self._config.objects)]
         if item is not self._shown_object:
             self._object, self._shown_object = self._add_object(item), item
@@ -146,6 +146,6 @@ class SceneView:
 
 
 def _bytes(color: Sequence[float]) -> Color:
-    """A colour of 0 to 1 as one of 0 to 255, without its opacity."""
+    """Converts a colour from 0..1 to 0..255, without its opacity."""
     red, green, blue = (round(255 * part) for part in color[:3])
     return red, green, blue
