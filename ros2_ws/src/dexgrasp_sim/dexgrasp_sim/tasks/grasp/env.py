@@ -38,8 +38,6 @@ _OWN_STATE = ("step_count", "episode_count", "start_height", "episode_difficulty
 class GraspEnv(VecEnv):
     """N environments of the grasp-and-lift task."""
 
-    """See `VecEnv`."""
-
     def __init__(
         self,
         config: GraspConfig,
