@@ -122,7 +122,7 @@ class EpisodeStarts(nn.Module):
         return torch.clamp(posture + share * offset, self._limits[0], self._limits[1])
 
     def _share_taken(self, posture: Tensor, offset: Tensor, decoder: Decoder) -> Tensor:
-        """Largest fraction 1, 1/2, 1/4, ... [K, 1] of the offset that the decoder accepts, or 0."""
+        """Largest of 1, 1/2, 1/4, ... [K, 1] times the offset that the decoder accepts, or 0."""
         share = torch.ones(len(posture), 1, device=posture.device)
         refused = ~decoder.can_start(self._moved(posture, share, offset))  # [K]
         for _ in range(_HALVINGS):
