@@ -1,4 +1,4 @@
-"""What a run asks of PPO and of distillation."""
+"""The interface that PPO and distillation offer to a run."""
 
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from dexgrasp_learner.rollout.rollout import Rollout
 
 
 class Algorithm(Protocol):
-    """What acts during rollouts and learns from them: `Ppo` or `Distillation`."""
+    """Acts during rollouts and learns from them; implemented by `Ppo` and `Distillation`."""
 
     actor: Actor
     device: torch.device
@@ -23,15 +23,15 @@ class Algorithm(Protocol):
         ...
 
     def act_with_copies(self) -> None:
-        """From now on copies of the nets act, as they are at each `refresh_copies`."""
+        """Lets copies of the nets act from now on; only `refresh_copies` changes the copies."""
         ...
 
     def refresh_copies(self) -> None:
-        """Gives the copies the present weights and statistics; nothing where the nets act."""
+        """Loads the present weights and statistics into the copies; no effect without copies."""
         ...
 
     def finish(self, rollout: Rollout) -> None:
-        """Takes over the results of the last action."""
+        """Reads the results of the last action into the rollout."""
         ...
 
     def learn(self, rollout: Rollout) -> dict[str, float]:

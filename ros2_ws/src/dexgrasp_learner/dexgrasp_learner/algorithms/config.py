@@ -20,20 +20,23 @@ class PpoConfig:
     Attributes:
         epochs: Passes over each rollout.
         minibatches: Optimizer steps per pass; each takes all steps of a share of environments.
-        micro_batches: Pieces in which a minibatch is computed: less memory, the same result. None:
-            as few as leave each 256 images at most (on a GPU 4096), one where there are none.
+        micro_batches: Pieces in which a minibatch is computed; more pieces need less memory and
+            give the same result. None: the smallest number with at most 256 images per piece
+            (4096 on a GPU), or 1 without images.
         gamma: Discount per step.
-        gae_lambda: Of the advantage estimate.
-        clip: Range of the importance ratio around 1, and of the value step where that is clipped.
-        schedule: `adaptive` moves the actor's learning rate towards `desired_kl`, `fixed` not.
-        learning_rate: Of the actor, at the start.
+        gae_lambda: Lambda of the generalised advantage estimate.
+        clip: The importance ratio is clipped to 1 +- `clip`; see also `clip_value_loss`.
+        schedule: `adaptive` changes the actor's learning rate to keep the KL divergence near
+            `desired_kl`; `fixed` keeps it constant.
+        learning_rate: Learning rate of the actor at the start.
         min_learning_rate: Floor of the adaptive learning rate.
         max_learning_rate: Ceiling of the adaptive learning rate.
         desired_kl: KL divergence (nats) per update that the adaptive schedule aims at.
         critic_learning_rate: Fixed rate of the critic; None: it follows the actor's.
         value_coefficient: Weight of the squared value error.
-        clip_value_loss: Whether a value may move by at most `clip` per update.
-        normalize_values: Whether the critic learns returns in running units of deviation.
+        clip_value_loss: Whether the loss limits the change of a value per update to `clip`.
+        normalize_values: Whether the critic learns returns that are normalised by their running
+            mean and standard deviation.
         entropy_coefficient: Reward for a wide action distribution.
         bounds_coefficient: Weight of the squared excess of mean actions over `action_bound`.
         action_bound: See `bounds_coefficient`; environments clip actions to [-1, 1].
@@ -70,13 +73,12 @@ class DistillationConfig:
     Attributes:
         epochs: Passes over each rollout.
         minibatches: Optimizer steps per pass; each takes all steps of a share of environments.
-        micro_batches: Pieces in which a minibatch is computed: less memory, the same result. None:
-            as few as leave each 256 images at most (on a GPU 4096), one where there are none.
-        learning_rate: Of Adam, fixed.
-        noise_std: Deviation of the noise on the student's actions, in units of the action; it
-            shows the student the surroundings of its own path.
-        teacher_steps: Environment steps (of all environments together) over which the share of
-            actions that the teacher drives falls from 1 to 0; 0: the student always drives.
+        micro_batches: As in `PpoConfig`.
+        learning_rate: Learning rate of Adam, fixed.
+        noise_std: Standard deviation of the noise on the student's actions, in units of the
+            action. It makes the student visit states near its own trajectories.
+        teacher_steps: Environment steps (of all environments together) over which the probability
+            that the teacher's action is applied falls from 1 to 0; 0: always the student's.
         bptt_steps: Gradients reach back through the memory at most this many steps; None: the
             whole rollout.
         auxiliary_coefficient: Weight of the student's auxiliary loss, if it has that head.

@@ -1,4 +1,4 @@
-"""Online distillation: the student acts, the teacher says at every step what it would do."""
+"""Online distillation: the student acts, and the teacher labels each step with its own action."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -16,12 +16,12 @@ from dexgrasp_learner.rollout.rollout import Rollout
 
 
 class Distillation:
-    """Acts during a rollout and learns from the teacher's answers; used as `Ppo` is.
+    """Acts during a rollout and learns from the teacher's actions; same interface as `Ppo`.
 
     Ross, Gordon, Bagnell: "A reduction of imitation learning and structured prediction to
     no-regret online learning" (2011). The loss is the plain squared error in units of half the
-    action range. It has no weight 1 / sigma^2 of the teacher: such weights explode when a
-    teacher's deviations collapse.
+    action range. It is not weighted by the teacher's 1 / sigma^2: such weights become very large
+    when the teacher's standard deviations become small.
 
     Attributes:
         actor: The student.
@@ -38,14 +38,14 @@ class Distillation:
         seed: int = 0,
         peers: Peers | None = None,
     ) -> None:
-        """Takes two nets that are on the device to compute on.
+        """Takes two nets that are already on the device used for computing.
 
         Args:
-            actor: The student; learns.
-            teacher: Stays as it is, its normalisation too.
+            actor: The student, which is trained.
+            teacher: Neither its weights nor its normalisation change.
             config: Settings.
-            seed: Of the noise and of the order of minibatches, one generator each.
-            peers: Who else learns the same student from rollouts of their own; None: nobody.
+            seed: Seed of the noise and of the order of minibatches, which have one generator each.
+            peers: Other ranks that train the same student on their own rollouts; None: none.
 
         Raises:
             ValueError: The two nets have different numbers of actions.
@@ -71,17 +71,17 @@ class Distillation:
 
     @property
     def teacher_share(self) -> float:
-        """The probability with which the teacher drives an environment's next step."""
+        """The probability that an environment's next step applies the teacher's action."""
         if self.transitions >= self.config.teacher_steps:
             return 0.0
         return 1 - self.transitions / self.config.teacher_steps
 
     def act_with_copies(self) -> None:
-        """From now on a copy of the student acts; see `Ppo.act_with_copies`."""
+        """Lets a copy of the student act from now on; see `Ppo.act_with_copies`."""
         self._acting = copy.deepcopy(self.actor)
 
     def refresh_copies(self) -> None:
-        """Gives the copy the student's weights and statistics; nothing where the student acts."""
+        """Loads the student's weights and statistics into the copy; no effect without a copy."""
         if self._acting is not self.actor:
             self._acting.load_state_dict(self.actor.state_dict())
 
@@ -103,13 +103,13 @@ class Distillation:
         output = self._acting(observations, start, rollout.memory["actor"])
         taught = self.teacher(observations, start, rollout.memory["teacher"])
         rollout.memory["actor"], rollout.memory["teacher"] = output.memory, taught.memory
-        label = taught.mean[0].clamp(-1, 1)
+        label = taught.mean[0].clamp(-1, 1)  # [N, A]
         rollout.own.mean[slot] = label
-        rollout.publish_actions(slot, self._drive(output.mean[0].clamp(-1, 1), label))
+        rollout.publish_actions(slot, self._applied(output.mean[0].clamp(-1, 1), label))
         self.transitions += rollout.num_envs * self.peers.size
 
     def finish(self, rollout: Rollout) -> None:
-        """Takes over the results of the last action."""
+        """Reads the results of the last action into the rollout."""
         rollout.receive(rollout.horizon)
         self._finished_share = self.teacher_share
 
@@ -147,7 +147,7 @@ class Distillation:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that later updates depend on, but the teacher; tensors and plain values."""
+        """Everything that later updates depend on except the teacher; tensors and plain values."""
         return {
             "actor": self.actor.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -164,13 +164,16 @@ class Distillation:
         self.shuffle.set_state(state["shuffle"].cpu())
         self.transitions = state["transitions"]
 
-    def _drive(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Actions [N, A]: the student's with noise or, where a draw says so, the teacher's."""
+    def _applied(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Actions [N, A]: the teacher's with probability `teacher_share`, else the student's.
+
+        Noise is added to the student's actions only.
+        """
         noise = torch.randn(student.shape, generator=self.noise, device=self.device)
         actions = student + self.config.noise_std * noise
         if self.teacher_share == 0:
             return actions
-        draws = torch.rand(len(student), 1, generator=self.noise, device=self.device)
+        draws = torch.rand(len(student), 1, generator=self.noise, device=self.device)  # [N, 1]
         return torch.where(draws < self.teacher_share, teacher, actions)
 
     def _optimize(
@@ -183,7 +186,7 @@ class Distillation:
         """One optimizer step; returns its terms.
 
         Raises:
-            NonFiniteLoss: Before the weights change.
+            NonFiniteLoss: A term is not finite; the weights have not changed.
         """
         self.optimizer.zero_grad()
         terms: dict[str, Tensor] = {}
@@ -207,7 +210,7 @@ class Distillation:
     def _piecewise_losses(self, batch: Batch) -> Iterator[tuple[float, dict[str, Tensor]]]:
         """Losses of consecutive pieces of at most `bptt_steps`, each with its share of the steps.
 
-        The memory goes from piece to piece, gradients do not.
+        The memory is passed from piece to piece, without gradients.
         """
         horizon = len(batch.start)
         length = self.config.bptt_steps or horizon
@@ -216,19 +219,19 @@ class Distillation:
             piece = slice(begin, min(begin + length, horizon))
             observations = {name: t[piece] for name, t in batch.observations.items()}
             valid = None if batch.valid is None else batch.valid[piece]
-            output = self.actor(observations, batch.start[piece], memory)
-            memory = output.memory.detach()
+            output = self.actor(observations, batch.start[piece], memory)  # mean [t, n, A]
+            memory = output.memory.detach()  # [2, n, H]
             auxiliary = output.mean.new_zeros(())
             if output.auxiliary is not None:
                 target = observations[str(self.actor.auxiliary_group)]
-                errors = self.actor.auxiliary_errors(output.auxiliary, target)
+                errors = self.actor.auxiliary_errors(output.auxiliary, target)  # [t, n, K]
                 auxiliary = valid_mean(errors, valid)
             imitation = valid_mean((output.mean - batch.mean[piece]).square(), valid)
             yield _share(batch, piece), {"imitation": imitation, "auxiliary": auxiliary}
 
 
 def _share(batch: Batch, piece: slice) -> float:
-    """The part of a batch's valid steps that some consecutive ones have."""
+    """Fraction of a batch's valid steps that lie within `piece` of the time axis."""
     if batch.valid is None:
         return (piece.stop - piece.start) / len(batch.start)
     return int(batch.valid[piece].sum()) / max(int(batch.valid.sum()), 1)

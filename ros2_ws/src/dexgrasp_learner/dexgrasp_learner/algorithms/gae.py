@@ -18,22 +18,22 @@ def estimate_advantages(
     """Advantages and returns of a rollout.
 
     Schulman et al.: "High-dimensional continuous control using generalized advantage estimation"
-    (2016). A truncated episode would have gone on; as its last observation was replaced by the
-    next episode's first, the value of the state one step earlier stands in for it:
-    r_t += gamma * V(s_t), as rsl_rl does.
+    (2016). A truncated episode would have continued. Its last observation was replaced by the
+    first one of the next episode, so the value of the state one step earlier is used instead:
+    r_t += gamma * V(s_t), as in rsl_rl.
 
     Args:
         rewards: float32 [T, N], reward of action t.
         values: float32 [T + 1, N], V of the state in which action t was taken; the last row is the
             state after the rollout.
         terminated: bool [T, N], action t ended the episode for a reason of the task.
-        truncated: bool [T, N], the episode was cut off after action t. Without effect where
-            `terminated`.
+        truncated: bool [T, N], the episode was cut off after action t. No effect where
+            `terminated` is True.
         gamma: Discount per step.
         gae_lambda: 0 = one-step advantages, 1 = full returns.
-        valid: bool [T, N], False where action t has no real result: its advantage is 0, and what
-            comes after it does not reach what was before, which ends in the value of the state in
-            which the action was taken. None: all are.
+        valid: bool [T, N], False where action t has no real result. Its advantage is then 0, and
+            earlier steps bootstrap from the value of the state in which it was taken, so that
+            later steps do not affect them. None: all are valid.
 
     Returns:
         Advantages [T, N], not normalised, and returns [T, N] (advantages + values).
@@ -41,12 +41,12 @@ def estimate_advantages(
     cut_off = truncated & ~terminated
     rewards = rewards + gamma * values[:-1] * cut_off
     goes_on = (~(terminated | truncated)).to(rewards.dtype)
-    errors = rewards + gamma * goes_on * values[1:] - values[:-1]
+    errors = rewards + gamma * goes_on * values[1:] - values[:-1]  # [T, N]
     if valid is not None:
         goes_on = goes_on * valid
         errors = errors.masked_fill(~valid, 0.0)
     advantages = torch.empty_like(rewards)
-    advantage = torch.zeros_like(rewards[0])
+    advantage = torch.zeros_like(rewards[0])  # [N]
     for step in reversed(range(len(rewards))):
         advantage = errors[step] + gamma * gae_lambda * goes_on[step] * advantage
         advantages[step] = advantage
@@ -61,9 +61,9 @@ def normalize_advantages(
     Args:
         advantages: float32 [T, N].
         valid: bool [T, N], which ones count; the others become 0. None: all.
-        peers: Whose rollouts are normalised together with this one.
+        peers: Ranks whose rollouts are normalised together with this one.
     """
-    counted = advantages if valid is None else advantages[valid]
+    counted = advantages if valid is None else advantages[valid]  # [T, N] or [K]
     if peers is None or peers.size == 1:
         mean, std = counted.mean(), counted.std()
     else:

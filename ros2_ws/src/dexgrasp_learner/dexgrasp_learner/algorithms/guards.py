@@ -1,4 +1,4 @@
-"""What an update must never learn from, and how it says so."""
+"""Checks that an update learns only from finite values and valid steps."""
 
 import math
 from collections.abc import Mapping
@@ -8,17 +8,17 @@ from torch import Tensor
 
 
 class NonFiniteLoss(RuntimeError):
-    """Something to learn from, a loss or a gradient was NaN or infinite.
+    """A value of a rollout, a loss or a gradient was NaN or infinite.
 
-    The weights are those before the optimizer step that would have used it.
+    The optimizer step that would have used it was not taken.
     """
 
 
 def check_finite(terms: Mapping[str, Tensor], where: str) -> dict[str, float]:
-    """Scalars as floats.
+    """Converts scalars to floats.
 
     Raises:
-        NonFiniteLoss: One is NaN or infinite; the message holds all of them.
+        NonFiniteLoss: One is NaN or infinite; the message lists all of them.
     """
     values = dict(zip(terms, torch.stack([*terms.values()]).tolist(), strict=True))
     bad = [name for name, value in values.items() if not math.isfinite(value)]
@@ -32,13 +32,13 @@ def check_finite(terms: Mapping[str, Tensor], where: str) -> dict[str, float]:
 
 
 def check_rollout(tensors: Mapping[str, Tensor]) -> None:
-    """Looks through tensors [T, N, ...] of a rollout, by name.
+    """Checks that tensors [T, N, ...] of a rollout, given by name, are finite.
 
     Raises:
-        NonFiniteLoss: One holds NaN or infinity; the message names the first place.
+        NonFiniteLoss: One holds NaN or infinity; the message names the first step and environment.
     """
     for name, tensor in tensors.items():
-        bad = (~tensor.isfinite()).nonzero()
+        bad = (~tensor.isfinite()).nonzero()  # [K, dimensions]
         if len(bad) > 0:
             step, env = bad[0, :2].tolist()
             raise NonFiniteLoss(

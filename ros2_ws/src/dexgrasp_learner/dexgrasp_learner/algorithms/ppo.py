@@ -21,7 +21,7 @@ _LEARNING_RATE_STEP = 1.5
 
 
 class _Nets(NamedTuple):
-    """What acting and the values of a rollout depend on."""
+    """The nets that act and that estimate the values of a rollout."""
 
     actor: Actor
     critic: Critic
@@ -31,10 +31,10 @@ class _Nets(NamedTuple):
 class Ppo:
     """Acts during a rollout and learns from it.
 
-    Schulman et al.: "Proximal policy optimization algorithms" (2017). Each use is one cycle:
-    `act` for slots 0 to T - 1 in order, then `finish` and `learn`, together called `update`.
-    After `act_with_copies`, `learn` may run in another thread beside the next cycle's `act`: the
-    importance ratios are those to the copies, which `refresh_copies` alone changes.
+    Schulman et al.: "Proximal policy optimization algorithms" (2017). Each cycle calls `act` for
+    slots 0 to T - 1 in order, then `finish` and `learn` (or `update`, which calls both).
+    After `act_with_copies`, `learn` may run in another thread during the next cycle's `act`:
+    importance ratios refer to the copies, and only `refresh_copies` changes these.
 
     Attributes:
         groups: Observation groups that the rollout must hold.
@@ -49,14 +49,15 @@ class Ppo:
         seed: int = 0,
         peers: Peers | None = None,
     ) -> None:
-        """Takes two nets that are on the device to compute on.
+        """Takes two nets that are already on the device used for computing.
 
         Args:
             actor: Learns to act.
             critic: Learns the values.
             config: Settings.
-            seed: Of the exploration noise and of the order of minibatches, one generator each.
-            peers: Who else learns the same nets from rollouts of their own; None: nobody.
+            seed: Seed of the exploration noise and of the order of minibatches, which have one
+                generator each.
+            peers: Other ranks that train the same nets on their own rollouts; None: none.
         """
         self.peers = peers or Peers()
         self.actor = actor
@@ -82,11 +83,11 @@ class Ppo:
         return self.actor_optimizer.param_groups[0]["lr"]
 
     def act_with_copies(self) -> None:
-        """From now on copies of the nets act, as they are at each `refresh_copies`."""
+        """Lets copies of the nets act from now on; only `refresh_copies` changes the copies."""
         self._acting = copy.deepcopy(self._nets)
 
     def refresh_copies(self) -> None:
-        """Gives the copies the present weights and statistics; nothing where the nets act."""
+        """Loads the present weights and statistics into the copies; no effect without copies."""
         if self._acting is not self._nets:
             for acting, net in zip(self._acting, self._nets):
                 acting.load_state_dict(net.state_dict())
@@ -107,8 +108,8 @@ class Ppo:
             self.refresh_copies()
         actor = self._acting.actor
         observations, start = rollout.slot(slot)
-        output = actor(observations, start, rollout.memory["actor"])
-        actions = actor.distribution.sample(output.mean, self.noise)
+        output = actor(observations, start, rollout.memory["actor"])  # mean [1, N, A]
+        actions = actor.distribution.sample(output.mean, self.noise)  # [1, N, A]
         rollout.memory["actor"] = output.memory
         rollout.own.mean[slot] = output.mean[0]
         rollout.own.log_prob[slot] = actor.distribution.log_prob(output.mean, actions)[0]
@@ -117,10 +118,10 @@ class Ppo:
 
     @torch.no_grad()
     def finish(self, rollout: Rollout) -> None:
-        """Takes over the results of the last action, and the value of the state after it.
+        """Reads the results of the last action and estimates the value of the state after it.
 
-        The critic's memory stays as it is: the state after the rollout is also slot 0 of the next
-        one, where the memory advances over it.
+        The critic's memory does not change: the state after the rollout is also slot 0 of the next
+        one, and the memory advances there.
         """
         rollout.receive(rollout.horizon)
         rollout.own.values[-1], _ = self._value(rollout, rollout.horizon)
@@ -153,7 +154,7 @@ class Ppo:
                 where = f"epoch {epoch}, learning rate {self.learning_rate:.3g}"
                 terms = self._accumulate(rollout, minibatch, pieces)
                 steps.append(check_finite(terms, where))
-                if len(steps) > 1:  # before the first step the policy is the one that acted
+                if len(steps) > 1:  # before the first step the policy is still the one that acted
                     self._adapt_learning_rate(steps[-1]["kl"])
                 self._step()
         self._update_statistics(rollout, range(rollout.horizon))
@@ -166,12 +167,12 @@ class Ppo:
         }
 
     def deal(self, rollout: Rollout) -> list[list[Tensor]]:
-        """The minibatches of one pass over a rollout, each in its pieces; see `minibatches`."""
+        """The minibatches of one pass over a rollout, as lists of micro-batches; see `deal`."""
         config = self.config
         return deal(rollout, config.minibatches, config.micro_batches, self.shuffle)
 
     def losses(self, batch: Batch, old_log_std: Tensor) -> dict[str, Tensor]:
-        """Every term of the loss for a batch, without its weight; scalars.
+        """All terms of the loss for a batch, unweighted; scalars.
 
         Args:
             batch: See `minibatches.batch`.
@@ -183,7 +184,8 @@ class Ppo:
         config, distribution = self.config, self.actor.distribution
         output = self.actor(batch.observations, batch.start, batch.memory["actor"])
         value = self.critic(batch.observations, batch.start, batch.memory["critic"]).value
-        ratio = (distribution.log_prob(output.mean, batch.actions) - batch.log_prob).exp()
+        log_prob = distribution.log_prob(output.mean, batch.actions)  # [T, n]
+        ratio = (log_prob - batch.log_prob).exp()  # [T, n]
         clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
         auxiliary = ratio.new_zeros(())
         if output.auxiliary is not None:
@@ -191,9 +193,9 @@ class Ppo:
             auxiliary = valid_mean(
                 self.actor.auxiliary_errors(output.auxiliary, target), batch.valid
             )
-        excess = (output.mean.abs() - config.action_bound).clamp_min(0)
+        excess = (output.mean.abs() - config.action_bound).clamp_min(0)  # [T, n, A]
         with torch.no_grad():
-            kl = distribution.kl_from(batch.mean, old_log_std, output.mean)
+            kl = distribution.kl_from(batch.mean, old_log_std, output.mean)  # [T, n]
         gain, valid = torch.min(batch.advantages * ratio, batch.advantages * clipped), batch.valid
         return {
             "surrogate": -valid_mean(gain, valid),
@@ -255,7 +257,7 @@ class Ppo:
     def _accumulate(
         self, rollout: Rollout, minibatch: list[Tensor], pieces: Iterator[Batch]
     ) -> dict[str, Tensor]:
-        """Leaves the clipped gradients of a minibatch in the nets; returns its terms, scalars."""
+        """Computes the clipped gradients of a minibatch; returns its terms, scalars."""
         self.actor_optimizer.zero_grad()
         self.critic_optimizer.zero_grad()
         terms: dict[str, Tensor] = {}
@@ -288,7 +290,7 @@ class Ppo:
         )
 
     def _value_loss(self, value: Tensor, batch: Batch) -> Tensor:
-        """Mean squared error; where values are normalised, in deviations of the returns."""
+        """Mean squared error of values [T, n]; of normalised ones if the critic learns these."""
         returns, old = batch.returns, batch.values
         if self.config.normalize_values:
             returns, old = self.value_normalizer(returns), self.value_normalizer(old)
@@ -299,7 +301,7 @@ class Ppo:
         return valid_mean(error, batch.valid)
 
     def _adapt_learning_rate(self, kl: float) -> None:
-        """Moves the learning rate against the KL divergence of a minibatch."""
+        """Lowers the learning rate if a minibatch's KL divergence is high, raises it if low."""
         config = self.config
         if config.schedule == "fixed":
             return

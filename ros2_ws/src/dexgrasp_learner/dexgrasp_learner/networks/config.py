@@ -1,4 +1,4 @@
-"""What the actor and the critic look like."""
+"""Settings of the actor and the critic."""
 
 from typing import Annotated, Literal
 

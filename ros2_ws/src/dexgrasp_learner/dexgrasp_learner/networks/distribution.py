@@ -47,6 +47,6 @@ class DiagonalGaussian(nn.Module):
     def clamp_std(self) -> None:
         """Brings the parameter back into its allowed range; call after every optimizer step.
 
-        Clamping the parameter, not its use, keeps the gradient alive at the edge of the range.
+        If its use were clamped instead, the gradient would be zero outside the range.
         """
         self.log_std.clamp_(self.min_log_std, self.max_log_std)

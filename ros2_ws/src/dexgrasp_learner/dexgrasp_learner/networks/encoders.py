@@ -71,7 +71,7 @@ class DepthEncoder(nn.Module):
 
 
 class StereoEncoder(nn.Module):
-    """Two colour images to features: the same layers for each, then one that compares them."""
+    """Two colour images to features: shared layers for each image, then a layer that joins both."""
 
     def __init__(self, spec: TensorSpec, config: NetworkConfig) -> None:
         super().__init__()
@@ -85,15 +85,15 @@ class StereoEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 [B, 2, 3, H, W] (left, right) to float32 [B, features]."""
-        pixels = self.gain * policy_rgb(images)
-        maps = self.shared(pixels.flatten(0, 1))
+        pixels = self.gain * policy_rgb(images)  # [B, 2, 3, H, W]
+        maps = self.shared(pixels.flatten(0, 1))  # [2 B, C, h, w]
         return self.joint(maps.unflatten(0, (-1, 2)).flatten(1, 2))
 
 
 def _image_layers(
     spec: TensorSpec, config: NetworkConfig, channels: int
 ) -> tuple[nn.Sequential, int]:
-    """All but the last layer of an encoder, and how many channels they give."""
+    """All but the last layer of an encoder, and their number of output channels."""
     height, width = spec.shape[-2:]
     if config.encoder == "patch":
         return _patch_layers(spec, channels)

@@ -9,8 +9,8 @@ from dexgrasp_learner.ranks.peers import Peers
 class RunningNormalizer(nn.Module):
     """Scales vectors by the mean and variance of everything seen so far.
 
-    The statistics change only in `update`, never in `forward`: within one rollout and the update
-    on it, one observation always has one normalised value, else the importance ratios would be
+    The statistics change only in `update`, never in `forward`. An observation must have the same
+    normalised value during a rollout and the update on it, or the importance ratios would be
     wrong.
     """
 
@@ -53,10 +53,10 @@ class RunningNormalizer(nn.Module):
 
         Args:
             values: The batch, perhaps empty.
-            peers: Who updates the same statistics at the same time with batches of their own;
-                all batches count as one.
+            peers: Ranks that update the same statistics at the same time with their own batches;
+                all batches are merged as one.
         """
-        values = values.reshape(-1, values.shape[-1]).float()
+        values = values.reshape(-1, values.shape[-1]).float()  # [K, size]
         batch_count, batch_mean, batch_variance = (peers or Peers()).moments(values)
         if batch_count == 0:
             return

@@ -1,4 +1,4 @@
-"""Actor and critic: two separate nets of the same trunk, each with its own observation groups."""
+"""Actor and critic: separate nets with the same kind of trunk, each with its own observations."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -18,8 +18,9 @@ from dexgrasp_sim.specs import TensorSpec
 _ACTION_GAIN = 0.01
 """Gain of the last actor layer: the first actions are exploration noise around zero."""
 _AUXILIARY_MIN_STD = 0.05
-"""Scale floor (metres, for positions) of the auxiliary target: an object that still stands at one
-height everywhere must not make its first lift an error of a hundred deviations."""
+"""Smallest standard deviation (metres for positions) that scales the auxiliary target. While the
+objects of all environments stand at one height, that of the height is nearly 0; without this
+limit, the first lift would be an error of a hundred standard deviations."""
 
 
 class ActorOutput(NamedTuple):
@@ -47,8 +48,8 @@ class Trunk(nn.Module):
     """Observations to features: normalised vectors, encoded images, optionally a memory.
 
     With images, one layer fuses them with the vectors. The memory reads the fused layer (without
-    images, the vectors), and stands beside it in the features, not behind it: the heads keep a
-    direct view of the present.
+    images, the vectors). Its output is concatenated with that layer, so that the heads also read
+    the present input directly.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Trunk(nn.Module):
         return self.normalizer.mean.new_zeros(2, num_envs, self.memory.size)
 
     def vectors(self, observations: Mapping[str, Tensor]) -> Tensor:
-        """The flat groups side by side, not normalised: float32 [T, N, P]."""
+        """The flat groups, concatenated but not normalised: float32 [T, N, P]."""
         if not self.vector_groups:
             steps, envs = observations[self.groups[0]].shape[:2]
             return self.normalizer.mean.new_zeros(steps, envs, 0)
@@ -102,22 +103,22 @@ class Trunk(nn.Module):
             start: bool [T, N], True where a step is the first of an episode.
             memory: float32 [2, N, H], the memory before step 0.
         """
-        vectors = self.normalizer(self.vectors(observations))
+        vectors = self.normalizer(self.vectors(observations))  # [T, N, P]
         parts = [vectors]
         memory_input = vectors
         if self.image_groups:
-            images = [
+            images = [  # each [T, N, features of its encoder]
                 encoder(observations[name].flatten(0, 1)).unflatten(0, start.shape)
                 for name, encoder in self.encoders.items()
             ]
-            memory_input = self.fuse(torch.cat((*images, vectors), -1))
+            memory_input = self.fuse(torch.cat((*images, vectors), -1))  # [T, N, fused_size]
             parts.append(memory_input)
-        remembered, memory = self.memory(memory_input, start, memory)
+        remembered, memory = self.memory(memory_input, start, memory)  # [T, N, H], [2, N, H]
         return torch.cat((*parts, remembered), -1), memory
 
 
 class Actor(nn.Module):
-    """Observations to mean actions; the exploration noise stands in `distribution`."""
+    """Maps observations to mean actions; `distribution` holds the exploration noise."""
 
     def __init__(
         self,
@@ -155,23 +156,23 @@ class Actor(nn.Module):
     ) -> ActorOutput:
         """Mean actions of a rollout; see `Trunk.forward` for the arguments.
 
-        The action head reads the auxiliary prediction without passing gradients into it: it stays
-        an estimate of the object and does not become a hidden layer.
+        The action head reads the auxiliary prediction but passes no gradients into it, so that
+        only the auxiliary loss trains the prediction.
         """
         features, memory = self.trunk(observations, start, memory)
         if self.auxiliary_group is None:
             return ActorOutput(self.head(features), memory, None)
-        estimate = self.auxiliary_head(features)
+        estimate = self.auxiliary_head(features)  # [T, N, K], normalised
         mean = self.head(torch.cat((features, estimate.detach()), -1))
         return ActorOutput(mean, memory, self.auxiliary_normalizer.denormalize(estimate))
 
     def auxiliary_errors(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Squared errors [..., K] in deviations of the target."""
+        """Squared errors [..., K] in standard deviations of the target."""
         return ((prediction - target) / self.auxiliary_normalizer.std).square()
 
     @property
     def statistics_are_empty(self) -> bool:
-        """Whether the normalisation of flat observations has not seen any yet."""
+        """Whether the normalisation of flat observations has no samples yet."""
         return bool(self.trunk.vector_groups) and self.trunk.normalizer.is_empty
 
     @torch.no_grad()
@@ -190,7 +191,7 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """Observations, privileged ones if there are, to the value of the state."""
+    """Maps observations, which may be privileged, to the value of the state."""
 
     def __init__(
         self,
@@ -238,14 +239,14 @@ def build_actor(
     depth_range_m: tuple[float, float] | None = None,
     seed: int = 0,
 ) -> Actor:
-    """An actor on the CPU whose initial weights depend on nothing but the arguments.
+    """An actor on the CPU whose initial weights depend only on the arguments.
 
     Args:
         config: Sizes and inputs.
         observation_specs: Of the environment, by group.
         action_dim: Length of an action.
-        depth_range_m: Of the camera: nearer and farther depth counts as invalid. None will do
-            where there are no depth images.
+        depth_range_m: Range of the camera; nearer and farther depth counts as invalid. May be None
+            without depth images.
         seed: Of the initial weights.
 
     Raises:

@@ -11,7 +11,7 @@ from dexgrasp_sim.transport.layout import split_envs
 
 
 class Policy(Protocol):
-    """What acts: PPO or distillation."""
+    """The part of PPO or distillation that acts."""
 
     def act(self, rollout: Rollout, slot: int) -> None:
         """Draws the actions for one slot whose observations are in place."""
@@ -19,12 +19,12 @@ class Policy(Protocol):
 
 
 class Collector:
-    """Fills rollouts with the environments in groups, each with workers of its own.
+    """Fills rollouts with the environments in groups, each with its own workers.
 
-    With one group the simulators wait while the learner infers and the other way round. With two,
-    one group simulates while the learner infers for the other. Either way each action comes from
-    the newest observation and the same weights, and the groups act in one fixed order, so that a
-    run can be repeated.
+    With one group the simulators wait while the learner infers, and vice versa. With two, one
+    group simulates while the learner infers for the other. In both cases each action comes from
+    the newest observation and the same weights, and the groups act in a fixed order, so that a run
+    is repeatable.
     """
 
     def __init__(
@@ -35,14 +35,14 @@ class Collector:
         groups: int = 1,
         stopwatch: Stopwatch | None = None,
     ) -> None:
-        """Splits the workers.
+        """Splits the workers into groups.
 
         Args:
             pool: Started before `collect`.
             rollout: On the pool's tensors.
             policy: Acts on the rollout or on parts of it.
             groups: At most as many as the pool has workers.
-            stopwatch: Takes the time of `wait` (for simulators) and `infer`.
+            stopwatch: Measures the stages `wait` (for simulators) and `infer`.
 
         Raises:
             ValueError: There are fewer workers than groups.
@@ -62,7 +62,7 @@ class Collector:
 
     @torch.inference_mode()
     def collect(self, policy_version: int) -> None:
-        """Fills all slots but the first, which is in place.
+        """Fills all slots except the first, which must be filled already.
 
         Raises:
             WorkerDied, WorkerTimeout: See `EnvPool`.
@@ -76,7 +76,7 @@ class Collector:
                         self._pool.wait(slot - 1, workers=workers)
                 with measure("infer"):
                     self._policy.act(part, slot)
-                with measure("wait"):  # without processes, sending is simulating
+                with measure("wait"):  # an in-process pool simulates within `send`
                     self._pool.send(slot, policy_version, workers)
         with measure("wait"):
             self._pool.wait(self._rollout.horizon - 1)

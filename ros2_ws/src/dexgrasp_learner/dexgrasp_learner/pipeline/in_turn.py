@@ -1,19 +1,18 @@
-"""Collecting and learning in turn: the simulators rest during an update."""
+"""Collecting and learning in turn: the simulators are idle during an update."""
 
 import torch
+from typing_extensions import override
 
 from dexgrasp_learner.algorithms.algorithm import Algorithm
 from dexgrasp_learner.pipeline.collector import Collector
-from dexgrasp_learner.pipeline.pipeline import Learned, summarize
+from dexgrasp_learner.pipeline.pipeline import Learned, Pipeline, summarize
 from dexgrasp_learner.pool.env_pool import EnvPool
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.timing import Stopwatch
 
 
-class InTurn:
-    """Collects a rollout, then learns from it; implements `Pipeline`."""
-
-    is_ahead = False
+class InTurn(Pipeline):
+    """Collects a rollout, then learns from it."""
 
     def __init__(
         self,
@@ -29,7 +28,7 @@ class InTurn:
         rollout: On the pool's tensors.
         collector: Fills the rollout.
         algorithm: Acts and learns.
-        stopwatch: Takes the time of `update`.
+        stopwatch: Measures the stage `update`.
         update_threads: CPU threads of the update.
         """
         self._pool = pool
@@ -39,9 +38,14 @@ class InTurn:
         self._stopwatch = stopwatch
         self._update_threads = update_threads
 
+    @property
+    @override
+    def is_ahead(self) -> bool:
+        return False
+
+    @override
     def iterate(self, version: int, look_ahead: bool) -> Learned:
-        """See `Pipeline`; nothing is begun meanwhile."""
-        del look_ahead
+        del look_ahead  # the next rollout never begins during an update
         self._collector.collect(version)
         self._algorithm.finish(self._rollout)
         collected = summarize(self._pool, self._rollout, version)
@@ -52,5 +56,6 @@ class InTurn:
         self._pool.roll_over()
         return Learned(figures, collected)
 
+    @override
     def close(self) -> None:
-        """See `Pipeline`; there is nothing to wait for."""
+        pass  # no update runs between calls

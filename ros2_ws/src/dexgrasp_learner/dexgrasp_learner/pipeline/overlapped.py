@@ -3,26 +3,27 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from typing_extensions import override
 
 from dexgrasp_learner.algorithms.algorithm import Algorithm
 from dexgrasp_learner.pipeline.collector import Collector
-from dexgrasp_learner.pipeline.pipeline import Collected, Learned, summarize
+from dexgrasp_learner.pipeline.pipeline import Collected, Learned, Pipeline, summarize
 from dexgrasp_learner.pool.env_pool import EnvPool
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.timing import Stopwatch
 
 
-class Overlapped:
-    """Learns from a rollout in a thread of its own while the next one is collected.
+class Overlapped(Pipeline):
+    """Learns from a rollout in a separate thread while the next one is collected.
 
-    Implements `Pipeline`. The acting nets are copies of those that learn, made before the update;
-    so a rollout comes from weights (and statistics) that have had one update less than those which
-    begin to learn from it. The importance ratios are those to the nets that acted. Since no two
-    threads share what they write, a run can be repeated. It costs one copy of the nets and one of
-    the rollout: all its observations once more, where they are stored.
+    The acting nets are copies of the learning ones, made before each update. A rollout therefore
+    comes from weights (and statistics) that are one update older than those that learn from it;
+    importance ratios refer to the nets that acted. The two threads write no common data, so a run
+    is repeatable. It needs memory for a copy of the nets and a copy of the rollout with all its
+    observations, on the device that stores them.
 
-    Both threads compute with `update_threads`. On a GPU their kernels take turns in one stream;
-    what overlaps there is the simulation.
+    Both threads compute with `update_threads`. On a GPU their kernels share one stream, and only
+    the simulation overlaps with the update.
     """
 
     def __init__(
@@ -47,14 +48,15 @@ class Overlapped:
         self._thread = ThreadPoolExecutor(1, "update")
 
     @property
+    @override
     def is_ahead(self) -> bool:
-        """See `Pipeline`."""
         return self._next is not None
 
+    @override
     def iterate(self, version: int, look_ahead: bool) -> Learned:
-        """One update, and beside it the next rollout; see `Pipeline`.
+        """One update, and at the same time the next rollout; see `Pipeline`.
 
-        What fails meanwhile does not undo the update: see `Learned.failure`.
+        An error of the collection does not discard the update: see `Learned.failure`.
         """
         torch.set_num_threads(self._update_threads)
         self._algorithm.refresh_copies()
@@ -68,7 +70,7 @@ class Overlapped:
         if look_ahead:
             try:
                 self._collector.collect(version)
-            except Exception as error:  # the weights are not at rest before the update ends
+            except Exception as error:  # wait for the update, which is changing the weights
                 failure = error
         with self._stopwatch.measure("join"):
             figures = update.result()
@@ -76,8 +78,8 @@ class Overlapped:
             self._next = self._hand_over(version)
         return Learned(figures, rollout, failure)
 
+    @override
     def close(self) -> None:
-        """See `Pipeline`."""
         self._thread.shutdown()
 
     def _hand_over(self, version: int) -> Collected:

@@ -1,4 +1,4 @@
-"""What a run asks of the order in which it collects rollouts and learns from them."""
+"""The interface of the ways to combine collecting rollouts and learning from them."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,14 +11,14 @@ from dexgrasp_learner.rollout.rollout import Rollout
 
 @dataclass(frozen=True)
 class Collected:
-    """What a run wants to know of a rollout.
+    """Summary of a rollout.
 
     Attributes:
-        policy_version: Updates that the acting policy had had.
+        policy_version: Number of updates of the policy that acted.
         episode: [T, N, E] rows of the pool's `episode` result.
         ended: bool [T, N], which rows hold an episode.
         reward: Mean per step.
-        invalid_steps: Steps without a real result, which nothing learns from.
+        invalid_steps: Steps without a real result, which are not learned from.
     """
 
     policy_version: int
@@ -30,7 +30,7 @@ class Collected:
 
 @dataclass(frozen=True)
 class Learned:
-    """An update: its figures, the rollout it was made from, and what failed beside it."""
+    """Result of an update: its figures, the rollout it used, and an error of the next collection."""
 
     figures: dict[str, float]
     rollout: Collected
@@ -42,7 +42,7 @@ class Pipeline(Protocol):
 
     @property
     def is_ahead(self) -> bool:
-        """Whether a rollout is collected from which nothing was learned yet."""
+        """Whether there is a collected rollout that was not learned from yet."""
         ...
 
     def iterate(self, version: int, look_ahead: bool) -> Learned:
@@ -50,7 +50,7 @@ class Pipeline(Protocol):
 
         Args:
             version: Updates so far.
-            look_ahead: Whether the next rollout may be begun meanwhile.
+            look_ahead: Whether the next rollout may be collected during the update.
 
         Raises:
             WorkerDied, WorkerTimeout: See `EnvPool`.
@@ -59,12 +59,12 @@ class Pipeline(Protocol):
         ...
 
     def close(self) -> None:
-        """Waits for an update that goes on; idempotent."""
+        """Waits for a running update; idempotent."""
         ...
 
 
 def summarize(pool: EnvPool, rollout: Rollout, version: int) -> Collected:
-    """What a run wants to know of a finished rollout that updates `version` of the policy made."""
+    """The summary of a finished rollout; `version` is the number of updates of its policy."""
     ended = rollout.terminated | rollout.truncated
     rewards, valid = rollout.rewards, rollout.valid
     if valid is not None:

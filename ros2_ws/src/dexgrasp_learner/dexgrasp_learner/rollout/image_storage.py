@@ -1,4 +1,4 @@
-"""Images that stay in the host's memory while the nets compute on another device."""
+"""Images that stay in host memory while the nets compute on another device."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -8,19 +8,18 @@ from torch import Tensor
 
 
 class ImagePrefetch:
-    """Brings the images of some environments to the device, the next ones ahead of time.
+    """Copies the images of some environments to the device, one piece ahead.
 
     While the nets compute on one piece, the next one is gathered into page-locked memory and
-    copied by a stream of its own. Two pieces are on their way or in use at once, so that the
-    device holds the images of two pieces instead of those of a whole rollout. Without a GPU the
-    same steps run one after the other.
+    copied on a separate CUDA stream. The device holds the images of two pieces instead of those of
+    a whole rollout. Without a GPU the same steps run one after the other.
     """
 
     def __init__(self, images: Mapping[str, Tensor], horizon: int, device: torch.device) -> None:
-        """Nothing is copied yet.
+        """Copies nothing yet.
 
         Args:
-            images: Name to [T + 1, N, ...] in the host's memory.
+            images: Name to [T + 1, N, ...] in host memory.
             horizon: T.
             device: Where the nets compute.
         """
@@ -35,7 +34,7 @@ class ImagePrefetch:
     def pieces(self, indices: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
         """Images [T, n, ...] on the device for each piece of environments (int64 [n]).
 
-        What was given last may be used until the next piece is asked for.
+        A piece may be used until the next one is requested.
         """
         if indices:
             self._fetch(0, indices[0])
@@ -56,9 +55,9 @@ class ImagePrefetch:
         turn = number % 2
         arrived = self._arrived[turn]
         if arrived is not None:
-            arrived.synchronize()  # the staging memory may still be on its way
+            arrived.synchronize()  # the copy from this staging memory may not be finished
         if self._stream is not None:
-            # what was computed from the piece before last must be done with its memory
+            # wait for computations that still read the piece before last from this memory
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
         envs = envs.to("cpu")
         for name, image in self._images.items():
@@ -78,7 +77,7 @@ class ImagePrefetch:
     def _buffer(
         self, buffers: dict[str, Tensor], name: str, image: Tensor, envs: int, on_device: bool
     ) -> Tensor:
-        """The memory for a piece, made anew only where a piece is larger than all before."""
+        """The memory for a piece, reallocated only if the piece is larger than all before it."""
         needed = image.shape[0] * envs * image[0, 0].numel()
         if name not in buffers or buffers[name].numel() < needed:
             buffers[name] = torch.empty(

@@ -1,4 +1,4 @@
-"""How a finished rollout is dealt out for learning: minibatches, and the pieces of each."""
+"""Splits a finished rollout into minibatches for learning, and these into micro-batches."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from dexgrasp_learner.rollout.image_storage import ImagePrefetch
 from dexgrasp_learner.rollout.rollout import Rollout
 
 _IMAGES_AT_ONCE = {"cpu": 256, "cuda": 4096}
-"""Images in a micro-batch where the settings do not say. On the CPU 256 need less than half the
-memory of 1024 and little more time, see `dexgrasp bench learner`; a GPU needs more to be busy, how
-many was not measured."""
+"""Default limit of images in a micro-batch. On the CPU 256 need less than half the memory of 1024
+and little more time, see `dexgrasp bench learner`. A GPU needs more images to be fully used; its
+number was not measured."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Batch:
 def deal(
     rollout: Rollout, minibatches: int, micro_batches: int | None, generator: torch.Generator
 ) -> list[list[Tensor]]:
-    """Deals all environments out at random, once.
+    """Assigns every environment at random to one micro-batch.
 
     Args:
-        rollout: Whose environments.
-        minibatches: How many.
-        micro_batches: Pieces of each; None: see `PpoConfig`.
+        rollout: The rollout to split.
+        minibatches: Number of minibatches.
+        micro_batches: Micro-batches per minibatch; None: see `PpoConfig`.
         generator: Draws the order.
 
     Returns:
@@ -74,9 +74,10 @@ def deal(
 
 
 def batches(rollout: Rollout, dealt: Sequence[Sequence[Tensor]]) -> Iterator[Batch]:
-    """The batch of each micro-batch that `deal` has made, in order, each when it is needed.
+    """Yields the batch of each micro-batch that `deal` has made, in order.
 
-    Images in the host's memory are brought to the device while the one before is in use.
+    A batch is built when it is requested. Images in host memory are copied to the device while the
+    batch before is in use.
     """
     pieces = [micro_batch for minibatch in dealt for micro_batch in minibatch]
     in_host = rollout.mirror.in_host
@@ -120,7 +121,7 @@ def batch(rollout: Rollout, envs: Tensor, images: Mapping[str, Tensor] | None = 
 
 
 def shares(rollout: Rollout, minibatch: Sequence[Tensor]) -> list[float]:
-    """The part of a minibatch's valid steps that each of its micro-batches has."""
+    """Fraction of a minibatch's valid steps in each of its micro-batches."""
     if rollout.valid is None:
         counts = [len(micro_batch) for micro_batch in minibatch]
     else:
@@ -129,7 +130,7 @@ def shares(rollout: Rollout, minibatch: Sequence[Tensor]) -> list[float]:
 
 
 def _micro_batches(rollout: Rollout, minibatches: int) -> int:
-    """As few as leave each a bearable number of images."""
+    """The smallest number that keeps the images of each within `_IMAGES_AT_ONCE`."""
     if all(tensor.dim() <= 3 for tensor in rollout.observations.values()):
         return 1
     envs = max(rollout.num_envs // minibatches, 1)

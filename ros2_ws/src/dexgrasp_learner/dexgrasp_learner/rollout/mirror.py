@@ -1,4 +1,4 @@
-"""The pool's tensors where the learner computes."""
+"""The pool's tensors on the learner's device."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,18 +15,18 @@ RESULTS = ("reward", "terminated", "truncated", "valid")
 class Mirror:
     """The pool's tensors as the learner reads them.
 
-    They are the pool's own where the learner computes on their device. Elsewhere they are copies,
-    filled slot by slot. Images can be left out of the copies: they then come to the device slot by
-    slot to act, and piece by piece to learn (see `image_storage`).
+    If the learner computes on the pool's device, these are the pool's own tensors. Otherwise they
+    are copies that are filled slot by slot. Images can be left out of the copies: they are then
+    copied to the device slot by slot to act, and piece by piece to learn (see `image_storage`).
 
     Attributes:
         pool: Observations and results [T + 1, N, ...] and `actions` [T, N, A] of the pool; empty
-            where there is no pool to copy from.
-        tensors: The same by the same names, where the learner reads them.
-        groups: Which of them are observations.
-        in_host: Groups of images that stay where the pool has them.
+            without a pool to copy from.
+        tensors: The same names and shapes, as the learner reads them.
+        groups: Names of the observations among them.
+        in_host: Image groups that stay in the pool's memory.
         device: Where the learner computes.
-        present: Images [1, N, ...] of `in_host` in the slot received last, on the device.
+        present: Images [1, N, ...] of `in_host` from the slot received last, on the device.
     """
 
     pool: dict[str, Tensor]
@@ -43,7 +43,7 @@ class Mirror:
         device: torch.device,
         image_storage: Literal["device", "host"],
     ) -> "Mirror":
-        """Of a pool's tensors; arguments as for `Rollout.on`."""
+        """A mirror of a pool's tensors; arguments as for `Rollout.on`."""
         tensors = {"valid": torch.ones_like(tensors["terminated"]), **tensors}
         pool = {name: tensors[name] for name in (*groups, *RESULTS, "actions")}
         images = tuple(name for name in groups if tensors[name].dim() > 3)
@@ -54,10 +54,11 @@ class Mirror:
         return Mirror(pool, local, tuple(groups), in_host, device)
 
     def receive(self, slot: int) -> None:
-        """Takes over a slot that the pool has completed.
+        """Copies a slot that the pool has completed, if the learner has its own tensors.
 
-        A copy is only queued, in front of what reads it on the same stream. The workers write the
-        slot again after actions that have left the GPU later, so that nobody waits.
+        Copies to a GPU are only queued, before the kernels that read them on the same stream. The
+        workers overwrite the slot only after they receive actions that left the GPU after these
+        copies, so no synchronisation is needed.
         """
         for name in (*self.groups, *RESULTS):
             if self.tensors[name] is not self.pool[name]:
@@ -67,14 +68,14 @@ class Mirror:
             self.present[name] = image.to(self.device, non_blocking=True)
 
     def publish_actions(self, slot: int, actions: Tensor) -> None:
-        """Writes actions [N, A] where the learner has them and where the pool sends them from."""
+        """Writes actions [N, A] to the learner's tensor and to the one that the pool sends."""
         self.tensors["actions"][slot] = actions
         sent = self.pool["actions"]
         if sent is not self.tensors["actions"]:
             sent[slot] = actions.to(sent.device)
 
     def rows(self, envs: slice) -> "Mirror":
-        """The same of some environments, on the same memory."""
+        """A mirror of some of the environments that shares this one's memory."""
         pool = {name: tensor[:, envs] for name, tensor in self.pool.items()}
         tensors = {
             name: pool[name] if tensor is self.pool[name] else tensor[:, envs]
@@ -83,7 +84,10 @@ class Mirror:
         return replace(self, pool=pool, tensors=tensors, present={})
 
     def detached(self) -> "Mirror":
-        """Memory of the same sizes without a pool, for `copy_`; page-locked where a GPU reads."""
+        """A mirror of the same sizes without a pool, to be filled by `copy_`.
+
+        Its tensors in host memory are page-locked if the learner computes on a GPU.
+        """
         has_gpu = self.device.type == "cuda"
         tensors = {
             name: torch.empty_like(tensor, pin_memory=has_gpu and tensor.device.type == "cpu")

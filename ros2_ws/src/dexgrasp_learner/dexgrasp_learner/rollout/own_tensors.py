@@ -1,4 +1,4 @@
-"""What the learner adds to the steps of a rollout: nobody but the learner reads or writes it."""
+"""Tensors that the learner adds to a rollout; only the learner reads and writes them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -45,7 +45,7 @@ class OwnTensors:
         )
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "OwnTensors":
-        """The results of a function of one tensor."""
+        """Applies a function to every tensor."""
         return OwnTensors(*(function(getattr(self, item.name)) for item in fields(self)))
 
     def copy_(self, other: "OwnTensors") -> None:

@@ -1,4 +1,4 @@
-"""One rollout: the pool's tensors as the learner sees them, and what only the learner knows."""
+"""One rollout: the pool's tensors as the learner reads them, and the learner's own tensors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,18 +16,18 @@ from dexgrasp_learner.timing import Stopwatch
 class Rollout:
     """T steps of N environments, plus the slot after them; `on` makes one.
 
-    The observations stand in the pool's tensors and are not copied, unless the learner computes
+    The observations are in the pool's tensors and are not copied, unless the learner computes
     on another device, see `Mirror`.
 
     Attributes:
-        mirror: The pool's tensors where the learner computes.
+        mirror: The pool's tensors on the learner's device.
         own: What the learner adds to each step.
         memory: Net name to float32 [2, N, H], the memory after the newest step.
         start_memory: As `memory`, before step 0.
         log_std: float32 [A], of the distribution that drew the actions.
-        valid: bool [T, N], False where action t has no real result, as when its simulator broke;
-            None where all have one. Known when the last slot is received.
-        stopwatch: Takes the time of copies to another device, as `copy`.
+        valid: bool [T, N], False where action t has no real result, for example because its
+            simulator failed; None if all are valid. Set when the last slot is received.
+        stopwatch: Measures copies to another device, as stage `copy`.
     """
 
     mirror: Mirror
@@ -51,14 +51,14 @@ class Rollout:
 
         Args:
             tensors: Observation groups and results [T + 1, N, ...], `actions` [T, N, A]. Without
-                `valid` all results are real.
+                `valid` all results are valid.
             groups: Observation groups that the learner reads.
             memory_sizes: Name of each net that acts during the rollout to the width of its memory
                 (0 without one).
             device: Where the learner computes.
-            image_storage: `host` leaves the images where the pool has them, also if that is the
-                same device: the same steps then run as on a GPU.
-            stopwatch: Takes the time of copies, as `copy`.
+            image_storage: `host` leaves the images in the pool's memory, even if that is the same
+                device: the same steps then run as on a GPU.
+            stopwatch: Measures copies, as stage `copy`.
         """
         device = torch.device(device)
         horizon, num_envs, action_dim = tensors["actions"].shape
@@ -92,7 +92,7 @@ class Rollout:
 
     @property
     def observations(self) -> dict[str, Tensor]:
-        """Group name to [T + 1, N, ...] in its stored type, where it is stored."""
+        """Group name to [T + 1, N, ...], in its stored type and on the device that stores it."""
         return {name: self.mirror.tensors[name] for name in self.mirror.groups}
 
     @property
@@ -116,7 +116,7 @@ class Rollout:
         return self.mirror.tensors["truncated"][1:]
 
     def receive(self, slot: int) -> None:
-        """Takes over a slot that the pool has completed; at slot 0 a new rollout begins."""
+        """Reads a slot that the pool has completed; slot 0 begins a new rollout."""
         with self.stopwatch.measure("copy"):
             self.mirror.receive(slot)
         tensors = self.mirror.tensors
@@ -132,7 +132,7 @@ class Rollout:
             self.valid = None if valid.all() else valid
 
     def publish_actions(self, slot: int, actions: Tensor) -> None:
-        """Writes actions [N, A] where the pool sends them from."""
+        """Writes actions [N, A] to the tensor that the pool sends."""
         self.mirror.publish_actions(slot, actions)
 
     def slot(self, slot: int) -> tuple[dict[str, Tensor], Tensor]:
@@ -149,9 +149,9 @@ class Rollout:
         return {name: t[:, valid] for name, t in flat.items()}
 
     def part(self, envs: slice) -> "Rollout":
-        """The environments [start, stop) as a rollout on the same tensors, for them to act alone.
+        """A rollout of the environments [start, stop) on the same tensors, to act for them alone.
 
-        Only `memory` is the part's own once it has acted; `join` brings it back.
+        Only `memory` becomes separate when the part acts; `join` copies it back.
         """
         return replace(
             self,
@@ -162,12 +162,12 @@ class Rollout:
         )
 
     def join(self, parts: Sequence["Rollout"]) -> None:
-        """Takes over the memories of parts that together are all environments in order."""
+        """Concatenates the memories of parts that cover all environments in order."""
         for name in self.memory:
             self.memory[name] = torch.cat([part.memory[name] for part in parts], 1)
 
     def twin(self) -> "Rollout":
-        """A rollout of the same size with memory of its own, for `take`; not for acting."""
+        """A rollout of the same size with separate tensors, to be filled by `take`, not to act."""
         return replace(
             self,
             mirror=self.mirror.detached(),
@@ -177,7 +177,7 @@ class Rollout:
         )
 
     def take(self, other: "Rollout") -> None:
-        """Copies another rollout, of which this one is the `twin`, once it is finished."""
+        """Copies a finished rollout, of which this one is the `twin`."""
         self.mirror.copy_(other.mirror)
         self.own.copy_(other.own)
         for name, memory in self.start_memory.items():
@@ -186,7 +186,7 @@ class Rollout:
         self.valid = None if other.valid is None else self.mirror.tensors["valid"][1:]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the next rollout needs of this one, beside the pool's own state: the memories."""
+        """The memories, which are all that the next rollout needs besides the pool's state."""
         return _copies(self.memory)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
