@@ -28,7 +28,8 @@ from torch import Tensor
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.capacity.workload import Storage, is_image
 from dexgrasp_learner.config import RunConfig
-from dexgrasp_learner.pool.env_pool import EnvPool, make_pool
+from dexgrasp_learner.pool.env_pool import make_pool
+from dexgrasp_learner.pool.pool import EnvPool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.worker_connection import WorkerDied
 from dexgrasp_learner.rollout.rollout import Rollout

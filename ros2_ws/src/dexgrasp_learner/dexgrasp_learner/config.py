@@ -42,10 +42,10 @@ class RunConfig:
 
     @property
     def depth_range_m(self) -> tuple[float, float]:
-        """Between which distances the nets see depth: those of the camera."""
+        """Nearest and farthest valid depth of the camera, which the nets scale depth by."""
         return self.task.camera.near_m, self.task.camera.far_m
 
 
 def load_run_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
-    """See `dexgrasp_sim.config.load_config`."""
+    """Reads a run's config; arguments and errors as for `dexgrasp_sim.config.load_config`."""
     return load_config(RunConfig, path, overrides)

@@ -1,4 +1,4 @@
-"""Lines for the person at the terminal."""
+"""Messages for the user at the terminal."""
 
 import sys
 
@@ -6,5 +6,5 @@ from tqdm import tqdm
 
 
 def warn(text: str) -> None:
-    """A line on stderr, above the progress bar if there is one."""
+    """Prints a line on stderr, above the progress bar if there is one."""
     tqdm.write(f"dexgrasp: {text}", file=sys.stderr)

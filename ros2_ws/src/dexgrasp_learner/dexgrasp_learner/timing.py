@@ -1,4 +1,4 @@
-"""Where the time of a run goes: a stopwatch, figures per iteration, a table in the end."""
+"""Time measurement of a run: a stopwatch, seconds per iteration, and a table at the end."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 ROLLOUT_STAGES = ("wait", "copy", "infer")
-"""Stages of the learner that are the collecting of a rollout."""
+"""Stages of the learner that belong to collecting a rollout."""
 
 WORKER_STAGES = ("simulating", "rendering", "waiting")
 
@@ -14,8 +14,8 @@ WORKER_STAGES = ("simulating", "rendering", "waiting")
 class Stopwatch:
     """Adds up seconds by stage.
 
-    A stage that is measured inside another one is taken out of it, so that the stages of a thread
-    add up to the time that it measured. Threads may measure at once, each its own stages.
+    The time of a nested stage does not count for the outer one, so that the stages of a thread add
+    up to its measured time. Several threads may measure at the same time if their stages differ.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Stopwatch:
 
 
 class IterationTimes:
-    """Differences between totals."""
+    """Seconds per iteration, from running totals."""
 
     def __init__(self) -> None:
         self._before: dict[str, float] = {}
@@ -59,14 +59,14 @@ class IterationTimes:
         totals = {f"time/{stage}": value for stage, value in seconds.items()}
         for stage in WORKER_STAGES:
             totals[f"time/workers_{stage}"] = sum(w[stage] for w in workers) / len(workers)
-        # a worker that was restarted begins from zero
+        # a restarted worker counts from zero again
         spent = {name: max(v - self._before.get(name, 0.0), 0.0) for name, v in totals.items()}
         self._before = totals
         return spent
 
 
 def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
-    """To milliseconds."""
+    """Rounds seconds to milliseconds."""
     return {name: round(value, 3) for name, value in seconds.items()}
 
 

@@ -141,5 +141,5 @@ def test_a_run_that_goes_on_with_other_objects_keeps_those_it_knows():
 @pytest.mark.parametrize("fields", [None, ["return", "length", "success"]])
 def test_figures_of_another_version_are_refused(fields):
     state = {"count": 1, "rows": [[1.0, 2.0, 0.0]]} | ({"fields": fields} if fields else {})
-    with pytest.raises(ConfigError, match=r"of a version that kept other figures.*new run"):
+    with pytest.raises(ConfigError, match=r"version with other episode columns.*new run"):
         EpisodeStatistics(EPISODE_FIELDS).load_state_dict(state)

@@ -1,4 +1,4 @@
-"""What episodes came to, on average: one set of figures for training and for evaluation."""
+"""Averages over episodes: the same figures for training and for evaluation."""
 
 import math
 from collections import deque
@@ -12,7 +12,7 @@ from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.vec_env import EVERY_EPISODE, SUCCESS, whole_episodes
 
 _PER_OBJECT = 50
-"""Over how many of its last episodes the success of one object is taken."""
+"""Number of last episodes over which the success rate of one object is taken."""
 _NOT_AVERAGED = ("whole", "object")
 
 
@@ -24,9 +24,9 @@ def episode_means(rows: Tensor, fields: Sequence[str]) -> dict[str, float]:
         fields: Names of the columns, see `EnvSpecs.episode_fields`.
 
     Returns:
-        The mean of every column that is a figure, by its name, but: `dropped` as `drop_rate`;
-        `time_to_goal_s` over the episodes that reached the goal region, NaN where none did;
-        `in_goal_region`, the fraction of all steps in which the object was there.
+        The mean of every numeric column by its name, except: `dropped` is named `drop_rate`;
+        `time_to_goal_s` is the mean over episodes that reached the goal region, NaN if none did;
+        `in_goal_region` is the fraction of all steps in which the object was there.
     """
     columns = dict(zip(fields, rows.double().T, strict=True))
     means = {n: column.mean().item() for n, column in columns.items() if n not in _NOT_AVERAGED}
@@ -40,7 +40,7 @@ def episode_means(rows: Tensor, fields: Sequence[str]) -> dict[str, float]:
 
 
 class EpisodeStatistics:
-    """Figures over the last whole episodes that ended, from the `episode` rows of rollouts."""
+    """Figures over the last complete episodes, from the `episode` rows of rollouts."""
 
     def __init__(
         self,
@@ -49,9 +49,9 @@ class EpisodeStatistics:
         window: int = 300,
     ) -> None:
         """Args:
-        fields: Columns of the `episode` result; `object` among them where objects have names.
+        fields: Columns of the `episode` result; includes `object` if `object_names` is given.
         object_names: Of the task's objects, in its order; those without a name are not listed.
-        window: How many episodes the figures look back.
+        window: Number of last episodes over which the figures are taken.
         """
         self._fields = tuple(fields)
         self._names = tuple(object_names)
@@ -61,7 +61,7 @@ class EpisodeStatistics:
         self.count = 0
 
     def add(self, episode: Tensor, ended: Tensor) -> None:
-        """Takes the rows [..., E] where `ended` [...] bool is set; see `whole_episodes`."""
+        """Adds the rows [..., E] where `ended` [...] bool is set; see `whole_episodes`."""
         rows = whole_episodes(episode, ended).tolist()
         self._rows.extend(rows)
         self.count += len(rows)
@@ -77,7 +77,7 @@ class EpisodeStatistics:
         return sum(row[SUCCESS] for row in self._rows) / len(self._rows)
 
     def per_object(self) -> dict[str, float]:
-        """Success rate of each object over its last 50 episodes, of those that had any."""
+        """Success rate over the last 50 episodes of each object that had any."""
         named = zip(self._names, self._successes, strict=True)
         return {name: sum(values) / len(values) for name, values in named if values}
 
@@ -102,15 +102,15 @@ class EpisodeStatistics:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`; of objects that are no longer in the task nothing is kept.
+        """Restores `state_dict`; objects that are no longer in the task are dropped.
 
         Raises:
-            ConfigError: It is of a version that kept other figures, as do its simulators.
+            ConfigError: It comes from a version with other episode columns.
         """
         if state.get("fields") != list(self._fields):
             raise ConfigError(
-                "the checkpoint is of a version that kept other figures of its episodes, so it "
-                "cannot go on here; use the commit in run.json or start a new run"
+                "the checkpoint comes from a version with other episode columns and cannot be "
+                "resumed here; use the commit in run.json or start a new run"
             )
         self.count = state["count"]
         self._rows.clear()

@@ -1,4 +1,4 @@
-"""A policy acts, without noise, for one fresh episode in each environment."""
+"""Evaluation: a policy acts without exploration noise for one new episode per environment."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ def evaluate(
         episodes: How many; more than 128 run in several batches of nearly the same size.
         seed: Of the episodes' starts.
         threads: CPU threads.
-        show_progress: Whether a bar goes to stderr.
+        show_progress: Whether a progress bar is shown on stderr.
     """
     config = replace(config, stagger_starts=False)
     rows, diverged = [], 0
@@ -88,8 +88,8 @@ def actor_policy(actor: Actor, swap_images: bool = False) -> PolicyFactory:
 
     Args:
         actor: The network.
-        swap_images: Each environment sees its neighbour's images: the control that shows whether
-            the policy uses them.
+        swap_images: Each environment gets its neighbour's images: a control experiment that shows
+            whether the policy uses them.
     """
 
     def make(env: GraspEnv) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
@@ -103,6 +103,7 @@ def actor_policy(actor: Actor, swap_images: bool = False) -> PolicyFactory:
                     for key, value in observations.items()
                 }
             device = memory.device
+            # [1, N, ...] by group
             batch = {key: observations[key].unsqueeze(0).to(device) for key in actor.groups}
             output = actor(batch, start.unsqueeze(0).to(device), memory)
             memory = output.memory
@@ -121,7 +122,7 @@ def scripted_policy(env: GraspEnv) -> Callable[[dict[str, Tensor], Tensor], Tens
 
 @torch.inference_mode()
 def _run_batch(env: GraspEnv, make_policy: PolicyFactory) -> tuple[Tensor, int]:
-    """The `episode` row [N, E] of each environment's first episode; in how many physics failed."""
+    """Rows [N, E] of each environment's first episode, and in how many of these physics failed."""
     out = allocate(env)
     env.reset(out)
     policy = make_policy(env)

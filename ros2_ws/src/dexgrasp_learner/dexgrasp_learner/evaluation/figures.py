@@ -14,18 +14,18 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Figures:
-    """Of some episodes.
+    """Figures over some episodes.
 
     Attributes:
         success_rate: Fraction that ended with the object in the goal region, held and in the hand.
         success_low: Lower end of the 95 % confidence interval of the rate (Wilson).
         success_high: Its upper end.
-        time_to_goal_s: Mean time at which the object first was in the goal region, over the
-            episodes in which it ever was; None: in none.
+        time_to_goal_s: Mean time at which the object first reached the goal region, over the
+            episodes in which it did; None if there are none.
         drop_rate: Fraction in which the object was lifted and lost again.
-        in_goal_region_fraction: Of all steps, those in which the object was in the goal region:
-            what the paper's tables call success rate, and smaller than `success_rate` by the
-            time that it takes to get there.
+        in_goal_region_fraction: Fraction of all steps in which the object was in the goal region.
+            The paper's tables call this success rate; it is smaller than `success_rate` because
+            it includes the time to get there.
     """
 
     episodes: int
@@ -42,14 +42,14 @@ class Evaluation(Figures):
     """Figures over episodes that all ran to their end, one per environment.
 
     Attributes:
-        policy: Whose they are.
+        policy: Name of the policy.
         objects: How many objects the task has; the episodes are spread evenly over them.
-        difficulty: Where the schedules of the task stood, 0 to 1.
+        difficulty: Difficulty of the task's schedules, 0 to 1.
         max_lift_m: Mean over episodes of the greatest height above the start.
         episode_return: Mean sum of rewards.
         per_object: By name, of the objects that had an episode.
         seed: Of the episodes' starts.
-        diverged: Episodes in which the physics failed; no success, whatever they showed.
+        diverged: Episodes in which the physics failed; they count as failures.
     """
 
     policy: str
@@ -81,16 +81,16 @@ def summarize(
     seed: int,
     diverged: int = 0,
 ) -> Evaluation:
-    """Makes an evaluation of episodes.
+    """Computes an evaluation from episodes.
 
     Args:
         policy: Name.
         rows: [K, E], K at least 1.
         fields: Names of the columns; those of the grasping task.
         object_names: Of the task's objects, in its order.
-        difficulty: See `Evaluation`, as for the rest.
-        seed: Of the episodes' starts.
-        diverged: How many of them.
+        difficulty: See `Evaluation`.
+        seed: See `Evaluation`.
+        diverged: See `Evaluation`.
     """
     index = rows[:, fields.index("object")]
     per_object = {
@@ -128,7 +128,7 @@ def _figures(rows: Tensor, fields: Sequence[str]) -> dict[str, Any]:
 
 
 def success_interval(successes: int, episodes: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a success rate by Wilson's score, which fits 0 and 1 too."""
+    """The 95 % confidence interval of a rate by Wilson's score, also valid at rates 0 and 1."""
     from scipy.stats import binomtest  # takes a second to import
 
     test = binomtest(successes, episodes)
@@ -137,7 +137,7 @@ def success_interval(successes: int, episodes: int) -> tuple[float, float]:
 
 
 def as_text(result: Evaluation) -> str:
-    """The figures for people."""
+    """The figures as a readable table."""
     counts = sorted({figures.episodes for figures in result.per_object.values()})
     each = " or ".join(map(str, counts))
     without = result.objects - len(result.per_object)

@@ -71,7 +71,7 @@ class DepthEncoder(nn.Module):
 
 
 class StereoEncoder(nn.Module):
-    """Two colour images to features: shared layers for each image, then a layer that joins both."""
+    """Two colour images to features: shared layers for each image, then one that joins both."""
 
     def __init__(self, spec: TensorSpec, config: NetworkConfig) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from typing import Protocol
 
 import torch
 
-from dexgrasp_learner.pool.env_pool import EnvPool
+from dexgrasp_learner.pool.pool import EnvPool
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.timing import Stopwatch
 from dexgrasp_sim.transport.layout import split_envs

@@ -8,7 +8,7 @@ from typing_extensions import override
 from dexgrasp_learner.algorithms.algorithm import Algorithm
 from dexgrasp_learner.pipeline.collector import Collector
 from dexgrasp_learner.pipeline.pipeline import Collected, Learned, Pipeline, summarize
-from dexgrasp_learner.pool.env_pool import EnvPool
+from dexgrasp_learner.pool.pool import EnvPool
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.timing import Stopwatch
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from dexgrasp_learner.pool.env_pool import EnvPool
+from dexgrasp_learner.pool.pool import EnvPool
 from dexgrasp_learner.rollout.rollout import Rollout
 
 
@@ -30,7 +30,7 @@ class Collected:
 
 @dataclass(frozen=True)
 class Learned:
-    """Result of an update: its figures, the rollout it used, and an error of the next collection."""
+    """An update: its figures, the rollout it used, and an error while collecting the next one."""
 
     figures: dict[str, float]
     rollout: Collected

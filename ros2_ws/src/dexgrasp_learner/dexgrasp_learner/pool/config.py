@@ -1,4 +1,4 @@
-"""Who simulates, on which device, and how the tensors come to the learner."""
+"""Settings of the simulators: workers, devices, and how tensors get to the learner."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -12,18 +12,18 @@ from dexgrasp_sim.transport.layout import split_envs
 Count = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
-"""`cpu`, `cuda` (the GPU that is current) or `cuda:K`."""
+"""`cpu`, `cuda` (the current GPU) or `cuda:K`."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class WorkerSpec:
-    """One worker of a run whose workers differ.
+    """Settings of one worker, for runs whose workers differ.
 
     Attributes:
         num_envs: Environments that it simulates.
         threads: CPU threads for physics and images.
         python: Interpreter; "": the learner's own.
-        spawn: False: a person starts it, on this host, with the command that the learner prints.
+        spawn: False: it is started by hand on this host, with the command the learner prints.
         device: Where its environments compute.
     """
 
@@ -36,41 +36,41 @@ class WorkerSpec:
 
 @dataclass(frozen=True, config=STRICT)
 class SimulatorsConfig:
-    """Who simulates.
+    """Settings of the simulators.
 
     Attributes:
-        num_envs: Environments of all workers together; computed where `workers` is given.
-        num_workers: Simulator processes, which share the environments as equally as can be;
-            computed where `workers` is given.
+        num_envs: Environments of all workers together; computed if `workers` is given.
+        num_workers: Simulator processes, which share the environments as equally as possible;
+            computed if `workers` is given.
         threads_per_worker: CPU threads of a worker for physics and images.
         python: Interpreter of the workers; empty: the learner's own.
-        spawn: False: people start the workers on this host, with commands that the learner prints.
+        spawn: False: workers are started by hand on this host, with commands the learner prints.
         device: Where the environments compute: `cpu`, `cuda` or `cuda:K`.
-        workers: One by one, where they differ, instead of `num_envs`, `num_workers`,
+        workers: Settings of each worker if they differ, instead of `num_envs`, `num_workers`,
             `threads_per_worker`, `python`, `spawn` and `device`.
         carrier: How tensors get from the environments to the learner, see
             `dexgrasp_sim.transport.carrier`. `auto`: in place for environments on the CPU; for
             those on GPUs from device to device where the learner computes on one too, else
             through page-locked memory.
         transport: `shared_memory`: worker processes; `in_process`: no processes, one device for
-            all; `remote`: workers on other hosts, which people start with
+            all; `remote`: workers on other hosts, started there by hand with
             `python -m dexgrasp_sim.worker --learner HOST:PORT --index K`.
         listen: `HOST:PORT` of the learner's host where remote workers connect.
         timeout_s: A worker that has not answered a step for this long counts as hung.
-        start_timeout_s: The same for building and resetting the environments, and for saving; so
-            long the learner also waits for somebody to start a remote worker again.
-        restarts: A worker that dies or hangs is replaced by a new process whose environments
-            begin new episodes, but not more often than this within 10 minutes: then the run
-            stops. 0: it stops at once.
-        spin_us: Busy-wait, giving way to other processes, before blocking on a worker: saves the
-            wake-up of some 50 us a step where a core is free.
+        start_timeout_s: The same for building and resetting the environments, and for saving. The
+            learner also waits this long for a lost remote worker to be started again.
+        restarts: How often each worker that dies or hangs is replaced within 10 minutes; the next
+            loss stops the run. The new process begins new episodes in its environments. 0: the
+            first loss stops the run.
+        spin_us: Busy-waiting before blocking on a worker, yielding to other processes; saves the
+            wake-up time of about 50 us per step if a core is free.
         pipeline: `barrier`: all workers simulate, then the learner infers for all environments.
             `double_buffered`: one half of the workers simulates while the learner infers for the
-            other; still on-policy. Pays where a worker's device idles during inference: start two
-            workers on each. `overlapped`: the update goes on while the next rollout is collected
-            with the weights from before it, so that learning lags by one update; between
-            checkpoints only. Pays where simulators would idle during updates; takes the memory of
-            a second rollout.
+            other; still on-policy. Useful if a worker's device is idle during inference: start two
+            workers on each device. `overlapped`: the next rollout is collected during the update,
+            with the weights from before it, so that the policy lags by one update; not across
+            checkpoints. Useful if simulators would be idle during updates; needs memory for a
+            second rollout.
     """
 
     num_envs: Count = 128
@@ -92,7 +92,7 @@ class SimulatorsConfig:
     @model_validator(mode="before")
     @classmethod
     def _count_workers(cls, given: Any) -> Any:
-        """Fills in the totals that `workers` decides and that are not given."""
+        """Fills in the totals that follow from `workers`, unless they are given."""
         values = given if isinstance(given, Mapping) else getattr(given, "kwargs", None)
         if not values or not values.get("workers"):
             return given
@@ -101,7 +101,7 @@ class SimulatorsConfig:
             counts = [w["num_envs"] if isinstance(w, Mapping) else w.num_envs for w in workers]
             totals = {"num_envs": sum(counts), "num_workers": len(workers)}
         except (TypeError, KeyError, AttributeError):
-            return given  # the field's own check says what is wrong
+            return given  # the check of the field reports the error
         return {**totals, **values}
 
     @model_validator(mode="after")

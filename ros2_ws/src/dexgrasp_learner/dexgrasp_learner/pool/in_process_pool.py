@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from typing_extensions import override
 
 from dexgrasp_learner.pool.pool import ALL, Pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
@@ -19,10 +20,10 @@ _ENV_ORDERS = ("kind", "config", "groups", "seed", "threads", "device")
 
 
 class InProcessPool(Pool):
-    """All environments in the caller's thread, split, seeded and written as by workers.
+    """Steps all environments in the caller's thread; same split, seeds and tensors as workers.
 
-    The tensors are where `PoolSpec.tensor_device` says, so that environments on the learner's GPU
-    write them in place.
+    `send` simulates before it returns, and `wait` never waits. The tensors are on
+    `PoolSpec.tensor_device`, so that environments on the learner's GPU write them in place.
     """
 
     def __init__(self, spec: PoolSpec) -> None:
@@ -52,46 +53,46 @@ class InProcessPool(Pool):
         )
 
     @property
+    @override
     def workers_alive(self) -> int:
-        """See `EnvPool`."""
         return self.num_workers
 
+    @override
     def start(self) -> None:
-        """See `EnvPool`."""
         self._steps[:] = 0
         self._each(EnvSlice.reset)
         self._check_sequence(0)
 
+    @override
     def send(self, slot: int, policy_version: int, workers: slice = ALL) -> None:
-        """See `EnvPool`; simulates before it returns."""
         self._steps[workers] += 1
         self._each(lambda envs: envs.step(slot, policy_version), workers)
         self._each(EnvSlice.report, workers)
 
+    @override
     def wait(self, slot: int, timeout_s: float | None = None, workers: slice = ALL) -> None:
-        """See `EnvPool`; never waits."""
         del timeout_s
         self._check_sequence(slot + 1, workers)
 
+    @override
     def save_state(self, folder: Path) -> None:
-        """See `EnvPool`."""
         folder.mkdir(parents=True, exist_ok=True)
         for index, envs in enumerate(self._slices):
             envs.save(state_path(folder, index))
 
+    @override
     def load_state(self, folder: Path) -> None:
-        """See `EnvPool`."""
         self._check_states(folder)
         paths = iter([state_path(folder, index) for index in range(self.num_workers)])
         self._each(lambda envs: envs.load(next(paths)))
 
+    @override
     def close(self) -> None:
-        """See `EnvPool`."""
         for envs in self._slices:
             envs.close()
 
     def _each(self, act: Callable[[EnvSlice], None], workers: slice = ALL) -> None:
-        # a caller's inference mode would make tensors that the environments cannot change later
+        # tensors made in a caller's inference mode could not be changed by the environments later
         with torch.inference_mode(False), torch.no_grad():
             for envs in self._slices[workers]:
                 act(envs)

@@ -1,4 +1,4 @@
-"""Which environments a run simulates, and who does it."""
+"""Which environments a run simulates, and with which workers."""
 
 import json
 from itertools import accumulate, pairwise
@@ -18,18 +18,18 @@ from dexgrasp_sim.transport.layout import RunLayout
 
 @dataclass(frozen=True, config=STRICT)
 class PoolSpec:
-    """Which environments to simulate, and who does it.
+    """Which environments to simulate, and with which workers.
 
     Attributes:
         kind: Kind of environment, see `environments.make_env`.
         config: Plain values of the environment's config.
         groups: Names of the observation groups.
         horizon: Steps per rollout, T.
-        simulators: Who simulates.
-        seed: Of the run; how the environments are split changes nothing about a rollout.
-        env_offset: Global index of the first environment; other pools of the run have the others.
+        simulators: Settings of the workers.
+        seed: Of the run; a rollout does not depend on how environments are split among workers.
+        env_offset: Global index of the first environment; pools of other ranks have others.
         learner_device: Where the learner computes.
-        log_dir: Folder of the workers' logs; None: the run's folder, which goes with the run.
+        log_dir: Folder of the workers' logs; None: the run's folder, removed when the run ends.
         run_id: Id under which workers and observers find the run; "": a new one is drawn.
     """
 
@@ -76,9 +76,9 @@ class PoolSpec:
         ]
 
     def env_device(self, worker: WorkerSpec) -> torch.device:
-        """Where a worker's environments compute; `cuda` is the GPU that is current here.
+        """Where a worker's environments compute; `cuda` is the current GPU of this process.
 
-        So the ranks of a data-parallel run have their environments beside their nets.
+        Each rank of a data-parallel run thus has its environments on the GPU of its nets.
         """
         if worker.device == "cuda" and self._uses_our_torch(worker):
             return _with_index(worker.device)
@@ -88,8 +88,8 @@ class PoolSpec:
     def tensor_device(self) -> torch.device:
         """Where the learner's tensors of observations and results are.
 
-        On its GPU where environments write there: those of this process that are on it, and those
-        of workers by `cuda_ipc`. Else in host memory, from where `Rollout` copies what it needs.
+        They are on its GPU if the environments can write there: from this process, or from workers
+        by `cuda_ipc`. Otherwise they are in host memory, from which `Rollout` copies.
         """
         simulators = self.simulators
         first = simulators.worker_specs[0]
@@ -102,7 +102,7 @@ class PoolSpec:
         return torch.device("cpu")
 
     def carrier_of(self, worker: WorkerSpec) -> CarrierName:
-        """How a worker's tensors come to the learner."""
+        """How a worker's tensors get to the learner."""
         simulators = self.simulators
         if simulators.carrier != "auto":
             return simulators.carrier
@@ -145,7 +145,7 @@ class PoolSpec:
 
 
 def _with_index(name: str) -> torch.device:
-    """A device whose number is known: that of the current GPU where the name has none."""
+    """The named device with its index; that of the current GPU if the name has none."""
     device = torch.device(name)
     if device.type == "cuda" and device.index is None and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())

@@ -1,7 +1,9 @@
-"""Workers of other hosts: whoever connects by TCP and says which worker it is."""
+"""Workers on other hosts, which connect by TCP and tell their worker index."""
 
 import select
 import time
+
+from typing_extensions import override
 
 from dexgrasp_learner.console import warn
 from dexgrasp_learner.pool.worker_connection import WorkerConnection, WorkerDied
@@ -13,13 +15,13 @@ _HELLO_TIMEOUT_S = 5.0
 
 
 class Reception:
-    """Listens for workers, tells them apart by their HELLO, and sends strangers away.
+    """Listens for workers, identifies them by their HELLO message, and refuses others.
 
-    It can be polled: there is something to read when somebody connects or says HELLO.
+    Its descriptor is readable when a connection or a HELLO arrives.
     """
 
     def __init__(self, address: str) -> None:
-        """Listens at `HOST:PORT`; ConfigError where that cannot be."""
+        """Listens at `HOST:PORT`; raises ConfigError if that is not possible."""
         self._listener = TcpListener(address)
         self._epoll = select.epoll()
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
@@ -37,16 +39,16 @@ class Reception:
         return self._epoll.fileno()
 
     def expect(self, index: int) -> None:
-        """From now on there is a place for this worker, once."""
+        """Accepts one connection of this worker from now on."""
         self._expected.add(index)
 
     def take(self, index: int) -> tuple[TensorChannel, Message] | None:
-        """The connection and the HELLO of this worker if it has come."""
+        """The connection and the HELLO of this worker, None if it has not connected."""
         self._look()
         return self._arrived.pop(index, None)
 
     def close(self) -> None:
-        """Stops listening and sends away who has no place; idempotent."""
+        """Stops listening and closes connections that were not taken; idempotent."""
         if self._epoll.closed:
             return
         self._listener.close()
@@ -63,13 +65,13 @@ class Reception:
                     self._epoll.register(channel.fileno(), select.EPOLLIN)
                     self._guests[channel.fileno()] = channel, now_s + _HELLO_TIMEOUT_S
             else:
-                self._introduce(descriptor)
+                self._identify(descriptor)
         for descriptor, (channel, until_s) in list(self._guests.items()):
             if until_s < now_s:
-                self._dismiss(descriptor, channel, "it says nothing")
+                self._refuse(descriptor, channel, f"no HELLO within {_HELLO_TIMEOUT_S:g} s")
 
-    def _introduce(self, descriptor: int) -> None:
-        """Takes the HELLO that has begun to arrive."""
+    def _identify(self, descriptor: int) -> None:
+        """Reads a HELLO that has begun to arrive."""
         channel, _ = self._guests[descriptor]
         try:
             hello = channel.expect(MessageType.HELLO, _HELLO_TIMEOUT_S)
@@ -79,13 +81,13 @@ class Reception:
                 channel.send(Message(MessageType.ERROR, payload={"text": text}))
                 raise ProtocolError(text)
         except (ChannelClosed, ProtocolError, TimeoutError) as error:
-            self._dismiss(descriptor, channel, str(error))
+            self._refuse(descriptor, channel, str(error))
             return
         self._forget(descriptor)
         self._expected.discard(index)
         self._arrived[index] = channel, hello
 
-    def _dismiss(self, descriptor: int, channel: TensorChannel, why: str) -> None:
+    def _refuse(self, descriptor: int, channel: TensorChannel, why: str) -> None:
         warn(f"{channel.peer} is no worker of this run: {why}")
         self._forget(descriptor)
         channel.close()
@@ -96,7 +98,7 @@ class Reception:
 
 
 class RemoteWorker(WorkerConnection):
-    """A worker of another host; only somebody there can start it, at first and again."""
+    """A worker on another host; it must be started there by hand, also after a loss."""
 
     def __init__(self, index: int, reception: Reception) -> None:
         """Args:
@@ -109,38 +111,39 @@ class RemoteWorker(WorkerConnection):
         self._peer = "?"
 
     @property
+    @override
     def source(self) -> Channel | Reception:
-        """See `WorkerConnection`."""
         return self.channel or self._reception
 
     @property
+    @override
     def is_alive(self) -> bool:
         """Whether it is connected."""
         return self.channel is not None
 
     @property
+    @override
     def traces(self) -> str:
-        """See `WorkerConnection`."""
         if self.channel is None:
-            return "see whether a firewall is between"
+            return "check whether a firewall blocks the connection"
         return f"worker {self.index} is at {self._peer}; its network may be cut"
 
+    @override
     def spawn(self) -> None:
-        """See `WorkerConnection`; the pool has said how to start it."""
-        self._reception.expect(self.index)
+        self._reception.expect(self.index)  # the pool has printed how to start it
 
+    @override
     def may_be_replaced(self, hung: bool) -> bool:
-        """See `WorkerConnection`: without a connection it cannot write."""
-        return self.channel is not None or not hung
+        return self.channel is not None or not hung  # without a connection it cannot write
 
+    @override
     def replace(self) -> None:
-        """See `WorkerConnection`."""
         self.disconnect()
         self._reception.expect(self.index)
         warn(f"worker {self.index} is to be started again at its host: {self.command_line}")
 
+    @override
     def hello(self) -> Message | None:
-        """See `WorkerConnection`."""
         arrived = self._reception.take(self.index)
         if arrived is None:
             return None
@@ -148,13 +151,14 @@ class RemoteWorker(WorkerConnection):
         self._peer = arrived[0].peer
         return hello
 
+    @override
     def died(self, reason: str = "") -> WorkerDied:
-        """See `WorkerConnection`."""
         self.disconnect()
         return WorkerDied(self.index, None, [f"at {self._peer}:", *reason.splitlines()])
 
+    @override
     def end(self, deadline_s: float) -> None:
-        """See `WorkerConnection`; a worker that reads STOP closes first."""
+        # a worker that reads STOP closes its side first
         if isinstance(self.channel, TensorChannel):
             self.channel.drain(max(deadline_s - time.monotonic(), 0.0))
         self.disconnect()

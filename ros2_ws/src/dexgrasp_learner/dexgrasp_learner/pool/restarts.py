@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 WINDOW_S = 600.0
-"""What is lost again and again within this time is broken and not unlucky."""
+"""Restarts of a worker are counted over this time: several within it mean a lasting fault."""
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Restart:
         index: Worker index.
         hung: Whether it hung; else it had ended.
         noticed_s: When that was noticed, monotonic.
-        ready_s: When the slot that it owed was complete; NaN until then.
+        ready_s: When the slot that it had to fill was complete; NaN until then.
     """
 
     index: int
@@ -32,14 +32,14 @@ class RestartBudget:
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Args:
-        limit: The number.
+        limit: Restarts per worker within `WINDOW_S`.
         clock: Monotonic seconds.
         """
         self._limit, self._clock = limit, clock
         self._taken_s: defaultdict[int, list[float]] = defaultdict(list)
 
     def take(self, index: int) -> bool:
-        """Whether worker `index` may be restarted once more; if so, it counts as done."""
+        """Whether worker `index` may be restarted once more; counts the restart if so."""
         now_s = self._clock()
         recent = [taken_s for taken_s in self._taken_s[index] if now_s - taken_s < WINDOW_S]
         if len(recent) >= self._limit:

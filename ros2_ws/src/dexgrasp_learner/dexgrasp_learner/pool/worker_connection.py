@@ -1,4 +1,4 @@
-"""One simulator worker as the learner sees it: a connection that may be lost and come again."""
+"""The learner's connection to one simulator worker, which may be lost and made again."""
 
 import time
 from contextlib import suppress
@@ -32,7 +32,7 @@ class WorkerDied(RuntimeError):
 
 
 class WorkerConnection:
-    """What processes of this host and workers of other hosts have in common.
+    """Base class of worker processes on this host and workers on other hosts.
 
     Attributes:
         index: Worker index.
@@ -47,7 +47,7 @@ class WorkerConnection:
 
     @property
     def source(self) -> Source:
-        """Where news of it comes from next."""
+        """What to poll for its next connection or message."""
         raise NotImplementedError
 
     @property
@@ -57,15 +57,15 @@ class WorkerConnection:
 
     @property
     def traces(self) -> str:
-        """Where to look if something is wrong with it."""
+        """Hint for error messages: where to look if something is wrong with it."""
         raise NotImplementedError
 
     def spawn(self) -> None:
-        """Starts it, or has a person do so."""
+        """Starts it, or tells the user how to start it."""
         raise NotImplementedError
 
     def may_be_replaced(self, hung: bool) -> bool:
-        """Whether another one can take its place, so that this one never writes again.
+        """Whether it can be replaced safely, that is, can be kept from writing any more.
 
         Args:
             hung: Whether it has not answered in time; else it is lost.
@@ -73,11 +73,11 @@ class WorkerConnection:
         raise NotImplementedError
 
     def replace(self) -> None:
-        """Parts with what is left of it, for it must not write any more, and gets another."""
+        """Ends it, so that it cannot write any more, and starts another one."""
         raise NotImplementedError
 
     def hello(self) -> Message | None:
-        """Its first message if it has come; connects it. Never waits for it.
+        """Connects it and returns its first message, None if that has not arrived; never waits.
 
         Raises:
             WorkerDied: It has ended before that.
@@ -86,40 +86,40 @@ class WorkerConnection:
         raise NotImplementedError
 
     def died(self, reason: str = "") -> WorkerDied:
-        """The error to raise about it.
+        """The error to raise after its end.
 
         Args:
-            reason: What it said, or what is known; "" to look for more.
+            reason: Its message, or what is known; "" to look into its log.
         """
         raise NotImplementedError
 
     def end(self, deadline_s: float) -> None:
-        """Waits until `deadline_s` (monotonic) for it to leave, then parts with it."""
+        """Waits until `deadline_s` (monotonic) for it to stop, then ends or disconnects it."""
         raise NotImplementedError
 
     def lost(self, error: ChannelClosed) -> WorkerDied:
-        """The error to raise where its connection has ended."""
+        """The error to raise when its connection has ended."""
         return self.died(str(error))
 
     def send(self, message: Message) -> None:
-        """Sends a message; raises WorkerDied if it is gone."""
+        """Sends a message; raises WorkerDied if the worker has ended."""
         try:
             self.connected().send(message)
         except ChannelClosed as error:
             raise self.lost(error) from None
 
     def order(self, link: LearnerLink, message: Message) -> None:
-        """Sends an order with what belongs to it; raises WorkerDied if it is gone."""
+        """Sends an order and its tensors; raises WorkerDied if the worker has ended."""
         try:
             link.send(self.connected(), self.index, message)
         except ChannelClosed as error:
             raise self.lost(error) from None
 
     def receive(self) -> Message:
-        """Its message that has begun to arrive.
+        """Reads a message that has begun to arrive.
 
         Raises:
-            WorkerDied: It is gone, or sends an ERROR.
+            WorkerDied: It has ended, or sends an ERROR.
             ProtocolError: It is of another version.
         """
         try:
@@ -131,14 +131,14 @@ class WorkerConnection:
         return message
 
     def take(self, link: LearnerLink, answer: Message, order: Message) -> Message:
-        """Takes what belongs to an answer; raises WorkerDied if it is gone."""
+        """Receives the tensors of an answer; raises WorkerDied if the worker has ended."""
         try:
             return link.receive(self.connected(), self.index, answer, order)
         except ChannelClosed as error:
             raise self.lost(error) from None
 
     def ask_to_stop(self) -> None:
-        """Sends STOP if it can be sent."""
+        """Sends STOP if it is connected."""
         if self.channel is not None:
             with suppress(ChannelClosed):
                 self.channel.send(Message(MessageType.STOP))
@@ -157,7 +157,7 @@ class WorkerConnection:
 
 
 def drain(channel: Channel, deadline_s: float) -> None:
-    """Throws messages away until the other side closes, at most until then (monotonic)."""
+    """Discards messages until the other side closes, at most until `deadline_s` (monotonic)."""
     with suppress(TimeoutError, ChannelClosed, ProtocolError):
         while True:
             channel.receive(max(deadline_s - time.monotonic(), 0.0))

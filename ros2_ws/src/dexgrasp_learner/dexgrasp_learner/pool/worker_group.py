@@ -1,4 +1,4 @@
-"""All workers of a run: started, welcomed, ordered about, awaited together, and replaced."""
+"""All workers of a run: starting, connecting, sending orders, awaiting answers, replacing."""
 
 import time
 from collections.abc import Sequence
@@ -28,14 +28,14 @@ class WorkerTimeout(TimeoutError):
 
 
 class Deadline(NamedTuple):
-    """When patience ends (monotonic), and how long it has lasted then."""
+    """When a time-out ends (monotonic seconds), and its length for messages."""
 
     at_s: float
     timeout_s: float
 
     @staticmethod
     def after(timeout_s: float) -> "Deadline":
-        """So many seconds from now."""
+        """The deadline `timeout_s` from now."""
         return Deadline(time.monotonic() + timeout_s, timeout_s)
 
 
@@ -52,10 +52,9 @@ class WorkerGroup:
         """Starts nothing yet.
 
         Args:
-            workers: In the order of their indices. They are listened for already, so that none
-                finds nobody listening.
-            link: How tensors travel to and from them.
-            spin_us: Busy-wait before blocking.
+            workers: In the order of their indices; the learner already listens for each of them.
+            link: How tensors get to and from them.
+            spin_us: Busy-waiting before blocking.
         """
         self.workers = list(workers)
         self._link = link
@@ -71,11 +70,11 @@ class WorkerGroup:
 
     @property
     def alive(self) -> int:
-        """Workers that are there now."""
+        """Number of workers that are running now."""
         return sum(worker.is_alive for worker in self.workers)
 
     def spawn(self) -> None:
-        """Starts the workers, or has people do so."""
+        """Starts the workers, or tells the user how to start them."""
         for worker in self.workers:
             worker.spawn()
 
@@ -86,7 +85,7 @@ class WorkerGroup:
 
         Args:
             orders: What each worker must know to build its environments.
-            schema_hash: What the environments must have.
+            schema_hash: The hash that the environments must have.
             deadline: For all of it.
 
         Raises:
@@ -103,12 +102,12 @@ class WorkerGroup:
     def send(
         self, message: Message, paths: list[Path] | None = None, workers: slice = ALL
     ) -> None:
-        """Gives workers an order, worker k with the path k if there are any.
+        """Sends workers an order, with `paths[k]` for worker k if paths are given.
 
-        That a worker is lost comes out in `collect`.
+        The loss of a worker is raised by `collect`.
 
         Raises:
-            RuntimeError: The workers still owe the answer to another order.
+            RuntimeError: Workers have not answered an earlier order.
         """
         if busy := self._due(workers):
             raise RuntimeError(f"workers {busy} are busy; call wait() first")
@@ -118,12 +117,12 @@ class WorkerGroup:
             self._order(worker, message)
 
     def collect(self, deadline: Deadline, workers: slice = ALL) -> list[Message]:
-        """Takes the answer of each of these that owes one: DONE or REFUSED.
+        """Waits for the answers (DONE or REFUSED) that these workers still have to give.
 
         May be called again after a `WorkerTimeout`, and after a loss and `replace`.
 
         Raises:
-            WorkerDied: A worker has ended or sent an ERROR, perhaps one that has answered.
+            WorkerDied: A worker has ended or sent an ERROR, even if it had answered.
             WorkerTimeout: A worker has not answered in time.
             ProtocolError: A worker is of another version or has another schema.
         """
@@ -139,17 +138,17 @@ class WorkerGroup:
                 if self._awaited.get(index) != MessageType.HELLO:
                     self._advance(self.workers[index])
             if not ready:
-                self._check_patience(due, deadline)
+                self._check_deadlines(due, deadline)
         indices = [worker.index for worker in self.workers[workers]]
         return [self._answers.pop(index) for index in indices if index in self._answers]
 
     def replace(self, index: int, order: Message, deadline: Deadline) -> None:
-        """Gets another worker in the place of one; `collect` takes it up to its first answer.
+        """Replaces a worker; `collect` connects the new one and awaits its first answer.
 
         Args:
             index: Of a worker that is lost or hangs.
-            order: What it is to do when its environments are built.
-            deadline: For all of that.
+            order: The first order for the new worker, after it has built its environments.
+            deadline: For connecting, building and the order.
         """
         self._begin_with[index] = order
         self._deadlines[index] = deadline
@@ -158,7 +157,7 @@ class WorkerGroup:
         self.workers[index].replace()
 
     def close(self) -> None:
-        """Asks all workers to stop and ends by force who does not; idempotent."""
+        """Asks all workers to stop and kills those that do not; idempotent."""
         for worker in self.workers:
             worker.ask_to_stop()
         deadline_s = time.monotonic() + _STOP_TIMEOUT_S
@@ -170,14 +169,14 @@ class WorkerGroup:
         return [w.index for w in self.workers[workers] if w.index in self._awaited]
 
     def _ready(self, due: list[int], deadline: Deadline, workers: slice) -> list[int]:
-        """Those of which there is news: a connection, a message or an end."""
-        # who has answered is watched too: while another one is replaced, seconds pass
+        """Indices of the workers with a new connection, a message or a closed connection."""
+        # workers that have answered are watched too: replacing another one takes seconds
         watched = [w for w in self.workers[workers] if w.channel or w.index in due]
         sources = {worker.source: worker.index for worker in watched}
         until_s = min(self._deadlines.get(index, deadline).at_s for index in due)
         pause_s = until_s - time.monotonic()
         if any(self.workers[index].channel is None for index in due):
-            pause_s = min(pause_s, _CONNECT_POLL_S)  # whether it lives must be asked for
+            pause_s = min(pause_s, _CONNECT_POLL_S)  # `hello` checks whether its process lives
         return [sources[s] for s in ready_channels(list(sources), pause_s, self._spin_us)]
 
     def _order(self, worker: WorkerConnection, message: Message) -> None:
@@ -189,7 +188,7 @@ class WorkerGroup:
         self._awaited[worker.index] = MessageType.DONE
 
     def _greet(self, worker: WorkerConnection) -> None:
-        """Tells a worker that has said HELLO what to build."""
+        """Answers a worker's HELLO with its orders."""
         hello = worker.hello()
         if hello is None:
             return
@@ -199,7 +198,7 @@ class WorkerGroup:
         self._awaited[worker.index] = MessageType.READY
 
     def _advance(self, worker: WorkerConnection) -> None:
-        """Takes one worker one message further."""
+        """Handles the next message of a worker."""
         index = worker.index
         message, awaited = worker.receive(), self._awaited.get(index)
         if awaited is None:
@@ -226,7 +225,7 @@ class WorkerGroup:
             worker.send(Message(MessageType.ERROR, payload={"text": text}))
             raise ProtocolError(text)
 
-    def _check_patience(self, due: list[int], deadline: Deadline) -> None:
+    def _check_deadlines(self, due: list[int], deadline: Deadline) -> None:
         now_s = time.monotonic()
         deadlines = {index: self._deadlines.get(index, deadline) for index in due}
         late = [index for index in due if deadlines[index].at_s <= now_s]

@@ -1,4 +1,4 @@
-"""Workers in processes of their own, here or on other hosts, and what happens to lost ones."""
+"""A pool of worker processes on this or other hosts, which replaces lost workers."""
 
 import atexit
 import os
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from typing_extensions import override
 
 from dexgrasp_learner.console import warn
 from dexgrasp_learner.pool.pool import ALL, Pool
@@ -30,8 +31,8 @@ from dexgrasp_sim.worker.env_slice import state_path
 class WorkerPool(Pool):
     """Worker processes of this host, which share memory with the learner, or remote workers.
 
-    A remote worker that is lost can only be started again at its host; the learner waits for
-    `start_timeout_s` until somebody has done so.
+    A remote worker that is lost must be started again on its host by hand; the learner waits
+    `start_timeout_s` for that.
 
     Attributes:
         run_id: Id under which workers and observers of this host attach.
@@ -83,12 +84,12 @@ class WorkerPool(Pool):
         ]
 
     @property
+    @override
     def workers_alive(self) -> int:
-        """See `EnvPool`."""
         return self._workers.alive if self._workers else 0
 
+    @override
     def start(self) -> None:
-        """See `EnvPool`."""
         if not self._is_started:
             timeout_s = self.spec.simulators.start_timeout_s
             if self.address:
@@ -104,28 +105,28 @@ class WorkerPool(Pool):
         self._order(MessageType.START)
         self._check_sequence(0)
 
+    @override
     def send(self, slot: int, policy_version: int, workers: slice = ALL) -> None:
-        """See `EnvPool`."""
         sequence = int(self._steps[workers][0]) + 1
         step = Message(MessageType.STEP, slot, sequence, policy_version)
         self._open_workers().send(step, workers=workers)
         self._steps[workers] += 1
 
+    @override
     def wait(self, slot: int, timeout_s: float | None = None, workers: slice = ALL) -> None:
-        """See `EnvPool`."""
         timeout_s = self.spec.simulators.timeout_s if timeout_s is None else timeout_s
         answers = self._collect(timeout_s, slot + 1, workers)
         self.slot_mismatches += sum(answer.slot != slot for answer in answers)
         self._check_sequence(slot + 1, workers)
         self._newest_slot = slot + 1
 
+    @override
     def roll_over(self) -> None:
-        """See `EnvPool`."""
         super().roll_over()
         self._newest_slot = 0
 
+    @override
     def save_state(self, folder: Path) -> None:
-        """See `EnvPool`."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = [state_path(folder, index) for index in range(self.num_workers)]
         unsaved = [ALL]
@@ -140,13 +141,13 @@ class WorkerPool(Pool):
             lost = {restart.index for restart in self.restarts[before:]}
             unsaved = [slice(index, index + 1) for index in lost]
 
+    @override
     def load_state(self, folder: Path) -> None:
-        """See `EnvPool`."""
         self._check_states(folder)
         self._order(MessageType.LOAD, folder)
 
+    @override
     def close(self) -> None:
-        """See `EnvPool`. Tensors that the caller still holds stay readable."""
         if os.getpid() != self._owner_pid:
             return  # a fork of the learner must not end the learner's workers
         if self._workers is not None:
@@ -158,7 +159,7 @@ class WorkerPool(Pool):
         atexit.unregister(self.close)
 
     def _order(self, kind: MessageType, folder: Path | None = None) -> None:
-        """Has all workers fill slot 0."""
+        """Lets all workers fill slot 0."""
         indices = range(self.num_workers)
         paths = [state_path(folder, index) for index in indices] if folder else None
         workers = self._open_workers()
@@ -167,7 +168,7 @@ class WorkerPool(Pool):
         self._newest_slot = 0
 
     def _collect(self, timeout_s: float, slot: int, workers: slice = ALL) -> list[Message]:
-        """The answers of these workers; who is lost is replaced and fills `slot` anew."""
+        """The answers of these workers; lost ones are replaced, and the new ones fill `slot`."""
         deadline = Deadline.after(timeout_s)
         before = len(self.restarts)
         while True:
@@ -181,7 +182,7 @@ class WorkerPool(Pool):
             return answers
 
     def _replace(self, error: WorkerDied | WorkerTimeout, slot: int) -> None:
-        """Replaces lost workers; raises the error where that may not be."""
+        """Replaces lost workers; raises the error if they may not be replaced."""
         group, hung = self._open_workers(), isinstance(error, WorkerTimeout)
         for index in error.indices:
             worker = group.workers[index]

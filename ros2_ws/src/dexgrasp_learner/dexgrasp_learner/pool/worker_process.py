@@ -1,4 +1,4 @@
-"""A simulator worker of this host: its process, its socket, its log."""
+"""A simulator worker on this host: its process, its socket, its log."""
 
 import os
 import shlex
@@ -7,6 +7,8 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+
+from typing_extensions import override
 
 import dexgrasp_sim
 from dexgrasp_learner.console import warn
@@ -22,11 +24,11 @@ _TAIL_BYTES = 8192
 _EXIT_TIMEOUT_S = 1.5
 _KILL_TIMEOUT_S = 10.0
 _FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "AMENT_PREFIX_PATH")
-"""What points one interpreter at another one's libraries, so that imports crash."""
+"""Variables that would make another interpreter load this one's libraries and crash."""
 
 
 class WorkerProcess(WorkerConnection):
-    """One worker, whether this learner has started it or a person has.
+    """A worker on this host, started by this learner or by hand.
 
     Attributes:
         spec: How it is started.
@@ -50,27 +52,29 @@ class WorkerProcess(WorkerConnection):
         return self._process.pid if self._process else None
 
     @property
+    @override
     def source(self) -> Channel | Listener:
-        """See `WorkerConnection`."""
         return self.channel or self._listener
 
     @property
+    @override
     def is_alive(self) -> bool:
-        """Whether its process runs or, if a person has started it, is connected."""
+        """Whether its process runs or, if it was started by hand, is connected."""
         if self._process is not None:
             return self._process.poll() is None
         return self.channel is not None
 
     @property
+    @override
     def traces(self) -> str:
-        """See `WorkerConnection`."""
         return f"see {self.log_path}"
 
+    @override
     def spawn(self) -> None:
-        """Starts the worker, or says how a person can.
+        """Starts the worker, or prints the command to start it by hand.
 
-        Its own session keeps a Ctrl-C in the terminal from it: the learner gets it and stops
-        the workers in order. Its log goes on where that of a worker before it ends.
+        It runs in its own session, so that Ctrl-C in the terminal reaches only the learner, which
+        then stops the workers. Its output is appended to the log of the worker before it.
 
         Raises:
             ConfigError: The interpreter cannot be started.
@@ -96,18 +100,17 @@ class WorkerProcess(WorkerConnection):
                     "Python interpreter that has dexgrasp's simulator packages"
                 ) from None
 
+    @override
     def may_be_replaced(self, hung: bool) -> bool:
-        """See `WorkerConnection`.
-
-        One that only seems to hang may write again, and only our own processes can be ended.
-        """
+        # a worker that seems to hang may write again, and only our own processes can be killed
         return self.spec.spawn or not hung
 
+    @override
     def replace(self) -> None:
-        """See `WorkerConnection`.
+        """Kills its process and starts another one.
 
         Raises:
-            subprocess.TimeoutExpired: The operating system does not end it.
+            subprocess.TimeoutExpired: The operating system does not end the process.
         """
         self.disconnect()
         if self._process is not None:
@@ -115,8 +118,8 @@ class WorkerProcess(WorkerConnection):
             self._process.wait(_KILL_TIMEOUT_S)
         self.spawn()
 
+    @override
     def hello(self) -> Message | None:
-        """See `WorkerConnection`."""
         if self.channel is None:
             self.channel = self._listener.accept(0.0)
         if self.channel is None:
@@ -127,17 +130,17 @@ class WorkerProcess(WorkerConnection):
             return None
         return require(self.receive(), MessageType.HELLO)
 
+    @override
     def lost(self, error: ChannelClosed) -> WorkerDied:
-        """See `WorkerConnection`; its log knows more."""
-        return self.died()
+        return self.died()  # its log tells more than the error
 
+    @override
     def died(self, reason: str = "") -> WorkerDied:
-        """See `WorkerConnection`; waits a moment for its exit code."""
         returncode = self._wait(_EXIT_TIMEOUT_S)
         return WorkerDied(self.index, returncode, reason.splitlines() or self._log_tail())
 
+    @override
     def end(self, deadline_s: float) -> None:
-        """See `WorkerConnection`; ends it by force if need be."""
         if self.channel is not None:
             drain(self.channel, deadline_s)
             self.channel.close()
@@ -147,7 +150,7 @@ class WorkerProcess(WorkerConnection):
                 self._process.terminate()
             if self._wait(_EXIT_TIMEOUT_S) is None:
                 self._process.kill()
-                if self._wait(_KILL_TIMEOUT_S) is None:  # the others are to be ended all the same
+                if self._wait(_KILL_TIMEOUT_S) is None:  # only warn, to end the others too
                     warn(f"worker {self.index}, process {self._process.pid}, does not end")
 
     def _log_tail(self) -> list[str]:
@@ -170,8 +173,8 @@ def worker_environment(python: str, threads: int) -> dict[str, str]:
     """Environment variables of a worker process.
 
     Args:
-        python: Interpreter; "" is this one, which keeps what this one was given. Another one
-            must not find this one's libraries, nor a ROS made for this one.
+        python: Interpreter; "" is this one, which inherits all variables. Another one must not
+            find the libraries or the ROS installation of this one.
         threads: For the thread pools of numerical libraries.
     """
     environment = dict(os.environ)

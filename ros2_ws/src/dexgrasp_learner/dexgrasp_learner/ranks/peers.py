@@ -1,9 +1,9 @@
 """Learners that take every optimizer step together: data parallelism, on one or several hosts.
 
 Each rank is a learner with simulators of its own, and `torchrun` starts it. All ranks hold the
-same weights, average their gradients and share whatever steers the update: normaliser statistics,
-episodes, learning rate and difficulty. The gradients of all ranks count alike, also where one had
-fewer valid steps. Tensors on the CPU travel by gloo, those on GPUs by NCCL.
+same weights, average their gradients and share everything that affects the update: normaliser
+statistics, episodes, learning rate and difficulty. The gradients of all ranks have equal weight,
+even if one had fewer valid steps. CPU tensors are exchanged with gloo, GPU tensors with NCCL.
 """
 
 import hashlib
@@ -16,14 +16,15 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from typing_extensions import override
 
 from dexgrasp_sim.config import ConfigError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun tells each rank through its environment."""
+"""Environment variables that torchrun sets for each rank."""
 
 _BUCKET_BYTES = 32 * 2**20
-"""Gradients travel in pieces of about this size: few messages, little memory for the copy."""
+"""Gradients are sent in pieces of about this size: few messages, little memory for the copy."""
 
 
 class PeerLost(RuntimeError):
@@ -35,13 +36,13 @@ class PeersDiffer(RuntimeError):
 
 
 class Peers:
-    """All ranks of a run, as one of them sees them; this one is alone and keeps what it has.
+    """The ranks of a run, as seen from one of them; this base class is a run with a single rank.
 
-    Every rank calls the same methods in the same order. All of them raise `PeerLost`.
+    Every rank calls the same methods in the same order. All methods raise `PeerLost`.
 
     Attributes:
-        rank: Of this learner, from 0.
-        size: How many there are.
+        rank: Rank of this learner, from 0.
+        size: Number of ranks.
     """
 
     rank = 0
@@ -51,14 +52,17 @@ class Peers:
         """Replaces float tensors, all of one device and type, by their mean over all ranks."""
 
     def broadcast_(self, tensors: Sequence[Tensor], source: int = 0) -> None:
-        """Replaces tensors by those of one rank."""
+        """Replaces tensors by those of rank `source`."""
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows [n, ...] of all ranks in the order of the ranks, [sum of all n, ...]."""
+        """The rows [n, ...] of all ranks in the order of the ranks, [sum of all n, ...].
+
+        With several ranks the result is on the CPU.
+        """
         return rows
 
     def share(self, data: bytes, source: int = 0) -> bytes:
-        """The bytes that one rank has; what the others give is ignored."""
+        """The `data` of rank `source`, on all ranks; that of the others is ignored."""
         del source
         return data
 
@@ -66,13 +70,13 @@ class Peers:
         """Leaves the group; idempotent."""
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Of each flag, whether a rank has it set; the same answer everywhere."""
+        """For each flag, whether any rank has set it; the same result on all ranks."""
         if self.size == 1:
             return flags
         return tuple(self.gather(torch.tensor([flags])).any(0).tolist())
 
     def sum(self, *values: float) -> tuple[float, ...]:
-        """Of each value the sum over all ranks; the same answer everywhere."""
+        """The sum of each value over all ranks; the same result on all ranks."""
         if self.size == 1:
             return values
         return tuple(self.gather(torch.tensor([values], dtype=torch.float64)).sum(0).tolist())
@@ -87,8 +91,8 @@ class Peers:
             samples: float [n, ...]; n may be 0.
 
         Returns:
-            Of the n of all ranks: their sum, mean [...] and mean squared deviation from it [...],
-            both zero if there are none.
+            The number of samples of all ranks, their mean [...] and their mean squared deviation
+            from it [...], both zero without samples.
         """
         count, mean = len(samples), samples.new_zeros(samples.shape[1:])
         variance = mean
@@ -96,11 +100,12 @@ class Peers:
             mean, variance = samples.mean(0), samples.var(0, correction=0)
         if self.size == 1:
             return count, mean, variance
+        # own [1 + 2 K] for K elements of a sample; one row per rank in the table
         own = torch.cat([mean.new_tensor([count]), mean.flatten(), variance.flatten()]).double()
-        table = self.gather(own[None])
+        table = self.gather(own[None])  # [ranks, 1 + 2 K]
         counts, means, variances = table.tensor_split((1, 1 + mean.numel()), dim=1)
         total = max(counts.sum().item(), 1.0)
-        joint = (counts * means).sum(0) / total
+        joint = (counts * means).sum(0) / total  # [K]
         spread = (counts * (variances + (means - joint).square())).sum(0) / total
         return int(counts.sum()), joint.view_as(mean).to(mean), spread.view_as(mean).to(mean)
 
@@ -131,14 +136,14 @@ class TorchPeers(Peers):
         backend = "gloo"
         if torch.cuda.is_available() and dist.is_nccl_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-            # without it a time-out of NCCL ends the process instead of raising an error
+            # without this a time-out of NCCL ends the process instead of raising an error
             os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
             backend = "cpu:gloo,cuda:nccl"
         with self._named("joining the run"):
             dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
 
+    @override
     def average_(self, tensors: Sequence[Tensor]) -> None:
-        """See `Peers.average_`."""
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.flatten() for tensor in bucket])
             with self._named("averaging gradients"):
@@ -148,14 +153,14 @@ class TorchPeers(Peers):
             for tensor, part in zip(bucket, parts):
                 tensor.copy_(part.view(tensor.shape))
 
+    @override
     def broadcast_(self, tensors: Sequence[Tensor], source: int = 0) -> None:
-        """See `Peers.broadcast_`."""
         with self._named(f"receiving from rank {source}"):
             for tensor in tensors:
                 dist.broadcast(tensor, source)
 
+    @override
     def gather(self, rows: Tensor) -> Tensor:
-        """See `Peers.gather`; the result is on the CPU."""
         rows = rows.cpu().contiguous()
         counts = [int(count) for count in self._gather_equal(torch.tensor([len(rows)]))]
         padded = rows.new_zeros(max(counts), *rows.shape[1:])
@@ -163,8 +168,8 @@ class TorchPeers(Peers):
         parts = zip(self._gather_equal(padded), counts)
         return torch.cat([part[:count] for part, count in parts])
 
+    @override
     def share(self, data: bytes, source: int = 0) -> bytes:
-        """See `Peers.share`."""
         size = torch.tensor([len(data)])
         self.broadcast_([size], source)
         if self.rank == source:
@@ -174,8 +179,8 @@ class TorchPeers(Peers):
         self.broadcast_([buffer], source)
         return buffer.numpy().tobytes()
 
+    @override
     def close(self) -> None:
-        """See `Peers.close`."""
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -189,7 +194,7 @@ class TorchPeers(Peers):
 
     @contextmanager
     def _named(self, doing: str) -> Iterator[None]:
-        """Turns the library's errors into one line that says who is missing, and when."""
+        """Turns torch's errors into a one-line `PeerLost` that names the rank and the action."""
         try:
             yield
         except RuntimeError as error:
@@ -203,15 +208,15 @@ class TorchPeers(Peers):
 
 
 def connect_peers(timeout_s: float) -> TorchPeers:
-    """Joins the ranks that torchrun has started; only whoever asks for it is ever distributed.
+    """Joins the ranks that torchrun has started.
 
     Args:
         timeout_s: How long a rank waits for the others, here and in every later exchange. It must
-            exceed the difference between the slowest and the fastest one of an iteration.
+            exceed the time by which the slowest rank may lag behind the fastest in an iteration.
 
     Raises:
         ConfigError: torchrun has not started this process, or the time-out is not positive.
-        PeerLost: The others have not come in time.
+        PeerLost: The others have not joined in time.
     """
     if not 0 < timeout_s < math.inf:
         raise ConfigError(f"--peer-timeout-s {timeout_s:g}: must be a number of seconds above 0")
@@ -225,7 +230,7 @@ def connect_peers(timeout_s: float) -> TorchPeers:
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Consecutive tensors, in groups that reach `_BUCKET_BYTES` with their last one."""
+    """Groups of consecutive tensors; a group ends with the tensor that reaches `_BUCKET_BYTES`."""
     bucket: list[Tensor] = []
     size = 0
     for tensor in tensors:

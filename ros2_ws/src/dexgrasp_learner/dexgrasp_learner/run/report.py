@@ -10,7 +10,7 @@ from torch import Tensor
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.evaluation.episode_statistics import EpisodeStatistics
 from dexgrasp_learner.pipeline.pipeline import Collected
-from dexgrasp_learner.pool.env_pool import EnvPool
+from dexgrasp_learner.pool.pool import EnvPool
 from dexgrasp_learner.run.adr import AdrController
 from dexgrasp_learner.run.control import RunControl, RunState, RunSummary
 from dexgrasp_learner.run.metrics import MetricsWriter, Progress

@@ -17,7 +17,8 @@ from dexgrasp_learner.pipeline.collector import Collector
 from dexgrasp_learner.pipeline.in_turn import InTurn
 from dexgrasp_learner.pipeline.overlapped import Overlapped
 from dexgrasp_learner.pipeline.pipeline import Pipeline
-from dexgrasp_learner.pool.env_pool import EnvPool, make_pool
+from dexgrasp_learner.pool.env_pool import make_pool
+from dexgrasp_learner.pool.pool import EnvPool
 from dexgrasp_learner.pool.worker_group import WorkerTimeout
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.run.adr import AdrController
