@@ -20,7 +20,7 @@ def deploy_nodes(
     drivers: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> list[NodeSpec]:
-    """Robot driver, camera and policy; the modes differ in the drivers alone.
+    """Robot driver, camera and policy; the modes differ only in the drivers.
 
     Args:
         mode: "mock", "sim" or "hardware".
@@ -52,7 +52,7 @@ def deploy_nodes(
 
 
 def episode_node(mode: str, bundle: str | Path, episodes: int) -> NodeSpec:
-    """The node that runs episodes and ends; in the simulation it judges them, too."""
+    """The node that runs episodes and then ends; in simulation it also judges them."""
     parameters = {
         "bundle": str(Path(bundle).resolve()),
         "episodes": episodes,
@@ -62,7 +62,7 @@ def episode_node(mode: str, bundle: str | Path, episodes: int) -> NodeSpec:
 
 
 def with_parameter_file(nodes: Sequence[NodeSpec], path: Path) -> list[NodeSpec]:
-    """The nodes with the values of a ROS parameter file (`<node>: ros__parameters: ...`) on top.
+    """The nodes with values overridden by a ROS parameter file (`<node>: ros__parameters: ...`).
 
     Raises:
         ConfigError: The file cannot be read, or names a node that is not in the list.

@@ -1,4 +1,4 @@
-"""`dexgrasp bench NAME`: measures side by side in one run and writes JSON."""
+"""`dexgrasp bench NAME`: runs a benchmark and writes its figures as JSON."""
 
 import argparse
 import importlib
@@ -24,7 +24,7 @@ BENCHMARKS = (
     "transport",
 )
 """Modules of `benchmarks/`: `add_arguments(parser)`, `measure(args) -> (settings, figures)`, and
-`result_name(args)` where the file is not named like the benchmark."""
+`result_name(args)` if the file is not named like the benchmark."""
 
 _RECORDS = Path("benchmarks") / "results"
 _SCRATCH = Path("runs") / "bench"
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See `dexgrasp bench --help`.
 
     Raises:
-        ConfigError: There is no checkout, the only place that holds benchmarks.
+        ConfigError: There is no checkout; benchmarks are not installed.
     """
     commands = parser.add_subparsers(dest="benchmark", required=True)
     for name in BENCHMARKS:

@@ -1,4 +1,4 @@
-"""`dexgrasp demo`: the whole chain on one computer, from random weights to a robot over ROS."""
+"""`dexgrasp demo`: the whole process on one computer, from training to a robot over ROS."""
 
 import argparse
 import json

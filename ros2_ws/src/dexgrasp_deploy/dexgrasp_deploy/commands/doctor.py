@@ -1,4 +1,4 @@
-"""`dexgrasp doctor`: what is installed, what works, what is left over from dead runs."""
+"""`dexgrasp doctor`: what is installed, what works, and what dead runs have left behind."""
 
 import argparse
 import importlib
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SELF_TEST = "dexgrasp_deploy.nodes.self_test"
 _SELF_TEST_TIMEOUT_S = 30.0
 _SHM_NEEDED_MB = 64.0
-"""Enough for the laptop preset; a container that was given the usual 64 MB may just not do."""
+"""Enough for the laptop preset; the usual 64 MB of a container may be slightly too small."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +32,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def examine() -> dict[str, Any]:
-    """Looks at this machine and this installation.
+    """Checks this machine and this installation.
 
     Returns:
-        JSON-able: `ok`, `problems` (what is wrong and what to do, one text each), `python`,
+        Plain JSON values: `ok`, `problems` (what is wrong and what to do, one text each), `python`,
         `torch`, `gpu` (names), `ros`, `messages`, `backends`, `robots`, `shm_free_mb`,
         `dead_runs` (folders of runs whose learner is gone).
     """

@@ -1,4 +1,4 @@
-"""Films a policy in simulation: the scene above, what the depth camera sees below."""
+"""Films a policy in simulation: the scene above, the depth image below."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ _VIEW = CameraConfig(
     look_at_m=(-0.50, 0.08, 0.44),
     far_m=10.0,
 )
-"""From beyond the table, so that arm, hand and object are in the picture."""
+"""A view from behind the table that shows arm, hand and object."""
 _HOLD_S = 0.6
 
 
@@ -41,7 +41,7 @@ def film(
         config: The task; environment i holds object i modulo the number of objects.
         groups: Observation groups that the policy reads; `depth` is added.
         seed: Of the episodes' starts.
-        columns: How many environments.
+        columns: Number of environments.
 
     Yields:
         [2 * height, columns * width, 3] uint8 RGB, one per control step.
@@ -87,6 +87,7 @@ def write_video(path: Path, frames: Iterator[np.ndarray], rate_hz: float) -> Non
 def _frame(env: GraspEnv, depth: Tensor, camera: CameraConfig) -> np.ndarray:
     scene = torch.zeros(env.num_envs, 3, _VIEW.height, _VIEW.width, dtype=torch.uint8)
     env.engine.render_rgb(_VIEW, scene)
+    # each [height, N * width, 3]
     above = np.concatenate(list(scene.permute(0, 2, 3, 1).numpy()), axis=1)
     below = np.concatenate([colorize_depth(image, camera) for image in depth.numpy()], axis=1)
     return np.concatenate((above, below), axis=0)

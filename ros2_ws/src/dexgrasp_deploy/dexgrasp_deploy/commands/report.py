@@ -21,7 +21,7 @@ def write_report(folder: Path, figures: Mapping[str, Any]) -> Path:
     """Writes `report.html` into a folder that holds `grasps.mp4`.
 
     Args:
-        folder: Where to.
+        folder: The folder.
         figures: What `dexgrasp demo` measured; see `demo.py`.
     """
     loader = PackageLoader("dexgrasp_deploy", "templates")
@@ -40,7 +40,7 @@ def write_report(folder: Path, figures: Mapping[str, Any]) -> Path:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a run's `metrics.jsonl`; half a line at its end, of a killed run, is none."""
+    """The records of a run's `metrics.jsonl`; half a line at the end (killed run) is ignored."""
     lines = path.read_text().splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
 

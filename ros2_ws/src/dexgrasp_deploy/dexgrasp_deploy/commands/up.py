@@ -22,7 +22,7 @@ from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.ros_environment import ros_environment
 
 _START_S = 120.0
-"""Discovery, imports and the compilation of image kernels on a slow computer."""
+"""Time for discovery, imports and the compilation of image kernels on a slow computer."""
 _EPISODE_MARGIN_S = 20.0
 _INTERRUPTED = 130
 _CHECKPOINT_S = 300.0
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp up`."""
     modes = parser.add_subparsers(dest="mode", required=True, metavar="{mock,sim,train}")
     for mode, text in (
-        ("mock", "a bundle on drivers that only obey"),
+        ("mock", "a bundle on drivers without physics"),
         ("sim", "a bundle on the simulated twin, in real time"),
     ):
         deploy = modes.add_parser(mode, help=text)
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--config", type=Path, help="run configuration")
     train.add_argument("--resume", type=Path, help="run folder to continue")
     train.add_argument("--runs", type=Path, default=Path("runs"), help="parent of run folders")
-    train.add_argument("--run-id", default="", help="name of the run; empty: made up")
+    train.add_argument("--run-id", default="", help="name of the run; empty: config name and time")
     train.add_argument("--env-index", type=int, default=0, help="environment to look at")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     train.add_argument("--json", action="store_true", help="print one JSON line at the end")
@@ -87,10 +87,10 @@ def _train(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     nodes = train_nodes(
         args.config, args.run_id, args.runs, args.resume, args.overrides, args.env_index
     )
-    patient = [
+    nodes = [
         replace(node, stop_s=_CHECKPOINT_S) if node.name == LEARNER else node for node in nodes
     ]
-    return _bring_up(patient, LEARNER, others_may_end=True)
+    return _bring_up(nodes, LEARNER, others_may_end=True)
 
 
 def _bring_up(
@@ -99,7 +99,7 @@ def _bring_up(
     timeout_s: float | None = None,
     others_may_end: bool = False,
 ) -> tuple[int, dict[str, Any]]:
-    """Exit code and what the worker printed; `NodeGroup.wait` explains the arguments."""
+    """Exit code and the JSON result of the worker; arguments as for `NodeGroup.wait`."""
     environment = ros_environment()
     if "ROS_DOMAIN_ID" not in environment:
         environment["ROS_DOMAIN_ID"] = str(free_domain_id())

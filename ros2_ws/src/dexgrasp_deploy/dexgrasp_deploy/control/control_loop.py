@@ -1,4 +1,4 @@
-"""Observe, infer, decode, filter, command: one control period of the robot, and their sequence."""
+"""The control loop of the robot: each period observes, infers, decodes, filters and commands."""
 
 from collections.abc import Callable
 from dataclasses import dataclass as plain_dataclass
@@ -32,12 +32,12 @@ class ControlConfig:
     Attributes:
         approach_speed: Share of the URDF velocity limits on the way to the start posture.
         approach_tolerance_rad: The start posture counts as reached within this.
-        approach_timeout_s: Longest time for it beyond the planned motion.
+        approach_timeout_s: Longest time beyond the planned motion to reach the start posture.
         max_approach_rad: No arm joint may start further than this from the start posture: the
-            motion is a straight line in joint space that knows no obstacles.
-        max_tracking_s: A fault is raised when commands had to be cut for this long because the
-            robot does not follow.
-        freshness: Ages of measurements.
+            motion is a straight line in joint space and does not avoid obstacles.
+        max_tracking_s: A fault is raised when commands were limited for this long because the
+            robot does not follow them.
+        freshness: Largest ages of measurements.
         safety: Limits of commands.
     """
 
@@ -51,7 +51,7 @@ class ControlConfig:
 
 
 class RobotPort(Protocol):
-    """Where measurements come from and commands go to: topics in a node, drivers in a test."""
+    """Source of measurements and sink of commands: topics in a node, drivers in a test."""
 
     def joints(self) -> JointSample | None:
         """The newest joint measurement."""
@@ -66,13 +66,13 @@ class RobotPort(Protocol):
         ...
 
     def wait_until(self, time_s: float) -> None:
-        """Returns at that monotonic time; input may be received meanwhile."""
+        """Returns at the monotonic time `time_s`; may receive measurements meanwhile."""
         ...
 
 
 @plain_dataclass(frozen=True)
 class Progress:
-    """What an episode has come to; a new object at every step.
+    """Progress of an episode; a new object at every step.
 
     Attributes:
         steps: Actions so far.
@@ -100,19 +100,19 @@ class Progress:
 
     @property
     def control_hz(self) -> float:
-        """Actions per second, 0 before there were two."""
+        """Actions per second, 0 before the second action."""
         return (self.steps - 1) / (self.last_s - self.first_s) if self.steps > 1 else 0.0
 
     @property
     def predicted_lift_m(self) -> float | None:
-        """How far the policy believes to have lifted the object; None where it predicts none."""
+        """Predicted lift of the object since the first step; None if the policy predicts none."""
         if self.object_m is None or self.first_object_m is None:
             return None
         return float(self.object_m[2] - self.first_object_m[2])
 
 
 class ControlLoop:
-    """Runs a policy on a robot. One thread calls everything, also from within `wait_until`."""
+    """Runs a policy on a robot. One thread makes all calls, also those from within `wait_until`."""
 
     def __init__(
         self,
@@ -152,14 +152,14 @@ class ControlLoop:
         self.progress = Progress()
 
     def start(self, duration_s: float | None = None, shadow: bool = False) -> None:
-        """Begins an episode: first the start posture, then the policy.
+        """Begins an episode: first moves to the start posture, then runs the policy.
 
         Args:
             duration_s: Time for the policy; None: as in training.
             shadow: Infer, but command nothing; the policy begins where the robot is.
 
         Raises:
-            ValueError: An episode is under way, or a fault is not cleared.
+            ValueError: An episode is running, or a fault is not cleared.
             UnfitInput: No fresh joint measurement, or the arm is too far from the start posture.
         """
         now_s = self._clock()
@@ -188,16 +188,16 @@ class ControlLoop:
             self._hold(Reason.CANCELLED, self._clock())
 
     def release(self) -> None:
-        """Stops commanding: from HOLD or FAULT to IDLE; else does nothing."""
+        """Stops commanding: changes from HOLD or FAULT to IDLE; no effect in other states."""
         if self.episode.state in (State.HOLD, State.FAULT):
             self.episode.enter(State.IDLE, Reason.RELEASED, self._clock())
 
     def run(self, stop: Callable[[], bool]) -> None:
-        """Ticks at absolute deadlines until `stop()`.
+        """Calls `tick` at absolute deadlines until `stop()` is true.
 
-        After a tick that ended too late, the next one begins at once when it is less than half a
-        period late; slots that are missed by more are skipped, so that two actions never follow
-        each other closely.
+        If a tick ends after the next deadline, the next tick begins at once when it is less than
+        half a period late. Otherwise the missed deadlines are skipped, so that two actions never
+        follow each other too closely.
         """
         deadline_s = self._clock()
         while True:
@@ -245,7 +245,7 @@ class ControlLoop:
                 self.episode.fault(Reason.APPROACH_TIMEOUT, now_s)
 
     def _begin(self, now_s: float, stands_at: Vector | None = None) -> None:
-        """Lets the policy act from now on; `stands_at` is None at the start posture."""
+        """Starts the policy; `stands_at` is the present position, None at the start posture."""
         self._runtime.reset()
         if stands_at is None:
             self._decoder.reset()
@@ -275,7 +275,7 @@ class ControlLoop:
         inference_s = self._clock() - started_s
         if not np.isfinite(action).all():
             raise UnfitInput(Reason.BAD_ACTION, f"action {action}")
-        target = self._decoder.decode(torch.from_numpy(action).unsqueeze(0))[0]
+        target = self._decoder.decode(torch.from_numpy(action).unsqueeze(0))[0]  # [J] rad
         clamped = self._command(target.double().numpy(), position, now_s)
         object_m = predicted_object_position(self._runtime.manifest, prediction)
         samples = [joints, image] if self._observer.needs_image else [joints]
@@ -299,7 +299,7 @@ class ControlLoop:
         self._send(self._safety.filter(self._target, position).position)
 
     def _command(self, target: Vector, measured: Vector, now_s: float) -> bool:
-        """Sends what the filter makes of a target; True where it changed something."""
+        """Sends a target through the safety filter; returns whether the filter changed it."""
         command = self._safety.filter(target, measured)
         if not self._shadow:
             self._send(command.position)
@@ -322,7 +322,7 @@ class ControlLoop:
         self.episode.enter(State.HOLD, reason, now_s)
 
     def _refuse(self, reason: Reason, now_s: float) -> None:
-        """A measurement that comes too late ends the episode; one that is wrong is a fault."""
+        """Ends the episode after an old measurement; raises a fault after a wrong one."""
         if not self.episode.active:
             return
         if reason in (Reason.STALE_JOINTS, Reason.STALE_IMAGE):
@@ -337,7 +337,7 @@ class ControlLoop:
 
 
 class _Approach:
-    """A straight line in joint space with a quintic profile: at rest at both ends."""
+    """A straight line in joint space with a quintic time profile, at rest at both ends."""
 
     def __init__(self, start: Vector, goal: Vector, speed: Vector, now_s: float) -> None:
         self.goal = goal

@@ -1,4 +1,4 @@
-"""The life of one grasp attempt as a state machine with named states and reasons."""
+"""State machine of a grasp attempt, with named states and reasons."""
 
 from enum import Enum
 
@@ -15,7 +15,7 @@ class State(Enum):
     HOLD = 3
     """The last command is repeated: the hand keeps its grip."""
     FAULT = 4
-    """As HOLD, until a person clears it."""
+    """As HOLD, until the fault is cleared by `release`."""
 
 
 class Reason(Enum):
@@ -55,7 +55,7 @@ class Episode:
 
     @property
     def active(self) -> bool:
-        """True while an attempt is under way."""
+        """Whether an attempt is running."""
         return self.state in (State.APPROACH, State.RUNNING)
 
     def enter(self, state: State, reason: Reason, now_s: float) -> None:
@@ -73,6 +73,6 @@ class Episode:
         self.state, self.reason, self.since_s = state, reason, now_s
 
     def fault(self, reason: Reason, now_s: float) -> None:
-        """Enters FAULT from any state; the first reason stands until the fault is cleared."""
+        """Enters FAULT from any state; the first reason is kept until the fault is cleared."""
         if self.state is not State.FAULT:
             self.enter(State.FAULT, reason, now_s)

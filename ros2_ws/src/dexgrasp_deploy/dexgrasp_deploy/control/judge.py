@@ -1,4 +1,4 @@
-"""Judges a grasp by what happened to the object, by the rule of the training metric."""
+"""Judges a grasp from the motion of the object, by the rule of the training metric."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,12 +17,12 @@ def summarize(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Figures of some episodes.
 
     Args:
-        outcomes: For each episode at least `success` (None where nothing could judge), `steps`,
+        outcomes: For each episode at least `success` (None if it was not judged), `steps`,
             `duration_s` from the first to the last action, `deadline_misses` and
             `clamped_commands`.
 
     Returns:
-        `episodes`, `success_rate` (None where nothing was judged), `control_hz` as reached,
+        `episodes`, `success_rate` (None if none was judged), the measured `control_hz`,
         `deadline_misses`, `clamped_commands`, and the `outcomes` themselves.
     """
     judged = [item["success"] for item in outcomes if item["success"] is not None]
@@ -39,10 +39,10 @@ def summarize(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 class GraspJudge:
-    """A success: brought to the goal region, held there to the end, and the hand still at it.
+    """Success: the object reached the goal region and stayed until the end, with the hand at it.
 
-    That is the `success` of a training episode, see `SuccessConfig`, from topics instead of the
-    simulator's memory.
+    This is the `success` of a training episode, see `SuccessConfig`, computed from topics instead
+    of the simulator's state.
     """
 
     def __init__(self, robot: Robot, task: GraspConfig, start_height_m: float) -> None:
@@ -65,11 +65,11 @@ class GraspJudge:
         self.max_lift_m = 0.0
 
     def observe(self, object_position: NDArray[np.float64], stamp_s: float) -> None:
-        """Takes a pose of the object: [3] m, base frame, at a monotonic time."""
+        """Adds a position of the object: [3] m, base frame, at a monotonic time."""
         lift_m = float(object_position[2]) - self._start_height_m
         self._landed |= lift_m < self._rule.height_m / 2
         if not self._landed:
-            lift_m = 0.0  # it is still falling to where it starts, see `EpisodeTracker`
+            lift_m = 0.0  # it is still falling to its start position, see `EpisodeTracker`
         self.max_lift_m = max(self.max_lift_m, lift_m)
         self._position, self._stamp_s = object_position, stamp_s
         distance_m = float(np.linalg.norm(object_position - self._goal_m))
@@ -94,5 +94,5 @@ class GraspJudge:
         place = {name: index for index, name in enumerate(joints.names)}
         position = joints.position[[place[name] for name in self._names]]
         frames = self._kinematics.forward(torch.from_numpy(position).float().unsqueeze(0))
-        offsets = frames.position[0].double().numpy() - object_position
+        offsets = frames.position[0].double().numpy() - object_position  # [frames, 3]
         return float(np.linalg.norm(offsets, axis=1).max())

@@ -1,4 +1,4 @@
-"""Time-stamped samples of sensors to the observation that the policy was trained on."""
+"""Converts time-stamped sensor samples to the observation that the policy was trained on."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -20,7 +20,6 @@ from dexgrasp_sim.tasks.grasp.observations import GROUPS, Source
 from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.preprocess import resize_depth, resize_rgb
 
-"""Groups that a robot's sensors provide; the others exist in simulation only."""
 
 Positive = Annotated[float, Field(gt=0)]
 _FIELD_OF_VIEW_TOLERANCE = 0.02
@@ -28,7 +27,7 @@ _FIELD_OF_VIEW_TOLERANCE = 0.02
 
 @dataclass(frozen=True, config=STRICT)
 class FreshnessConfig:
-    """How old a measurement may be when the policy acts on it.
+    """Largest age of a measurement that the policy may act on.
 
     Attributes:
         max_joint_age_s: For joint measurements.
@@ -86,7 +85,7 @@ class PolicyObserver:
         return self._manifest.image is not None
 
     def image_is_fresh(self, image: CameraSample | None, now_s: float) -> bool:
-        """Whether the policy could see now; True for a policy that reads no images."""
+        """Whether the image is recent enough; True for a policy that reads no images."""
         if not self.needs_image:
             return True
         return image is not None and now_s - image.stamp_s <= self._freshness.max_image_age_s
@@ -124,19 +123,19 @@ class PolicyObserver:
         Args:
             position: [J] rad, from `joints`.
             velocity: [J] rad/s, from `joints`.
-            image: The newest exposure; None where there is none.
+            image: The newest exposure; None if there is none.
             decoder: The decoder that turns the actions of this episode into joint targets.
             last_action: [A], the action of the previous control step.
             time_fraction: 0 at the start of the episode to 1 at its time-out.
             now_s: Monotonic time.
 
         Returns:
-            Group name to an array as the manifest's specs say.
+            Group name to an array with the shape and dtype of the manifest's spec.
 
         Raises:
             UnfitInput: The image is missing, too old or of another kind.
         """
-        seen = velocity if self._sees_velocities else np.zeros_like(velocity)
+        seen = velocity if self._sees_velocities else np.zeros_like(velocity)  # [J]
         self._proprioception.observe(
             torch.from_numpy(position).float().unsqueeze(0),
             torch.from_numpy(seen).float().unsqueeze(0),
@@ -169,7 +168,7 @@ def _is_measurable(group: str) -> bool:
 def policy_image(
     pixels: NDArray[Any], focal_px: float | None, camera: CameraConfig, group: str
 ) -> NDArray[Any]:
-    """A camera's image as the simulated camera of the training would have given it.
+    """Converts a camera's image to the format of the simulated camera in training.
 
     The image is cropped around its centre to the training camera's field of view and resized;
     depth outside the training camera's range becomes 0.
@@ -223,7 +222,7 @@ def _crop(
 
 
 def _order(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Where each wanted joint stands in a sample."""
+    """The index of each wanted joint in a sample."""
     place = {name: index for index, name in enumerate(names)}
     missing = [name for name in wanted if name not in place]
     if missing:

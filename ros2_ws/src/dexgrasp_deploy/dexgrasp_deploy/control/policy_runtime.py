@@ -1,4 +1,4 @@
-"""Runs a bundle's policy step by step and carries its memory."""
+"""Runs a bundle's policy step by step and keeps its memory."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ class PolicyRuntime:
         self._memory = np.zeros(bundle.manifest.memory_shape, dtype=np.float32)
 
     def reset(self) -> None:
-        """Forgets: the next step is the first of an episode."""
+        """Clears the memory, as at the start of an episode."""
         self._memory = np.zeros_like(self._memory)
 
     def act(
@@ -35,11 +35,11 @@ class PolicyRuntime:
         """One control step.
 
         Args:
-            observations: One array per group of the manifest, shape and dtype as its spec says.
+            observations: One array per group of the manifest, with the shape and dtype of its spec.
 
         Returns:
             The action [A] in [-1, 1], and the auxiliary prediction [K] in the units of the
-            manifest's `auxiliary` group, None where the policy makes none.
+            manifest's `auxiliary` group, None if the policy makes none.
 
         Raises:
             ValueError: A group is missing or has another shape or dtype.
@@ -54,14 +54,14 @@ class PolicyRuntime:
 def predicted_object_position(
     manifest: BundleManifest, prediction: NDArray[np.float32] | None
 ) -> NDArray[np.float64] | None:
-    """The object's position as the policy believes it.
+    """The object's position as predicted by the policy.
 
     Args:
         manifest: The policy's manifest.
         prediction: [K], from `PolicyRuntime.act`.
 
     Returns:
-        [3] m in the base frame; None where the policy does not predict it.
+        [3] m in the base frame; None if the policy does not predict it.
     """
     if manifest.auxiliary is None or prediction is None:
         return None

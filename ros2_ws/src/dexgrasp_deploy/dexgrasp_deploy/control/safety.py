@@ -1,4 +1,4 @@
-"""The one function that every joint command passes: it returns what is really sent."""
+"""The safety filter that every joint command passes before it is sent."""
 
 from dataclasses import dataclass as plain_dataclass
 from typing import Annotated
@@ -15,7 +15,7 @@ Positive = Annotated[float, Field(gt=0)]
 Vector = NDArray[np.float64]
 
 _CHANGED_RAD = 1e-5
-"""A command that differs by less counts as sent unchanged: float32 rounding of a joint angle."""
+"""A command that differs by less counts as unchanged: float32 rounding of a joint angle."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -27,7 +27,7 @@ class SafetyConfig:
         velocity_scale: Share of the URDF velocity limits that may be commanded.
         full_speed_time_s: Time from rest to the URDF velocity limit; it sets the acceleration
             limit (0.1 s gives the KUKA arm 17 to 31 rad/s^2 and the hand 63 rad/s^2).
-        max_arm_tracking_rad: How far an arm command may lie ahead of the measured position.
+        max_arm_tracking_rad: Largest distance of an arm command from the measured position.
         max_hand_tracking_rad: The same for the hand, where the distance is the grip force.
     """
 
@@ -40,7 +40,7 @@ class SafetyConfig:
 
 @plain_dataclass(frozen=True)
 class SafeCommand:
-    """What is sent.
+    """A command after the filter.
 
     Attributes:
         position: [J] rad in the robot's joint order.
@@ -55,14 +55,14 @@ class SafeCommand:
 
 
 class SafetyFilter:
-    """Keeps position, velocity and acceleration of the command inside limits, whatever comes in.
+    """Keeps position, velocity and acceleration of the command within limits for any input.
 
     The speed is also limited so that the command can always brake before a position limit: with
-    acceleration a and period T, v is allowed while v T + v^2 / (2 a) fits in the distance left.
+    acceleration a and period T, v must satisfy v T + v^2 / (2 a) <= the remaining distance.
     """
 
     def __init__(self, robot: Robot, config: SafetyConfig, control_dt_s: float) -> None:
-        """Raises ValueError when the margin leaves a joint no room."""
+        """Raises ValueError if the margin leaves a joint no range."""
         joints = [robot.joints[name] for name in robot.joint_names]
         self._lower = np.array([joint.lower for joint in joints]) + config.limit_margin_rad
         self._upper = np.array([joint.upper for joint in joints]) - config.limit_margin_rad
@@ -85,10 +85,10 @@ class SafetyFilter:
         return self._position.copy()
 
     def reset(self, measured: Vector) -> None:
-        """Starts at rest from the measured position, so that the first command moves nothing.
+        """Starts at rest from the measured position, so that the first command does not jump.
 
         Args:
-            measured: [J] rad; a joint outside its limits is only ever moved inward.
+            measured: [J] rad; a joint outside its limits may only move inward.
 
         Raises:
             ValueError: A value is not finite.
@@ -99,11 +99,11 @@ class SafetyFilter:
         self._velocity = np.zeros_like(self._position)
 
     def filter(self, target: Vector, measured: Vector) -> SafeCommand:
-        """Returns the command to send now and remembers it as sent.
+        """Returns the command to send now and stores it as sent.
 
         Args:
-            target: [J] rad, where the policy wants the joints.
-            measured: [J] rad, where they are.
+            target: [J] rad, joint positions wanted by the policy.
+            measured: [J] rad, measured joint positions.
         """
         if not (np.all(np.isfinite(target)) and np.all(np.isfinite(measured))):
             return self._brake()
@@ -129,13 +129,13 @@ class SafetyFilter:
         return self._position
 
     def _rate_limited(self, wanted: Vector) -> Vector:
-        """The velocity of this period, rad/s: toward `wanted` as far as the limits allow."""
+        """The velocity [J] rad/s of this period towards `wanted`, within the limits."""
         change = self._max_acceleration * self._dt_s
         slowest, fastest = self._velocity - change, self._velocity + change
         distance = wanted - self._position
         direct = distance / self._dt_s
-        # A wish within reach is taken as it is, since a moving target goes on; one that is out of
-        # reach is approached at a speed from which the command could stop there.
+        # A target that is reachable in this period is reached exactly, because it may keep moving.
+        # A farther one is approached at a speed that still allows stopping there.
         braking = np.sign(distance) * self._stoppable(np.abs(distance))
         reachable = (slowest <= direct) & (direct <= fastest)
         velocity = np.clip(np.where(reachable, direct, braking), slowest, fastest)

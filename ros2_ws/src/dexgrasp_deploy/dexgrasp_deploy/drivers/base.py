@@ -1,6 +1,6 @@
-"""What a driver must offer, and how one is chosen by name.
+"""The interface of drivers, and how one is chosen by name.
 
-Drivers know no ROS. `robot_driver_node` and `camera_node` give them their parameters, read them
+Drivers do not use ROS. `robot_driver_node` and `camera_node` give them their parameters, read them
 and publish what they return; a lab adds its hardware by naming its class in a ROS parameter.
 """
 
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from dexgrasp_learner.storage.bundle import BundleManifest
 from dexgrasp_sim.config import ConfigError
@@ -60,7 +61,7 @@ class CameraSample:
         image: Depth [H, W] uint16 millimetres (0 = no return), or left and right colour image
             [2, H, W, 3] uint8 RGB.
         stamp_s: Monotonic time of the exposure.
-        focal_px: Focal length; None where not known, which means the training camera's view.
+        focal_px: Focal length; None if not known, which means the training camera's field of view.
     """
 
     image: NDArray[Any]
@@ -78,7 +79,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Health:
-    """A driver's own judgement of itself."""
+    """Health of a device as reported by its driver."""
 
     level: Level = Level.OK
     message: str = "ok"
@@ -94,8 +95,8 @@ class DriverContext:
     Attributes:
         robot: Its joint names are the names to use.
         clock: Monotonic seconds.
-        manifest: Manifest of the policy bundle that will run; None where none was named.
-        seed: Seed of what a simulated or mock driver draws.
+        manifest: Manifest of the policy bundle that will run; None if none was named.
+        seed: Seed of the random draws of a simulated or mock driver.
     """
 
     robot: Robot
@@ -105,7 +106,7 @@ class DriverContext:
     _shared: dict[Any, Any] = field(default_factory=dict)
 
     def shared(self, factory: Callable[["DriverContext"], Shared]) -> Shared:
-        """`factory(self)`, called once however many drivers ask for it: one simulated world."""
+        """The result of `factory(self)`, called once for all drivers, as for the simulated world."""
         if factory not in self._shared:
             self._shared[factory] = factory(self)
         return self._shared[factory]
@@ -144,7 +145,7 @@ class Driver(ABC):
         """Stops motion or streaming; idempotent."""
 
     def health(self) -> Health:
-        """How the device does; called about once a second."""
+        """Health of the device; called about once a second."""
         return Health()
 
 
@@ -156,7 +157,7 @@ class JointDriver(Driver):
 
     @abstractmethod
     def read(self) -> JointSample:
-        """The newest measurement; its stamp tells a repeated value from a fresh one."""
+        """The newest measurement; a repeated one keeps its stamp."""
 
     @abstractmethod
     def write(self, positions: Mapping[str, float]) -> None:
@@ -174,16 +175,16 @@ class JointDriver(Driver):
 class ArmDriver(JointDriver):
     """The arm."""
 
+    @override
     def own_joints(self, robot: Robot) -> tuple[str, ...]:
-        """See `JointDriver.own_joints`."""
         return robot.arm_joints
 
 
 class HandDriver(JointDriver):
     """The hand."""
 
+    @override
     def own_joints(self, robot: Robot) -> tuple[str, ...]:
-        """See `JointDriver.own_joints`."""
         return robot.hand_joints
 
 
@@ -196,7 +197,7 @@ class CameraDriver(Driver):
 
 
 class SceneCamera(CameraDriver):
-    """A camera that draws what others tell it about; `camera_node` feeds it from topics."""
+    """A camera that renders a given scene; `camera_node` sets the scene from topics."""
 
     @abstractmethod
     def observe(

@@ -1,4 +1,4 @@
-"""Drivers without hardware or physics: joints that obey at once, a camera that shows a pattern."""
+"""Drivers without hardware or physics: joints that move at once, a camera with a test pattern."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ _DEFAULT_RATE_HZ = 30.0
 
 
 class _MockJoints(JointDriver):
-    """Joints that are where they were last told to be, starting at the policy's start posture."""
+    """Joints that are at their last commanded position, first at the policy's start posture."""
 
     def configure(self, context: DriverContext, parameters: Mapping[str, Any]) -> None:
         """Needs no parameters; without a bundle the joints start at 0 inside their limits."""
@@ -36,22 +36,22 @@ class _MockJoints(JointDriver):
         self._position = {name: start[name] for name in self.joint_names}
 
     def read(self) -> JointSample:
-        """The last command, at rest, measured now."""
+        """The last commanded positions, with velocity 0 and the present time."""
         position = np.array([self._position[name] for name in self.joint_names])
         return JointSample(self.joint_names, position, np.zeros_like(position), self._clock())
 
     def write(self, positions: Mapping[str, float]) -> None:
-        """Moves there in no time."""
+        """Moves there at once."""
         for name in self.joint_names:
             self._position[name] = positions.get(name, self._position[name])
 
 
 class MockArm(_MockJoints, ArmDriver):
-    """An obedient arm."""
+    """An arm that moves at once."""
 
 
 class MockHand(_MockJoints, HandDriver):
-    """An obedient hand."""
+    """A hand that moves at once."""
 
 
 class MockCamera(CameraDriver):
@@ -74,7 +74,7 @@ class MockCamera(CameraDriver):
         self._count = 0
 
     def read(self) -> CameraSample | None:
-        """An exposure when one is due."""
+        """The next exposure if it is due, else None."""
         now_s = self._clock()
         if now_s < self._next_s:
             return None

@@ -1,7 +1,7 @@
 """The simulated twin behind the driver interface: the physics of the training in real time.
 
-Arm and hand share one world, stepped in the process of `robot_driver_node`. The camera stands in
-its own process and draws the same scene from the joint states and the object pose that the world
+Arm and hand share one world, stepped in the process of `robot_driver_node`. The camera runs in
+its own process and renders the same scene from the joint states and the object pose that the world
 publishes.
 """
 
@@ -33,7 +33,7 @@ from dexgrasp_sim.tasks.grasp.episodes import RESULT_SPECS
 from dexgrasp_sim.tasks.grasp.images import Images
 
 _CATCH_UP_S = 0.25
-"""Simulated time lags the clock by at most this; what is more is dropped and reported."""
+"""Simulated time may lag the clock by at most this; a longer lag is dropped and reported."""
 _DEFAULT_RATE_HZ = 60.0
 
 
@@ -64,7 +64,7 @@ class SimWorld:
 
     @property
     def goal_m(self) -> NDArray[np.float64]:
-        """[3] where the object's centre shall go, base frame."""
+        """[3] m, goal position of the object's centre, base frame."""
         return self._env.telemetry(0)["goal"].double().numpy()
 
     @property
@@ -81,7 +81,7 @@ class SimWorld:
         """Begins the next episode: robot at the start posture, object at a new place.
 
         Args:
-            seed: Begins the sequence of episodes of this seed; None goes on with the present one.
+            seed: Another value begins the sequence of episodes of that seed; None keeps the seed.
         """
         if seed is not None and seed != self.seed:
             self.seed, self.episode = seed, -1
@@ -156,17 +156,17 @@ class SimHand(_SimJoints, HandDriver):
 
 
 class SimCamera(SceneCamera):
-    """The training camera, drawing the scene it is told about as imperfectly as in training.
+    """The training camera, which renders the given scene with the image errors of training.
 
-    Errors of the camera's pose and of the scene's look, which training draws for each episode, are
-    drawn once.
+    Errors of the camera's pose and of the scene's appearance, which training draws for each
+    episode, are drawn once.
 
     Parameters: `rate_hz`, most exposures per second; `kind`, `depth` or `stereo_rgb`, by default
     what the policy reads.
     """
 
     def configure(self, context: DriverContext, parameters: Mapping[str, Any]) -> None:
-        """Draws once, so that the image kernels are compiled before the robot moves.
+        """Renders once, so that the image kernels are compiled before the robot moves.
 
         Raises:
             ConfigError: No bundle was given, or a parameter is wrong.
@@ -194,7 +194,7 @@ class SimCamera(SceneCamera):
     def observe(
         self, joints: JointSample, object_pose: NDArray[np.float64], object_name: str
     ) -> None:
-        """See `SceneCamera.observe`; scenes that come faster than the rate are passed over.
+        """See `SceneCamera.observe`; scenes that arrive faster than the rate are skipped.
 
         Raises:
             ValueError: The task has no such object.
@@ -212,7 +212,7 @@ class SimCamera(SceneCamera):
         )
 
     def read(self) -> CameraSample | None:
-        """The image of the newest scene, once."""
+        """The image of the newest scene; None if it was returned before."""
         if self._stamp_s is None:
             return None
         sample = CameraSample(self._draw(), self._stamp_s, self._task.camera.focal_px)

@@ -1,4 +1,4 @@
-"""Waiting for answers in a script-like node: every wait has a limit and an error that names it."""
+"""Waiting for answers in a script-like node; every wait has a time-out and a clear error."""
 
 import time
 from collections.abc import Callable
@@ -15,17 +15,17 @@ _CALL_TIMEOUT_S = 10.0
 
 
 class Caller:
-    """Spins the executor while it waits."""
+    """Waits for conditions and answers while it spins the executor."""
 
     def __init__(self, node: Node, executor: Executor) -> None:
         self._node = node
         self._executor = executor
 
     def until(self, done: Callable[[], bool], timeout_s: float, what: str) -> None:
-        """Waits.
+        """Waits until `done()`; `what` names the condition in the error.
 
         Raises:
-            SystemExit: `what` did not happen in time; logged.
+            SystemExit: It did not become true in time; logged.
         """
         deadline_s = time.monotonic() + timeout_s
         while not done():
@@ -34,19 +34,19 @@ class Caller:
             self._executor.spin_once(timeout_sec=_SPIN_S)
 
     def result(self, future: Future, timeout_s: float = _CALL_TIMEOUT_S) -> Any:
-        """The result of a future; ends like `until`."""
+        """The result of a future; errors as for `until`."""
         self.until(future.done, timeout_s, "an answer")
         return future.result()
 
     def trigger(self, client: Client) -> str:
-        """Calls a Trigger service and returns its message; ends like `until`, also on refusal."""
+        """Calls a Trigger service and returns its message; a refusal raises like `until`."""
         response = self.result(client.call_async(Trigger.Request()))
         if not response.success:
             self.fail(f"{client.srv_name}: {response.message}")
         return response.message
 
     def pause(self, duration_s: float) -> None:
-        """Lets callbacks run for a while."""
+        """Runs callbacks for this long."""
         end_s = time.monotonic() + duration_s
         while time.monotonic() < end_s:
             self._executor.spin_once(timeout_sec=_SPIN_S)

@@ -30,7 +30,7 @@ _POLL_PERIOD_S = 0.005
 
 
 class CameraNode(Node):
-    """Parameters: `bundle`, `robot`, `camera.driver` and what the driver knows under `camera.`.
+    """Parameters: `bundle`, `robot`, `camera.driver` and those of the driver under `camera.`.
 
     Topics: `camera/<stream>/image_raw` and `camera/<stream>/camera_info` with the streams `depth`,
     or `left` and `right`.
@@ -100,7 +100,7 @@ class _Stream:
 
 
 class _Scene:
-    """Feeds a camera that draws: joints and object of the same stamp make a scene."""
+    """Sets the scene of a rendering camera from joints and object pose of the same stamp."""
 
     def __init__(self, node: CameraNode, camera: SceneCamera) -> None:
         self._node = node

@@ -20,13 +20,13 @@ _ENCODINGS: dict[str, tuple[type, tuple[int, ...]]] = {
 
 
 def from_stamp(clock: Clock, stamp: Time) -> float:
-    """The monotonic time, s, of a ROS stamp: now less the stamp's age."""
+    """The monotonic time, s, of a ROS stamp: the present time minus the stamp's age."""
     age_ns = clock.now().nanoseconds - RosTime.from_msg(stamp).nanoseconds
     return time.monotonic() - age_ns * 1e-9
 
 
 def from_joint_state(clock: Clock, message: JointState) -> JointSample | None:
-    """A measurement; None where the message is not one (lengths differ). No velocity means 0."""
+    """A measurement; None if the lengths of the message differ. Missing velocities become 0."""
     count = len(message.name)
     if len(message.position) != count or len(message.velocity) not in (0, count):
         return None
@@ -41,7 +41,7 @@ def from_image(message: Image) -> NDArray[Any] | None:
     """Depth [H, W] uint16 mm of 16UC1, colour [H, W, 3] uint8 of rgb8.
 
     Returns:
-        None for another encoding or a message shorter than its size says.
+        None for another encoding or a message with too little data for its size.
     """
     if message.encoding not in _ENCODINGS:
         return None

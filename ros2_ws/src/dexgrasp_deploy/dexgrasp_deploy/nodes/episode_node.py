@@ -33,7 +33,7 @@ _RETRY_S = 0.2
 class EpisodeNode(Node):
     """Parameters: `bundle`, `episodes` and `simulated`.
 
-    Simulated means that there is a `sim/reset` and a `sim/object_pose` to judge by.
+    If `simulated`, the node uses `sim/reset`, and `sim/object_pose` to judge the episodes.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class EpisodeNode(Node):
         self.create_subscription(PolicyStatus, "policy/status", self._on_status, NEWEST)
 
     def run(self, executor: Executor) -> dict[str, Any]:
-        """All episodes; see `summarize` for what is returned.
+        """Runs all episodes; returns the result of `summarize`.
 
         Raises:
             SystemExit: Something did not answer in time; logged.
@@ -97,7 +97,7 @@ class EpisodeNode(Node):
         }
 
     def _send_goal(self, call: Caller) -> Grasp.Result:
-        """One goal; again while the policy node has not yet received its first measurements."""
+        """Sends a goal; repeats it while the policy node has no first measurements yet."""
         deadline_s = time.monotonic() + _FIRST_SAMPLES_S
         while True:
             handle = call.result(self._grasp.send_goal_async(Grasp.Goal()))

@@ -1,4 +1,4 @@
-"""ROS parameters from defaults and config dataclasses, so that no YAML key is without effect."""
+"""ROS parameters from defaults and config dataclasses; unknown parameters are errors."""
 
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-"""For what a late subscriber must still get."""
+"""For messages that a late subscriber must still receive."""
 
 _OF_EVERY_NODE = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 
@@ -35,7 +35,7 @@ class Parameters:
         self._known: list[str] = []
 
     def get(self, name: str, default: Value) -> Value:
-        """Declares a parameter where it was not given, and reads it.
+        """Reads a parameter; declares it with its default if it was not given.
 
         Raises:
             ConfigError: It is of another type than the default (a whole number passes as float).
@@ -66,13 +66,13 @@ class Parameters:
         return load_robot(name or (manifest.task.robot if manifest else DEFAULT_ROBOT))
 
     def under(self, prefix: str) -> dict[str, Any]:
-        """All that was given under a prefix, without it: a driver knows its own parameters."""
+        """All given parameters under a prefix, by name without it; a driver checks its own."""
         self._known.append(f"{prefix}.")
         found: dict[str, Any] = self._node.get_parameters_by_prefix(prefix)
         return {name: parameter.value for name, parameter in found.items()}
 
     def reject_unknown(self) -> None:
-        """Call when all were read.
+        """Call this after all parameters were read.
 
         Raises:
             ConfigError: A parameter was given that the node does not have.

@@ -29,7 +29,7 @@ _DONE, _REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAI
 
 
 class PolicyNode(LifecycleNode):
-    """Inactive, it commands nothing and refuses goals; configuring loads the bundle.
+    """While inactive, it commands nothing and refuses goals; configuring loads the bundle.
 
     Parameters: `bundle`, `autostart` (configure and activate at once), and those of ControlConfig.
     """
@@ -56,7 +56,7 @@ class PolicyNode(LifecycleNode):
         return self.loop if self._active else None
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Loads the bundle of the parameter; an empty one leaves that to `policy/load`."""
+        """Loads the bundle of the parameter; if that is empty, `policy/load` must be called."""
         try:
             if self._bundle:
                 self.load(self._bundle)
@@ -80,7 +80,7 @@ class PolicyNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Forgets the policy."""
+        """Removes the policy."""
         self.loop = None
         return _DONE
 
@@ -97,7 +97,7 @@ class PolicyNode(LifecycleNode):
         self.port.listen(image.name if image else None)
         self.get_logger().info(f"policy {runtime.manifest.bundle_id} from {folder}")
         gc.collect()
-        gc.freeze()  # what stays for good is not searched again in the control loop
+        gc.freeze()  # later collections in the control loop skip these lasting objects
 
     def _publish_status(self) -> None:
         self._action.report()
@@ -105,7 +105,7 @@ class PolicyNode(LifecycleNode):
         self._status.publish(policy_status(self.loop, stamp))
 
     def destroy_node(self) -> None:
-        """Takes the action server down first."""
+        """Destroys the action server first."""
         self._action.destroy()
         super().destroy_node()
 

@@ -26,7 +26,7 @@ class RobotDriverNode(Node):
     """Drives arm and hand.
 
     Parameters: `bundle`, `robot` (name or robot.yaml; "": the bundle's), `seed`, `state_rate_hz`,
-    `arm.driver`, `hand.driver`, and under `arm.` and `hand.` whatever the chosen drivers know.
+    `arm.driver`, `hand.driver`, and under `arm.` and `hand.` those of the chosen drivers.
     """
 
     def __init__(self) -> None:

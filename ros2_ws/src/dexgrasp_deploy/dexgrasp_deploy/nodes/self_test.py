@@ -1,6 +1,6 @@
-"""Sends one message of ours through ROS to itself; `dexgrasp doctor` runs it as a child process.
+"""Sends a dexgrasp message through ROS to itself; `dexgrasp doctor` runs it as a child process.
 
-Prints one JSON object with the place of rclpy and of dexgrasp_msgs and the middleware's name.
+Prints one JSON object with the paths of rclpy and of dexgrasp_msgs and the middleware's name.
 """
 
 import json

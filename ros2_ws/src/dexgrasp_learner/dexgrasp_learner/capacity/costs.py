@@ -1,4 +1,4 @@
-"""What simulating and learning cost in memory: measured on a machine, or fitted to the paper."""
+"""Memory costs of simulating and learning: measured on a machine, or fitted to the paper."""
 
 import json
 from pathlib import Path
@@ -19,22 +19,22 @@ PAPER = "paper"
 
 @dataclass(frozen=True, config=STRICT)
 class Costs:
-    """Bytes on a device; what `Workload` says exactly is not in here.
+    """Bytes on a device, except those that `Workload` gives exactly.
 
     Attributes:
         source: What was measured on which hardware, or what was assumed.
         device: `cpu`, `cuda` or `fit`.
-        process: Of any process on a device: interpreter and libraries, or a CUDA context.
-        simulator: Of a simulator, whatever it simulates.
-        simulator_env: Of each environment.
-        simulator_pixel: Of each pixel of each environment.
-        learner: Of a learner, whatever it learns, beside the nets.
-        inference_env: Of each environment while actions are drawn.
-        inference_pixel: Of each pixel of each environment while actions are drawn.
-        update_sample: Of each sample of a micro-batch: activations and gradients.
-        update_pixel: Of each pixel of each sample of a micro-batch.
-        storage: Element type of images in the rollout where the user names none.
-        micro_batch_pixels: Pixels of a micro-batch where the user names no size.
+        process: Per process on a device: interpreter and libraries, or a CUDA context.
+        simulator: Fixed cost of a simulator.
+        simulator_env: Per environment.
+        simulator_pixel: Per pixel of each environment.
+        learner: Fixed cost of a learner, without the nets.
+        inference_env: Per environment during inference.
+        inference_pixel: Per pixel of each environment during inference.
+        update_sample: Per sample of a micro-batch: activations and gradients.
+        update_pixel: Per pixel of each sample of a micro-batch.
+        storage: Default element type of images in the rollout.
+        micro_batch_pixels: Default number of pixels in a micro-batch.
     """
 
     source: str
@@ -59,8 +59,7 @@ def load_costs(name: str) -> Costs:
         name: JSON file that `dexgrasp bench capacity_costs` has written, or `paper`.
 
     Raises:
-        ConfigError: There is no such file, it is no set of costs, or something in it was not
-            measured.
+        ConfigError: There is no such file, it does not hold costs, or a cost was not measured.
     """
     if name == PAPER:
         return fit_to_paper()
@@ -92,18 +91,19 @@ _PROCESS, _SIMULATOR, _LEARNER = 0.5 * GIB, 2.5 * GIB, 0.5 * GIB
 
 
 def fit_to_paper() -> Costs:
-    """The two unknown slopes from the paper's two figures per resolution.
+    """Fits the two unknown costs per pixel to the paper's two figures per resolution.
 
     Its project page gives 1024 environments per GPU in data parallel and 2800 on a GPU that only
-    simulates at 160x120, 256 and 700 at 320x240. Everything else is assumed, see `source`. That
-    all four scale with the pixels says that the costs do. That 1024 x 16 samples are the
-    published minibatch of 16384 says that an update takes the rollout of one GPU at once; the
-    disaggregated learner must do so too, or its 8400 environments would not fit.
+    simulates at 160x120, 256 and 700 at 320x240. Everything else is assumed, see `source`. All
+    four numbers scale with the pixels, so the costs are taken as proportional to pixels. The
+    published minibatch of 16384 equals 1024 x 16 samples, so an update is assumed to process the
+    rollout of one GPU at once; the disaggregated learner must use the same size, or its 8400
+    environments would not fit.
     """
     samples = _DATA_PARALLEL * _HORIZON
     load = workload(plan_config(None, _RESOLUTION, _HORIZON), "float32", samples)
     free = _CARD - _PROCESS - _SIMULATOR
-    # between the number that fits and one more that does not
+    # the limit is assumed halfway between this number, which fits, and the next one
     simulated = free / (_SIMULATORS + 0.5)
     nets = OPTIMIZER_COPIES * 4 * load.parameters
     per_env = simulated + load.buffer_bytes

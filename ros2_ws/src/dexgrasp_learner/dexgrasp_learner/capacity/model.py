@@ -1,4 +1,4 @@
-"""How many environments fit: data parallel against disaggregated, on devices of one size."""
+"""How many environments fit, data parallel and disaggregated, on devices of equal memory."""
 
 from bisect import bisect_right
 from collections.abc import Callable
@@ -17,9 +17,9 @@ class Share:
     Attributes:
         role: `simulator`, `learner` or `both`.
         devices: How many of this kind.
-        environments: On each: simulated there, or in the rollout of this learner.
-        limit: How many would fit.
-        bytes: What fills a device: name to bytes.
+        environments: Per device: simulated there, or in the rollout of this learner.
+        limit: Number of environments that would fit on a device.
+        bytes: Use of a device's memory: name to bytes.
     """
 
     role: str
@@ -31,7 +31,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Plan:
-    """How devices are used, and how many environments that makes."""
+    """How devices are used, and the total number of environments."""
 
     environments: int
     shares: tuple[Share, ...]
@@ -43,13 +43,13 @@ class Plan:
 
 
 def plan_data_parallel(costs: Costs, load: Workload, devices: int, memory: float) -> Plan:
-    """Every device simulates and learns from what it simulates.
+    """Every device simulates, and learns from its own environments.
 
     Args:
         costs: Of this software on these devices.
-        load: What one environment asks for.
-        devices: Devices.
-        memory: Bytes of each.
+        load: Memory needs of one environment.
+        devices: Number of devices.
+        memory: Bytes of each device.
     """
 
     def held(envs: int) -> dict[str, float]:
@@ -62,17 +62,17 @@ def plan_data_parallel(costs: Costs, load: Workload, devices: int, memory: float
 def plan_disaggregated(
     costs: Costs, load: Workload, devices: int, memory: float, learners: int | None = None
 ) -> Plan:
-    """Devices that simulate and devices that learn, in the best proportion.
+    """Some devices simulate and the others learn, in the best proportion.
 
-    Several learners share the environments equally and average their gradients. Where two
+    Several learners share the environments equally and average their gradients. If two
     proportions hold the same number, the one with fewer learners is taken.
 
     Args:
         costs: Of this software on these devices.
-        load: What one environment asks for.
-        devices: Devices, at least two.
-        memory: Bytes of each.
-        learners: How many learn; None: as many as is best.
+        load: Memory needs of one environment.
+        devices: Number of devices, at least two.
+        memory: Bytes of each device.
+        learners: Number of devices that learn; None: the best number.
 
     Raises:
         ValueError: There is only one device.
@@ -106,14 +106,14 @@ def plan_disaggregated(
 def device_bytes(
     costs: Costs, load: Workload, simulated: int | None, learned: int | None
 ) -> dict[str, float]:
-    """What a device holds that simulates some environments and learns from some.
+    """The memory use of a device that simulates some environments and learns from some.
 
-    An update holds the activations of one micro-batch, or of all there is if that is less. What
-    inference took is free by then, but in pieces too small for it.
+    An update holds the activations of one micro-batch, or of the whole rollout if that is smaller.
+    The memory used by inference is free by then, but fragmented, so both are counted.
 
     Args:
         costs: Of this software on this device.
-        load: What one environment asks for.
+        load: Memory needs of one environment.
         simulated: Environments simulated here; None: no simulator.
         learned: Environments in the rollout of this learner; None: no learner.
     """
@@ -135,7 +135,7 @@ def device_bytes(
 
 
 def largest_count(needed: Callable[[int], float], memory: float) -> int:
-    """The largest n below 2^32 with `needed(n)`, bytes that grow with n, within `memory`; or 0."""
+    """The largest n < 2^32 with `needed(n)` <= `memory` bytes, else 0; `needed` must not fall."""
     return bisect_right(range(1, _MOST), memory, key=needed)
 
 

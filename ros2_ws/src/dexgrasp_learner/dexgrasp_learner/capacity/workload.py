@@ -1,4 +1,4 @@
-"""What has to be held per environment: the exact part of a capacity plan."""
+"""The memory needs of an environment and the nets: the exact part of a capacity plan."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,19 +28,19 @@ _DEFAULT = {
     },
     "ppo": {"epochs": 1, "minibatches": 1, "micro_batches": 1},
 }
-"""A recurrent policy on depth images, where no config is given."""
+"""A recurrent policy on depth images, the default without a config."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What one environment and the nets ask for.
+    """The memory needs of one environment and the nets.
 
     Attributes:
         pixels: Elements of all images of one observation.
         horizon: Steps of a rollout, T.
-        buffer_bytes: Of one environment in the learner's tensors: all T + 1 slots and what only
-            the learner knows.
-        parameters: Numbers that actor and critic learn.
+        buffer_bytes: Of one environment in the learner's tensors: all T + 1 slots and the
+            learner's own tensors.
+        parameters: Number of parameters of actor and critic.
         micro_batch: Samples (environments x steps) whose activations are held at a time.
     """
 
@@ -51,12 +51,12 @@ class Workload:
     micro_batch: int
 
     def with_micro_batch(self, samples: int) -> "Workload":
-        """The same with other micro-batches."""
+        """The same workload with another micro-batch size."""
         return replace(self, micro_batch=samples)
 
 
 def plan_config(path: Path | None, resolution: tuple[int, int], horizon: int) -> RunConfig:
-    """The run whose capacity is asked for.
+    """The config of the run whose capacity is planned.
 
     Args:
         path: YAML file of a run; None: a recurrent policy on depth images.
@@ -64,7 +64,7 @@ def plan_config(path: Path | None, resolution: tuple[int, int], horizon: int) ->
         horizon: Steps of a rollout.
 
     Raises:
-        ConfigError: The file, or what it becomes with these sizes, is wrong.
+        ConfigError: The file is wrong, or does not allow these sizes.
     """
     config = load_run_config(path) if path else parse_config(RunConfig, _DEFAULT)
     width, height = resolution
@@ -108,8 +108,8 @@ def buffer_bytes(
 ) -> int:
     """Bytes of one environment in the rollout.
 
-    Images in another type than the simulator writes need the two slots between which it
-    alternates as well: they are converted on their way into the rollout.
+    If images are stored in another type than the simulator writes, they are converted on their way
+    into the rollout, and the two slots between which the simulator alternates are added.
 
     Args:
         groups: Observation groups.

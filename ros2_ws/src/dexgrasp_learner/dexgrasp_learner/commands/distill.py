@@ -1,4 +1,4 @@
-"""`dexgrasp distill`: a student that sees other things learns what its teacher would do."""
+"""`dexgrasp distill`: trains a student with other observations to act like its teacher."""
 
 import argparse
 from functools import partial
@@ -33,7 +33,7 @@ def _build(teacher_path: Path, config: "RunConfig", peers: "Peers") -> "Distilla
     teacher, teacher_config, _ = load_actor(teacher_path)
     if teacher_config.task.action != config.task.action:
         raise ConfigError(
-            f"--teacher {teacher_path}: acts otherwise than the student's `task.action`; "
-            "give both the same"
+            f"--teacher {teacher_path}: its `task.action` differs from the student's; "
+            "use the same for both"
         )
     return build_distillation(config, teacher, peers)

@@ -1,4 +1,4 @@
-"""`dexgrasp evaluate`: how often a policy succeeds on fresh episodes, acting without noise."""
+"""`dexgrasp evaluate`: success rate of a policy on new episodes, acting without noise."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ from dexgrasp_sim.tasks.grasp.config import GraspConfig
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See `dexgrasp --help`."""
     parser.add_argument("policy", help="`scripted`, `untrained`, or a run or checkpoint folder")
-    parser.add_argument("--config", type=Path, help="task; a checkpoint brings its own")
+    parser.add_argument("--config", type=Path, help="task; default of a checkpoint: its own")
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument(
         "--objects",
@@ -87,7 +87,7 @@ def _evaluate_checkpoint(args: argparse.Namespace) -> Evaluation:
         if policy_schema(actor, config.task) != schema:
             raise ConfigError(
                 f"--config {args.config}: {args.policy} was trained for other observations; "
-                "give the camera and the action of the run's config.yaml"
+                "use the camera and the action of the run's config.yaml"
             )
     return evaluate_actor(
         actor,

@@ -1,4 +1,4 @@
-"""`dexgrasp export`: makes a policy bundle of a checkpoint."""
+"""`dexgrasp export`: makes a policy bundle from a checkpoint."""
 
 import argparse
 import json
@@ -68,10 +68,10 @@ def write_bundle(
     recorded: Mapping[str, Tensor],
     training_commit: str = "",
 ) -> BundleManifest:
-    """Writes a bundle; the folder appears complete or not at all.
+    """Writes a bundle; after an error there is no partial folder.
 
     Args:
-        folder: Where to; must not exist or must hold a bundle, which is replaced.
+        folder: Bundle folder; must not exist or must hold a bundle, which is replaced.
         actor: The policy.
         specs: Specs of the environment's observation groups by name.
         config: The training run.
@@ -126,7 +126,7 @@ def record_episode(actor: Actor, task: GraspConfig, seed: int, steps: int) -> di
         for _ in range(steps):
             for name, values_so_far in recorded.items():
                 values_so_far.append(out[name][0].clone())
-            observations = {name: out[name].unsqueeze(0) for name in actor.groups}
+            observations = {name: out[name].unsqueeze(0) for name in actor.groups}  # [1, 1, ...]
             output = actor(observations, torch.zeros(1, 1, dtype=torch.bool), memory)
             memory = output.memory
             env.step(output.mean[0], out)
@@ -136,7 +136,7 @@ def record_episode(actor: Actor, task: GraspConfig, seed: int, steps: int) -> di
 
 
 class _SingleStep(nn.Module):
-    """One control step of one robot with positional inputs: the groups in order, the memory."""
+    """One control step of one robot; inputs are the groups [1, ...] in order, then the memory."""
 
     def __init__(self, actor: Actor) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class _SingleStep(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         actor = self.actor
         pairs = zip(actor.groups, inputs, strict=False)
-        observations = {name: value.unsqueeze(0) for name, value in pairs}
+        observations = {name: value.unsqueeze(0) for name, value in pairs}  # [1, 1, ...]
         has_memory = len(inputs) > len(actor.groups)
         memory = inputs[-1] if has_memory else actor.initial_memory(1)
         output = actor(observations, torch.zeros(1, 1, dtype=torch.bool), memory)
@@ -163,7 +163,7 @@ def _write_graph(path: Path, actor: Actor, groups: Sequence[TensorSpec]) -> None
         inputs.append(actor.initial_memory(1))
         input_names.append(MEMORY_IN)
         output_names.append(MEMORY_OUT)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports what is not installed
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it lists packages not installed
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about torch's own internals
         program = torch.onnx.export(
@@ -199,6 +199,7 @@ def _write_vectors(path: Path, actor: Actor, recorded: Mapping[str, Tensor]) -> 
     arrays[MEMORY_IN] = memory.numpy()
     actions, predictions = [], []
     for step in range(steps):
+        # [1, 1, ...] by group
         now = {name: values[step : step + 1].unsqueeze(0) for name, values in observations.items()}
         output = actor(now, torch.zeros(1, 1, dtype=torch.bool), memory)
         memory = output.memory

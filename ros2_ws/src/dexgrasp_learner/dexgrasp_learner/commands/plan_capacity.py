@@ -1,4 +1,4 @@
-"""`dexgrasp plan-capacity`: how many environments the memory of a host's GPUs holds."""
+"""`dexgrasp plan-capacity`: how many environments fit into the memory of a host's GPUs."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="environments x steps in one forward and backward pass; default: as in the costs",
     )
     parser.add_argument(
-        "--network", type=Path, metavar="CONFIG", help="YAML of the run whose nets and task count"
+        "--network", type=Path, metavar="CONFIG", help="YAML of the run whose nets and task to use"
     )
     parser.add_argument(
         "--costs",
@@ -49,12 +49,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make_plan(args: argparse.Namespace) -> dict[str, Any]:
-    """Both ways to use the GPUs.
+    """Plans both ways to use the GPUs.
 
     Returns:
         `data_parallel` and `disaggregated`, environments of all GPUs together; `ratio` of the
-        second to the first, None if none fits; `per_gpu`, what the devices of each way hold;
-        `costs`, where they come from; `settings`.
+        second to the first, None if none fits; `per_gpu`, memory use of the devices in each way;
+        `costs`, their source; `settings`.
 
     Raises:
         ConfigError: A value is not allowed or the costs are incomplete.
@@ -108,7 +108,7 @@ def parse_resolution(text: str) -> tuple[int, int]:
 
 
 def as_table(plan: dict[str, Any]) -> str:
-    """A plan for people."""
+    """A plan as a readable table."""
     settings, costs = plan["settings"], plan["costs"]
     lines = [
         "{gpus} GPUs of {gpu_memory_gb:g} GiB, images {resolution} {storage}, {horizon} steps, "
@@ -120,7 +120,7 @@ def as_table(plan: dict[str, Any]) -> str:
         lines += ["", f"{name.replace('_', '-')}: {plan[name]} environments"]
         lines += [_row(share) for share in plan["per_gpu"][name]]
     ratio = "none fits" if plan["ratio"] is None else f"{plan['ratio']:.2f}"
-    lines += ["", f"ratio: {ratio}; when disaggregated, what is full is: {plan['limited_by']}"]
+    lines += ["", f"ratio: {ratio}; disaggregated, the limit is the {plan['limited_by']}"]
     return "\n".join(lines)
 
 

@@ -42,12 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peer-timeout-s",
         type=float,
         default=300.0,
-        help="a rank that others wait for longer than this counts as lost",
+        help="a rank counts as lost if others wait for it longer than this",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains; 0 when done, 1 when something was lost or the loss broke, 130 after Ctrl-C."""
+    """Trains; 0 when done, 1 after a lost process or a non-finite loss, 130 after Ctrl-C."""
     from dexgrasp_learner.run.assembly import build_ppo
 
     return supervise(args, build_ppo)
@@ -76,7 +76,7 @@ def read_config(args: argparse.Namespace) -> "RunConfig":
 def supervise(
     args: argparse.Namespace, build: Callable[["RunConfig", "Peers"], "Algorithm"]
 ) -> int:
-    """Runs the algorithm that `build` makes, under signals, and prints how it ended.
+    """Runs the algorithm that `build` makes, handles signals, and prints the result.
 
     Returns:
         The exit code.
@@ -115,7 +115,7 @@ def _train(
     control: "RunControl",
     peers: "Peers",
 ) -> "RunSummary":
-    """A run from its config to its end."""
+    """Runs from reading the config to the end of training."""
     from dexgrasp_learner.run.agreement import rank_folder, shared_config
     from dexgrasp_learner.run.runner import Runner
 
@@ -152,7 +152,7 @@ def _stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
 
 
 def summary_json(summary: "RunSummary") -> str:
-    """One JSON object; it says null for NaN, which JSON does not have."""
+    """One JSON object, with null for NaN, which JSON does not have."""
     return json.dumps(
         {
             key: None if isinstance(value, float) and math.isnan(value) else value

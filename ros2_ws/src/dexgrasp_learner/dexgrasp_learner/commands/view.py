@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", type=int, default=0, help="environment to show first (default 0)")
     parser.add_argument("--envs", type=int, default=4, help="environments to step (default 4)")
     parser.add_argument("--seed", type=int, default=0, help="of the episodes (default 0)")
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: other machines may look")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: open to other machines")
     parser.add_argument("--port", type=int, default=8080, help="0: any (default 8080)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"

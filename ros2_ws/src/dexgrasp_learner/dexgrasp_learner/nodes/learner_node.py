@@ -1,6 +1,6 @@
 """A training run under ROS: its status as a topic; pause, resume, stop and save as services.
 
-The run has a thread of its own and waits for nothing on a topic.
+The run has its own thread and never waits for a topic.
 """
 
 import sys
@@ -34,9 +34,9 @@ class LearnerNode(Node):
         resume: Run folder to continue, instead of `config`.
         runs: Parent of the run folder.
         run_id: Name of the run; "": made of the config's name and the time.
-        overrides: `a.b=value` strings that win over the file.
-        save_timeout_s: How long a checkpoint that was asked for may take.
-        stop_timeout_s: How long the run may take to end in order.
+        overrides: `a.b=value` strings that override the file.
+        save_timeout_s: How long a requested checkpoint may take.
+        stop_timeout_s: How long the run may take to end with a checkpoint.
 
     Attributes:
         training: The run.
@@ -60,7 +60,7 @@ class LearnerNode(Node):
         )
 
     def publish_status(self) -> None:
-        """Publishes where the run stands."""
+        """Publishes the status of the run."""
         stamp = self.get_clock().now().to_msg()
         self._status.publish(learner_status(self._control, self._run_id, stamp))
 
@@ -110,7 +110,7 @@ class LearnerNode(Node):
 
 
 def train(node: LearnerNode, executor: Executor) -> None:
-    """Runs the run; it ends with a checkpoint also where the node is told to stop.
+    """Trains; ends with a checkpoint, even if the node is told to stop.
 
     Raises:
         SystemExit: The run failed, did not end in time, or was interrupted twice.

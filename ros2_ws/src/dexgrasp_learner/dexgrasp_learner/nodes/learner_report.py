@@ -1,4 +1,4 @@
-"""Where a run stands, as a LearnerStatus message."""
+"""The status of a run as a LearnerStatus message."""
 
 from builtin_interfaces.msg import Time
 
@@ -9,12 +9,12 @@ _GOING_ON = (RunState.STARTING, RunState.RUNNING, RunState.PAUSED)
 
 
 def learner_status(control: RunControl, run_id: str, stamp: Time) -> LearnerStatus:
-    """The message.
+    """The status of a run as a message.
 
     Args:
         control: Of the run.
         run_id: Id under which the simulators are found.
-        stamp: Now.
+        stamp: The present time.
     """
     status = control.status
     stopping = control.stopping and status.state in _GOING_ON

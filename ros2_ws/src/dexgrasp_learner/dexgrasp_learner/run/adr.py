@@ -1,6 +1,6 @@
-"""Automatic domain randomization: episodes get harder as the policy copes, easier as it fails.
+"""Automatic domain randomization: the difficulty rises with success and falls with failure.
 
-Steered by the success of whole episodes, smoothed, and in both directions. The predecessor took
+It follows the smoothed success rate of complete episodes, in both directions. The predecessor used
 the fraction of environments that were at the goal at one instant, and could only advance.
 """
 
@@ -19,15 +19,15 @@ class AdrController:
     """Decides on the difficulty between rollouts.
 
     Attributes:
-        increment: The present one, 0 to `increments`.
-        episodes: Episodes since it was reached.
-        success: Their smoothed success, 0 before any.
+        increment: Present increment, 0 to `increments`.
+        episodes: Episodes since this increment was reached.
+        success: Their smoothed success rate, 0 before any.
     """
 
     def __init__(self, config: AdrConfig, difficulty: float) -> None:
         """Args:
         config: When to change.
-        difficulty: To start from; the nearest increment counts.
+        difficulty: Initial difficulty, rounded to the nearest increment.
         """
         self._config = config
         self._fixed = difficulty
@@ -43,7 +43,7 @@ class AdrController:
         return self.increment / self._config.increments
 
     def add(self, episode: Tensor, ended: Tensor) -> bool:
-        """Takes the episodes that ended in a rollout; at most one increment follows from them.
+        """Adds the episodes that ended in a rollout; changes at most one increment.
 
         Args:
             episode: [..., E] rows of the `episode` result.
@@ -75,7 +75,7 @@ class AdrController:
         return change != 0
 
     def figures(self, task: GraspConfig) -> dict[str, float]:
-        """For the metrics of an iteration: the level, and both ends of each interval it sets."""
+        """For the metrics of an iteration: the level, and the ends of each interval it sets."""
         if not self._config.enabled:
             return {}
         figures = {"adr/level": self.difficulty, "adr/success": self.success}
@@ -93,6 +93,6 @@ class AdrController:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`; with other `increments` than then, at the same difficulty."""
+        """Restores `state_dict`; the difficulty is kept even if `increments` has changed."""
         self.increment = round(state["difficulty"] * self._config.increments)
         self.episodes, self.success = state["episodes"], state["success"]

@@ -22,11 +22,11 @@ _FILES = ("state.json", "actor.safetensors", "training.pt")
 
 
 class Start(NamedTuple):
-    """A checkpoint to go on from.
+    """A checkpoint to resume from.
 
     Attributes:
         path: Its folder.
-        is_own: Whether this rank has written it; else the random generators are another one's.
+        is_own: Whether this rank has written it; else it holds another rank's random generators.
         is_exact: Whether every rank has the state of its simulators.
     """
 
@@ -36,10 +36,10 @@ class Start(NamedTuple):
 
 
 def shared_config(peers: Peers, read: Callable[[], RunConfig]) -> RunConfig:
-    """The config of rank 0, which alone reads it.
+    """The config of rank 0, the only rank that reads it.
 
     Raises:
-        ConfigError: It cannot be read, or asks for what several ranks cannot do.
+        ConfigError: It cannot be read, or is not possible with several ranks.
         PeerLost: See `Peers`.
     """
     if peers.size == 1:
@@ -55,7 +55,7 @@ def shared_config(peers: Peers, read: Callable[[], RunConfig]) -> RunConfig:
 
 
 def rank_folder(peers: Peers, resume: Path | None, runs: Path, config: RunConfig) -> Path:
-    """The run folder of this rank; on the host of each rank it is complete.
+    """The run folder of this rank; every host has a complete one.
 
     Args:
         peers: All ranks.
@@ -78,10 +78,10 @@ def rank_folder(peers: Peers, resume: Path | None, runs: Path, config: RunConfig
 
 
 def agree_on_checkpoint(peers: Peers, path: Path, folder: Path) -> Start:
-    """Where all ranks go on from.
+    """The checkpoint from which this rank resumes.
 
-    If all of them have a regular checkpoint of the same iteration, each one takes its own. Else,
-    as after the loss of one, all take the newest that there is; it is copied to the others.
+    If all ranks have a regular checkpoint of the same iteration, each rank uses its own.
+    Otherwise, as after the loss of a rank, all use the newest one, which is copied to the others.
 
     Args:
         peers: All ranks.
@@ -121,7 +121,7 @@ def agree_on_checkpoint(peers: Peers, path: Path, folder: Path) -> Start:
 
 
 def gathered(peers: Peers, rollout: Collected) -> Collected:
-    """What the rollouts of all ranks together were; `episode` holds whole episodes only."""
+    """The summary of the rollouts of all ranks; its `episode` holds complete episodes only."""
     if peers.size == 1:
         return rollout
     rows = peers.gather(whole_episodes(rollout.episode, rollout.ended))
@@ -136,7 +136,7 @@ def gathered(peers: Peers, rollout: Collected) -> Collected:
 
 
 def weights(state: dict[str, Any]) -> list[dict[str, Tensor]]:
-    """The nets in the state of an algorithm: what all ranks must have in common."""
+    """The nets in the state of an algorithm, which must be equal on all ranks."""
     return [state[name] for name in _NETS if name in state]
 
 

@@ -1,4 +1,4 @@
-"""What a run is made of, from its config: networks, algorithm and environments."""
+"""Builds the parts of a run from its config: networks, algorithm and environments."""
 
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from dexgrasp_sim.config import ConfigError, to_dict
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 
 _RANK_SEEDS = 1_000_003
-"""Ranks draw noise and minibatches from seeds so far apart, and from those of no other run."""
+"""Distance between the seeds of two ranks, from which they draw noise and minibatches; large, so
+that no other run is likely to use these seeds."""
 
 
 def build_ppo(config: RunConfig, peers: Peers | None = None) -> Ppo:
@@ -73,8 +74,8 @@ def pool_spec(
 ) -> PoolSpec:
     """The simulators that a run config asks for, writing the given observation groups.
 
-    Their logs go to the run folder; without one they vanish with the run. Those of each rank are
-    other environments.
+    Their logs go to the run folder; without one they are removed when the run ends. The
+    environments of each rank are different.
     """
     return PoolSpec(
         kind="grasp",

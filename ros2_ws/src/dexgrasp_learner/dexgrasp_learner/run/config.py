@@ -1,4 +1,4 @@
-"""How long a run goes on, what it evaluates, and when its task gets harder."""
+"""Settings of a run: its length, checkpoints, evaluations, and when its task gets harder."""
 
 from typing import Annotated, Literal
 
@@ -14,13 +14,13 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, config=STRICT)
 class TrainingConfig:
-    """How long, how often and until when.
+    """Length of a run, and how often it saves and evaluates.
 
     Attributes:
         horizon: Steps of a rollout.
         device: Where the networks compute: `cpu`, `cuda`, or `auto`, a GPU if there is one.
         image_storage: Where the images of a rollout are while a GPU learns: `device`, or `host`,
-            from where they come in pieces, which takes less memory of the GPU and more time.
+            from which they are copied in pieces; this needs less GPU memory and more time.
         iterations: Rollouts and updates.
         max_minutes: The run ends after this long even if iterations are left; None: no limit.
         checkpoint_every: Iterations between checkpoints.
@@ -51,13 +51,14 @@ class AdrConfig:
     """When the difficulty of the task changes; it starts from `task.difficulty`.
 
     Attributes:
-        enabled: Without, the difficulty stays at `task.difficulty`.
+        enabled: False: the difficulty stays at `task.difficulty`.
         increments: Steps between difficulty 0 and 1.
-        advance_above: The next increment comes when the smoothed success exceeds this...
-        retreat_below: ...and the one before when it falls below this...
-        min_episodes: ...but only after so many episodes at the present one.
-        smoothing_episodes: The smoothed success is the mean of all episodes at the present
-            increment until there are so many; from then on each counts one part in so many.
+        advance_above: The difficulty rises by one increment if the smoothed success exceeds this.
+        retreat_below: It falls by one increment if the smoothed success is below this.
+        min_episodes: Least number of episodes at an increment before it may change.
+        smoothing_episodes: The smoothed success is the mean of the episodes at the present
+            increment up to this number; after that, each new episode has the weight
+            1 / `smoothing_episodes`.
     """
 
     enabled: bool = False
@@ -72,6 +73,6 @@ class AdrConfig:
         if self.retreat_below >= self.advance_above:
             raise ValueError(
                 f"`retreat_below` {self.retreat_below} is not below `advance_above` "
-                f"{self.advance_above}; the difficulty would swing: leave a gap between the two"
+                f"{self.advance_above}; the difficulty would oscillate: leave a gap between them"
             )
         return self

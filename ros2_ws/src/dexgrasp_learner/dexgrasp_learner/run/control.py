@@ -1,4 +1,4 @@
-"""How others steer a run from outside its thread, and what they see of it."""
+"""Control and status of a run, for use from other threads."""
 
 import threading
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class RunState(Enum):
-    """Where a run stands; the names are those of `LearnerStatus.msg`."""
+    """State of a run; the names are those of `LearnerStatus.msg`."""
 
     STARTING = 0
     RUNNING = 1
@@ -23,8 +23,9 @@ class RunStatus:
 
     Attributes:
         run_id: Name of the run folder.
-        policy_version: Updates that the acting policy has had.
-        policy_lag: Updates that the last rollout's policy lacked when learning from it began.
+        policy_version: Number of updates of the policy.
+        policy_lag: Updates by which the policy of the last rollout was older than the policy that
+            began to learn from it.
         success: Fraction of successes among the last exploring episodes; NaN before any.
         reward: Mean reward per step of the last rollout.
         rollout_fraction: Share of the time spent in rollouts since the run started.
@@ -86,7 +87,7 @@ class RunSummary:
 
 @dataclass
 class RunControl:
-    """Requests to a run, made from any thread and obeyed between iterations."""
+    """Requests to a run, made from any thread and carried out between iterations."""
 
     status: RunStatus = field(default_factory=RunStatus)
     _resumed: threading.Event = field(default_factory=threading.Event)
@@ -99,11 +100,11 @@ class RunControl:
         self._resumed.set()
 
     def pause(self) -> None:
-        """Holds the run after the present iteration."""
+        """Pauses the run after the present iteration."""
         self._resumed.clear()
 
     def resume(self) -> None:
-        """Lets a paused run go on."""
+        """Continues a paused run."""
         self._resumed.set()
 
     def stop(self) -> None:
@@ -113,21 +114,21 @@ class RunControl:
 
     @property
     def paused(self) -> bool:
-        """Whether a pause is asked for."""
+        """Whether a pause is requested."""
         return not self._resumed.is_set()
 
     @property
     def save_asked(self) -> bool:
-        """Whether a checkpoint is asked for."""
+        """Whether a checkpoint is requested."""
         return self._save.is_set()
 
     @property
     def stopping(self) -> bool:
-        """Whether a stop is asked for."""
+        """Whether a stop is requested."""
         return self._stop.is_set()
 
     def save(self, timeout_s: float) -> str:
-        """Asks for a checkpoint and waits for it.
+        """Requests a checkpoint and waits for it.
 
         Returns:
             Its path, "" when the run did not write one in time.
@@ -141,9 +142,9 @@ class RunControl:
         self._resumed.wait(timeout_s)
 
     def take_save_request(self) -> bool:
-        """Called by the run: whether a checkpoint was asked for; `saved` answers it."""
+        """Called by the run: whether a checkpoint was requested; the run then calls `saved`."""
         if not self._save.is_set():
-            return False  # clearing here could lose a request that comes just now
+            return False  # clearing here could lose a request that arrives at this moment
         self._save.clear()
         return True
 

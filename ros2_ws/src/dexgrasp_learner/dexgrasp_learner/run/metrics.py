@@ -1,4 +1,4 @@
-"""Where the figures of a run go: a JSON line per iteration, TensorBoard and a progress bar."""
+"""Output of a run's figures: a JSON line per iteration, TensorBoard and a progress bar."""
 
 import json
 import math
@@ -19,8 +19,8 @@ class MetricsWriter:
 
         Args:
             folder: The run folder.
-            iterations: How many are done. A run that was killed may have left records of later
-                ones, which come again, or half a line: these are dropped.
+            iterations: Iterations done. A killed run may have left records of later iterations,
+                which will be written again, or half a line; both are dropped.
         """
         path = folder / "metrics.jsonl"
         _drop_records(path, iterations)
@@ -29,9 +29,9 @@ class MetricsWriter:
         self._board = SummaryWriter(board, purge_step=iterations + 1 if iterations else None)
 
     def write(self, iteration: int, record: dict[str, float]) -> None:
-        """One iteration's figures; names with a slash are grouped in TensorBoard.
+        """Writes one iteration's figures; names with a slash are grouped in TensorBoard.
 
-        A full disk costs figures, not the run.
+        On a full disk it only warns, so that the run continues.
         """
         line = {"iteration": iteration, **{key: _plain(value) for key, value in record.items()}}
         try:
@@ -50,7 +50,7 @@ class MetricsWriter:
 
 
 class Progress:
-    """The progress bar of a run: rates, reward, success and what is left."""
+    """The progress bar of a run: rate, reward, success and remaining time."""
 
     def __init__(self, total: int, start: int, description: str, enabled: bool) -> None:
         self._bar = tqdm(
@@ -83,12 +83,12 @@ class Progress:
         return (self._bar.total - self._bar.n) / rate if rate else math.nan
 
     def close(self) -> None:
-        """Takes the bar away; idempotent."""
+        """Removes the bar; idempotent."""
         self._bar.close()
 
 
 def _drop_records(path: Path, iterations: int) -> None:
-    """Leaves the complete records of the first iterations in a file, if there is one."""
+    """Keeps only complete records of the first `iterations` in a file, if it exists."""
     if not path.exists():
         return
     lines = path.read_text().splitlines(keepends=True)
@@ -99,5 +99,5 @@ def _drop_records(path: Path, iterations: int) -> None:
 
 
 def _plain(value: float) -> float | None:
-    """JSON has no NaN."""
+    """The rounded value; None if it is not finite, because JSON has no NaN."""
     return round(float(value), 6) if math.isfinite(value) else None

@@ -22,16 +22,16 @@ def train_nodes(
     overrides: Sequence[str] = (),
     env_index: int = 0,
 ) -> list[NodeSpec]:
-    """The learner, and beside each simulator worker the node that speaks for it.
+    """The learner, and for each simulator worker a node that publishes its state.
 
-    The learner starts the workers themselves; they are no ROS nodes. All nodes end with the run.
+    The learner starts the workers; these are not ROS nodes. All nodes end with the run.
 
     Args:
         config: YAML file of the run; not needed with `resume`.
         run_id: Name of the run; "": made of the config's name and the time.
         runs: Parent of the run folder.
         resume: Run folder to continue.
-        overrides: `a.b=value` strings that win over the file.
+        overrides: `a.b=value` strings that override the file.
         env_index: Environment to look at.
 
     Raises:

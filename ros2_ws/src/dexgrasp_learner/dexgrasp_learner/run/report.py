@@ -1,4 +1,4 @@
-"""What a run tells while it goes on and at its end: status, records, progress bar and summary."""
+"""Reports of a run: status, records, progress bar and final summary."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -21,14 +21,14 @@ _ENDED = (RunState.FINISHED, RunState.FAILED)
 
 @dataclass
 class Tally:
-    """What a run has reached; every checkpoint holds it.
+    """Progress of a run, saved in every checkpoint.
 
     Attributes:
         iteration: Updates done.
         env_steps: Control periods over all environments.
-        episodes: The last ones.
-        adr: The present difficulty.
-        evaluation_success: Of the last evaluation; no part of a checkpoint.
+        episodes: Statistics of the last episodes.
+        adr: Controls the difficulty.
+        evaluation_success: Success rate of the last evaluation; not saved in checkpoints.
     """
 
     adr: AdrController
@@ -38,12 +38,12 @@ class Tally:
     evaluation_success: float | None = None
 
     def add_episodes(self, episode: Tensor, ended: Tensor) -> None:
-        """Takes the episodes that ended in a rollout: rows [T, N, E] where `ended` [T, N]."""
+        """Adds the episodes that ended in a rollout: rows [T, N, E] where `ended` [T, N]."""
         self.episodes.add(episode, ended)
         self.adr.add(episode, ended)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint, which itself adds the iteration."""
+        """Plain values for a checkpoint; `save_checkpoint` adds the iteration."""
         return {
             "env_steps": self.env_steps,
             "episodes": self.episodes.state_dict(),
@@ -81,8 +81,8 @@ class RunReport:
         Args:
             config: The run.
             folder: The run folder.
-            control: Its `status` is kept.
-            tally: Read whenever something is told.
+            control: Its `status` is kept up to date.
+            tally: Read for every report.
             pool: Of the run.
             schema_hash: Of the observation groups in use.
             stopwatch: Where the learner's time goes.
@@ -128,7 +128,7 @@ class RunReport:
             figures: Of the update and of an evaluation, by the names that they have in the record.
             rate: Environment steps per second of this iteration.
             rollout: What was learned from.
-            policy_lag: Updates that the policy of this rollout lacked.
+            policy_lag: See `RunStatus`.
         """
         assert self._writer is not None and self._progress is not None, "not open"
         tally, reward = self._tally, rollout.reward
@@ -159,7 +159,7 @@ class RunReport:
             self._progress.message(text)
 
     def status(self, **changes: Any) -> None:
-        """Replaces the status: fields of `RunStatus` that the run alone knows, and the others."""
+        """Replaces the status; `changes` are fields of `RunStatus` that only the run knows."""
         total_s = max(self._clock() - self._started_s, 1e-9)
         seconds, tally, status = self.stopwatch.seconds, self._tally, self._control.status
         ended = changes.get("state", status.state) in _ENDED
@@ -184,7 +184,7 @@ class RunReport:
         )
 
     def summary(self) -> RunSummary:
-        """What the run says in the end."""
+        """The summary of the run at its end."""
         return RunSummary(
             iterations=self._tally.iteration,
             env_steps=self._tally.env_steps,

@@ -1,4 +1,4 @@
-"""One training run: collect, update, log, save, until enough."""
+"""One training run: collect, update, log and save, until it is finished."""
 
 import time
 from collections.abc import Callable
@@ -42,7 +42,7 @@ EVALUATION_SEED = 1_000_003
 
 
 class Runner:
-    """Owns the simulators and the run folder; `run` does the rest."""
+    """Owns the simulators and the run folder; `run` trains."""
 
     def __init__(
         self,
@@ -60,13 +60,13 @@ class Runner:
             config: The run.
             algorithm: What learns; see `assembly`.
             folder: The run folder; made by `create_run_folder`.
-            control: How others steer the run.
+            control: Lets other threads control the run.
             show_progress: Whether a progress bar goes to stderr.
             clock: Seconds, monotonic.
             run_id: Id under which observers find the run's shared memory; "" draws one.
 
         Raises:
-            ConfigError: The config does not fit the machine or itself.
+            ConfigError: The config contradicts itself or does not fit the machine.
         """
         torch.use_deterministic_algorithms(config.training.deterministic)
         self.config = config
@@ -115,7 +115,8 @@ class Runner:
     def resume(self, path: Path) -> None:
         """Continues from a checkpoint exactly: weights, optimizers, generators, simulators.
 
-        The checkpoint of a failure has no simulators: all environments start new episodes.
+        A checkpoint written after a failure has no simulators: all environments then start new
+        episodes.
 
         Args:
             path: Run folder or checkpoint.
@@ -144,9 +145,9 @@ class Runner:
             self._resumed = True
 
     def run(self) -> RunSummary:
-        """Runs until the iterations, the time or the target are reached, or a stop is asked for.
+        """Runs until the iterations, the time or the target are reached, or a stop is requested.
 
-        A checkpoint stands at the end, also when a simulator dies or the update fails.
+        It ends with a checkpoint, even if a simulator dies or the update fails.
 
         Raises:
             WorkerDied, WorkerTimeout, NonFiniteLoss, PeerLost, PeersDiffer: After the checkpoint.
@@ -165,7 +166,7 @@ class Runner:
             self._save()
             self.report.status(state=RunState.FINISHED)
         except Exception as error:
-            # what the simulators hold may be what made the run fail, and one may be lost
+            # the simulators' state may be the cause of the failure, and one may be lost
             self._save_or_warn(with_simulators=False)
             self.report.status(state=RunState.FAILED, message=str(error))
             raise
@@ -190,7 +191,7 @@ class Runner:
 
     def _goes_on(self) -> bool:
         if self.pipeline.is_ahead:
-            return True  # what was collected is learned from before anything else happens
+            return True  # learn from the collected rollout before anything else
         while True:
             over, paused, save = self.peers.any(
                 self._is_over(), self.control.paused, self.control.take_save_request()
@@ -213,7 +214,10 @@ class Runner:
         )
 
     def _may_look_ahead(self) -> bool:
-        """Whether nothing may come after this iteration that needs the simulators at rest."""
+        """Whether nothing after this iteration needs idle simulators.
+
+        They must be idle for a pause, a checkpoint and the end of the run.
+        """
         training, following = self.config.training, self.tally.iteration + 1
         (must_rest,) = self.peers.any(
             self._is_over()
@@ -269,7 +273,7 @@ class Runner:
         return result.record()
 
     def _save(self, with_simulators: bool = True) -> None:
-        """Writes a checkpoint unless this iteration has one, which then is the exact one."""
+        """Writes a checkpoint unless this iteration has one, which is complete then."""
         if self._saved_iteration == self.tally.iteration:
             self.control.saved(Path(self.control.status.checkpoint))
             return
@@ -302,15 +306,15 @@ class Runner:
         self.control.saved(path)
 
     def _check_peers(self) -> None:
-        """Before a checkpoint: all ranks still hold the same nets."""
+        """Checks before a checkpoint that all ranks still hold the same nets."""
         where = f"iteration {self.tally.iteration}"
         self.peers.check_equal(weights(self.algorithm.state_dict()), where)
 
     def _save_or_warn(self, with_simulators: bool = True) -> None:
-        """A full disk costs a checkpoint, not the run."""
+        """Writes a checkpoint; on a full disk it only warns, so that the run continues."""
         try:
             self._save(with_simulators)
-        except WorkerTimeout:  # an OSError by descent
+        except WorkerTimeout:  # a subclass of OSError
             raise
         except OSError as error:
             text = f"no checkpoint at iteration {self.tally.iteration}: {error}; free some space"

@@ -1,4 +1,4 @@
-"""A training run in a thread of its own, for a process that has more to do."""
+"""A training run in a separate thread, for processes that do other work at the same time."""
 
 import threading
 from dataclasses import replace
@@ -15,8 +15,8 @@ class RunThread(threading.Thread):
 
     Attributes:
         control: Steers the run, also before it has started.
-        summary: How the run ended; None before that, and where it failed.
-        error: What the run failed with.
+        summary: Summary of the finished run; None before its end, and if it failed.
+        error: The error with which the run failed, else None.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""A policy bundle: everything that is needed to run a trained policy, and proof that it is whole.
+"""A policy bundle: everything that is needed to run a trained policy and to verify it.
 
     <bundle>/
-        manifest.json      what the policy sees, how its action is meant, where it comes from
+        manifest.json      what the policy sees, what its action means, where it comes from
         policy.onnx        one control step of one robot: observations and memory in,
                            action mean in [-1, 1], memory and auxiliary prediction out
         test_vectors.npz   consecutive steps of recorded observations and the learner's actions
@@ -40,7 +40,7 @@ _TOLERANCE = 1e-4
 
 
 class BundleError(ConfigError):
-    """A folder is no usable bundle: incomplete, changed, outdated or not reproducible."""
+    """A folder is not a usable bundle: incomplete, changed, outdated or not reproducible."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -156,7 +156,7 @@ def read_manifest(folder: Path) -> BundleManifest:
 
 
 def load_bundle(folder: str | Path) -> Bundle:
-    """Loads a bundle and proves that it acts here as it did in the learner.
+    """Loads a bundle and checks that it gives the same outputs here as in the learner.
 
     Raises:
         BundleError: As `read_manifest`; or the graph does not fit the manifest; or an output on

@@ -1,4 +1,4 @@
-"""Checkpoints: what resumes a run exactly. They never leave the training machine; bundles do.
+"""Checkpoints, from which a run resumes exactly on the training machine; bundles are deployed.
 
 A checkpoint is a folder:
 
@@ -7,7 +7,7 @@ A checkpoint is a folder:
 - `training.pt`: all nets, optimizers, generators, memories (tensors and numbers only)
 - `simulators/`: one file per worker, written by the worker itself
 
-It stands in the run's `checkpoints` folder as `iteration_000120`; `latest` points to the newest.
+It is in the run's `checkpoints` folder as `iteration_000120`; `latest` points to the newest.
 """
 
 import io
@@ -55,7 +55,7 @@ def save_checkpoint(
         save_simulators: Called with an existing folder to write the simulators' state into.
 
     Raises:
-        OSError: It cannot be written, as on a full disk; nothing of it is left then.
+        OSError: It cannot be written, as on a full disk; then no partial checkpoint remains.
     """
     parent.mkdir(exist_ok=True)
     _remove_partial(parent)
@@ -101,11 +101,11 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def load_training(checkpoint: Path, algorithm_keys: Collection[str]) -> dict[str, Any]:
-    """The training state that `save_checkpoint` got.
+    """The training state that `save_checkpoint` wrote.
 
     Args:
         checkpoint: A checkpoint folder.
-        algorithm_keys: Of the state of the algorithm that is to go on with it.
+        algorithm_keys: Keys of the state of the algorithm that resumes from it.
 
     Raises:
         ConfigError: Another algorithm made it.
@@ -150,10 +150,10 @@ def check_resumable(checkpoint: Path, config: RunConfig) -> None:
     """Makes sure that a run of this config can take over the nets and memories of a checkpoint.
 
     Raises:
-        ConfigError: A value has changed that comes with these.
+        ConfigError: A value on which these depend has changed.
     """
     saved, own = load_state(checkpoint)["config"], to_dict(config)
-    # the simulators' saved state is of what is randomized; the difficulty may change
+    # the simulators' saved state depends on what is randomized, but not on the difficulty
     randomized = ("observation_noise", "latency", "randomization")
     changes = [
         *(
@@ -165,13 +165,14 @@ def check_resumable(checkpoint: Path, config: RunConfig) -> None:
         *_changes(saved["task"]["action"], own["task"]["action"], "task.action"),
         *_changes(saved["task"]["camera"], own["task"]["camera"], "task.camera"),
         *_changes(saved["simulators"], own["simulators"], "simulators", ("num_envs",)),
-        # the optimizers' state brings these along, so that a new value would do nothing
+        # these are restored with the optimizers' state, so that a new value would have no effect
         *_changes(saved["ppo"], own["ppo"], "ppo", ("learning_rate", "critic_learning_rate")),
         *_changes(saved["distillation"], own["distillation"], "distillation", ("learning_rate",)),
     ]
     if changes:
         raise ConfigError(
-            f"{checkpoint}: cannot go on with {'; '.join(changes)}; leave it or start a new run"
+            f"{checkpoint}: cannot be resumed with {'; '.join(changes)}; undo the change or start "
+            "a new run"
         )
 
 

@@ -28,8 +28,8 @@ def create_run_folder(parent: Path, name: str, config: Any, run_id: str = "") ->
         parent: Made if it is not there.
         name: Of the config.
         config: A config dataclass.
-        run_id: See `new_run_id`; "" draws one. A folder that exists is left alone, the new one
-            gets a number behind its name.
+        run_id: See `new_run_id`; "" makes a new one. An existing folder is not changed; the new
+            one then gets a number after its name.
 
     Raises:
         ConfigError: The folder cannot be written.

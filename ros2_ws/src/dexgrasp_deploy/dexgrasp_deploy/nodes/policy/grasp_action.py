@@ -1,7 +1,7 @@
-"""The Grasp action on a control loop: one goal at a time, without a thread of its own.
+"""The Grasp action on a control loop: one goal at a time, without a separate thread.
 
-An accepted goal is executed in the callback sense only when its episode has ended; until then the
-control loop works on it and timers report and end it.
+The execute callback of an accepted goal is called only when its episode has ended, to set the
+result. Until then the control loop runs the episode, and timers send feedback and check its end.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class GraspAction:
 
         Args:
             node: Owner.
-            loop: Gives the active control loop; None while no policy is active.
+            loop: Returns the active control loop; None while no policy is active.
         """
         self._loop = loop
         self._goal: ServerGoalHandle | None = None
@@ -66,7 +66,7 @@ class GraspAction:
             goal.publish_feedback(_feedback(loop, _lift_height_m(goal, loop)))
 
     def destroy(self) -> None:
-        """Takes the server down."""
+        """Destroys the server."""
         self._server.destroy()
 
     def _begin(self, goal: ServerGoalHandle) -> None:
@@ -77,7 +77,7 @@ class GraspAction:
             goal.execute(partial(_conclude, result=refusal))
 
     def _try_to_start(self, request: Grasp.Goal) -> Grasp.Result | None:
-        """Begins an episode, or says why not."""
+        """Begins an episode; returns a result with the reason if that is not possible."""
         loop, codes = self._loop(), Grasp.Result
         if loop is None:
             return _failure(codes.NO_POLICY, "no policy is active; load a bundle")
@@ -124,7 +124,7 @@ def _lift_height_m(goal: ServerGoalHandle, loop: ControlLoop) -> float:
 
 
 def _result(loop: ControlLoop, lift_height_m: float) -> Grasp.Result:
-    """What an ended episode came to; success as far as the policy itself can tell."""
+    """The result of an ended episode; success is judged by the policy's own prediction."""
     progress, reason = loop.progress, loop.episode.reason
     lift_m = progress.predicted_lift_m
     success = reason is Reason.TIME_UP and lift_m is not None and lift_m >= lift_height_m

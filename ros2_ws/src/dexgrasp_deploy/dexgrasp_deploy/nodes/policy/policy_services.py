@@ -22,7 +22,7 @@ class PolicyServices:
 
         Args:
             node: Owner.
-            loop: Gives the control loop; None while no bundle is loaded.
+            loop: Returns the control loop; None while no bundle is loaded.
             load: Replaces the policy by that of a bundle folder; may raise ConfigError.
         """
         self._loop = loop

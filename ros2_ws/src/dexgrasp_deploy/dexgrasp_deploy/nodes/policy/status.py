@@ -24,7 +24,7 @@ def policy_status(loop: ControlLoop | None, stamp: Time) -> PolicyStatus:
 
     Args:
         loop: None while no bundle is loaded.
-        stamp: Now.
+        stamp: The present time.
     """
     status = PolicyStatus(message="no bundle is loaded")
     status.header.stamp = stamp

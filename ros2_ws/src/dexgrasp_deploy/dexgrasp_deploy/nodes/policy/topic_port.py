@@ -7,19 +7,21 @@ import numpy as np
 from rclpy.executors import Executor
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
+from typing_extensions import override
 
+from dexgrasp_deploy.control.control_loop import RobotPort
 from dexgrasp_deploy.drivers.base import CameraSample, JointSample
 from dexgrasp_deploy.nodes.conversions import from_image, from_joint_state, from_stamp
 from dexgrasp_deploy.nodes.parameters import COMMAND, NEWEST
 from dexgrasp_sim.nodes.conversions import to_joint_state
 
 MAX_PAIR_SKEW_S = 0.005
-"""Left and right image belong together when their stamps differ by less: an eighth of the period
-of a 25 Hz camera."""
+"""Left and right image belong together if their stamps differ by less than this: an eighth of the
+period of a 25 Hz camera."""
 
 
-class TopicPort:
-    """See `RobotPort`. Everything happens in the thread that calls `wait_until`."""
+class TopicPort(RobotPort):
+    """A port on topics; all callbacks run in the thread that calls `wait_until`."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -32,7 +34,7 @@ class TopicPort:
         node.create_subscription(JointState, "joint_states", self._on_joints, NEWEST)
 
     def attach(self, executor: Executor) -> None:
-        """Sets the executor that `wait_until` runs callbacks of."""
+        """Sets the executor whose callbacks `wait_until` runs."""
         self._executor = executor
 
     def listen(self, image_group: str | None) -> None:
@@ -50,21 +52,22 @@ class TopicPort:
                 CameraInfo, f"camera/{stream}/camera_info", self._on_info, NEWEST
             )
 
+    @override
     def joints(self) -> JointSample | None:
-        """See `RobotPort.joints`."""
         return self._joints
 
+    @override
     def image(self) -> CameraSample | None:
-        """See `RobotPort.image`."""
         return self._image
 
+    @override
     def send(self, positions: dict[str, float]) -> None:
-        """See `RobotPort.send`."""
         stamp = self._node.get_clock().now().to_msg()
         self._commands.publish(to_joint_state([*positions], [*positions.values()], [], stamp))
 
+    @override
     def wait_until(self, time_s: float) -> None:
-        """See `RobotPort.wait_until`; runs callbacks until then, and those that are due."""
+        """Runs callbacks until `time_s`, and those that are due even if it has passed."""
         assert self._executor is not None, "attach() comes first"
         while True:
             remaining_s = time_s - time.monotonic()

@@ -1,4 +1,4 @@
-"""What a simulated world offers beside the robot: its reset, its object and its markers."""
+"""Topics and services of a simulated world besides the robot: reset, object and markers."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from dexgrasp_sim.nodes.conversions import BASE_FRAME, to_pose
 from dexgrasp_sim.nodes.markers import scene_markers
 
 _MARKER_EVERY = 6
-"""Joint state messages per marker message: markers are for people."""
+"""Joint state messages per marker message; markers are for display only."""
 
 
 class WorldTopics:
@@ -39,13 +39,13 @@ class WorldTopics:
 
     @staticmethod
     def of(node: Node, context: DriverContext, drivers: Sequence[Driver]) -> "WorldTopics | None":
-        """The topics of the world that the drivers live in; None for real or mock ones."""
+        """The topics of the drivers' simulated world; None for real or mock drivers."""
         if any(isinstance(driver, SimArm | SimHand) for driver in drivers):
             return WorldTopics(node, context.shared(SimWorld))
         return None
 
     def publish(self, stamp: Time) -> None:
-        """Publishes the object as it is, with the stamp of the joint states of the same step."""
+        """Publishes the object's pose, with the stamp of the joint states of the same step."""
         world, pose = self._world, self._world.object_pose.tolist()
         message = PoseStamped(pose=to_pose(pose))
         message.header.stamp, message.header.frame_id = stamp, BASE_FRAME
