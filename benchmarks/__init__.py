@@ -3,4 +3,4 @@
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-"""Where `python -m benchmarks.NAME` finds these modules."""
+"""Working directory for `python -m benchmarks.NAME`."""

@@ -1,13 +1,13 @@
-"""`dexgrasp bench capacity`: how many environments fit, against what `plan-capacity` predicts.
+"""`dexgrasp bench capacity`: how many environments fit, compared with `plan-capacity`.
 
-Four devices are four budgets of memory beyond that of a bare process, which the kernel enforces
-(RLIMIT_DATA). Data parallel: every process simulates, holds a rollout and learns. Disaggregated:
-one process learns and three simulate, each with such a budget; the rollout, which lies in shared
-memory, counts against the learner's. A count fits when a whole rollout and an update succeed.
+Four devices are simulated by four memory budgets beyond that of a bare process, which the kernel
+enforces (RLIMIT_DATA). Data parallel: every process simulates, holds a rollout and learns.
+Disaggregated: one process learns and three simulate, each with its own budget; the rollout is in
+shared memory and counts for the learner. A count fits if a whole rollout and an update succeed.
 
-Simulators on the CPU take next to nothing per environment, so that splitting them off saves
-nothing; on a GPU they take most. Therefore everything is measured twice: as it is, and with a
-tensor in each simulator that takes per environment what the fit to the paper says (`costs.py`).
+Simulators on the CPU need almost no memory per environment, so separating them saves nothing; on a
+GPU they need most of it. Therefore everything is measured twice: as it is, and with a tensor in
+each simulator that takes the memory per environment of the fit to the paper (`costs.py`).
 """
 
 import argparse
@@ -29,7 +29,7 @@ DEVICES = 4
 _MIB = 2**20
 _SMALL_MICRO_BATCH = 64
 _STEP, _TOLERANCE = 0.08, 0.04
-"""Of a count: the first step away from the prediction, and how closely the end is found."""
+"""Fractions of a count: the first step away from the prediction, and the final accuracy."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Mode:
         name: Key of its figures.
         role: Of the processes that learn, see `Probe`.
         storage: Element type of images.
-        in_pieces: Whether an update goes through small micro-batches; else it takes as many
-            samples at once as there are in a rollout of `data_parallel_float32` on one device.
+        in_pieces: Whether an update uses small micro-batches; else it processes as many samples
+            at once as there are in a rollout of `data_parallel_float32` on one device.
     """
 
     name: str
@@ -75,12 +75,12 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     (`gpu_like_simulators`), each mode has the number of environments on four devices, `measured`
     and `predicted`, and `error`, predicted over measured minus 1. `ratio_float32` is
     disaggregated over data parallel, float32 images and the same samples at a time in both;
-    `ratio_ours` is ours (int16 images, micro-batches), disaggregated, over that same data
-    parallel one; `ratio_both_ours` is over data parallel with ours.
+    `ratio_ours` is ours (int16 images, micro-batches), disaggregated, over the same data parallel
+    number; `ratio_both_ours` is over data parallel with ours.
 
     Raises:
         ConfigError: The file of costs or the resolution is wrong.
-        RuntimeError: A process failed otherwise than for want of memory.
+        RuntimeError: A process failed for another reason than lack of memory.
     """
     resolution = width, height = parse_resolution(args.resolution)
     costs = load_costs(args.costs) if args.costs else _measured_costs()
@@ -119,7 +119,7 @@ class _Comparison:
         simulator_env_bytes: int,
         bar: tqdm,
     ) -> None:
-        # budgets are counted from a bare process on
+        # budgets do not include the memory of a bare process
         self._costs = replace(
             costs, process=0, simulator_env=costs.simulator_env + simulator_env_bytes
         )
@@ -146,7 +146,7 @@ class _Comparison:
     def _figures(self, mode: Mode) -> dict[str, Any]:
         micro_batch = _SMALL_MICRO_BATCH if mode.in_pieces else self._whole
         load = self._load(mode, micro_batch)
-        # what one process that learns holds stands for all of its kind
+        # one learning process is measured; the others hold the same
         learners = DEVICES if mode.role == "data_parallel" else 1
         if mode.role == "data_parallel":
             plan = plan_data_parallel(self._costs, load, DEVICES, self._budget)
@@ -187,7 +187,7 @@ class _Comparison:
 
 
 def largest_that_fits(guess: int, fits: Callable[[int], bool]) -> int:
-    """The largest n that fits, within 4 %, found from a guess in few trials; 0 if 1 does not."""
+    """The largest n that fits, within 4 %, searched from a guess; 0 if not even 1 fits."""
     step = max(1, round(_STEP * guess))
     if fits(max(guess, 1)):
         lower, upper = guess, guess + step

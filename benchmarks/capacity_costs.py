@@ -1,6 +1,6 @@
-"""`dexgrasp bench capacity_costs`: what simulating and learning take of a device's memory.
+"""`dexgrasp bench capacity_costs`: the memory that simulating and learning take on a device.
 
-Processes of a few sizes are measured and straight lines laid through the measurements.
+Processes of a few sizes are measured, and straight lines are fitted to the measurements.
 `dexgrasp plan-capacity --costs FILE` plans with the result.
 """
 
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See `dexgrasp bench capacity_costs --help`."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="to measure")
     parser.add_argument(
-        "--network", type=Path, metavar="CONFIG", help="YAML of the run whose nets and task count"
+        "--network", type=Path, metavar="CONFIG", help="YAML of the run whose nets and task to use"
     )
 
 

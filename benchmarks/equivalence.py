@@ -1,4 +1,4 @@
-"""`dexgrasp bench equivalence`: how the environments are split over processes changes nothing.
+"""`dexgrasp bench equivalence`: checks that splitting environments over processes changes nothing.
 
 Trains the same run in one process and with one, two and four workers, and compares every byte of
 the last rollout and of the weights.

@@ -18,7 +18,7 @@ _GRASP_S = 2.0
 
 
 def fabric_sides(config: GraspConfig, envs: int) -> dict[str, Callable[[], float]]:
-    """What measures the task with the fabric, and the fabric alone, in control steps per second.
+    """Functions that measure the task with the fabric, and the fabric alone, in control steps/s.
 
     Args:
         config: A task whose actions are of kind fabric.
@@ -33,7 +33,7 @@ def fabric_sides(config: GraspConfig, envs: int) -> dict[str, Callable[[], float
 
 @torch.inference_mode()
 def _scripted_tape(config: GraspConfig, envs: int) -> Tensor:
-    """What the scripted policy does for an episode's first seconds, [T, envs, A]."""
+    """Actions [T, envs, A] of the scripted policy for the first seconds of an episode."""
     env = make_grasp_env(config, envs, groups=_GROUPS)
     try:
         out = allocate(env)

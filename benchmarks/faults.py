@@ -1,9 +1,9 @@
 """`dexgrasp bench faults`: a training run whose simulator workers are killed and stopped.
 
-Small recurrent PPO on synthetic environments, in worker processes. At random moments a random
-worker is killed (SIGKILL) or stopped (SIGSTOP, so that it hangs); the environment of one more
-worker, which is left alone, gives NaN every so many steps. A fault counts as survived when the
-worker's successor has filled the slot that was owed; a NaN when its environment has begun anew.
+Small recurrent PPO on synthetic environments, in worker processes. At random times a random worker
+is killed (SIGKILL) or stopped (SIGSTOP, so that it hangs). The last worker gets no such faults;
+one of its environments gives NaN at a fixed interval of steps. A fault counts as survived when the
+new worker has filled the missing slot, a NaN when its environment was reset.
 """
 
 import argparse
@@ -40,7 +40,7 @@ _HORIZON = 16
 _STEP_S = 0.005
 _NAN_EVERY = 20
 _LAST_ITERATIONS = 3
-"""Rollouts and updates after the last fault, in which nothing may be wrong any more."""
+"""Rollouts and updates after the last fault, which must be free of errors."""
 _POLL_S = 0.01
 _STOP_TIMEOUT_S = 10.0
 _NETWORK = NetworkConfig(
@@ -116,7 +116,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @dataclass
 class Fault:
-    """A worker that was killed, or stopped if `hang`, and what came of it."""
+    """A worker that was killed, or stopped if `hang`, and the restart that followed."""
 
     index: int
     hang: bool
@@ -125,7 +125,7 @@ class Fault:
 
     @property
     def survived(self) -> bool:
-        """Whether a successor has taken the worker's place."""
+        """Whether a new worker has replaced this one."""
         return self.restart is not None and math.isfinite(self.restart.ready_s)
 
     @property
@@ -135,15 +135,15 @@ class Fault:
 
 
 class Injector:
-    """Kills and stops workers from a thread of its own, while the run goes on.
+    """Kills and stops workers from a separate thread during the run.
 
     Attributes:
-        faults: Those so far.
-        seen: Process ids of all workers met.
+        faults: Faults injected so far.
+        seen: Process ids of all workers of the run.
     """
 
     def __init__(self, pool: WorkerPool, args: argparse.Namespace) -> None:
-        """Draws the order of faults; `run` injects them."""
+        """Draws the order of faults; `start` begins to inject them."""
         self.faults: list[Fault] = []
         self.seen: set[int] = set()
         self._pool = pool
@@ -156,11 +156,11 @@ class Injector:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Begins to do harm."""
+        """Begins to inject faults."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Does no more harm from now on."""
+        """Stops injecting faults."""
         self._stop.set()
         self._thread.join(_STOP_TIMEOUT_S)
 
@@ -173,13 +173,13 @@ class Injector:
         for hang in self._hangs:
             if self._stop.wait(self._random.uniform(0.0, self._pause_s)):
                 return
-            while not self._strike(hang):
+            while not self._inject(hang):
                 if self._stop.wait(_POLL_S):
                     return
 
-    def _strike(self, hang: bool) -> bool:
-        """Kills or stops a worker if there is one that no fault has hit yet."""
-        free = self._unharmed()
+    def _inject(self, hang: bool) -> bool:
+        """Kills or stops a worker without an open fault; False if there is none."""
+        free = self._without_open_fault()
         if not free:
             return False
         index = self._random.choice(free)
@@ -193,14 +193,14 @@ class Injector:
         self.faults.append(fault)
         return True
 
-    def _unharmed(self) -> list[int]:
+    def _without_open_fault(self) -> list[int]:
         """Workers without a fault that is not survived yet."""
         self.attribute()
-        harmed = {fault.index for fault in self.faults if not fault.survived}
-        return [index for index in self._targets if index not in harmed]
+        faulty = {fault.index for fault in self.faults if not fault.survived}
+        return [index for index in self._targets if index not in faulty]
 
     def attribute(self) -> None:
-        """Gives each fault the restart that it has caused: both are in order for every worker."""
+        """Assigns each fault its restart; for each worker both are in the same order."""
         for index in self._targets:
             faults = [fault for fault in self.faults if fault.index == index]
             restarts = [restart for restart in self._pool.restarts if restart.index == index]

@@ -1,7 +1,7 @@
 """`dexgrasp bench gpu_transport`: a lock-step between simulators and a learner on GPUs.
 
-A step brings actions from the learner's GPU to worker processes and their observations, made on a
-GPU, back to it; nothing is simulated. Three ways to do so: through shared memory as it is
+A step sends actions from the learner's GPU to worker processes, and their observations from a GPU
+back to it; nothing is simulated. Three ways are compared: through ordinary shared memory
 (`pageable`), through shared memory that both sides have registered with CUDA (`pinned`), and from
 device to device (`cuda_ipc`).
 """
@@ -30,7 +30,7 @@ _WARM_UP_STEPS = 10
 
 @dataclass(frozen=True)
 class Way:
-    """How observations travel: the workers' carrier, and whether the learner pins its memory."""
+    """How observations are transferred: the workers' carrier, and whether host memory is pinned."""
 
     carrier: CarrierName
     pin: bool = False
@@ -62,7 +62,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 
     `step_ms` by image size and way; `pinned_speedup` and `cuda_ipc_speedup` are the median step of
     `pageable` over theirs at the larger images, `gb_per_s` observations over the median step.
-    Before it counts, every way has brought exactly what the workers hold.
+    Each way is checked to transfer the workers' observations exactly before it is timed.
 
     Raises:
         ConfigError: There is no GPU.
@@ -112,7 +112,7 @@ class Link:
 
         Args:
             payload: Observations of a step.
-            way: How they travel.
+            way: How they are transferred.
             workers: Processes.
             device: Of the learner and of the workers' environments.
         """
@@ -181,7 +181,7 @@ class Link:
                     raise RuntimeError(f"{spec.name} of environment {env} did not arrive intact")
 
     def clear(self) -> None:
-        """Forgets all observations, so that only new ones can pass `check`."""
+        """Zeroes all observations, so that only new ones can pass `check`."""
         tensors: list[Tensor] = [*self.local.values()]
         for tensor in (*tensors, *(self._pool.tensors[name] for name in self.local)):
             tensor.zero_()

@@ -1,4 +1,4 @@
-"""A grasp that benchmarks play, so that contacts, most of the physics, weigh as in an episode."""
+"""A recorded grasp for benchmarks, so that contacts cost as much physics time as in an episode."""
 
 from pathlib import Path
 
@@ -17,9 +17,9 @@ _DESCENT_M_S = 0.16
 
 
 def grasp_config(path: Path, control_hz: float) -> RunConfig:
-    """A run's config on the reference physics, objects where the tape grasps.
+    """A run's config with the reference physics and the objects where the tape grasps.
 
-    An episode lasts as long as the tape; environments are in different steps of theirs.
+    An episode lasts as long as the tape; environments start at different steps of it.
 
     Args:
         path: YAML file of a run whose actions are palm velocities.

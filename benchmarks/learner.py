@@ -1,7 +1,7 @@
-"""`dexgrasp bench learner`: one update of our PPO against one of rsl_rl's.
+"""`dexgrasp bench learner`: one update of our PPO compared with one of rsl_rl's.
 
-The same nets, weights, rollout and minibatches; each side in a fresh process for its memory, its
-time in CPU seconds because other work on the machine counts less in them.
+Both use the same nets, weights, rollout and minibatches. Each side runs in a new process, to
+measure its memory; time is in CPU seconds, which depend less on other load of the machine.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 
     Raises:
         ConfigError: rsl_rl is not installed.
-        RuntimeError: A side failed; its error text stands above.
+        RuntimeError: A side failed; its error text was printed before.
     """
     if importlib.util.find_spec("rsl_rl") is None:
         raise ConfigError("rsl_rl is not installed; run `pip install -e '.[dev]'`")

@@ -1,4 +1,4 @@
-"""One side of `dexgrasp bench learner`, in a process of its own: one rollout and one update.
+"""One side of `dexgrasp bench learner`, in a separate process: one rollout and one update.
 
 `python -m benchmarks.learner_side SIDE SIZES` prints a `SideResult` as JSON.
 """
@@ -29,13 +29,13 @@ from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_sim.config import replace
 
 SIDES = ("dexgrasp", "whole_minibatches", "rsl_rl")
-"""Ours as it is by default, ours with every minibatch computed in one piece, theirs."""
+"""Ours with its defaults, ours with every minibatch computed in one piece, and rsl_rl's."""
 
-_NEXT_TO_NOTHING = Sizes(envs=16, horizon=2, proprio=2, privileged=2, memory=2, hidden=(2,))
+_TINY = Sizes(envs=16, horizon=2, proprio=2, privileged=2, memory=2, hidden=(2,))
 
 
 def run_ours(sizes: Sizes, micro_batches: int | None = None) -> SideResult:
-    """Our PPO on tensors as an environment pool has them, which simulators fill in place.
+    """Our PPO on tensors like those of an environment pool, which simulators fill in place.
 
     Args:
         sizes: Of the rollout and the nets.
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     sizes = TypeAdapter(Sizes).validate_json(options.sizes)
-    _run(options.side, _NEXT_TO_NOTHING)  # loads code that one side would else load in its update
+    _run(options.side, _TINY)  # loads code that a side would otherwise load during its update
     result = _run(options.side, sizes)
     print(json.dumps(asdict(result)))
     return 0

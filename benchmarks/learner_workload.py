@@ -1,4 +1,4 @@
-"""What both sides of `dexgrasp bench learner` learn: sizes, networks, rollout, measurements."""
+"""What both sides of `dexgrasp bench learner` share: sizes, networks, rollout, measurements."""
 
 import time
 from collections.abc import Callable
@@ -23,7 +23,7 @@ PPO = PpoConfig(
     epochs=1,
     minibatches=4,
     schedule="fixed",
-    # nothing moves, so that the mean over the minibatches is the loss at the same weights
+    # the weights hardly change, so that the mean over minibatches is the loss at the same weights
     learning_rate=1e-12,
     value_coefficient=1.0,
 )
@@ -31,7 +31,7 @@ PPO = PpoConfig(
 
 @validated(frozen=True, config=STRICT)
 class Sizes:
-    """What is learned from what; the defaults are those of the benchmark.
+    """Sizes of the rollout and the nets; the defaults are those of the benchmark.
 
     Attributes:
         envs: Environments, a multiple of the minibatches.
@@ -42,7 +42,7 @@ class Sizes:
         privileged: Length of the critic's observation.
         memory: Width of the LSTMs of actor and critic.
         hidden: Hidden layers of both heads; the actor's fused layer is as wide as the first.
-        end_probability: Of an episode, per step.
+        end_probability: Probability per step that an episode ends.
     """
 
     envs: int = 256
@@ -67,11 +67,11 @@ class Sizes:
 
 @dataclass(frozen=True)
 class SideResult:
-    """What a side costs and computes.
+    """Costs and losses of a side.
 
     Attributes:
         update_cpu_s: CPU seconds of the update, all threads.
-        memory_mib: Peak of the resident memory over that before the nets were built.
+        memory_mib: Peak of resident memory minus that before the nets were built.
         surrogate: Mean loss of the policy.
         value: Mean squared error of the critic.
         parameters: Of both nets.
@@ -112,7 +112,7 @@ def build_nets(sizes: Sizes) -> tuple[Actor, Critic]:
 
 
 def _widen_last_convolution(actor: Actor) -> None:
-    """From 32 channels, which our nets have, to the 64 of the usual three-layer encoder."""
+    """Changes the 32 channels of our nets to the 64 of the usual three-layer encoder."""
     encoder = actor.trunk.encoders["depth"]
     layers = encoder.get_submodule("layers")
     assert isinstance(layers, nn.Sequential)
@@ -124,7 +124,7 @@ def _widen_last_convolution(actor: Actor) -> None:
 
 
 def slot_tensors(sizes: Sizes, slot: int) -> dict[str, Tensor]:
-    """What the environments give at slot 0 to horizon, [N, ...] by name; the same every time."""
+    """Observations and results of a slot, [N, ...] by name; the same in every call."""
     generator = torch.Generator().manual_seed(slot)
     envs = sizes.envs
     depth = torch.randint(0, 900, (envs, sizes.height, sizes.width), generator=generator)
@@ -141,7 +141,7 @@ def slot_tensors(sizes: Sizes, slot: int) -> dict[str, Tensor]:
 
 
 def drift(*nets: nn.Module) -> None:
-    """Changes every weight a little: the policy that learns is no longer the one that acted."""
+    """Changes every weight a little, so that the policy differs from the one that acted."""
     with torch.no_grad():
         for net in nets:
             for parameter in net.parameters():
@@ -149,12 +149,12 @@ def drift(*nets: nn.Module) -> None:
 
 
 def count_parameters(*nets: nn.Module) -> int:
-    """How many numbers are learned."""
+    """Number of learned parameters."""
     return sum(parameter.numel() for net in nets for parameter in net.parameters())
 
 
 def cpu_seconds(update: Callable[[], dict[str, float]]) -> tuple[dict[str, float], float]:
-    """The metrics of an update and the CPU seconds of the process that it took."""
+    """The metrics of an update, and its CPU seconds over all threads of the process."""
     begin_s = time.process_time()
     metrics = update()
     return metrics, time.process_time() - begin_s
@@ -163,7 +163,7 @@ def cpu_seconds(update: Callable[[], dict[str, float]]) -> tuple[dict[str, float
 def peak_memory_mib() -> float:
     """Peak of this process's resident memory.
 
-    Not `ru_maxrss`: Linux lets that begin with the size of the process that started this one.
+    Not `ru_maxrss`: on Linux it starts with the size of the process that started this one.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):

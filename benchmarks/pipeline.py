@@ -1,14 +1,13 @@
-"""`dexgrasp bench pipeline`: the two pipelines that keep simulators busy, against the barrier.
+"""`dexgrasp bench pipeline`: the two overlapping pipelines, compared with the barrier.
 
-The simulator only sleeps, as a GPU of its own would let the learner's processor sleep.
+The simulator only sleeps: a simulator on its own GPU would not use the learner's processor either.
 
-Double-buffered groups of environments, rollouts alone: a step takes as long as the learner infers
-for all environments. Its time is proportional to its environments: the barrier has one worker with
-all of them, double buffering two with half of them each, which never simulate longer at once than
-the one does.
+Double-buffered groups of environments are measured on rollouts without updates. A simulation step
+of all environments takes as long as the learner's inference for them, and is proportional to their
+number: the barrier has one worker with all environments, double buffering two with half each.
 
-Updates that overlap with the next rollout, whole runs with two workers: the steps of a rollout
-take as long as an update.
+Updates that overlap with the next rollout are measured on whole runs with two workers. All steps
+of a rollout together take as long as an update.
 """
 
 import argparse
@@ -174,7 +173,7 @@ def _steps_per_s(args: argparse.Namespace, groups: int, step_s: float) -> float:
 def _run(
     args: argparse.Namespace, kind: type[InTurn | Overlapped], step_s: float
 ) -> tuple[float, dict[str, float]]:
-    """Control steps per second of a run, updates included, and where the learner's time went."""
+    """Control steps per second of a run with updates, and the learner's seconds by stage."""
     pool = make_pool(_spec(args, "shared_memory", _WORKERS, step_s))
     algorithm, watch = _build(args), Stopwatch()
     rollout = Rollout.on(pool.tensors, algorithm.groups, algorithm.memory_sizes)

@@ -1,4 +1,4 @@
-"""What a benchmark writes: figures with the commit, the settings and the machine they hold for."""
+"""Result file of a benchmark: its figures with settings, commit and machine."""
 
 import json
 from pathlib import Path

@@ -1,7 +1,7 @@
 """`dexgrasp bench scripted`: success of the scripted teacher on the paper's task.
 
-It acts through the same eleven dimensions as a policy and is told where the object is, so that
-this shows what the action space and the physics allow before anything is learned.
+It uses the same eleven action dimensions as a policy but knows where the object is. The result
+shows what the action space and the physics allow without learning.
 """
 
 import argparse
@@ -21,7 +21,7 @@ STARTS = {
         "task.randomization.spawn_tilt_rad.initial=[3.14159, 3.14159]",
     ],
 }
-"""Name to what the config is told: dropped at the centre, or anywhere and in any attitude."""
+"""Name to config overrides: dropped at the centre, or anywhere and in any orientation."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,11 +1,14 @@
-"""`dexgrasp bench sim`: control steps per second of the task against the physics engine alone.
+"""`dexgrasp bench sim`: control steps per second of the task and of the physics engine alone.
 
-Every side plays whole grasps on one CPU core, in turn, with the resets between them: the task with
-each kind of observation, plain and with every randomisation of the paper's task at its end;
-MuJoCo's own batch on the task's models, with their random parameters, driven by the joint targets
-and put at the starts that were recorded from the task; and Gymnasium's vectorised loop over single
-environments with the same model, where it is installed, with MuJoCo's OpenGL renderer for images.
-Environments are in different steps of their episodes, so that some end in nearly every step.
+Every side plays whole grasps on one CPU core, in turn, with the resets between them:
+
+- the task with each kind of observation, without and with all randomisation of the paper's task;
+- MuJoCo's own batch on the task's models with their random parameters, with the joint targets and
+  start states that were recorded from the task;
+- Gymnasium's vectorised loop over single environments with the same model, if it is installed,
+  with MuJoCo's OpenGL renderer for images.
+
+Environments are at different steps of their episodes, so that some end in nearly every step.
 """
 
 import argparse
@@ -36,7 +39,7 @@ from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.vec_env import allocate
 
 _EPISODES = 1.5
-"""So many episodes of each environment are played."""
+"""Number of episodes that each environment plays."""
 _RESET_ENVS, _RESETS = 4096, 10
 
 
@@ -79,12 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings and figures.
 
-    `..._ratio` are against the raw batch, but `gymnasium_ratio` is ours over Gymnasium's loop,
-    both with 64x48 depth images (None where Gymnasium is not installed), and `scaling_ratio` is
-    the largest cost per environment over that of the smallest number of them; `fabric_fraction`
-    is the share of the geometric fabric in a control step of the task that has it, during scripted
-    grasps; `reset_4096_ms` is the time to begin an episode in 4096 environments of the paper's
-    task at difficulty 1, draws and tensor work without physics.
+    `..._ratio` are relative to the raw batch, except: `gymnasium_ratio` is ours over Gymnasium's
+    loop, both with 64x48 depth images (None if Gymnasium is not installed); `scaling_ratio` is
+    the largest cost per environment over that with the fewest environments. `fabric_fraction` is
+    the share of the geometric fabric in a control step of the task that uses it, during scripted
+    grasps. `reset_4096_ms` is the time to begin an episode in 4096 environments of the paper's
+    task at difficulty 1: random draws and tensor work without physics.
     """
     torch.set_num_threads(1)
     config = grasp_config(args.config, args.control_hz).task
@@ -122,7 +125,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 def _sides(
     config: GraspConfig, paper: GraspConfig, envs: int, scaling_envs: Sequence[int]
 ) -> dict[str, Callable[[], float | None]]:
-    """Name of a side to what measures its control steps per second."""
+    """Name of a side to the function that measures its control steps per second."""
     random = replace(
         config,
         observation_noise=paper.observation_noise,
@@ -150,7 +153,7 @@ def _sides(
 
 
 def _medians(sides: dict[str, Callable[[], float | None]], repeats: int) -> dict[str, float]:
-    """The median rate of each side that can run, all measured in turn."""
+    """The median rate of each side that can run; the sides are measured in turn."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     with tqdm(total=repeats * len(sides), desc="bench sim", unit="run") as bar:
         for _ in range(repeats):
@@ -168,7 +171,7 @@ def _ratio(rates: dict[str, float], name: str, other: str) -> float | None:
 
 @torch.inference_mode()
 def _raw_steps_per_s(config: GraspConfig, envs: int) -> float:
-    """MuJoCo's batch with the task's own joint targets, from the task's own starts."""
+    """MuJoCo's batch with joint targets and start states recorded from the task."""
     env = make_grasp_env(config, envs, seed=0, threads=1, groups=SIDES["state"].groups)
     out = allocate(env)
     env.reset(out)
@@ -189,7 +192,7 @@ def _raw_steps_per_s(config: GraspConfig, envs: int) -> float:
 
 
 def _actions(env: GraspEnv, config: GraspConfig) -> Iterator[Tensor]:
-    """Actions [N, A] for the steps to play: each environment's by its step in its episode."""
+    """Actions [N, A] of all steps; each environment's follow from its step in its episode."""
     tape = grasp_tape(config)
     for _ in range(round(_EPISODES * config.episode_steps)):
         yield tape[env.step_count.clamp(max=len(tape) - 1)]
@@ -215,7 +218,7 @@ def _task_steps_per_s(config: GraspConfig, side: Side, envs: int) -> float:
 
 
 def _joint_targets(config: GraspConfig, envs: int) -> Tensor:
-    """What the task commands while the tape plays, [T, envs, J] rad."""
+    """The task's joint targets [T, envs, J] rad while the tape plays."""
     robot, table = config.load_robot(), config.table_obstacle
     decoder = make_decoder(config.action, robot, envs, config.control_dt_s, table)
     actions = grasp_tape(config)
@@ -224,7 +227,7 @@ def _joint_targets(config: GraspConfig, envs: int) -> Tensor:
 
 @torch.inference_mode()
 def _reset_ms(config: GraspConfig) -> float:
-    """Milliseconds to begin an episode everywhere, without physics and images; the median."""
+    """Median milliseconds to begin an episode in all environments, without physics and images."""
     engine = StillEngine(config.scene(_RESET_ENVS))
     env = GraspEnv(config, engine, seed=0, groups=SIDES["state"].groups)
     everywhere = torch.arange(_RESET_ENVS)
@@ -238,7 +241,7 @@ def _reset_ms(config: GraspConfig) -> float:
 
 @contextmanager
 def _one_core() -> Iterator[None]:
-    """Keeps this process on one core: renderers that start threads get no more than the others."""
+    """Keeps this process on one core, so that renderers with threads use no more than others."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:

@@ -1,8 +1,8 @@
 """`dexgrasp bench transport`: one lock-step of learner and simulator process, without simulation.
 
-A step brings actions to the simulator and the observations of all environments back. The same
+A step sends actions to the simulator and the observations of all environments back. The same
 bytes go through our shared memory, through other carriers, and through one memcpy in one process,
-which no transport that writes its observations once can beat.
+which is the lower bound for any transport that writes its observations once.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
+from typing_extensions import override
 
 from benchmarks.peers.transport import ACTION_DIM, PEERS, Carrier, Payload
 from dexgrasp_learner.pool.config import SimulatorsConfig
@@ -22,7 +23,7 @@ from dexgrasp_learner.pool.pool_spec import PoolSpec
 FIXED, MEDIUM, LARGE = "1_kb", "1_mb", "10_mb"
 _VECTORS = ((180,), "float32")
 _WARM_UP_STEPS = 10
-"""The first steps find cold caches; those of a training run do not."""
+"""Steps that are not counted, because their caches are cold, unlike in a training run."""
 INSTALL_PEERS = "pip install -c scripts/lock/python.txt -e '.[bench]'"
 
 
@@ -92,24 +93,25 @@ def make_payloads(medium_envs: int, large_envs: int) -> dict[str, Payload]:
     }
 
 
-class MemcpyCarrier:
-    """The bound: a copy of the observations from one buffer to another, by one thread."""
+class MemcpyCarrier(Carrier):
+    """The lower bound: one thread copies the observations from one buffer to another."""
 
     def __init__(self, payload: Payload) -> None:
         self._sources = payload.observations()
         self._copies = {name: np.zeros_like(array) for name, array in self._sources.items()}
 
+    @override
     def step(self) -> Mapping[str, Any]:
-        """See `Carrier`."""
         for name, source in self._sources.items():
             np.copyto(self._copies[name], source)
         return self._copies
 
+    @override
     def close(self) -> None:
-        """Nothing to end."""
+        pass  # there is no simulator
 
 
-class PoolCarrier:
+class PoolCarrier(Carrier):
     """Our environment pool with one worker.
 
     Like the other carriers it fills the same buffer again and again: a rollout of one step.
@@ -131,15 +133,15 @@ class PoolCarrier:
             self._pool.close()
             raise
 
+    @override
     def step(self) -> Mapping[str, Any]:
-        """See `Carrier`."""
         self._pool.tensors["actions"][0].copy_(self._actions)
         self._pool.send(0, policy_version=0)
         self._pool.wait(0)
         return {name: self._pool.tensors[name][1] for name in self._names}
 
+    @override
     def close(self) -> None:
-        """See `Carrier`."""
         self._pool.close()
 
 
@@ -152,8 +154,8 @@ def _step_ms(
 ) -> dict[str, dict[str, float]]:
     """Median and percentiles of a step in milliseconds by carrier.
 
-    The carriers take turns, each opened for its turn: the processes of one, of which Ray has many,
-    do not disturb another.
+    The carriers take turns, each opened only for its turn, so that the processes of one carrier
+    (Ray has many) do not disturb another.
     """
     samples: dict[str, list[float]] = {name: [] for name in makers}
     for _ in range(rounds):

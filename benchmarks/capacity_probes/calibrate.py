@@ -1,4 +1,4 @@
-"""Costs measured on this machine: processes of a few sizes, and straight lines through them."""
+"""Measures memory costs on this machine with processes of a few sizes, and fits lines to them."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ from dexgrasp_learner.storage.run_folder import provenance
 from dexgrasp_sim.config import to_dict
 
 STEPS = 4
-"""Of a calibration's rollouts: no cost depends on it, but for the rollout, which is known."""
+"""Steps of a rollout here; only the size of the rollout depends on it, which is known exactly."""
 MICRO_BATCH_ENVS = 8
 _RESOLUTIONS = ((80, 60), (160, 120))
 _SIMULATED = (16, 64, 128)
@@ -31,10 +31,10 @@ _TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class Line:
-    """bytes = fixed + env * count + pixel * pixels * count, none of them negative.
+    """bytes = fixed + env * count + pixel * pixels * count, with non-negative coefficients.
 
     Attributes:
-        residual: Largest deviation of a measurement from it, bytes.
+        residual: Largest deviation of a measurement from the line, bytes.
     """
 
     fixed: float
@@ -45,7 +45,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Sample:
-    """A measurement: `count` environments or samples of so many pixels took so many bytes."""
+    """A measurement: `bytes` taken by `count` environments or samples of `pixels` each."""
 
     count: int
     pixels: int
@@ -53,7 +53,7 @@ class Sample:
 
 
 def run_probe(probe: Probe) -> Footprint | None:
-    """The footprint of a probe in a process of its own; None: memory ran out.
+    """The footprint of a probe in a separate process; None: memory ran out.
 
     Raises:
         RuntimeError: It failed for another reason.
@@ -69,8 +69,8 @@ def run_probe(probe: Probe) -> Footprint | None:
 
 
 def fit_line(samples: Sequence[Sample]) -> Line:
-    """The best straight line of non-negative slopes through measurements at two sizes of image."""
-    rows = [[1, s.count, s.count * s.pixels] for s in samples]
+    """The least-squares line with non-negative coefficients through measurements."""
+    rows = [[1, s.count, s.count * s.pixels] for s in samples]  # [samples, 3]
     columns = np.array(rows, dtype=np.float64)
     measured = np.array([s.bytes for s in samples])
     used = list(range(columns.shape[1]))
@@ -86,10 +86,10 @@ def fit_line(samples: Sequence[Sample]) -> Line:
 
 
 def calibrate(config_path: Path | None, device: str) -> dict[str, Any]:
-    """Measures; see `Costs` for the meaning of what comes out.
+    """Measures the costs; see `Costs` for their meaning.
 
-    On a GPU the learner is measured; what a simulator takes there is left null, because no
-    physics of this repository runs there.
+    On a GPU only the learner is measured; the simulator's costs are null, because no physics of
+    this repository runs there.
 
     Args:
         config_path: YAML file of a run, for its nets and task; None: see `plan_config`.
@@ -136,10 +136,10 @@ def calibrate(config_path: Path | None, device: str) -> dict[str, Any]:
 
 
 class _Bench:
-    """Runs the processes and takes off what is known exactly.
+    """Runs the processes and subtracts the memory that is known exactly.
 
     Attributes:
-        base: Bytes of a process that holds nothing.
+        base: Bytes of a process that holds no environments, nets or rollout.
     """
 
     def __init__(
@@ -151,18 +151,18 @@ class _Bench:
         self._advance = advance
 
     def simulator(self, size: tuple[int, int], envs: int) -> Sample:
-        """What simulators take beside the two slots that they write."""
+        """Memory of simulators without the two slots that they write."""
         config = plan_config(self._path, size, STEPS)
         peak = self._peak(Probe(role="simulator", config=to_dict(config), envs=envs))
         slots = workload(plan_config(self._path, size, 1), _STORAGE, 1)
         return Sample(envs, slots.pixels, peak - envs * slots.buffer_bytes)
 
     def inference(self, size: tuple[int, int], envs: int) -> Sample:
-        """What drawing actions takes beside rollout and weights."""
+        """Memory of inference without rollout and weights."""
         return self._learner(size, envs, samples=1, copies=1, update=False)
 
     def update(self, size: tuple[int, int], envs: int) -> Sample:
-        """What an update takes beside rollout, weights and optimizer, per sample."""
+        """Memory of an update without rollout, weights and optimizer, per sample."""
         return self._learner(
             size, envs, samples=envs * STEPS, copies=OPTIMIZER_COPIES, update=True
         )

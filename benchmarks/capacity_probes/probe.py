@@ -1,7 +1,7 @@
-"""One process of a capacity measurement: holds so many environments, or runs out of memory.
+"""One process of a capacity measurement: holds environments until it runs out of memory.
 
-`python -m benchmarks.capacity_probes.probe PROBE` does one rollout and one update as JSON `Probe`
-says, prints a `Footprint`, and ends with code 0 if that fitted, 3 if memory ran out.
+`python -m benchmarks.capacity_probes.probe PROBE` does one rollout and one update as described by
+the JSON `Probe`, prints a `Footprint`, and ends with code 0 if it fitted, 3 if memory ran out.
 """
 
 import argparse
@@ -43,30 +43,30 @@ from dexgrasp_sim.worker import process as worker
 
 FITS, TOO_MUCH = 0, 3
 _SIGNS = ("alloc", "MemoryError", "ut of memory", "start new thread")
-"""How torch, numpy, C++ and CUDA call it."""
+"""Parts of the messages with which torch, numpy, C++ and CUDA report a lack of memory."""
 _START_TIMEOUT_S = 120.0
 _EXIT_TIMEOUT_S = 5.0
-_LOOK_S = 1e-3
+_SAMPLE_PERIOD_S = 1e-3
 
 Role = Literal["simulator", "learner", "data_parallel", "split", "worker"]
 
 
 @validated(frozen=True, config=STRICT)
 class Probe:
-    """What a process shall hold.
+    """What a process holds.
 
     Attributes:
-        role: `simulator`: environments only. `learner`: rollout and nets only, on made-up
-            observations. `data_parallel`: both in one process. `split`: a learner with its
-            simulators in processes of their own. `worker`: one of those.
+        role: `simulator`: environments only. `learner`: rollout and nets only, on artificial
+            observations. `data_parallel`: both in one process. `split`: a learner with simulators
+            in separate processes. `worker`: one of these.
         config: The run, plain values.
         envs: Environments.
         storage: Element type of images in the rollout.
         micro_batch: Samples whose activations are held at a time.
-        update: Whether to learn from the rollout, too.
+        update: Whether to learn from the rollout too.
         simulators: Processes that simulate, for `split`.
-        simulator_env_bytes: What simulating an environment takes on top, as on a GPU it would.
-        budget_bytes: Memory beyond that of the bare process, for each; None: no limit.
+        simulator_env_bytes: Additional memory of each simulated environment, to imitate a GPU.
+        budget_bytes: Memory of each process beyond that of a bare one; None: no limit.
         device: Where the learner computes.
         run_id: Of the learner, for `worker`.
         index: For `worker`.
@@ -88,14 +88,14 @@ class Probe:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Memory in bytes: resident before anything was held, and the peak of what came on top."""
+    """Memory in bytes: `base` of the bare process, and the `peak` of what was added."""
 
     base: int
     peak: int
 
 
 def hold(probe: Probe) -> Footprint:
-    """Does what a probe says.
+    """Carries out a probe.
 
     Raises:
         MemoryError, RuntimeError: It does not fit.
@@ -106,7 +106,7 @@ def hold(probe: Probe) -> Footprint:
         probe = replace(probe, run_id=f"capacity-{secrets.token_hex(4)}")
     base = _status_bytes("VmRSS") - _status_bytes("RssFile") - _status_bytes("RssShmem")
     if probe.budget_bytes is not None:
-        # the rollout of separate simulators is shared memory, which no limit of a process counts
+        # with separate simulators the rollout is shared memory, which a process limit ignores
         shared = _pool_spec(probe, config).layout().nbytes if probe.role == "split" else 0
         limit_memory(probe.budget_bytes - shared)
     with CommittedPeak() as peak:
@@ -131,7 +131,7 @@ def _hold_as(probe: Probe, config: RunConfig) -> None:
 
 
 def limit_memory(budget_bytes: int) -> None:
-    """Lets this process take so much more private memory than it has now, and no more.
+    """Limits this process to `budget_bytes` more private memory than it has now.
 
     Raises:
         MemoryError: The budget is negative.
@@ -155,7 +155,7 @@ def _simulate(probe: Probe, config: RunConfig) -> None:
 
 @contextmanager
 def _extra_memory(probe: Probe, envs: int) -> Iterator[None]:
-    """Holds what a probe asks for on top of its simulator's memory."""
+    """Holds the additional memory `simulator_env_bytes` of a probe's environments."""
     extra = torch.ones(envs * probe.simulator_env_bytes, dtype=torch.uint8)
     yield
     del extra
@@ -170,7 +170,7 @@ def _learn(probe: Probe, config: RunConfig) -> None:
     }
     rollout = Rollout.on(tensors, ppo.groups, ppo.memory_sizes, ppo.device)
     with torch.inference_mode():
-        for slot in range(2):  # the second finds the memory of the first
+        for slot in range(2):  # the second step allocates while the first one's memory is held
             ppo.act(rollout, slot)
     if probe.update:
         ppo.update(rollout)
@@ -180,7 +180,7 @@ def _run(probe: Probe, config: RunConfig) -> None:
     """A rollout and an update on real environments.
 
     Raises:
-        MemoryError: A simulator had not enough.
+        MemoryError: A simulator ran out of memory.
     """
     spec = _pool_spec(probe, config)
     images = [s.name for s in spec.layout().observation_specs if _is_converted(s, probe.storage)]
@@ -199,12 +199,12 @@ def _run(probe: Probe, config: RunConfig) -> None:
         with torch.inference_mode():
             for slot in range(horizon):
                 _step(pool, ppo, rollout, slot, own)
-        pool.close()  # an update that fails must not be taken for a simulator that does
+        pool.close()  # so that a failing update is not taken for a failing simulator
         ppo.update(rollout)
 
 
 def _step(pool: EnvPool, ppo: Ppo, rollout: Rollout, slot: int, own: dict[str, Tensor]) -> None:
-    """One step, in the pool's tensors or, where there are others, through its only slot."""
+    """One step in the pool's tensors, or in `own` if given, which is copied from its one slot."""
     if not own:
         ppo.act(rollout, slot)
         pool.send(slot, policy_version=0)
@@ -228,7 +228,7 @@ def _convert(pool: EnvPool, own: dict[str, Tensor], slot: int) -> None:
 def _converted(
     pool: EnvPool, horizon: int, images: Sequence[str], storage: Storage
 ) -> dict[str, Tensor]:
-    """Rollout tensors of which the images have another element type than the pool's."""
+    """Rollout tensors whose images have another element type than the pool's."""
     tensors = {}
     for name in pool.tensors.keys() - {"sequence"}:
         like = pool.tensors[name]
@@ -247,7 +247,7 @@ def _build_learner(probe: Probe, config: RunConfig) -> Ppo:
     pieces = min(math.ceil(samples / probe.micro_batch), probe.envs)
     ppo = replace(config.ppo, epochs=1, minibatches=1, micro_batches=pieces)
     training = replace(config.training, device=probe.device)
-    # of what the nets are built from, only how many pieces an update may have depends on it
+    # num_envs must only be large enough for the number of pieces; the nets do not depend on it
     envs = max(probe.envs, config.simulators.num_envs)
     simulators = replace(config.simulators, num_envs=envs, num_workers=1)
     return build_ppo(replace(config, ppo=ppo, training=training, simulators=simulators))
@@ -269,7 +269,7 @@ def _pool_spec(probe: Probe, config: RunConfig) -> PoolSpec:
 
 @contextmanager
 def _workers(probe: Probe, run_id: str) -> Iterator[None]:
-    """Simulators with the same budget each, which `worker` alone would not keep to."""
+    """Simulators that each have the probe's budget, which ordinary workers do not enforce."""
     processes = [
         subprocess.Popen(
             command(replace(probe, role="worker", run_id=run_id, index=index)),
@@ -291,14 +291,14 @@ def _workers(probe: Probe, run_id: str) -> Iterator[None]:
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes]) -> None:
-    """Waits for a worker's first line: who dies before it connects would be waited for."""
+    """Waits for a worker's first line, to notice if it dies before it connects."""
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], _START_TIMEOUT_S)
     if ready and process.stdout.readline():
         return
     code = _end(process)
     if is_out_of_memory(code):
-        raise MemoryError("a simulator has not even room for what its environments take")
+        raise MemoryError("the budget of a simulator is too small for its environments")
     raise RuntimeError(f"a simulator ended with code {code} before it began")
 
 
@@ -311,7 +311,7 @@ def _end(process: subprocess.Popen[bytes]) -> int:
 
 
 def is_out_of_memory(returncode: int) -> bool:
-    """Whether a probe ended for want of memory; C++ then ends a process by a signal."""
+    """Whether a probe ended for lack of memory; C++ then ends the process with a signal."""
     return returncode in (TOO_MUCH, -signal.SIGABRT, -signal.SIGSEGV)
 
 
@@ -321,27 +321,27 @@ def command(probe: Probe) -> list[str]:
 
 
 class CommittedPeak:
-    """The most private memory that this process was given on top of what it had, touched or not.
+    """The peak of private memory allocated by this process since the start, touched or not.
 
-    That is what RLIMIT_DATA counts; the kernel keeps no peak of it, so a thread looks at it.
+    RLIMIT_DATA counts this memory; the kernel records no peak of it, so a thread samples it.
     """
 
     def __enter__(self) -> "CommittedPeak":
-        """Starts looking."""
+        """Starts sampling."""
         self.bytes = 0
         self._before = _status_bytes("VmData")
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Stops looking."""
+        """Stops sampling."""
         self._over.set()
         self._thread.join(_EXIT_TIMEOUT_S)
 
-    def _look(self) -> None:
-        while not self._over.wait(_LOOK_S):
+    def _sample(self) -> None:
+        while not self._over.wait(_SAMPLE_PERIOD_S):
             self.bytes = max(self.bytes, _status_bytes("VmData") - self._before)
 
 
@@ -353,7 +353,7 @@ def _status_bytes(name: str) -> int:
 
 
 def _cuda_context_bytes() -> int:
-    """What this process holds on an otherwise idle GPU beside its tensors."""
+    """Memory of this process on an otherwise idle GPU, without its tensors."""
     free, total = torch.cuda.mem_get_info()
     return total - free - torch.cuda.memory_reserved()
 

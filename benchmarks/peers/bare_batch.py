@@ -1,4 +1,4 @@
-"""MuJoCo's batch without the task: what benchmarks measure the task against."""
+"""MuJoCo's batch without the task, with which benchmarks compare the task."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from dexgrasp_sim.physics.scene import Scene
 
 
 class Restart(NamedTuple):
-    """Environments [K] that are put into states [K, S] of MuJoCo's."""
+    """Environments [K] to reset, and their MuJoCo states [K, S]."""
 
     ids: np.ndarray
     states: np.ndarray
@@ -25,7 +25,7 @@ class Restart(NamedTuple):
 
 
 class BareBatch:
-    """The scene's models and control period, and nothing that is not physics."""
+    """The scene's models and control period, and only the physics."""
 
     def __init__(self, scene: Scene, state: Mapping[str, Tensor], threads: int) -> None:
         """Args:

@@ -29,7 +29,7 @@ def gymnasium_steps_per_s(
         image: Width and height of depth images from MuJoCo's OpenGL renderer, None for none.
 
     Returns:
-        None where Gymnasium, or OpenGL for the images, is not installed.
+        None if Gymnasium, or OpenGL for the images, is not installed.
     """
     if importlib.util.find_spec("gymnasium") is None:
         return None
@@ -40,7 +40,7 @@ def gymnasium_steps_per_s(
     try:
         mode = vector.AutoresetMode.DISABLED
         envs = vector.SyncVectorEnv([environment] * _ENVS, autoreset_mode=mode)
-    except Exception as error:  # whatever a missing driver makes of itself
+    except Exception as error:  # a missing driver raises errors of many types
         print(f"no figures of Gymnasium's renderer: {error}")
         return None
     try:

@@ -22,13 +22,13 @@ _GROUPS = {
 
 
 class TrunkModel(RNNModel):
-    """Our trunk as an rsl_rl model, which itself has none with images and memory."""
+    """Our trunk as an rsl_rl model, because rsl_rl has none with images and memory."""
 
     def __init__(self, net: Actor | Critic, observations: TensorDict, role: str) -> None:
-        """Takes the layers of a net over.
+        """Takes over the layers of a net.
 
         Args:
-            net: Given up to this model.
+            net: Must not be used any more afterwards.
             observations: [N], one step.
             role: `actor` or `critic`.
         """
@@ -54,7 +54,7 @@ class TrunkModel(RNNModel):
     def get_latent(
         self, obs: TensorDict, masks: Tensor | None = None, hidden_state: Any = None
     ) -> Tensor:
-        """What `Trunk.forward` computes, over padded episode pieces where there are masks."""
+        """Computes the same as `Trunk.forward`, over padded episode pieces if masks are given."""
         vector_groups = [name for name in self.obs_groups if name not in self.encoders]
         vectors = self.normalizer(torch.cat([obs[name] for name in vector_groups], -1))
         parts, memory_input = [vectors], vectors
@@ -116,11 +116,11 @@ def make_ppo(
     """rsl_rl's PPO with the settings that it shares with ours.
 
     Args:
-        actor: Gives as many actions as its output has.
-        critic: Gives one value.
+        actor: Its last layer gives the number of actions.
+        critic: Has one output.
         first: Observations [N] of one step.
         horizon: Steps of a rollout.
-        config: Of ours.
+        config: The settings of our PPO.
     """
     actions = [layer for layer in actor.mlp if isinstance(layer, torch.nn.Linear)][-1].out_features
     return PPO(

@@ -1,8 +1,8 @@
 """Other ways to bring a batch of observations from a simulator process to the learner.
 
 All carry out the same lock-step: actions go out, observations come back. Their simulators hold
-finished observations, so that a step is transport only, and nobody copies the observations into
-a rollout afterwards: both are in the peers' favour. Gymnasium and Ray are used where installed.
+finished observations, so that a step is transport only, and the observations are not copied into
+a rollout afterwards: both favour the peers. Gymnasium and Ray are used if installed.
 """
 
 import importlib
@@ -27,12 +27,13 @@ import numpy as np
 import torch
 from torch import distributed
 from torch import multiprocessing as torch_multiprocessing
+from typing_extensions import override
 
 ACTION_DIM = 11
 TIMEOUT_S = 120.0
-"""No peer waits longer; its simulator ends itself when it hears nothing for as long."""
+"""Longest wait of a peer; its simulator ends if it receives nothing for this long."""
 _RAY_END_S = 5.0
-"""Ray's processes are still busy ending when its shutdown returns, and would disturb the next."""
+"""Ray's processes are still ending when its shutdown returns, and would disturb the next peer."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Payload:
 
 
 class Carrier(Protocol):
-    """One end of a lock-step, the learner's."""
+    """The learner's end of a lock-step."""
 
     def step(self) -> Mapping[str, Any]:
         """Sends actions; returns the observations, arrays or tensors [N, *shape] by name."""
@@ -77,7 +78,7 @@ class Carrier(Protocol):
         ...
 
 
-class PipeCarrier:
+class PipeCarrier(Carrier):
     """A `multiprocessing.Pipe`, which pickles the arrays."""
 
     def __init__(self, payload: Payload) -> None:
@@ -88,15 +89,15 @@ class PipeCarrier:
         far.close()
         self._actions = payload.actions()
 
+    @override
     def step(self) -> Mapping[str, Any]:
-        """See `Carrier`."""
         self._connection.send(self._actions)
         if not self._connection.poll(TIMEOUT_S):
             raise TimeoutError(f"the pipe's simulator has not answered within {TIMEOUT_S:g} s")
         return self._connection.recv()
 
+    @override
     def close(self) -> None:
-        """See `Carrier`."""
         _end(self._process)
         self._connection.close()
 
@@ -109,7 +110,7 @@ def _serve_pipe(connection: Connection, payload: Payload) -> None:
             connection.send(observations)
 
 
-class TorchQueueCarrier:
+class TorchQueueCarrier(Carrier):
     """Two `torch.multiprocessing` queues: tensors go through shared memory, new for each."""
 
     def __init__(self, payload: Payload) -> None:
@@ -120,13 +121,13 @@ class TorchQueueCarrier:
         self._process.start()
         self._actions = torch.from_numpy(payload.actions())
 
+    @override
     def step(self) -> Mapping[str, Any]:
-        """See `Carrier`."""
         self._requests.put(self._actions)
         return self._replies.get(timeout=TIMEOUT_S)
 
+    @override
     def close(self) -> None:
-        """See `Carrier`."""
         _end(self._process)
 
 
@@ -136,11 +137,11 @@ def _serve_queue(requests: Any, replies: Any, payload: Payload) -> None:
     with suppress(queue.Empty):
         while True:
             requests.get(timeout=TIMEOUT_S)
-            # what was sent is shared from then on: sending it again would carry nothing
+            # a tensor that was sent is shared from then on; sending it again would copy nothing
             replies.put({name: source.clone() for name, source in sources.items()})
 
 
-class GlooCarrier:
+class GlooCarrier(Carrier):
     """Point-to-point messages of `torch.distributed` with gloo over the loopback device."""
 
     def __init__(self, payload: Payload) -> None:
@@ -154,15 +155,15 @@ class GlooCarrier:
         self._actions = torch.from_numpy(payload.actions())
         self._received = {n: torch.from_numpy(a) for n, a in payload.observations().items()}
 
+    @override
     def step(self) -> Mapping[str, Any]:
-        """See `Carrier`."""
         distributed.send(self._actions, 1)
         for tensor in self._received.values():
             distributed.recv(tensor, 1)
         return self._received
 
+    @override
     def close(self) -> None:
-        """See `Carrier`."""
         _end(self._process)
         distributed.destroy_process_group()
         self._folder.cleanup()
@@ -189,10 +190,10 @@ def _serve_gloo(store: Path, payload: Payload) -> None:
             distributed.send(source, 0)
 
 
-class GymnasiumCarrier:
+class GymnasiumCarrier(Carrier):
     """Gymnasium's `AsyncVectorEnv` with shared memory, its results not copied.
 
-    Its unit is one environment; here that is the whole batch, so that it pays for one process.
+    Here its single environment is the whole batch, so that it needs only one process.
     """
 
     def __init__(self, payload: Payload) -> None:
@@ -207,14 +208,14 @@ class GymnasiumCarrier:
         self._envs.reset_wait(timeout=TIMEOUT_S)
         self._actions = payload.actions()[None]
 
+    @override
     def step(self) -> Mapping[str, Any]:
-        """See `Carrier`."""
         self._envs.step_async(self._actions)
         observations, *_ = self._envs.step_wait(timeout=TIMEOUT_S)
         return {name: array[0] for name, array in observations.items()}
 
+    @override
     def close(self) -> None:
-        """See `Carrier`."""
         self._envs.close(timeout=TIMEOUT_S)
 
 
@@ -238,7 +239,7 @@ def _make_gymnasium_env(payload: Payload) -> Any:
     return Batch()
 
 
-class RayCarrier:
+class RayCarrier(Carrier):
     """A Ray actor; arrays come back through Ray's object store."""
 
     def __init__(self, payload: Payload) -> None:
@@ -253,12 +254,12 @@ class RayCarrier:
         self._simulator = self._ray.remote(_RaySimulator).remote(payload)
         self._actions = payload.actions()
 
+    @override
     def step(self) -> Mapping[str, Any]:
-        """See `Carrier`."""
         return self._ray.get(self._simulator.step.remote(self._actions), timeout=TIMEOUT_S)
 
+    @override
     def close(self) -> None:
-        """See `Carrier`."""
         self._ray.shutdown()
         time.sleep(_RAY_END_S)
 
@@ -282,7 +283,7 @@ def _end(process: BaseProcess) -> None:
 
 @dataclass(frozen=True)
 class Peer:
-    """How to make a carrier; `package` is what must be installed, "" if nothing more than here."""
+    """How to make a carrier; `package` must be installed for it, "" if nothing else is needed."""
 
     make: Callable[[Payload], Carrier]
     package: str = ""

@@ -35,7 +35,7 @@ def examine() -> dict[str, Any]:
     """Checks this machine and this installation.
 
     Returns:
-        Plain JSON values: `ok`, `problems` (what is wrong and what to do, one text each), `python`,
+        JSON values: `ok`, `problems` (what is wrong and what to do, one text each), `python`,
         `torch`, `gpu` (names), `ros`, `messages`, `backends`, `robots`, `shm_free_mb`,
         `dead_runs` (folders of runs whose learner is gone).
     """

@@ -112,7 +112,7 @@ class Progress:
 
 
 class ControlLoop:
-    """Runs a policy on a robot. One thread makes all calls, also those from within `wait_until`."""
+    """Runs a policy on a robot. One thread makes all calls, also from within `wait_until`."""
 
     def __init__(
         self,

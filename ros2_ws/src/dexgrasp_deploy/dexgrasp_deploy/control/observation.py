@@ -20,7 +20,6 @@ from dexgrasp_sim.tasks.grasp.observations import GROUPS, Source
 from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.preprocess import resize_depth, resize_rgb
 
-
 Positive = Annotated[float, Field(gt=0)]
 _FIELD_OF_VIEW_TOLERANCE = 0.02
 

@@ -35,7 +35,7 @@ class PolicyRuntime:
         """One control step.
 
         Args:
-            observations: One array per group of the manifest, with the shape and dtype of its spec.
+            observations: One array per group of the manifest, of the shape and dtype of its spec.
 
         Returns:
             The action [A] in [-1, 1], and the auxiliary prediction [K] in the units of the

@@ -106,7 +106,7 @@ class DriverContext:
     _shared: dict[Any, Any] = field(default_factory=dict)
 
     def shared(self, factory: Callable[["DriverContext"], Shared]) -> Shared:
-        """The result of `factory(self)`, called once for all drivers, as for the simulated world."""
+        """The result of `factory(self)`, called once for all drivers (one simulated world)."""
         if factory not in self._shared:
             self._shared[factory] = factory(self)
         return self._shared[factory]
