@@ -59,7 +59,7 @@ MODES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp bench capacity --help`."""
+    """Arguments of `dexgrasp bench capacity`."""
     parser.add_argument("--budget-mib", type=int, default=512, help="of each of four devices")
     parser.add_argument("--resolution", default="160x120")
     parser.add_argument("--horizon", type=int, default=16)

@@ -33,7 +33,7 @@ SPLITS = (("in_process", 1), ("shared_memory", 1), ("shared_memory", 2), ("share
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp bench equivalence --help`."""
+    """Arguments of `dexgrasp bench equivalence`."""
     parser.add_argument("--config", type=Path, default=Path("config/smoke.yaml"))
     parser.add_argument("--iterations", type=int, default=10)
 

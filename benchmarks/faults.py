@@ -56,7 +56,7 @@ _NETWORK = NetworkConfig(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp bench faults --help`."""
+    """Arguments of `dexgrasp bench faults`."""
     parser.add_argument("--kills", type=int, default=20, help="workers to kill")
     parser.add_argument("--hangs", type=int, default=3, help="workers to stop")
     parser.add_argument("--workers", type=int, default=4, help="at least 2")

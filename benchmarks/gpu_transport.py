@@ -30,7 +30,7 @@ _WARM_UP_STEPS = 10
 
 @dataclass(frozen=True)
 class Way:
-    """How observations are transferred: the workers' carrier, and whether host memory is pinned."""
+    """How observations are transferred: the workers' carrier, and whether memory is pinned."""
 
     carrier: CarrierName
     pin: bool = False
@@ -44,7 +44,7 @@ WAYS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp bench gpu_transport --help`."""
+    """Arguments of `dexgrasp bench gpu_transport`."""
     parser.add_argument(
         "--envs",
         type=int,

@@ -24,7 +24,7 @@ _TIMEOUT_S = 600.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp bench learner --help`."""
+    """Arguments of `dexgrasp bench learner`."""
     defaults = Sizes()
     parser.add_argument("--envs", type=int, default=defaults.envs)
     parser.add_argument("--horizon", type=int, default=defaults.horizon)

@@ -42,7 +42,7 @@ _PPO = PpoConfig(epochs=1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp bench pipeline --help`."""
+    """Arguments of `dexgrasp bench pipeline`."""
     parser.add_argument("--envs", type=int, default=512)
     parser.add_argument("--memory", type=int, default=512, help="width of the LSTMs")
     parser.add_argument("--rollouts", type=int, default=4, help="rollouts of each per round")

@@ -41,7 +41,7 @@ SIDES = (Side("one_process", "in_process", 1), Side("two_workers", "shared_memor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp bench rollout --help`."""
+    """Arguments of `dexgrasp bench rollout`."""
     parser.add_argument("--config", type=Path, default=Path("config/laptop_depth.yaml"))
     parser.add_argument("--envs", type=int, default=128)
     parser.add_argument("--control-hz", type=float, default=60.0)

@@ -25,7 +25,7 @@ STARTS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp bench scripted --help`."""
+    """Arguments of `dexgrasp bench scripted`."""
     parser.add_argument("--config", type=Path, default=Path("config/paper.yaml"))
     parser.add_argument("--objects", nargs="+", default=["primitives", "train", "held_out"])
     parser.add_argument("--episodes", type=int, default=240)

@@ -70,7 +70,7 @@ SIDES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp bench sim --help`."""
+    """Arguments of `dexgrasp bench sim`."""
     parser.add_argument("--config", type=Path, default=Path("config/laptop_depth.yaml"))
     parser.add_argument("--fabric-config", type=Path, default=Path("config/paper.yaml"))
     parser.add_argument("--envs", type=int, default=256)

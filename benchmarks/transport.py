@@ -28,7 +28,7 @@ INSTALL_PEERS = "pip install -c scripts/lock/python.txt -e '.[bench]'"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp bench transport --help`."""
+    """Arguments of `dexgrasp bench transport`."""
     parser.add_argument(
         "--envs",
         type=int,

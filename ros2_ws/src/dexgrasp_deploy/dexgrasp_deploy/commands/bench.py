@@ -31,7 +31,7 @@ _SCRATCH = Path("runs") / "bench"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp bench --help`.
+    """Arguments of `dexgrasp bench`.
 
     Raises:
         ConfigError: There is no checkout; benchmarks are not installed.

@@ -18,7 +18,7 @@ _EVALUATION_SEED = 3_000_017
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp --help`."""
+    """Arguments of `dexgrasp demo`."""
     parser.add_argument("--config", type=Path, default=Path("config/laptop_depth.yaml"))
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the report")
     parser.add_argument("--minutes", type=float, default=8.0, help="longest training time")

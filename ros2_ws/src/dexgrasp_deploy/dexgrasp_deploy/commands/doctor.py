@@ -20,7 +20,7 @@ _SHM_NEEDED_MB = 64.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp --help`."""
+    """Arguments of `dexgrasp doctor`."""
     parser.add_argument("--json", action="store_true", help="last line is one JSON object")
 
 

@@ -39,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         deploy = modes.add_parser(mode, help=text)
         deploy.add_argument("--bundle", type=Path, required=True, help="policy bundle folder")
         deploy.add_argument(
-            "--episodes", type=int, default=0, help="run so many, then stop (0: until Ctrl-C)"
+            "--episodes",
+            type=int,
+            default=0,
+            help="episodes to run before it stops (0: until Ctrl-C)",
         )
         deploy.add_argument("--seed", type=int, default=0, help="seed of the simulated world")
         deploy.add_argument("--params", type=Path, help="ROS parameter file on top")

@@ -39,7 +39,7 @@ def deployment(mode: str) -> LaunchDescription:
             description="ROS parameter file on top of the defaults",
         ),
         DeclareLaunchArgument("seed", default_value="0", description="seed of a simulated world"),
-        DeclareLaunchArgument("episodes", default_value="0", description="run so many episodes"),
+        DeclareLaunchArgument("episodes", default_value="0", description="episodes to run"),
         DeclareLaunchArgument("rviz", default_value="false", description="show the robot"),
     ]
     if mode == "hardware":

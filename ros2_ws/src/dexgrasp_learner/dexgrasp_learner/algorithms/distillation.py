@@ -157,7 +157,7 @@ class Distillation:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores `state_dict`: distillation goes on as if it had not stopped."""
+        """Restores `state_dict`: distillation continues as if it had not stopped."""
         self.actor.load_state_dict(state["actor"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.noise.set_state(state["noise"].cpu())

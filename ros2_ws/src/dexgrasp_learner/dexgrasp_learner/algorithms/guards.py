@@ -48,7 +48,7 @@ def check_rollout(tensors: Mapping[str, Tensor]) -> None:
 
 
 def valid_mean(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean over the steps that count, scalar; 0 where there are none.
+    """Mean over the steps that count, scalar; 0 without any.
 
     Args:
         values: [T, n, ...].

@@ -220,7 +220,7 @@ class Ppo:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores `state_dict`: training goes on as if it had not stopped."""
+        """Restores `state_dict`: training continues as if it had not stopped."""
         for name in ("actor", "critic", "value_normalizer", "actor_optimizer", "critic_optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.noise.set_state(state["noise"].cpu())

@@ -76,7 +76,7 @@ def load_costs(name: str) -> Costs:
     missing = [key for key, value in values.items() if value is None]
     if missing:
         raise ConfigError(
-            f"{path} says null for {', '.join(missing)}: not measured ({values.get('source')}); "
+            f"{path} has null for {', '.join(missing)}: not measured ({values.get('source')}); "
             "fill them in from a measurement of your simulator on its device"
         )
     return parse_config(Costs, values, source=str(path))

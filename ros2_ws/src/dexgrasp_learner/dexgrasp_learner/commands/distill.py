@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp --help`."""
+    """Arguments of `dexgrasp distill`."""
     add_train_arguments(parser)
     parser.add_argument("--teacher", type=Path, required=True, help="run or checkpoint folder")
 

@@ -23,7 +23,7 @@ from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp --help`."""
+    """Arguments of `dexgrasp evaluate`."""
     parser.add_argument("policy", help="`scripted`, `untrained`, or a run or checkpoint folder")
     parser.add_argument("--config", type=Path, help="task; default of a checkpoint: its own")
     parser.add_argument("--episodes", type=int, default=200)

@@ -17,7 +17,7 @@ STORAGES = ("float32", "float16", "int16", "uint8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp plan-capacity --help`."""
+    """Arguments of `dexgrasp plan-capacity`."""
     parser.add_argument("--gpus", type=int, default=4, help="at least two")
     parser.add_argument("--gpu-memory-gb", type=float, default=48.0, help="of each, in GiB")
     parser.add_argument("--resolution", default="160x120", help="WIDTHxHEIGHT of the images")

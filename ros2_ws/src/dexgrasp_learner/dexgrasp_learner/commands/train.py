@@ -25,7 +25,7 @@ INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp --help`."""
+    """Arguments of `dexgrasp train`."""
     parser.add_argument("config", type=Path, nargs="?", help="YAML file of overrides")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="run folder to continue")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="parent of run folders")

@@ -19,7 +19,7 @@ _RUNS = Path("runs")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `dexgrasp --help`."""
+    """Arguments of `dexgrasp view`."""
     parser.add_argument("--config", type=Path, help="run config whose task to show")
     parser.add_argument(
         "--policy", default="scripted", help="`scripted` (default), or a run or checkpoint folder"

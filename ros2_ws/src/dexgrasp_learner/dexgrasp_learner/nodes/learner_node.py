@@ -56,7 +56,7 @@ class LearnerNode(Node):
             SaveCheckpoint,
             "~/save_checkpoint",
             self._on_save_checkpoint,
-            callback_group=MutuallyExclusiveCallbackGroup(),  # the status goes on while it waits
+            callback_group=MutuallyExclusiveCallbackGroup(),  # status messages continue while it waits
         )
 
     def publish_status(self) -> None:
@@ -84,7 +84,7 @@ class LearnerNode(Node):
     ) -> SetRunState.Response:
         commands = {
             SetRunState.Request.PAUSE: (self._control.pause, "pauses"),
-            SetRunState.Request.RESUME: (self._control.resume, "goes on"),
+            SetRunState.Request.RESUME: (self._control.resume, "continues"),
             SetRunState.Request.STOP: (self._control.stop, "stops, with a checkpoint,"),
         }
         if request.command not in commands:

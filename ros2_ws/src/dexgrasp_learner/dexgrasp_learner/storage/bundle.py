@@ -184,7 +184,7 @@ def run_step(
 
     Args:
         bundle: The policy.
-        observations: One array per group of the manifest, shape and dtype as its spec says.
+        observations: One array per group of the manifest, of the shape and dtype of its spec.
         memory: [2, 1, H] float32.
 
     Returns:
