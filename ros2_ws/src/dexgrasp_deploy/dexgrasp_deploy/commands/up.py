@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--episodes",
             type=int,
             default=0,
-            help="episodes to run before it stops (0: until Ctrl-C)",
+            help="episodes to run (0: until Ctrl-C)",
         )
         deploy.add_argument("--seed", type=int, default=0, help="seed of the simulated world")
         deploy.add_argument("--params", type=Path, help="ROS parameter file on top")

@@ -56,7 +56,7 @@ class LearnerNode(Node):
             SaveCheckpoint,
             "~/save_checkpoint",
             self._on_save_checkpoint,
-            callback_group=MutuallyExclusiveCallbackGroup(),  # status messages continue while it waits
+            callback_group=MutuallyExclusiveCallbackGroup(),  # status goes on meanwhile
         )
 
     def publish_status(self) -> None:
