@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexgrasp_sim.control.fabric.body_points import BodyPoints, cross
+from dexgrasp_sim.control.fabric.body_points import BodyPoints
 from dexgrasp_sim.control.fabric.fabric import Fabric, FabricGains, Goal
 from dexgrasp_sim.control.fabric.motion_limits import MotionLimits
 from dexgrasp_sim.control.fabric.obstacles import SURROUNDINGS, nearest
@@ -21,6 +21,7 @@ from dexgrasp_sim.control.fabric.terms import (
     posture_pull,
     repel,
 )
+from dexgrasp_sim.linear_algebra import cross
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig

@@ -1,8 +1,8 @@
 """Batched forward kinematics and Jacobians in torch.
 
 All joint transforms are computed in one batched operation. Then the tree is processed level by
-level, with one matrix product for all joints of the same depth (the four fingers). Fixed joints
-are merged with their neighbours beforehand and cost nothing.
+level, all joints of the same depth (the four fingers) at once. Fixed joints are merged with their
+neighbours beforehand and cost nothing. Inside, the batch is the last axis, see `linear_algebra`.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dexgrasp_sim.linear_algebra import cross
 from dexgrasp_sim.robot.urdf import RobotModel
 
 
@@ -64,6 +65,9 @@ class _JointTransforms:
     """Transforms of K joint frames into their parent joints' frames, as functions of the angles.
 
     With Rodrigues' formula every transform is constant + cos q * even + sin q * odd.
+
+    Attributes:
+        axes: [3, K, 1], the joints' axes in their frames.
     """
 
     def __init__(
@@ -81,15 +85,14 @@ class _JointTransforms:
             odd.append(origin @ _homogeneous(_cross_matrix(axis), corner=0.0))
             axes.append(axis)
         self._constant, self._even, self._odd, self.axes = (
-            torch.tensor(np.array(values), device=device, dtype=dtype)
+            torch.tensor(np.array(values), device=device, dtype=dtype).movedim(0, -1)[..., None]
             for values in (constant, even, odd, axes)
         )
 
     def __call__(self, q: Tensor) -> Tensor:
-        """Transforms [N, K, 4, 4] at angles [N, K] in rad."""
-        angles = q[..., None, None]
+        """Transforms [4, 4, K, N] at angles [K, N] in rad."""
         return torch.addcmul(
-            torch.addcmul(self._constant, angles.cos(), self._even), angles.sin(), self._odd
+            torch.addcmul(self._constant, q.cos(), self._even), q.sin(), self._odd
         )
 
 
@@ -121,7 +124,9 @@ class Kinematics:
         self._transforms = _JointTransforms(robot, self._used, self._device, dtype)
         self._select = torch.tensor(self._used, device=self._device)
         self._levels = _levels(robot, self._used, self._device)
-        self._fixed = torch.tensor(np.array(fixed), device=self._device, dtype=dtype)
+        like = {"device": self._device, "dtype": dtype}
+        self._fixed = torch.tensor(np.array(fixed), **like).permute(1, 2, 0)[..., None]
+        self._base = torch.eye(4, **like)[:3, :, None, None]
         row = {joint: position for position, joint in enumerate(self._used)}
         # row 0 of the stacked transforms is the base itself
         rows = [0 if carrier is None else row[carrier] + 1 for carrier in carriers]
@@ -130,16 +135,16 @@ class Kinematics:
 
     def forward(self, q: Tensor) -> FramePoses:
         """Poses of all frames, in the order of `frames`, at joint positions `q` [N, J]."""
-        local = self._transforms(q.index_select(1, self._select))
-        identity = torch.eye(4, device=self._device, dtype=self._dtype)
-        blocks = [identity.expand(q.shape[0], 1, 4, 4)]
+        local = self._transforms(q.mT.index_select(0, self._select))  # [4, 4, K, N]
+        blocks = [self._base.expand(-1, -1, -1, len(q))]
         for level in self._levels:
             parents = blocks[-1]
             if level.parents is not None:
-                parents = parents.index_select(1, level.parents)
-            blocks.append(parents @ local[:, level.first : level.last])
-        world = torch.cat(blocks, 1).index_select(1, self._carrier_rows) @ self._fixed
-        return FramePoses(world[..., :3, 3], world[..., :3, :3])
+                parents = parents.index_select(2, level.parents)
+            blocks.append(_chained(parents, local[:, :, level.first : level.last]))
+        carriers = torch.cat(blocks, 2).index_select(2, self._carrier_rows)
+        poses = _chained(carriers, self._fixed)  # [3, 4, F, N]
+        return FramePoses(poses[:, 3].permute(2, 1, 0), poses[:, :3].permute(3, 2, 0, 1))
 
     def jacobian(self, q: Tensor, frame: str) -> Tensor:
         """Jacobian [N, 6, J] of one frame in `base`: linear rows (m/rad), then angular.
@@ -149,8 +154,7 @@ class Kinematics:
         """
         chain = self.chain(frame)
         full = q.new_zeros(q.shape[0], 6, self._robot.num_joints)
-        full[:, :, chain.joint_indices] = chain.forward(q).jacobian
-        return full
+        return full.index_copy_(2, chain.columns, chain.forward(q).jacobian)
 
     def chain(self, frame: str) -> "Chain":
         """Kinematics of one frame alone; any frame of the robot, built at its first use."""
@@ -165,6 +169,7 @@ class Chain:
     Attributes:
         joint_indices: The K joints that move the frame, base first, as positions in
             `robot.joint_names`.
+        columns: [K] int64, the same on the chain's device.
     """
 
     def __init__(
@@ -184,22 +189,27 @@ class Chain:
         if not self.joint_indices:
             raise ValueError(f"frame {frame!r} is fixed to the base; ask for one that joints move")
         self._transforms = _JointTransforms(robot, self.joint_indices, device, dtype)
+        self.columns = torch.tensor(self.joint_indices, device=device)
         self._fixed = torch.tensor(_anchor(robot, frame)[1], device=device, dtype=dtype)
 
     def forward(self, q: Tensor) -> ChainState:
         """Pose and Jacobian at joint positions `q` [N, J] in rad."""
-        local = self._transforms(q[:, self.joint_indices])
-        joint_frames = [local[:, 0]]
-        for index in range(1, len(self.joint_indices)):
-            joint_frames.append(joint_frames[-1] @ local[:, index])
-        # products whose result for one row does not depend on how many rows there are
-        frame = joint_frames[-1] @ self._fixed.expand_as(local[:, 0])
-        joints = torch.stack(joint_frames, 1)  # [N, K, 4, 4]
-        axes = (joints[..., :3, :3] * self._transforms.axes[:, None]).sum(-1)  # [N, K, 3]
-        position = frame[:, :3, 3]
-        linear = torch.linalg.cross(axes, position[:, None] - joints[..., :3, 3])
-        jacobian = torch.cat((linear, axes), -1).transpose(1, 2)
-        return ChainState(position, frame[:, :3, :3], jacobian)
+        local = self._transforms(q.mT.index_select(0, self.columns))  # [4, 4, K, N]
+        first, *others = local.unbind(2)
+        joint_frames = [first[:3]]
+        for transform in others:
+            joint_frames.append(_chained(joint_frames[-1], transform))
+        frame = _chained(joint_frames[-1], self._fixed[..., None])  # [3, 4, N]
+        joints = torch.stack(joint_frames, 2)  # [3, 4, K, N]
+        axes = (joints[:, :3] * self._transforms.axes).sum(1)  # [3, K, N]
+        linear = cross(axes, frame[:, 3, None] - joints[:, 3])
+        jacobian = torch.cat((linear, axes)).permute(2, 0, 1)
+        return ChainState(frame[:, 3].mT, frame[:, :3].permute(2, 0, 1), jacobian)
+
+
+def _chained(parents: Tensor, local: Tensor) -> Tensor:
+    """Poses [3, 4, ..., N] that stand at `local` [4, 4, ..., N] in `parents` [3, 4, ..., N]."""
+    return (parents[:, :, None] * local).sum(1)
 
 
 def _anchor(robot: RobotModel, frame: str) -> tuple[int | None, NDArray[np.float64]]:

@@ -1,5 +1,7 @@
 """Batched rotations: matrices, wxyz quaternions, roll-pitch-yaw and ZYX Euler angles."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -37,7 +39,7 @@ def matrix_to_quaternion(matrix: Tensor) -> Tensor:
     )
     largest = candidates.diagonal(dim1=-2, dim2=-1).argmax(-1, keepdim=True)
     row = candidates.take_along_dim(largest.unsqueeze(-1), -2).squeeze(-2)
-    quaternion = row / row.norm(dim=-1, keepdim=True)
+    quaternion = row / row.square().sum(-1, keepdim=True).sqrt()
     return torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
 
 
@@ -66,8 +68,8 @@ def matrix_to_zyx_euler(matrix: Tensor) -> Tensor:
     z and x lie in (-pi, pi], y in [-pi/2, pi/2]. At y = +-pi/2 only z -+ x is determined.
     """
     y = torch.asin((-matrix[..., 2, 0]).clamp(-1.0, 1.0))
-    z = torch.atan2(matrix[..., 1, 0], matrix[..., 0, 0])
-    x = torch.atan2(matrix[..., 2, 1], matrix[..., 2, 2])
+    z = angle_of(matrix[..., 1, 0], matrix[..., 0, 0])
+    x = angle_of(matrix[..., 2, 1], matrix[..., 2, 2])
     return torch.stack((z, y, x), -1)
 
 
@@ -75,8 +77,20 @@ def rotation_vector(matrix: Tensor) -> Tensor:
     """Axis times angle [..., 3] in rad (angle in [0, pi]) of rotation matrices [..., 3, 3]."""
     quaternion = matrix_to_quaternion(matrix)
     imaginary = quaternion[..., 1:]
-    sine = imaginary.norm(dim=-1, keepdim=True)
-    half_angle = torch.atan2(sine, quaternion[..., :1])
+    sine = imaginary.square().sum(-1, keepdim=True).sqrt()
+    half_angle = angle_of(sine, quaternion[..., :1])
     # angle / sin(angle / 2) tends to 2 as the angle goes to 0
     scale = torch.where(sine > 1e-7, 2 * half_angle / sine.clamp_min(1e-7), 2.0)
     return imaginary * scale
+
+
+def angle_of(y: Tensor, x: Tensor) -> Tensor:
+    """Angles in (-pi, pi] of points (x, y), 0 at the origin.
+
+    As torch.atan2, whose last bit depends on where in a tensor an element stands.
+    """
+    height, width = y.abs(), x.abs()
+    longer = torch.maximum(height, width).clamp_min(torch.finfo(y.dtype).tiny)
+    angle = torch.atan(torch.minimum(height, width) / longer)
+    angle = torch.where(height > width, 0.5 * math.pi - angle, angle)
+    return torch.where(x < 0, math.pi - angle, angle).copysign(y)

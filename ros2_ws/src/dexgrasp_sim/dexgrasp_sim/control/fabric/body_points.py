@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dexgrasp_sim.control.fabric.chains import JointChains
-from dexgrasp_sim.control.linear_algebra import cross, sum_products
+from dexgrasp_sim.linear_algebra import cross, sum_products
 from dexgrasp_sim.robot.kinematics import Chain, Kinematics
 from dexgrasp_sim.robot.urdf import RobotModel
 

@@ -30,11 +30,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dexgrasp_sim.control.fabric.body_points import cross
 from dexgrasp_sim.control.fabric.chains import JointChains
 from dexgrasp_sim.control.fabric.motion_limits import MotionLimits, VelocityBounds
-from dexgrasp_sim.control.linear_algebra import sum_products, sum_rows
 from dexgrasp_sim.devices import known_empty, rows_to_compute
+from dexgrasp_sim.linear_algebra import cross, sum_products, sum_rows
 
 _TURNS = 4
 """How often an unsafe velocity is turned away from a box."""
@@ -143,9 +142,10 @@ class BrakingGuard:
     def _turn(self, velocity: Tensor, lack: Tensor, gaps: Gaps) -> Tensor:
         """Change of velocity [N, J] that makes up for the largest lack [B, P, N], if any."""
         worst, pair = lack.flatten(0, 1).max(dim=0)
-        sphere, each = pair % gaps.position.shape[1], torch.arange(len(pair), device=pair.device)
-        normal = gaps.normal.flatten(1, 2)[:, pair, each]
-        wrench = torch.cat((cross(gaps.position[:, sphere, each], normal), normal))
+        sphere = pair % gaps.position.shape[1]
+        normal = gaps.normal.flatten(1, 2).gather(1, pair.expand(3, 1, -1)).squeeze(1)  # [3, N]
+        center = gaps.position.gather(1, sphere.expand(3, 1, -1)).squeeze(1)
+        wrench = torch.cat((cross(center, normal), normal))
         gradient = sum_products(gaps.screws, wrench) * self._chains.moves(sphere)  # [J, N]
         gradient = gradient.index_select(0, self._back)
         weighted = gradient * self._limits.braking_time(velocity).mT

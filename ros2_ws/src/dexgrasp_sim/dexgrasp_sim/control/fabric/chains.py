@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from dexgrasp_sim.control.linear_algebra import sum_rows
+from dexgrasp_sim.linear_algebra import sum_rows
 
 
 class JointChains:

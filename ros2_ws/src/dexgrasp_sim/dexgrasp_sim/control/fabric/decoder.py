@@ -10,7 +10,7 @@ from dexgrasp_sim.control.fabric.config import ALL_ACTIONS, FabricConfig, fabric
 from dexgrasp_sim.control.fabric.fabric import Fabric, Goal
 from dexgrasp_sim.control.fabric.motion_limits import MotionLimits
 from dexgrasp_sim.control.fabric.obstacles import Obstacle
-from dexgrasp_sim.control.linear_algebra import sum_rows
+from dexgrasp_sim.linear_algebra import sum_rows
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.robot.rotation import matrix_to_zyx_euler, zyx_euler_to_matrix

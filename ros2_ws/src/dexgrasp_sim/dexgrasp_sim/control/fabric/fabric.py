@@ -35,7 +35,7 @@ from dexgrasp_sim.control.fabric.terms import (
     posture_pull,
     repel,
 )
-from dexgrasp_sim.control.linear_algebra import solve, sum_rows
+from dexgrasp_sim.linear_algebra import solve, sum_rows
 from dexgrasp_sim.robot.robot import BodySpheres, FabricSpec, Robot
 
 _SPEED_FLOOR = 1e-6

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dexgrasp_sim.config import STRICT
 from dexgrasp_sim.control.fabric.obstacles import Nearest
-from dexgrasp_sim.control.linear_algebra import sum_rows
+from dexgrasp_sim.linear_algebra import sum_rows
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -194,5 +194,9 @@ def apply_metric(metric: Tensor, vector: Tensor) -> Tensor:
     xx, yy, zz, xy, xz, yz = metric
     x, y, z = vector
     return torch.stack(
-        (xx * x + xy * y + xz * z, xy * x + yy * y + yz * z, xz * x + yz * y + zz * z)
+        (
+            (xx * x).addcmul_(xy, y).addcmul_(xz, z),
+            (xy * x).addcmul_(yy, y).addcmul_(yz, z),
+            (xz * x).addcmul_(yz, y).addcmul_(zz, z),
+        )
     )

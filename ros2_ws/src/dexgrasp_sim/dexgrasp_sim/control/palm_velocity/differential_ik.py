@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from dexgrasp_sim.control.linear_algebra import solve, sum_rows
 from dexgrasp_sim.devices import known_empty
+from dexgrasp_sim.linear_algebra import solve, sum_rows
 from dexgrasp_sim.robot.kinematics import Chain
 
 _LIMIT_PASSES = 3

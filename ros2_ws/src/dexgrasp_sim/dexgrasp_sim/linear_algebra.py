@@ -54,6 +54,15 @@ def sum_products(a: Iterable[Tensor], b: Iterable[Tensor]) -> Tensor:
     return total
 
 
+def cross(a: Tensor, b: Tensor) -> Tensor:
+    """Cross product along the first axis, of length 3; torch's own is slow for that axis."""
+    (ax, ay, az), (bx, by, bz) = a.unbind(), b.unbind()
+    x = (ay * bz).addcmul_(az, by, value=-1.0)
+    y = (az * bx).addcmul_(ax, bz, value=-1.0)
+    z = (ax * by).addcmul_(ay, bx, value=-1.0)
+    return torch.stack((x, y, z))
+
+
 def solve(matrix: Tensor, right: Tensor) -> Tensor:
     """Solves A x = b by Gauss-Jordan elimination.
 
@@ -74,14 +83,3 @@ def solve(matrix: Tensor, right: Tensor) -> Tensor:
         rest.addcmul_(column, scaled, value=-1.0)
         row.copy_(scaled)
     return rows[:, len(matrix) :]
-
-
-def cross(a: Tensor, b: Tensor) -> Tensor:
-    """Cross product along the first axis, of length 3; torch's own is slow for that axis."""
-    (ax, ay, az), (bx, by, bz) = a.unbind(), b.unbind()
-    product = a.new_empty(torch.broadcast_shapes(a.shape, b.shape))
-    x, y, z = product.unbind()
-    torch.mul(ay, bz, out=x).addcmul_(az, by, value=-1.0)
-    torch.mul(az, bx, out=y).addcmul_(ax, bz, value=-1.0)
-    torch.mul(ax, by, out=z).addcmul_(ay, bx, value=-1.0)
-    return product
