@@ -1,5 +1,9 @@
 """What the tests of whole runs share."""
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 
@@ -31,3 +35,19 @@ def make_spec() -> Callable[..., PoolSpec]:
         return PoolSpec(simulators=SimulatorsConfig(**simulators), **others)
 
     return make
+
+
+@pytest.fixture
+def other_python() -> str:
+    """Another Python version that has what a worker needs; skips where there is none."""
+    needed = "import numpy, pydantic, safetensors, torch, yaml"
+    candidates = [os.environ.get("DEXGRASP_OTHER_PYTHON", "")]
+    candidates += [f"python3.{minor}" for minor in range(10, 14)]
+    command = f"{needed}; import sys; print(sys.version_info[:2])"
+    for python in filter(shutil.which, candidates):
+        found = subprocess.run(
+            [python, "-c", command], capture_output=True, text=True, timeout=120.0
+        )
+        if found.returncode == 0 and found.stdout.strip() != str(sys.version_info[:2]):
+            return python
+    pytest.skip("no other Python version with torch here; set DEXGRASP_OTHER_PYTHON to one")

@@ -290,32 +290,9 @@ def test_an_interpreter_without_our_packages_tells_what_it_lacks(build, tmp_path
         pool.start()
 
 
-def find_other_python():
-    """Another Python version that has what a worker needs."""
-    needed = "import numpy, pydantic, safetensors, torch, yaml"
-    candidates = [os.environ.get("DEXGRASP_OTHER_PYTHON", "")]
-    candidates += [f"python3.{minor}" for minor in range(10, 14)]
-    for python in filter(None, candidates):
-        try:
-            found = subprocess.run(
-                [python, "-c", f"{needed}; import sys; print(sys.version_info[:2])"],
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT_S,
-            )
-        except OSError:
-            continue
-        if found.returncode == 0 and found.stdout.strip() != str(sys.version_info[:2]):
-            return python
-    return None
-
-
 @pytest.mark.slow
-def test_a_worker_of_another_interpreter_gives_the_same_bytes(build):
-    python = find_other_python()
-    if python is None:
-        pytest.skip("no other Python version with torch here; set DEXGRASP_OTHER_PYTHON to one")
-    pools = [build(python=python), build(transport="in_process")]
+def test_a_worker_of_another_interpreter_gives_the_same_bytes(build, other_python):
+    pools = [build(python=other_python), build(transport="in_process")]
     for pool in pools:
         pool.start()
     runs = [list(rollouts(pool, 2)) for pool in pools]

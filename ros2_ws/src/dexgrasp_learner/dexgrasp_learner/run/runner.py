@@ -79,38 +79,42 @@ class Runner:
         self.pool: EnvPool = make_pool(
             pool_spec(config, folder, algorithm.groups, run_id, algorithm.peers.rank)
         )
-        stopwatch = Stopwatch()
+        self._clock = clock
         with ExitStack() as undo:
             undo.callback(self.pool.close)
-            self.rollout = Rollout.on(
-                self.pool.tensors,
-                algorithm.groups,
-                algorithm.memory_sizes,
-                algorithm.device,
-                config.training.image_storage,
-                stopwatch,
-            )
-            names = [item.name for item in config.task.objects]
-            self.tally = Tally(
-                AdrController(config.adr, config.task.difficulty),
-                episodes=EpisodeStatistics(self.pool.layout.specs.episode_fields, names),
-            )
-            self.report = RunReport(
-                config,
-                folder,
-                self.control,
-                self.tally,
-                self.pool,
-                self.schema_hash,
-                stopwatch,
-                clock,
-            )
-            self._clock = clock
-            self.pipeline = self._make_pipeline()
-            self.pool.set_difficulty(self.tally.adr.difficulty)
+            self._prepare(Stopwatch())
             undo.pop_all()
         self._resumed = False
         self._saved_iteration: int | None = None
+
+    def _prepare(self, stopwatch: Stopwatch) -> None:
+        """Builds what works on the pool's tensors."""
+        config, algorithm = self.config, self.algorithm
+        self.rollout = Rollout.on(
+            self.pool.tensors,
+            algorithm.groups,
+            algorithm.memory_sizes,
+            algorithm.device,
+            config.training.image_storage,
+            stopwatch,
+        )
+        names = [item.name for item in config.task.objects]
+        self.tally = Tally(
+            AdrController(config.adr, config.task.difficulty),
+            episodes=EpisodeStatistics(self.pool.layout.specs.episode_fields, names),
+        )
+        self.report = RunReport(
+            config,
+            self.folder,
+            self.control,
+            self.tally,
+            self.pool,
+            self.schema_hash,
+            stopwatch,
+            self._clock,
+        )
+        self.pipeline = self._make_pipeline()
+        self.pool.set_difficulty(self.tally.adr.difficulty)
 
     def resume(self, path: Path) -> None:
         """Continues from a checkpoint exactly: weights, optimizers, generators, simulators.
