@@ -80,6 +80,7 @@ def test_episode_of_a_real_policy(bundle, robot, port, clock):
     assert set(port.sent[-1][1]) == set(robot.joint_names)
 
 
+@pytest.mark.slow
 def test_policy_begins_at_the_start_posture_after_a_slow_approach(still, robot, port, clock):
     start = np.array(still.manifest.robot.start_position_rad)
     move_away(port, 0.3)

@@ -134,6 +134,7 @@ def test_a_real_bundle_runs_on_the_simulated_robot(bundle, robot, clock):
     assert np.abs(moved).max() > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_robot_and_training_do_the_same_and_safety_changes_nothing(bundle, robot, clock, seed):
     """With goals that jump from one extreme to another, bit for bit up to float64."""

@@ -93,6 +93,7 @@ def copy(small, tmp_path):
     return shutil.copytree(small[0], tmp_path / "copy")
 
 
+@pytest.mark.slow
 def test_acts_as_the_learner_over_a_whole_sequence(small):
     folder, actor, _, recorded = small
     bundle = load_bundle(folder)
@@ -141,6 +142,7 @@ def test_same_policy_has_the_same_id(small, tmp_path):
     assert read_manifest(tmp_path / "again").bundle_id == read_manifest(small[0]).bundle_id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network",
     [
@@ -248,6 +250,7 @@ def test_export_overwrites_bundles_only(small, tmp_path):
     assert (tmp_path / "precious").is_dir()
 
 
+@pytest.mark.slow
 def test_export_command(tmp_path, capsys):
     actor, _, config = make_policy(SMALL)
     state = {"config": to_dict(config), "schema_hash": policy_schema(actor, config.task)}

@@ -102,6 +102,7 @@ def train(distillation: Distillation, iterations: int) -> list[dict[str, float]]
     return history
 
 
+@pytest.mark.slow
 def test_student_learns_what_the_teacher_does_and_where_the_object_is():
     history = train(make(DistillationConfig(learning_rate=5e-3, minibatches=4)), 60)
     assert history[0]["imitation"] > 0.3

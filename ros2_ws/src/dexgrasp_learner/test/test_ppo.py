@@ -237,6 +237,7 @@ def test_each_net_has_its_own_gradient_limit():
         assert torch.cat(gradients).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_normalised_values_stay_in_units_of_the_reward():
     tensors = pool_tensors()
     tensors["reward"] = tensors["reward"] * 10 + 500.0
@@ -249,6 +250,7 @@ def test_normalised_values_stay_in_units_of_the_reward():
     assert error < 0.2 * rollout.own.returns.mean()
 
 
+@pytest.mark.slow
 def test_auxiliary_loss_falls_on_data_that_shows_the_object():
     tensors = pool_tensors()
     tensors["object"] = tensors["proprio"][..., :3] * 0.2 + 1.0

@@ -65,6 +65,7 @@ def test_poses_around_the_spawn_centre_are_reached(x, y, z, yaw):
     assert torch.equal(q[:, 7:], START[:, 7:])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     st.tuples(*[st.floats(-3.0, 3.0)] * 3),

@@ -136,6 +136,7 @@ SEQUENCES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequence", SEQUENCES)
 @given(seed=st.integers(0, 2**31))
 @settings(max_examples=2, deadline=None)
@@ -150,6 +151,7 @@ def test_no_action_sequence_breaks_a_limit_or_enters_an_obstacle(sequence, seed)
     assert torch.equal(decoder.path[-1], decoder.target)
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**31),
     control_hz=st.sampled_from([10.0, 15.0, 50.0, 120.0]),
@@ -202,6 +204,7 @@ def test_reachable_palm_poses_are_reached():
     assert (components - goal[:, 6:]).abs()[good].max() < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [RESET_POSTURE, PREGRASP])
 def test_the_robot_stands_still_at_its_goal(start):
     decoder = make(start_position_rad=start)
@@ -229,6 +232,7 @@ def test_pushing_on_the_table_settles_and_slides():
     assert moved[0, 0].item() == pytest.approx(0.06, abs=0.015)
 
 
+@pytest.mark.slow
 def test_walls_are_not_crossed_and_the_way_back_is_found():
     decoder = make(32)
     actions = constant_extremes(torch.Generator().manual_seed(3), 300, 32)
@@ -241,6 +245,7 @@ def test_walls_are_not_crossed_and_the_way_back_is_found():
     assert away.max() < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequence", [uniform, random_walk])
 def test_one_robot_moves_as_it_would_among_many(sequence):
     """Only where the guard is in two minds can rounding, which depends on the batch, decide."""

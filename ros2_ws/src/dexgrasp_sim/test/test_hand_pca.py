@@ -138,6 +138,7 @@ def test_grasps_only_depend_on_the_seed(grasps):
     assert (other[: len(grasps)] - grasps[: len(other)]).abs().max() > 0.1
 
 
+@pytest.mark.slow
 def test_the_script_writes_a_file_like_the_committed_one(tmp_path):
     output = tmp_path / "pca.yaml"
     command = [sys.executable, str(SCRIPT), "--robot", str(ROBOT.path), "--count", "128"]

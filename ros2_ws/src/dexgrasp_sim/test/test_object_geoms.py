@@ -86,6 +86,7 @@ def surface_points(kind, size):
     return ball * (size if kind == mujoco.mjtGeom.mjGEOM_ELLIPSOID else size[0])
 
 
+@pytest.mark.slow
 def test_all_objects_compile_into_one_layout():
     models = models_of(ALL)
     batch = Batch(models[0], nsim=len(models), nthread=1)

@@ -217,6 +217,7 @@ def test_nothing_is_read_from_the_device(no_host_reads):
         assert drawn.shape == (3, 7) and drawn.device.type == "meta"
 
 
+@pytest.mark.slow
 def test_settings_need_no_compiler():
     """A robot reads them from a bundle."""
     code = (

@@ -147,6 +147,7 @@ def parts(model, geoms):
     }
 
 
+@pytest.mark.slow
 def test_silhouettes_of_all_object_types_are_those_of_opengl(egl, tmp_path):
     objects = object_configs(tmp_path)
     assert len(objects) >= 25

@@ -229,6 +229,7 @@ def run_episode(env):
     return {name: rows[:, column] for column, name in enumerate(EPISODE_FIELDS)}, script
 
 
+@pytest.mark.slow
 def test_it_lifts_and_holds_large_flat_and_small_primitives_of_the_published_task():
     task = paper_task("flat_box", "tall_cylinder", "cube_box", "small_tall_box")
     env = make_grasp_env(task, 4, seed=0, threads=1, groups=())
@@ -240,6 +241,7 @@ def test_it_lifts_and_holds_large_flat_and_small_primitives_of_the_published_tas
     assert (script.phase == Phase.WAIT).all(), "the next episode begins anew"
 
 
+@pytest.mark.slow
 def test_an_object_that_is_taken_away_is_picked_up_again():
     env = make_grasp_env(paper_task("cube_cylinder"), 1, seed=0, threads=1, groups=())
     out = {spec.name: spec.empty(1) for spec in RESULT_SPECS}

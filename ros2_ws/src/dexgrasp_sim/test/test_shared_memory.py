@@ -45,6 +45,7 @@ def segment(run_id):
     segment.close()
 
 
+@pytest.mark.slow
 def test_another_process_sees_every_byte(segment):
     code = (
         "import sys; from dexgrasp_sim.transport.shared_memory import Segment\n"
@@ -142,6 +143,7 @@ def test_files_of_another_format_are_refused(segment, magic, file_format, compla
         Segment.attach(segment.run_id)
 
 
+@pytest.mark.slow
 def test_what_a_dead_learner_left_is_removed_and_what_a_live_one_has_is_not(segment):
     dead = f"{segment.run_id}-dead"
     code = (
