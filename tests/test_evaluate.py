@@ -77,6 +77,7 @@ def one_by_one(make_policy, config, groups, episodes, seed):
     return torch.stack(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [TASK, SHORT_WAY], ids=["to the end", "ended early"])
 def test_each_environment_counts_with_its_first_episode_and_no_other(config):
     actor = make_actor()

@@ -135,6 +135,7 @@ def rollouts(spec, difficulties):
     return results
 
 
+@pytest.mark.slow
 def test_all_workers_have_the_same_level_in_the_same_step(tmp_path):
     """One batch, two slices in this thread and two processes, over changes of the level."""
     common = {

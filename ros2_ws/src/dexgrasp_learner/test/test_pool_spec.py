@@ -128,6 +128,7 @@ def rollout_of(*overrides):
         pool.close()
 
 
+@pytest.mark.slow
 def test_a_staged_run_gives_the_bytes_of_one_in_place():
     expected = rollout_of("simulators.transport=in_process")
     assert expected["depth"].count_nonzero() > 0

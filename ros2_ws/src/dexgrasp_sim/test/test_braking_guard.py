@@ -120,6 +120,7 @@ def test_a_certified_velocity_lets_the_robot_stop_above_the_table(seed, pace, dt
     assert not len(q) or table_gaps(torch.cat(path)).gap.min() >= 0
 
 
+@pytest.mark.slow
 @given(seeds, st.floats(0.3, 3.0), st.sampled_from([1 / 60, 1 / 240]))
 @settings(max_examples=20, deadline=None)
 def test_a_few_looks_bound_what_happens_between_them(seed, pace, dt_s):

@@ -174,6 +174,7 @@ def test_a_fraction_of_the_speed_can_be_allowed():
     assert speed.max().item() == pytest.approx(0.25, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_reachable_palm_poses_are_reached():
     rng = torch.Generator().manual_seed(1)
     decoder = make(64)
@@ -214,6 +215,7 @@ def test_the_robot_stands_still_at_its_goal(start):
     assert decoder.velocity.abs().max() < 1e-4
 
 
+@pytest.mark.slow
 def test_pushing_on_the_table_settles_and_slides():
     decoder = make(start_position_rad=PREGRASP)
     goal = decoder.goal.clone()

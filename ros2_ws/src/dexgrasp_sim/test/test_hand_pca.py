@@ -119,6 +119,7 @@ def test_shapes_are_as_wide_as_they_should_be():
     assert (shapes.half_size[2::3] == 0).all()  # spheres
 
 
+@pytest.mark.slow
 def test_grasps_are_within_the_joint_limits_and_most_shapes_are_grasped(grasps):
     assert len(grasps) > 0.8 * SMALL.count
     columns = ROBOT.joint_indices(HAND_JOINTS)
@@ -131,6 +132,7 @@ def test_grasps_are_within_the_joint_limits_and_most_shapes_are_grasped(grasps):
     assert spread.min() > 0.02  # no fist
 
 
+@pytest.mark.slow
 def test_grasps_only_depend_on_the_seed(grasps):
     assert torch.equal(synthesise(ROBOT, SMALL), grasps)
     other = synthesise(ROBOT, GraspSynthesis(count=96, iterations=5, seed=1, tolerance_m=1.0))

@@ -173,6 +173,7 @@ def test_triangles_enclose_the_body(shape, size_m):
     np.testing.assert_allclose(high - low, item.extents_m, rtol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mug_00", "bottle_01", "bowl_02", "lamp_03", "cross_04"])
 def test_unions_against_random_points(name):
     (item,) = (item for item in object_set("train") if item.name == name)

@@ -94,6 +94,7 @@ def deepest_contacts(env):
     return depths_m
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("physics", "strike_m"), [(TASK["physics"], 0.025), ({}, 0.008)], ids=["laptop", "reference"]
 )
