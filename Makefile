@@ -16,7 +16,7 @@ test: check  ## lint, types and the whole test suite
 	@$(BIN)/python -m pytest
 
 test-fast: setup  ## the tests without processes, browsers and trainings, in a minute and a half
-	@$(BIN)/python -m pytest -m 'not slow'
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
 
 check: setup  ## lint, formatting and types
 	@$(BIN)/ruff check --quiet

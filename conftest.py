@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `benchmarks` and `test_sup
 
 
 def _is_prepared() -> bool:
-    return os.environ.get(_MARK) == str(os.getpid())
+    """Whether this process, or the one that has started it to share the work, began anew."""
+    return os.environ.get(_MARK) in (str(os.getpid()), str(os.getppid()))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -47,5 +48,5 @@ def pytest_report_header() -> str:
 
 
 def pytest_unconfigure() -> None:
-    if _is_prepared():
+    if os.environ.get(_MARK) == str(os.getpid()):
         shutil.rmtree(os.environ["ROS_LOG_DIR"], ignore_errors=True)

@@ -30,7 +30,7 @@ DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "rsl_rl": "r
 PACKAGES = {"dexgrasp_sim", "dexgrasp_learner", "dexgrasp_deploy"}
 LOADED_BY_TORCH = {"onnxscript", "tensorboard"}
 """By torch.onnx.export and torch.utils.tensorboard."""
-RUN_AS_COMMANDS = {"pytest-timeout", "pyright", "ruff", "setuptools"}
+RUN_AS_COMMANDS = {"pytest-timeout", "pytest-xdist", "pyright", "ruff", "setuptools"}
 
 
 def declared(pattern: str, file: Path) -> str:
