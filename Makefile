@@ -15,8 +15,8 @@ demo: setup  ## train in simulation, measure, deploy on the simulated robot; a r
 test: check  ## lint, types and the whole test suite
 	@$(BIN)/python -m pytest
 
-test-fast: setup  ## the tests without processes, browsers and trainings, in a minute and a half
-	@$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
+test-fast: setup  ## the tests without processes, browsers and trainings, on all cores
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
 
 check: setup  ## lint, formatting and types
 	@$(BIN)/ruff check --quiet
