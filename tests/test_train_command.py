@@ -191,7 +191,7 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(tmp_path):
     [
         (["training.horizn=2"], ["`training.horizn`", "unknown key"]),
         (["seed=many"], ["`seed` = 'many'", "integer"]),
-        (["simulators.num_workers=5"], ["num_envs 16", "num_workers 5"]),
+        (["simulators.num_workers=17"], ["16 environments", "17 workers"]),
         (["ppo.minibatches=99"], ["ppo.minibatches", "99", "num_envs 16"]),
         (["network.actor_groups=[proprio, touch]"], ["'touch'", "stereo_rgb"]),
         (["network.auxiliary_group=depth"], ["'depth'", "flat group"]),
