@@ -20,13 +20,13 @@ def config(device):
 def test_the_cpu_is_always_there():
     assert learner_device("cpu") == torch.device("cpu")
     assert build_ppo(config("cpu")).device.type == "cpu"
-    assert not pool_spec(config("cpu"), None, ("proprio",)).pin
+    assert pool_spec(config("cpu"), None, ("proprio",)).learner_device == "cpu"
 
 
 def test_auto_takes_what_there_is():
     expected = "cuda" if HAS_GPU else "cpu"
     assert build_ppo(config("auto")).device.type == expected
-    assert pool_spec(config("auto"), None, ("proprio",)).pin is HAS_GPU
+    assert pool_spec(config("auto"), None, ("proprio",)).learner_device.startswith(expected)
 
 
 @pytest.mark.skipif(HAS_GPU, reason="there is a GPU")
