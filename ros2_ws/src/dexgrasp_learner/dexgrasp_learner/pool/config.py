@@ -86,7 +86,7 @@ class SimulatorsConfig:
     timeout_s: Seconds = 60.0
     start_timeout_s: Seconds = 300.0
     restarts: Annotated[int, Field(ge=0)] = 3
-    spin_us: Annotated[float, Field(ge=0)] = 100.0
+    spin_us: Annotated[float, Field(ge=0)] = 200.0
     pipeline: Literal["barrier", "double_buffered", "overlapped"] = "barrier"
 
     @model_validator(mode="before")
