@@ -63,23 +63,22 @@ def cross(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack((x, y, z))
 
 
-def solve(matrix: Tensor, right: Tensor) -> Tensor:
+def solve(equations: Tensor) -> Tensor:
     """Solves A x = b by Gauss-Jordan elimination.
 
     Without pivoting, which positive definite matrices do not need.
 
     Args:
-        matrix: [K, K, N], symmetric positive definite.
-        right: [K, R, N].
+        equations: [K, K + R, N], A symmetric and positive definite, beside it b; overwritten.
 
     Returns:
         x [K, R, N]; no meaningful numbers where A is not positive definite.
     """
-    rows = torch.cat((matrix, right), 1)  # [K, K + R, N]
-    for pivot in range(len(matrix)):
-        rest = rows[:, pivot + 1 :]
-        row, column = rest[pivot], rows[:, pivot : pivot + 1]
+    size = len(equations)
+    for pivot in range(size):
+        rest = equations[:, pivot + 1 :]
+        row, column = rest[pivot], equations[:, pivot : pivot + 1]
         scaled = row / column[pivot]
         rest.addcmul_(column, scaled, value=-1.0)
         row.copy_(scaled)
-    return rows[:, len(matrix) :]
+    return equations[:, size:]

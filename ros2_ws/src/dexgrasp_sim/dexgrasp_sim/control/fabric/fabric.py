@@ -199,7 +199,8 @@ class Fabric:
         forces[1, self._hand] += self._hand_force(q, qd, goal)
         metric += self._constant_metric
         metric.diagonal().add_(barrier.metric.mT)
-        bend, pull = solve(metric, forces.transpose(0, 1)).unbind(1)  # [J, N]
+        equations = torch.cat((metric, forces.transpose(0, 1)), 1)  # [J, J + 2, N]
+        bend, pull = solve(equations).unbind(1)  # [J, N]
         power, speed = sum_rows(torch.stack((bend, qd), 1) * qd[:, None])  # [N]
         along = power / (speed + _SPEED_FLOOR)
         return bend + pull - (along + goal.damping) * qd

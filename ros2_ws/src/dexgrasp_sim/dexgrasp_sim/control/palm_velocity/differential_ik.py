@@ -2,9 +2,10 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dexgrasp_sim.devices import known_empty
-from dexgrasp_sim.linear_algebra import solve, sum_rows
+from dexgrasp_sim.linear_algebra import cross, solve, sum_rows
 from dexgrasp_sim.robot.kinematics import Chain
 
 _LIMIT_PASSES = 3
@@ -43,10 +44,12 @@ class DifferentialIk:
         iterations: Iterations per call of `solve`.
         """
         self._chain = chain
+        # joints at rest at zero: sums over a multiple of four joints are short for `sum_rows`
+        self._idle = (0, 0, 0, -len(rest_position) % 4)
         self._rest, self._lower, self._upper = (
-            values[:, None] for values in (rest_position, lower, upper)
-        )
-        self._max_step = max_step[:, None] / iterations
+            pad(each[:, None], self._idle) for each in (rest_position, lower, upper)
+        )  # [K, 1]
+        self._max_step = pad(max_step[:, None] / iterations, self._idle, value=1.0)
         self._regularizer = damping * torch.eye(6).to(rest_position)[..., None]
         self._rest_gain = rest_gain
         self._iterations = iterations
@@ -62,39 +65,43 @@ class DifferentialIk:
         Returns:
             [N, J] rad: the chain's K joints moved, inside their limits; the others unchanged.
         """
-        position = position.clone()
-        columns = self._chain.joint_indices
+        columns = self._chain.columns
         for _ in range(self._iterations):
             frame = self._chain.forward(position)
             turn = rotation_error(frame.rotation, target_rotation)
-            error = torch.cat((target_position - frame.position, turn), dim=1)  # [N, 6]
-            joints = position[:, columns].mT
-            step = self._step(frame.jacobian.permute(1, 2, 0).contiguous(), error.mT, joints)
+            error = torch.cat((target_position - frame.position, turn), dim=1)
+            joints = pad(position.index_select(1, columns).mT, self._idle)  # [K, N]
+            jacobian = pad(frame.jacobian.permute(1, 2, 0), self._idle)
+            step = self._step(jacobian, error.mT[:, None], joints)
             # all joints slow down alike, so that the frame stays on its way
             slowdown = (self._max_step / step.abs()).amin(dim=0).clamp(max=1.0)
-            position[:, columns] = self._clamp(joints + slowdown * step).mT
+            moved = (joints + slowdown * step).clamp(self._lower, self._upper)
+            position = position.index_copy(1, columns, moved[: len(columns)].mT)
         return position
 
     def _step(self, jacobian: Tensor, error: Tensor, joints: Tensor) -> Tensor:
-        """[K, N] rad for an error [6, N], not over the limits but of any length; batch last."""
+        """Steps [K, N] rad, not over the limits but of any length.
+
+        Args:
+            jacobian: [6, K, N].
+            error: [6, 1, N].
+            joints: [K, N] rad.
+        """
         rest_step = self._rest_gain * (self._rest - joints)
-        held = torch.zeros_like(joints, dtype=torch.bool)  # [K, N]
-        step = rest_step
+        constant = torch.cat((self._regularizer.expand(-1, -1, joints.shape[1]), error), 1)
+        step, held = rest_step, torch.zeros_like(joints, dtype=torch.bool)
         for _ in range(_LIMIT_PASSES):
+            # held joints make their step, the others what is left of the way
             given = torch.where(held, step, rest_step)
-            residual = error - sum_rows(jacobian * given, 1)
-            free = jacobian.masked_fill(held, 0.0)  # [6, K, N]
-            square = sum_rows(free[:, None] * free, 2) + self._regularizer  # [6, 6, N]
-            solved = solve(square, residual[:, None])  # [6, 1, N]
-            wanted = joints + sum_rows(free * solved) + given
-            step = self._clamp(wanted) - joints
-            held |= (wanted < self._lower) | (wanted > self._upper)
+            free = jacobian.masked_fill(held, 0.0)
+            factors = torch.cat((free, -given[None]))  # [7, K, N]
+            equations = constant + sum_rows(jacobian[:, None] * factors, 2)  # [6, 7, N]
+            wanted = joints + (sum_rows(free * solve(equations)) + given)
+            inside = wanted.clamp(self._lower, self._upper)
+            step, held = inside - joints, held | (inside != wanted)
             if known_empty(held):
                 break  # another pass would solve the same equations again
         return step
-
-    def _clamp(self, joints: Tensor) -> Tensor:
-        return torch.minimum(torch.maximum(joints, self._lower), self._upper)
 
 
 def rotation_error(rotation: Tensor, target: Tensor) -> Tensor:
@@ -110,4 +117,5 @@ def rotation_error(rotation: Tensor, target: Tensor) -> Tensor:
     Returns:
         [N, 3] rad.
     """
-    return 0.5 * torch.linalg.cross(rotation, target, dim=1).sum(dim=2)
+    rotation, target = rotation.permute(1, 2, 0), target.permute(1, 2, 0)  # [3, 3, N]
+    return 0.5 * cross(rotation, target).sum(dim=1).mT
