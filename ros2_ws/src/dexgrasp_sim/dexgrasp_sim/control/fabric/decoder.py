@@ -71,7 +71,8 @@ class FabricDecoder:
         self.action_names = config.action_names(robot)
         self.action_dim = len(self.action_names)
         self._device = torch.device(device)
-        self._columns = [ALL_ACTIONS.index(name) for name in self.action_names]
+        columns = [ALL_ACTIONS.index(name) for name in self.action_names]
+        self._columns = torch.tensor(columns, device=self._device)
         self._steps = config.steps(control_dt_s)
         spec = fabric_of(robot)
         self._hand_axes, self._hand = spec.hand_pca.axes.to(self._device), robot.hand
@@ -163,15 +164,14 @@ class FabricDecoder:
         position = given.clamp(self._lower, self._upper)  # [K, J]
         if not checked:
             self._check(given, position)
-        self.target[ids] = position
-        self.fabric_velocity[ids] = 0.0
-        self.damping[ids] = self._damping
+        self.target.index_copy_(0, ids, position)
+        self.fabric_velocity.index_fill_(0, ids, 0.0)
+        self.damping.index_fill_(0, ids, self._damping)
         self.path = self.target[None].clone()
         palm = self._palm.forward(position)
-        self.goal[ids, :3] = palm.position[:, 0]
-        self.goal[ids, 3:6] = self._near_center(matrix_to_zyx_euler(palm.rotation[:, 0]))
-        hand = self._hand_axes.mT[..., None] * position.mT[self._hand, None]  # [16, C, K]
-        self.goal[ids, 6:] = sum_rows(hand).mT
+        euler = self._near_center(matrix_to_zyx_euler(palm.rotation[:, 0]))
+        hand = sum_rows(self._hand_axes.mT[..., None] * position.mT[self._hand, None])  # [C, K]
+        self.goal.index_copy_(0, ids, torch.cat((palm.position[:, 0], euler, hand.mT), dim=1))
 
     def decode(self, actions: Tensor) -> Tensor:
         """Advances one control period.
@@ -185,9 +185,9 @@ class FabricDecoder:
         wanted = actions.detach().to(self.target).clamp(-1.0, 1.0)
         columns = self._columns
         scaled = self._center[columns] + self._half_range[columns] * wanted
-        kept = self.goal[:, columns]
-        self.goal[:, columns] = torch.where(torch.isnan(scaled), kept, scaled)
-        palm, euler, hand = self.goal.split((3, 3, 5), dim=1)
+        kept = self.goal.index_select(1, columns)
+        self.goal.index_copy_(1, columns, torch.where(torch.isnan(scaled), kept, scaled))
+        palm, euler, hand = self.goal[:, :3], self.goal[:, 3:6], self.goal[:, 6:]
         goal = Goal(self._fabric.palm_points(palm, zyx_euler_to_matrix(euler)), hand, self.damping)
         position, velocity = self.target, self.fabric_velocity
         path = []

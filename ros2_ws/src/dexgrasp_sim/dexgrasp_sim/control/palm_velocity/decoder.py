@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dexgrasp_sim.config import STRICT
 from dexgrasp_sim.control.palm_velocity.differential_ik import DifferentialIk
+from dexgrasp_sim.linear_algebra import sum_rows
 from dexgrasp_sim.robot.kinematics import Chain
 from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.specs import Term
@@ -145,7 +146,8 @@ class ActionDecoder:
         self.action_dim = len(self.action_names)
         everything = _all_actions(robot)
         self._num_actions = len(everything)
-        self._columns = [everything.index(name) for name in self.action_names]
+        columns = [everything.index(name) for name in self.action_names]
+        self._columns = torch.tensor(columns, device=self._device)
         self._dt_s = control_dt_s
         self._lower, self._upper = self._tensor(robot.lower), self._tensor(robot.upper)
         self._workspace = self._tensor(config.workspace(robot))
@@ -211,11 +213,12 @@ class ActionDecoder:
             checked: No matter either.
         """
         del joint_positions, checked
-        ids = slice(None) if env_ids is None else env_ids
-        self.palm_position[ids] = self._home_position
-        self.palm_yaw[ids] = 0.0
-        self.synergies[ids] = 0.0
-        self.target[ids] = self._start
+        everywhere = torch.arange(len(self.target), device=self._device)
+        ids = everywhere if env_ids is None else env_ids
+        self.palm_position.index_copy_(0, ids, self._home_position.expand(len(ids), -1))
+        self.palm_yaw.index_fill_(0, ids, 0.0)
+        self.synergies.index_fill_(0, ids, 0.0)
+        self.target.index_copy_(0, ids, self._start.expand(len(ids), -1))
 
     def decode(self, actions: Tensor) -> Tensor:
         """Advances one control period.
@@ -228,7 +231,7 @@ class ActionDecoder:
         """
         config, dt_s = self.config, self._dt_s
         full = actions.new_zeros(len(actions), self._num_actions)
-        full[:, self._columns] = torch.nan_to_num(actions).clamp(-1.0, 1.0)
+        full.index_copy_(1, self._columns, torch.nan_to_num(actions).clamp(-1.0, 1.0))
         self.palm_position += config.palm_speed_m_s * dt_s * full[:, 0:3]
         self.palm_position.clamp_(self._workspace[0], self._workspace[1])
         self.palm_yaw += config.yaw_rate_rad_s * dt_s * full[:, 3]
@@ -236,13 +239,11 @@ class ActionDecoder:
         self.synergies += dt_s * self._synergy_rate * full[:, len(PALM_ACTIONS) :]
         self.synergies.clamp_(self._synergy_range[0], self._synergy_range[1])
         turn = rotation_about_z(self.palm_yaw)  # [N, 3, 3]
-        # not one matrix for all: such a product rounds as the size of the batch has it
-        rotation = turn @ self._home_rotation.expand_as(turn)
+        rotation = (turn[..., None] * self._home_rotation).sum(2)  # [N, 3, 3]
         self.target = self._ik.solve(self.target, self.palm_position, rotation)
-        moved = (self.synergies[..., None] * self._directions).sum(1)  # [N, H]
+        moved = sum_rows(self.synergies[..., None] * self._directions, 1)  # [N, H]
         self.target[:, self._hand] = self._open_hand + moved
-        torch.maximum(self.target, self._lower, out=self.target)
-        torch.minimum(self.target, self._upper, out=self.target)
+        self.target.clamp_(self._lower, self._upper)
         return self.target
 
     def intent(self) -> Tensor:
