@@ -19,7 +19,13 @@ ActionSpace = ActionConfig | FabricConfig
 
 
 class Decoder(Protocol):
-    """A stateful action decoder for N robots; on a real robot N is 1."""
+    """A stateful action decoder for N robots; on a real robot N is 1.
+
+    On the CPU the result for a robot does not depend on the other robots, bit for bit, so that a
+    split of environments over workers changes nothing (see `linear_algebra`). This holds for
+    decoders, `Kinematics` and `Proprioception`. It does not hold for networks: libraries compute
+    their matrix products, whose last bits may differ with the size of the batch.
+    """
 
     @property
     def action_names(self) -> tuple[str, ...]:
