@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dexgrasp_sim.control.fabric import braking_guard
 from dexgrasp_sim.control.fabric.body_points import BodyPoints
 from dexgrasp_sim.control.fabric.braking_guard import BrakingGuard, Gaps
 from dexgrasp_sim.control.fabric.motion_limits import MotionLimits
@@ -190,3 +191,20 @@ def test_not_a_number_is_never_certified():
     slow = torch.zeros_like(qd)
     admitted = guard.admit(slow, bad, limits.bounds(q, slow), gaps)
     assert torch.count_nonzero(admitted[0]) == 0  # braking
+
+
+def test_a_device_gets_the_same_without_the_host_looking_at_its_results(monkeypatch):
+    """On other devices than the CPU nothing is left out, whatever cannot change the result."""
+    limits = make_limits()
+    guard = BrakingGuard(limits, BodyPoints(ROBOT, SPHERES).chains)
+    q, qd = state_near_the_table(9, 300)
+    gaps = Gaps(*(each.float() for each in table_gaps(q)))
+    q, qd = q.float(), qd.float()
+    bounds = limits.bounds(q, qd)
+    wanted = bounds.clip(qd)
+    admitted = guard.admit(qd, wanted, bounds, gaps)
+    changed = (admitted != wanted).any(dim=1)
+    assert changed.any() and not changed.all()
+    monkeypatch.setattr(braking_guard, "known_empty", lambda mask: False)
+    monkeypatch.setattr(braking_guard, "rows_to_compute", lambda mask: torch.arange(len(mask)))
+    assert torch.equal(guard.admit(qd, wanted, bounds, gaps), admitted)

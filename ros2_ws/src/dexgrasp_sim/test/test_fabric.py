@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dexgrasp_sim.control.fabric.body_points import BodyPoints
+from dexgrasp_sim.control.fabric.chains import JointChains
 from dexgrasp_sim.control.fabric.fabric import Fabric, FabricGains, Goal
 from dexgrasp_sim.control.fabric.motion_limits import MotionLimits
 from dexgrasp_sim.control.fabric.obstacles import SURROUNDINGS, nearest
@@ -91,6 +92,38 @@ def test_metrics_and_forces_pull_back_with_the_jacobian():
     assert torch.allclose(pulled, expected, atol=1e-6)
     expected = torch.einsum("npaj,nfpa->fjn", jacobian, force)
     assert torch.allclose(forces, expected, atol=1e-6)
+
+
+@st.composite
+def trees(draw):
+    """Parents of joints, which stand before them, and the carriers of points."""
+    joints = draw(st.integers(1, 9))
+    parents = [draw(st.sampled_from([None, *range(joint)])) for joint in range(joints)]
+    return parents, draw(st.lists(st.integers(0, joints - 1), min_size=1, max_size=12))
+
+
+@given(trees(), seeds)
+def test_sums_along_any_tree_are_products_with_its_matrix(tree, seed):
+    parents, carriers = tree
+    moved_by = torch.eye(len(parents), dtype=torch.float64)  # 1 where the column moves the row
+    for joint, parent in enumerate(parents):
+        if parent is not None:
+            moved_by[joint] += moved_by[parent]
+    rng = generator(seed)
+    origins, points, values, loads = (
+        torch.randn(len(each), size, generator=rng, dtype=torch.float64)
+        for each, size in ((parents, 3), (carriers, 3), (parents, 4), (carriers, 4))
+    )
+    chains = JointChains(parents, carriers, origins, points)
+    order, moves = chains.order, moved_by[carriers]
+    summed = chains.accumulate_(values[order].clone())
+    assert torch.allclose(summed, (moved_by @ values)[order])
+    assert torch.allclose(chains.at_points(summed), moves @ values)
+    assert torch.allclose(chains.collect(chains.by_round(loads)), (moves.mT @ loads)[order])
+    assert torch.equal(chains.moves(torch.arange(len(carriers))), moves.mT[order])
+    some = slice(len(carriers) // 2, None)
+    if len(carriers) > 1:
+        assert torch.allclose(chains.some(some).at_points(summed), (moves @ values)[some])
 
 
 @given(seeds)
