@@ -35,13 +35,8 @@ class Overlapped(Pipeline):
         stopwatch: Stopwatch,
         update_threads: int,
     ) -> None:
-        """Arguments as for `InTurn`."""
-        self._pool = pool
-        self._rollout = rollout
-        self._collector = collector
-        self._algorithm = algorithm
-        self._stopwatch = stopwatch
-        self._update_threads = update_threads
+        """Arguments as for `Pipeline`."""
+        super().__init__(pool, rollout, collector, algorithm, stopwatch, update_threads)
         algorithm.act_with_copies()
         self._learned_from = rollout.twin()
         self._next: Collected | None = None

@@ -1,12 +1,15 @@
-"""The interface of the ways to combine collecting rollouts and learning from them."""
+"""What is common to the ways to combine collecting rollouts and learning from them."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor
 
+from dexgrasp_learner.algorithms.algorithm import Algorithm
+from dexgrasp_learner.pipeline.collector import Collector
 from dexgrasp_learner.pool.pool import EnvPool
 from dexgrasp_learner.rollout.rollout import Rollout
+from dexgrasp_learner.timing import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,39 @@ class Learned:
     failure: Exception | None = None
 
 
-class Pipeline(Protocol):
+class Pipeline(ABC):
     """Collects rollouts and learns from them; `simulators.pipeline` chooses one."""
 
+    def __init__(
+        self,
+        pool: EnvPool,
+        rollout: Rollout,
+        collector: Collector,
+        algorithm: Algorithm,
+        stopwatch: Stopwatch,
+        update_threads: int,
+    ) -> None:
+        """Args:
+        pool: Started before `iterate`.
+        rollout: On the pool's tensors.
+        collector: Fills the rollout.
+        algorithm: Acts and learns.
+        stopwatch: Measures the stage `update`.
+        update_threads: CPU threads of the update.
+        """
+        self._pool = pool
+        self._rollout = rollout
+        self._collector = collector
+        self._algorithm = algorithm
+        self._stopwatch = stopwatch
+        self._update_threads = update_threads
+
     @property
+    @abstractmethod
     def is_ahead(self) -> bool:
         """Whether there is a collected rollout that was not learned from yet."""
-        ...
 
+    @abstractmethod
     def iterate(self, version: int, look_ahead: bool) -> Learned:
         """One update.
 
@@ -56,11 +84,10 @@ class Pipeline(Protocol):
             WorkerDied, WorkerTimeout: See `EnvPool`.
             NonFiniteLoss: See `Ppo.learn`.
         """
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Waits for a running update; idempotent."""
-        ...
 
 
 def summarize(pool: EnvPool, rollout: Rollout, version: int) -> Collected:
