@@ -141,9 +141,9 @@ class Kinematics:
             parents = blocks[-1]
             if level.parents is not None:
                 parents = parents.index_select(2, level.parents)
-            blocks.append(_chained(parents, local[:, :, level.first : level.last]))
+            blocks.append(chained(parents, local[:, :, level.first : level.last]))
         carriers = torch.cat(blocks, 2).index_select(2, self._carrier_rows)
-        poses = _chained(carriers, self._fixed)  # [3, 4, F, N]
+        poses = chained(carriers, self._fixed)  # [3, 4, F, N]
         return FramePoses(poses[:, 3].permute(2, 1, 0), poses[:, :3].permute(3, 2, 0, 1))
 
     def jacobian(self, q: Tensor, frame: str) -> Tensor:
@@ -198,8 +198,8 @@ class Chain:
         first, *others = local.unbind(2)
         joint_frames = [first[:3]]
         for transform in others:
-            joint_frames.append(_chained(joint_frames[-1], transform))
-        frame = _chained(joint_frames[-1], self._fixed[..., None])  # [3, 4, N]
+            joint_frames.append(chained(joint_frames[-1], transform))
+        frame = chained(joint_frames[-1], self._fixed[..., None])  # [3, 4, N]
         joints = torch.stack(joint_frames, 2)  # [3, 4, K, N]
         axes = (joints[:, :3] * self._transforms.axes).sum(1)  # [3, K, N]
         linear = cross(axes, frame[:, 3, None] - joints[:, 3])
@@ -207,7 +207,7 @@ class Chain:
         return ChainState(frame[:, 3].mT, frame[:, :3].permute(2, 0, 1), jacobian)
 
 
-def _chained(parents: Tensor, local: Tensor) -> Tensor:
+def chained(parents: Tensor, local: Tensor) -> Tensor:
     """Poses [3, 4, ..., N] that stand at `local` [4, 4, ..., N] in `parents` [3, 4, ..., N]."""
     return (parents[:, :, None] * local).sum(1)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dexgrasp_sim.control.fabric.chains import JointChains
 from dexgrasp_sim.linear_algebra import cross, sum_products
-from dexgrasp_sim.robot.kinematics import Chain, Kinematics
+from dexgrasp_sim.robot.kinematics import Chain, Kinematics, chained
 from dexgrasp_sim.robot.urdf import RobotModel
 
 Vector3 = tuple[float, float, float]
@@ -208,7 +208,7 @@ class _JointTree:
         constant, even, odd = self._turns
         poses = torch.addcmul(torch.addcmul(constant, q.cos(), even), q.sin(), odd)
         for parents, own in self._chains.walk(poses):
-            own[:3] = (parents[:3, :, None] * own).sum(1)
+            own[:3] = chained(parents[:3], own)
         return poses[:3]
 
 
