@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dexgrasp_learner.storage.run_folder import provenance
+from dexgrasp_learner.storage.provenance import provenance
 
 
 def write_result(

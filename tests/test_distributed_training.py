@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_state
+from dexgrasp_learner.storage.checkpoint import load_state
+from dexgrasp_learner.storage.checkpoint_files import find_checkpoint
 from dexgrasp_sim.transport.shared_memory import run_folder
 from test_support.waiting import wait_until
 

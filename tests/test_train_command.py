@@ -12,7 +12,8 @@ import pytest
 
 from dexgrasp_deploy.commands.cli import main
 from dexgrasp_learner.config import load_run_config
-from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_actor, load_state
+from dexgrasp_learner.storage.checkpoint import load_actor, load_state
+from dexgrasp_learner.storage.checkpoint_files import find_checkpoint
 from dexgrasp_sim.transport.shared_memory import run_folder
 from test_support.waiting import wait_until
 

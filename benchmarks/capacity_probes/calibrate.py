@@ -15,7 +15,7 @@ from benchmarks import CHECKOUT
 from benchmarks.capacity_probes.probe import FITS, Footprint, Probe, command, is_out_of_memory
 from dexgrasp_learner.capacity.costs import OPTIMIZER_COPIES, Costs
 from dexgrasp_learner.capacity.workload import plan_config, workload
-from dexgrasp_learner.storage.run_folder import provenance
+from dexgrasp_learner.storage.provenance import provenance
 from dexgrasp_sim.config import to_dict
 
 STEPS = 4

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import resource
 import signal
 import subprocess
@@ -17,13 +16,14 @@ from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.networks.policy import build_actor
 from dexgrasp_learner.storage.checkpoint import (
     check_resumable,
-    find_checkpoint,
     load_actor,
     load_state,
     load_training,
     policy_schema,
     save_checkpoint,
 )
+from dexgrasp_learner.storage.checkpoint_files import DamagedCheckpoint, find_checkpoint, seal
+from dexgrasp_learner.storage.set_aside import set_aside_later
 from dexgrasp_sim.config import ConfigError, replace, to_dict
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 
@@ -70,6 +70,13 @@ def test_an_actor_comes_with_the_difficulty_that_it_was_trained_at(tmp_path):
     folder = save_checkpoint(tmp_path, 1, actor, training, state, lambda folder: None)
     config = load_actor(folder)[1]
     assert config == replace(CONFIG, task=replace(CONFIG.task, difficulty=0.62))
+
+
+def edit_state(checkpoint, change):
+    """Makes it the checkpoint of a version that writes another `state.json`."""
+    state = change(json.loads((checkpoint / "state.json").read_text()))
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    seal(checkpoint)
 
 
 def names(parent):
@@ -140,12 +147,31 @@ def test_the_newest_three_stay(tmp_path):
     assert os.readlink(tmp_path / "latest") == "iteration_000025"
 
 
-def test_one_that_is_older_than_those_there_is_not_thrown_away_at_once(tmp_path):
-    for iteration in (10, 15, 20):
-        save(tmp_path, iteration)
-    save(tmp_path, 6)  # a run that was continued from iteration 5
+def test_going_back_sets_the_later_ones_aside_as_a_run_of_their_own(tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    for iteration in (5, 10, 15):
+        save(checkpoints, iteration)
+    (tmp_path / "metrics.jsonl").write_text("records")
+    aside = set_aside_later(tmp_path, 5)
+    assert aside == tmp_path / "set_aside_after_000005"
+    assert is_whole(find_checkpoint(tmp_path), 5)
+    assert is_whole(find_checkpoint(aside), 15)
+    assert is_whole(aside / "checkpoints" / "iteration_000010", 10)
+    assert (aside / "metrics.jsonl").read_text() == "records"
+    save(checkpoints, 6)
     assert is_whole(find_checkpoint(tmp_path), 6)
-    assert len(names(tmp_path)) == 4
+    assert set_aside_later(tmp_path, 6) is None, "nothing is later"
+    assert set_aside_later(tmp_path, 5).name == "set_aside_after_000005_2", "none is overwritten"
+
+
+def test_later_ones_that_cannot_be_set_aside_stay_in_place(tmp_path):
+    for iteration in (5, 10):
+        save(tmp_path / "checkpoints", iteration)
+    (tmp_path / "metrics.jsonl").write_bytes(bytes(1000))
+    with full_disk(100), pytest.raises(OSError, match="File too large"):
+        set_aside_later(tmp_path, 5)
+    assert names(tmp_path) == ["checkpoints", "metrics.jsonl"]
+    assert is_whole(find_checkpoint(tmp_path), 10)
 
 
 def test_saving_an_iteration_again_replaces_it(tmp_path):
@@ -230,7 +256,7 @@ def test_loading_runs_no_code_from_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = save(tmp_path, 1)
     torch.save({"algorithm": Harmful()}, folder / "training.pt")
-    with pytest.raises(pickle.UnpicklingError, match="weights_only"):
+    with pytest.raises(DamagedCheckpoint, match=r"training\.pt: cannot be read.*weights_only"):
         load_training(folder, [])
     assert not (tmp_path / "harm").exists()
 
@@ -243,8 +269,7 @@ def test_the_state_of_another_algorithm_is_refused(tmp_path):
 
 def test_an_actor_for_other_observations_is_refused(tmp_path):
     folder = save(tmp_path, 1)
-    state = load_state(folder)
-    (folder / "state.json").write_text(json.dumps({**state, "schema_hash": "0123456789abcdef"}))
+    edit_state(folder, lambda state: state | {"schema_hash": "0123456789abcdef"})
     with pytest.raises(ConfigError, match=r"made for observations 0123456789abcdef.*run\.json"):
         load_actor(folder)
 

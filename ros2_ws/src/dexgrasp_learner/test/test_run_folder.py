@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dexgrasp_learner.config import RunConfig, load_run_config
-from dexgrasp_learner.storage.run_folder import create_run_folder, git_commit, new_run_id
+from dexgrasp_learner.storage.provenance import git_commit
+from dexgrasp_learner.storage.run_folder import create_run_folder, new_run_id
 from dexgrasp_sim.config import ConfigError, replace
 
 
@@ -28,7 +29,9 @@ def test_it_holds_the_resolved_config_and_the_provenance(tmp_path):
 def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         folders = list(
-            pool.map(lambda _: create_run_folder(tmp_path, "probe", {}, "probe_1"), range(8))
+            pool.map(
+                lambda _: create_run_folder(tmp_path, "probe", RunConfig(), "probe_1"), range(8)
+            )
         )
     names = {folder.name for folder in folders}
     assert names == {"probe_1", *(f"probe_1_{number}" for number in range(2, 9))}

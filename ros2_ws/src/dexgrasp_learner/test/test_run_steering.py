@@ -17,7 +17,8 @@ from dexgrasp_learner.pool.worker_group import WorkerTimeout
 from dexgrasp_learner.run.assembly import build_ppo
 from dexgrasp_learner.run.control import RunControl, RunState
 from dexgrasp_learner.run.runner import Runner
-from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_actor, load_state
+from dexgrasp_learner.storage.checkpoint import load_actor, load_state
+from dexgrasp_learner.storage.checkpoint_files import find_checkpoint
 from dexgrasp_sim.transport.shared_memory import run_folder
 from test_support.waiting import wait_until
 

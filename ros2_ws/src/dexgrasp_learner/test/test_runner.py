@@ -15,7 +15,8 @@ from dexgrasp_learner.networks.policy import build_actor
 from dexgrasp_learner.run.assembly import build_distillation, build_ppo
 from dexgrasp_learner.run.control import RunControl, RunState
 from dexgrasp_learner.run.runner import Runner
-from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_actor, load_state
+from dexgrasp_learner.storage.checkpoint import load_actor, load_state
+from dexgrasp_learner.storage.checkpoint_files import find_checkpoint
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 

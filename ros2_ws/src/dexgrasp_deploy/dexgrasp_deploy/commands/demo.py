@@ -133,7 +133,7 @@ def _command(*arguments: str) -> dict[str, Any]:
 
 def _report(args: argparse.Namespace, figures: Mapping[str, Any]) -> Path:
     from dexgrasp_deploy.commands.report import write_report
-    from dexgrasp_learner.storage.run_folder import provenance
+    from dexgrasp_learner.storage.provenance import provenance
 
     figures = {**figures, "provenance": provenance()}
     (args.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")

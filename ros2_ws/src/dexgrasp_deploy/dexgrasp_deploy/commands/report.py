@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from dexgrasp_learner.storage.run_folder import provenance
+from dexgrasp_learner.storage.provenance import provenance
 
 
 def write_report(folder: Path, figures: Mapping[str, Any]) -> Path:

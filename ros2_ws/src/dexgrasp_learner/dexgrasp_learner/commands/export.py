@@ -28,7 +28,8 @@ from dexgrasp_learner.storage.bundle import (
     load_bundle,
     seal_manifest,
 )
-from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_actor
+from dexgrasp_learner.storage.checkpoint import load_actor
+from dexgrasp_learner.storage.checkpoint_files import find_checkpoint
 from dexgrasp_sim.config import ConfigError, replace, to_dict
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.environments import make_env

@@ -27,7 +27,17 @@ INTERRUPTED = 130
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp train`."""
     parser.add_argument("config", type=Path, nargs="?", help="YAML file of overrides")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="run folder to continue")
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="run folder to continue, or one of its checkpoints to go back to",
+    )
+    parser.add_argument(
+        "--allow-changed-files",
+        action="store_true",
+        help="resume even if a mesh or robot file is not the one that the run began with",
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="parent of run folders")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
@@ -60,6 +70,7 @@ def read_config(args: argparse.Namespace) -> "RunConfig":
         ConfigError: Neither is given, or a value is not allowed.
     """
     from dexgrasp_learner.config import load_run_config
+    from dexgrasp_learner.storage.checkpoint_files import run_folder_of
 
     if args.resume and args.config:
         raise ConfigError(
@@ -67,7 +78,7 @@ def read_config(args: argparse.Namespace) -> "RunConfig":
             "the file out and change single values with --set"
         )
     if args.resume:
-        return load_run_config(args.resume / "config.yaml", args.overrides)
+        return load_run_config(run_folder_of(args.resume) / "config.yaml", args.overrides)
     if args.config:
         return load_run_config(args.config, args.overrides)
     raise ConfigError("nothing to train: give a config file, or --resume with a run folder")
@@ -118,16 +129,24 @@ def _train(
     """Runs from reading the config to the end of training."""
     from dexgrasp_learner.run.agreement import rank_folder, shared_config
     from dexgrasp_learner.run.runner import Runner
+    from dexgrasp_learner.storage.checkpoint_files import run_folder_of
 
+    resume = args.resume and run_folder_of(args.resume)
+    if args.distributed and resume != args.resume:
+        raise ConfigError(
+            f"--resume {args.resume}: several learners go on from their newest checkpoints only; "
+            f"say --resume {resume}"
+        )
     config = shared_config(peers, partial(read_config, args))
     algorithm = build(config, peers)
-    folder = rank_folder(peers, args.resume, args.runs, config)
+    folder = rank_folder(peers, resume, args.runs, config)
     show_progress = sys.stderr.isatty() and peers.rank == 0
     with _stop_on_signal(control.stop):
         runner = Runner(config, folder, algorithm, control, show_progress)
         try:
-            if args.resume:
-                runner.resume(folder)
+            if resume:
+                path = folder if resume == args.resume else args.resume
+                runner.resume(path, args.allow_changed_files)
             return runner.run()
         finally:
             runner.close()

@@ -15,6 +15,7 @@ from dexgrasp_learner.commands.train import summary_json
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.nodes.learner_report import learner_status
 from dexgrasp_learner.run.thread import RunThread
+from dexgrasp_learner.storage.checkpoint_files import run_folder_of
 from dexgrasp_learner.storage.run_folder import create_run_folder
 from dexgrasp_msgs.msg import LearnerStatus
 from dexgrasp_msgs.srv import SaveCheckpoint, SetRunState
@@ -31,7 +32,7 @@ class LearnerNode(Node):
 
     Parameters:
         config: YAML file of the run.
-        resume: Run folder to continue, instead of `config`.
+        resume: Run folder to continue, or one of its checkpoints, instead of `config`.
         runs: Parent of the run folder.
         run_id: Name of the run; "": made of the config's name and the time.
         overrides: `a.b=value` strings that override the file.
@@ -70,14 +71,15 @@ class LearnerNode(Node):
         overrides = self._parameter("overrides", [""])  # an empty list would have no type in ROS
         if not (config_path or resume):
             raise ConfigError("parameter config: name a run configuration, or resume a run folder")
-        path = Path(resume) / "config.yaml" if resume else Path(config_path)
+        start = Path(resume).resolve() if resume else None
+        path = run_folder_of(start) / "config.yaml" if start else Path(config_path)
         config = load_run_config(path, [text for text in overrides if text])
-        if resume:
-            folder = Path(resume).resolve()
+        if start:
+            folder = run_folder_of(start)
         else:
             folder = create_run_folder(Path(runs), config.name, config, self._run_id)
         self._run_id = self._run_id or folder.name
-        return RunThread(config, folder, self._run_id, resume=bool(resume))
+        return RunThread(config, folder, self._run_id, resume=start)
 
     def _on_set_run_state(
         self, request: SetRunState.Request, response: SetRunState.Response

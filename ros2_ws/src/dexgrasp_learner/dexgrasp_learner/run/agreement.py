@@ -12,13 +12,13 @@ from torch import Tensor
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.pipeline.pipeline import Collected
 from dexgrasp_learner.ranks.peers import Peers
-from dexgrasp_learner.storage.checkpoint import find_checkpoint, load_state
+from dexgrasp_learner.storage.checkpoint import load_state
+from dexgrasp_learner.storage.checkpoint_files import FILES, find_checkpoint
 from dexgrasp_learner.storage.run_folder import create_run_folder
 from dexgrasp_sim.config import ConfigError, parse_config, to_dict
 from dexgrasp_sim.vec_env import whole_episodes
 
 _NETS = ("actor", "critic", "value_normalizer")
-_FILES = ("state.json", "actor.safetensors", "training.pt")
 
 
 class Start(NamedTuple):
@@ -109,13 +109,13 @@ def agree_on_checkpoint(peers: Peers, path: Path, folder: Path) -> Start:
     source = int(table[:, 0].argmax())
     files = [
         peers.share((own / name).read_bytes() if own and peers.rank == source else b"", source)
-        for name in _FILES
+        for name in FILES
     ]
     if own is not None and peers.rank == source:
         return Start(own, True, False)
     copied = folder / "resumed_from"
     (copied / "simulators").mkdir(parents=True, exist_ok=True)
-    for name, data in zip(_FILES, files):
+    for name, data in zip(FILES, files):
         (copied / name).write_bytes(data)
     return Start(copied, False, False)
 
@@ -141,4 +141,4 @@ def weights(state: dict[str, Any]) -> list[dict[str, Tensor]]:
 
 
 def _has_simulators(checkpoint: Path) -> bool:
-    return any((checkpoint / "simulators").iterdir())
+    return any((checkpoint / "simulators").glob("*"))

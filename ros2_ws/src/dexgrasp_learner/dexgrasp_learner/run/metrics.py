@@ -9,6 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dexgrasp_learner.console import warn
+from dexgrasp_learner.storage.checkpoint_files import write_atomically
 
 
 class MetricsWriter:
@@ -91,11 +92,19 @@ def _drop_records(path: Path, iterations: int) -> None:
     """Keeps only complete records of the first `iterations` in a file, if it exists."""
     if not path.exists():
         return
-    lines = path.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("}\n")]
-    kept = [line for line in kept if json.loads(line)["iteration"] <= iterations]
+    # zeros or half a character may be what a power failure left of a line
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("}\n") and _iteration(line) <= iterations]
     if kept != lines:
-        path.write_text("".join(kept))
+        write_atomically(path, "".join(kept))
+
+
+def _iteration(line: str) -> float:
+    """The iteration of a record; infinity if the line is none."""
+    try:
+        return int(json.loads(line)["iteration"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _plain(value: float) -> float | None:

@@ -7,6 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from dexgrasp_learner.config import load_run_config
+from dexgrasp_learner.storage.checkpoint_files import run_folder_of
 from dexgrasp_learner.storage.run_folder import new_run_id
 from dexgrasp_sim.bringup import NodeSpec
 from dexgrasp_sim.config import ConfigError, to_dict
@@ -30,7 +31,7 @@ def train_nodes(
         config: YAML file of the run; not needed with `resume`.
         run_id: Name of the run; "": made of the config's name and the time.
         runs: Parent of the run folder.
-        resume: Run folder to continue.
+        resume: Run folder to continue, or one of its checkpoints.
         overrides: `a.b=value` strings that override the file.
         env_index: Environment to look at.
 
@@ -39,9 +40,10 @@ def train_nodes(
     """
     if not (config or resume):
         raise ConfigError("nothing to train: give a config file or a run folder to resume")
-    path = Path(resume) / "config.yaml" if resume else Path(config or "")
+    folder = run_folder_of(Path(resume).resolve()) if resume else None
+    path = folder / "config.yaml" if folder else Path(config or "")
     run = load_run_config(path, list(overrides))
-    run_id = run_id or (Path(resume).resolve().name if resume else new_run_id(run.name))
+    run_id = run_id or (folder.name if folder else new_run_id(run.name))
     learner: dict[str, str | list[str]] = {"run_id": run_id, "runs": str(Path(runs).resolve())}
     if resume:
         learner["resume"] = str(Path(resume).resolve())

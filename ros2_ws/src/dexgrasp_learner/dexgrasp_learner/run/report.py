@@ -51,11 +51,15 @@ class Tally:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`, and the iteration that the checkpoint added."""
+        """Restores `state_dict`, and the iteration that the checkpoint added.
+
+        Episodes and difficulty begin anew where an older version has not saved them.
+        """
         self.iteration = state["iteration"]
         self.env_steps = state["env_steps"]
-        self.episodes.load_state_dict(state["episodes"])
-        self.adr.load_state_dict(state["adr"])
+        for name, part in (("episodes", self.episodes), ("adr", self.adr)):
+            if name in state:
+                part.load_state_dict(state[name])
 
 
 class RunReport:

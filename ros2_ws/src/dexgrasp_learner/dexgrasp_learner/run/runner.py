@@ -24,6 +24,7 @@ from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.run.adr import AdrController
 from dexgrasp_learner.run.agreement import agree_on_checkpoint, gathered, weights
 from dexgrasp_learner.run.assembly import pool_spec
+from dexgrasp_learner.run.continuation import settle
 from dexgrasp_learner.run.control import RunControl, RunState, RunSummary
 from dexgrasp_learner.run.report import RunReport, Tally
 from dexgrasp_learner.storage.checkpoint import (
@@ -32,7 +33,11 @@ from dexgrasp_learner.storage.checkpoint import (
     load_training,
     policy_schema,
     save_checkpoint,
+    saved_config,
 )
+from dexgrasp_learner.storage.checkpoint_files import STATE, TRAINING, reading
+from dexgrasp_learner.storage.history import check_files
+from dexgrasp_learner.storage.owner import OwnerLock
 from dexgrasp_learner.timing import Stopwatch
 from dexgrasp_sim.config import to_dict
 
@@ -66,7 +71,8 @@ class Runner:
             run_id: Id under which observers find the run's shared memory; "" draws one.
 
         Raises:
-            ConfigError: The config contradicts itself or does not fit the machine.
+            ConfigError: The config contradicts itself or does not fit the machine, or another
+                process trains in the folder.
         """
         torch.use_deterministic_algorithms(config.training.deterministic)
         self.config = config
@@ -76,11 +82,13 @@ class Runner:
         self.algorithm = algorithm
         self.peers = algorithm.peers
         self.schema_hash = policy_schema(algorithm.actor, config.task)
-        self.pool: EnvPool = make_pool(
-            pool_spec(config, folder, algorithm.groups, run_id, algorithm.peers.rank)
-        )
         self._clock = clock
         with ExitStack() as undo:
+            self._lock = OwnerLock(folder)
+            undo.callback(self._lock.close)
+            self.pool: EnvPool = make_pool(
+                pool_spec(config, folder, algorithm.groups, run_id, algorithm.peers.rank)
+            )
             undo.callback(self.pool.close)
             self._prepare(Stopwatch())
             undo.pop_all()
@@ -116,18 +124,23 @@ class Runner:
         self.pipeline = self._make_pipeline()
         self.pool.set_difficulty(self.tally.adr.difficulty)
 
-    def resume(self, path: Path) -> None:
+    def resume(self, path: Path, allow_changed_files: bool = False) -> None:
         """Continues from a checkpoint exactly: weights, optimizers, generators, simulators.
 
         A checkpoint written after a failure has no simulators: all environments then start new
-        episodes.
+        episodes. Later checkpoints of the run are set aside. `config.yaml` and the history of the
+        run then have the settings with which it goes on.
 
         Args:
             path: Run folder or checkpoint.
+            allow_changed_files: Go on even if a mesh or robot file has changed.
 
         Raises:
-            ConfigError: There is no checkpoint, or it does not fit this run's config.
+            ConfigError: There is no checkpoint, it is damaged, or it does not fit this run's
+                config; or a mesh or robot file has changed.
         """
+        if not allow_changed_files:
+            check_files(self.folder, self.config)
         start = agree_on_checkpoint(self.peers, path, self.folder)
         checkpoint = start.path
         check_resumable(checkpoint, self.config)
@@ -136,17 +149,21 @@ class Runner:
         training = load_training(checkpoint, own.keys())
         if not start.is_own:
             training["algorithm"] |= {name: own[name] for name in ("noise", "shuffle")}
-        self.algorithm.load_state_dict(training["algorithm"])
-        self.tally.load_state_dict(state)
+        with reading(checkpoint / TRAINING):
+            self.algorithm.load_state_dict(training["algorithm"])
+        with reading(checkpoint / STATE):
+            self.tally.load_state_dict(state)
         self.pool.set_difficulty(self.tally.adr.difficulty)
-        if checkpoint.parent == (self.folder / "checkpoints").resolve():
-            self._saved_iteration = self.tally.iteration
         self.report.status(checkpoint=str(checkpoint))
         if start.is_exact:
             self.pool.start()
             self.pool.load_state(checkpoint / "simulators")
-            self.rollout.load_state_dict(training["memory"])
+            with reading(checkpoint / TRAINING):
+                self.rollout.load_state_dict(training["memory"])
             self._resumed = True
+        settle(self.folder, saved_config(checkpoint, state), self.config, self.tally.iteration)
+        if checkpoint.parent == (self.folder / "checkpoints").resolve():
+            self._saved_iteration = self.tally.iteration
 
     def run(self) -> RunSummary:
         """Runs until the iterations, the time or the target are reached, or a stop is requested.
@@ -183,6 +200,7 @@ class Runner:
         """Stops the simulators; idempotent."""
         self.pool.close()
         self.pipeline.close()
+        self._lock.close()
 
     def _make_pipeline(self) -> Pipeline:
         config, watch = self.config, self.report.stopwatch

@@ -20,7 +20,7 @@ class RunThread(threading.Thread):
     """
 
     def __init__(
-        self, config: RunConfig, folder: Path, run_id: str = "", resume: bool = False
+        self, config: RunConfig, folder: Path, run_id: str = "", resume: Path | None = None
     ) -> None:
         """Starts nothing yet.
 
@@ -28,7 +28,7 @@ class RunThread(threading.Thread):
             config: The run.
             folder: Its folder; made by `create_run_folder`.
             run_id: See `Runner`.
-            resume: Whether to go on from the folder's last checkpoint.
+            resume: The folder, to go on from its last checkpoint, or one of its checkpoints.
         """
         super().__init__(name="training", daemon=True)
         self.control = RunControl()
@@ -67,7 +67,7 @@ class RunThread(threading.Thread):
         )
         try:
             if self._resume:
-                runner.resume(self._folder)
+                runner.resume(self._resume)
             return runner.run()
         finally:
             runner.close()

@@ -6,8 +6,10 @@ A checkpoint is a folder:
 - `actor.safetensors`: the policy, all that evaluation and export need
 - `training.pt`: all nets, optimizers, generators, memories (tensors and numbers only)
 - `simulators/`: one file per worker, written by the worker itself
+- `checksums.json`: sizes and hashes of all of these, see `checkpoint_files`
 
-It is in the run's `checkpoints` folder as `iteration_000120`; `latest` points to the newest.
+It is in the run's `checkpoints` folder as `iteration_000120`. `latest` points to the newest, for
+people: the programs go by the numbers.
 """
 
 import io
@@ -15,6 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +26,26 @@ from safetensors.torch import load_file, save
 
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor
+from dexgrasp_learner.storage.checkpoint_files import (
+    ACTOR,
+    LATEST,
+    STATE,
+    TRAINING,
+    checkpoint_name,
+    find_checkpoint,
+    list_checkpoints,
+    reading,
+    seal,
+    writer_of,
+)
 from dexgrasp_sim.config import ConfigError, parse_config, replace, to_dict
 from dexgrasp_sim.specs import TensorSpec, schema_hash
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 
-LATEST = "latest"
 _KEEP = 3
 _PARTIAL = ".partial_"
+_NEEDED = ("config", "iteration", "schema_hash")
 
 
 def save_checkpoint(
@@ -59,17 +74,18 @@ def save_checkpoint(
     """
     parent.mkdir(exist_ok=True)
     _remove_partial(parent)
-    final = parent / f"iteration_{iteration:06d}"
+    final = parent / checkpoint_name(iteration)
     partial = parent / f"{_PARTIAL}{iteration:06d}"
     try:
         (partial / "simulators").mkdir(parents=True)
         weights = {key: value.contiguous() for key, value in actor.state_dict().items()}
         # serialised in memory: the libraries' own writers do not raise OSError on a full disk
-        (partial / "actor.safetensors").write_bytes(save(weights))
-        (partial / "training.pt").write_bytes(_serialized(training))
+        (partial / ACTOR).write_bytes(save(weights))
+        (partial / TRAINING).write_bytes(_serialized(training))
         state = {**state, "iteration": iteration}
-        (partial / "state.json").write_text(json.dumps(state, indent=1))
+        (partial / STATE).write_text(json.dumps(state, indent=1))
         save_simulators(partial / "simulators")
+        seal(partial)
         _flush(partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -83,21 +99,17 @@ def save_checkpoint(
     return final
 
 
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint folder meant by a run folder, a `checkpoints` folder or a checkpoint.
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """The plain values of `state.json`.
 
     Raises:
-        ConfigError: There is none.
+        DamagedCheckpoint: It cannot be read, or lacks what every version writes.
     """
-    for candidate in (path, path / LATEST, path / "checkpoints" / LATEST):
-        if (candidate / "state.json").is_file():
-            return candidate.resolve()
-    raise ConfigError(f"{path}: no checkpoint there; give a run folder or a checkpoint folder")
-
-
-def load_state(checkpoint: Path) -> dict[str, Any]:
-    """The plain values of `state.json`."""
-    return json.loads((checkpoint / "state.json").read_text())
+    with reading(checkpoint / STATE):
+        state = json.loads((checkpoint / STATE).read_text())
+        if not isinstance(state, dict):
+            raise ValueError(f"it holds a {type(state).__name__}")
+        return state | {key: state[key] for key in _NEEDED}
 
 
 def load_training(checkpoint: Path, algorithm_keys: Collection[str]) -> dict[str, Any]:
@@ -108,15 +120,30 @@ def load_training(checkpoint: Path, algorithm_keys: Collection[str]) -> dict[str
         algorithm_keys: Keys of the state of the algorithm that resumes from it.
 
     Raises:
-        ConfigError: Another algorithm made it.
+        ConfigError: Another algorithm or another version made it.
+        DamagedCheckpoint: The file cannot be read.
     """
-    training = torch.load(checkpoint / "training.pt", map_location="cpu", weights_only=True)
-    if set(training["algorithm"]) != set(algorithm_keys):
+    with reading(checkpoint / TRAINING):
+        training = torch.load(checkpoint / TRAINING, map_location="cpu", weights_only=True)
+        found, needed = set(training["algorithm"]), set(algorithm_keys)
+    if found != needed:
         raise ConfigError(
-            f"{checkpoint}: has {sorted(training['algorithm'])}, needed are "
-            f"{sorted(algorithm_keys)}; continue with the command that began the run"
+            f"{checkpoint}: has {sorted(found)}, needed are {sorted(needed)}; continue with the "
+            f"command that began the run; {writer_of(checkpoint)}"
         )
     return training
+
+
+def saved_config(checkpoint: Path, state: dict[str, Any]) -> RunConfig:
+    """The config of a run when it wrote a checkpoint; keys that were not yet there have defaults.
+
+    Raises:
+        ConfigError: This version does not have, or does not allow, one of the settings.
+    """
+    try:
+        return parse_config(RunConfig, state["config"], source=str(checkpoint / STATE))
+    except ConfigError as error:
+        raise ConfigError(f"{error} ({writer_of(checkpoint)})") from None
 
 
 def load_actor(path: Path) -> tuple[Actor, RunConfig, dict[str, TensorSpec]]:
@@ -126,12 +153,14 @@ def load_actor(path: Path) -> tuple[Actor, RunConfig, dict[str, TensorSpec]]:
 
     Raises:
         ConfigError: No checkpoint there, or it was made for other observations than this code's.
+        DamagedCheckpoint: A file that is needed here is not whole; others do not matter.
     """
-    checkpoint = find_checkpoint(path)
+    checkpoint = find_checkpoint(path, (STATE, ACTOR))
     state = load_state(checkpoint)
-    config = parse_config(RunConfig, state["config"], source=str(checkpoint))
-    reached = state.get("adr", {}).get("difficulty", config.task.difficulty)
-    config = replace(config, task=replace(config.task, difficulty=reached))
+    config = saved_config(checkpoint, state)
+    with reading(checkpoint / STATE):
+        reached = state.get("adr", {}).get("difficulty", config.task.difficulty)
+        config = replace(config, task=replace(config.task, difficulty=reached))
     specs = all_specs(config.task)
     action_dim = len(config.task.action_names)
     actor = build_actor(config.network, specs, action_dim, config.depth_range_m)
@@ -139,9 +168,10 @@ def load_actor(path: Path) -> tuple[Actor, RunConfig, dict[str, TensorSpec]]:
     if found != state["schema_hash"]:
         raise ConfigError(
             f"{checkpoint}: made for observations {state['schema_hash']}, this version has "
-            f"{found}; use the commit in run.json or train again"
+            f"{found}; {writer_of(checkpoint)}"
         )
-    actor.load_state_dict(load_file(checkpoint / "actor.safetensors"))
+    with reading(checkpoint / ACTOR):
+        actor.load_state_dict(load_file(checkpoint / ACTOR))
     actor.eval()
     return actor, config, specs
 
@@ -152,7 +182,8 @@ def check_resumable(checkpoint: Path, config: RunConfig) -> None:
     Raises:
         ConfigError: A value on which these depend has changed.
     """
-    saved, own = load_state(checkpoint)["config"], to_dict(config)
+    saved = to_dict(saved_config(checkpoint, load_state(checkpoint)))
+    own = to_dict(config)
     # the simulators' saved state depends on what is randomized, but not on the difficulty
     randomized = ("observation_noise", "latency", "randomization")
     changes = [
@@ -209,10 +240,23 @@ def _flush(folder: Path) -> None:
 
 
 def _point_latest(parent: Path, name: str) -> None:
-    link = parent / f".{LATEST}"
-    link.unlink(missing_ok=True)
-    link.symlink_to(name)
-    link.replace(parent / LATEST)
+    link, latest = parent / f".{LATEST}", parent / LATEST
+    if latest.is_dir() and not latest.is_symlink():
+        _dissolve_copy(latest)
+    with suppress(OSError):  # file systems without links: nothing but people reads it
+        link.unlink(missing_ok=True)
+        link.symlink_to(name)
+        link.replace(latest)
+
+
+def _dissolve_copy(latest: Path) -> None:
+    """Makes room for the link where a copy of the run has made a folder of it."""
+    with suppress(ConfigError):
+        original = latest.with_name(checkpoint_name(load_state(latest)["iteration"]))
+        if not original.exists():
+            latest.rename(original)
+            return
+    shutil.rmtree(latest, ignore_errors=True)
 
 
 def _remove_partial(parent: Path) -> None:
@@ -221,6 +265,6 @@ def _remove_partial(parent: Path) -> None:
 
 
 def _remove_old(parent: Path, newest: Path) -> None:
-    others = sorted(path for path in parent.glob("iteration_*") if path != newest)
-    for old in others[: 1 - _KEEP]:
+    others = [path for path in list_checkpoints(parent) if path != newest]
+    for old in others[_KEEP - 1 :]:
         shutil.rmtree(old, ignore_errors=True)
