@@ -2,11 +2,9 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +24,7 @@ from dexgrasp_learner.storage.checkpoint_files import DamagedCheckpoint, find_ch
 from dexgrasp_learner.storage.set_aside import set_aside_later
 from dexgrasp_sim.config import ConfigError, replace, to_dict
 from dexgrasp_sim.tasks.grasp.observations import all_specs
+from test_support.full_disk import full_disk
 
 torch.set_num_threads(1)
 
@@ -95,17 +94,6 @@ def is_whole(checkpoint, iteration):
     )
 
 
-@contextmanager
-def full_disk(limit_bytes):
-    """No file can grow beyond a limit, as the kernel has it: writes fail with an OSError."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_everything_comes_back(tmp_path):
     def simulators(folder):
         (folder / "worker_0.safetensors").write_bytes(b"state")
@@ -153,7 +141,7 @@ def test_going_back_sets_the_later_ones_aside_as_a_run_of_their_own(tmp_path):
         save(checkpoints, iteration)
     (tmp_path / "metrics.jsonl").write_text("records")
     aside = set_aside_later(tmp_path, 5)
-    assert aside == tmp_path / "set_aside_after_000005"
+    assert aside is not None and aside == tmp_path / "set_aside_after_000005"
     assert is_whole(find_checkpoint(tmp_path), 5)
     assert is_whole(find_checkpoint(aside), 15)
     assert is_whole(aside / "checkpoints" / "iteration_000010", 10)
@@ -161,7 +149,8 @@ def test_going_back_sets_the_later_ones_aside_as_a_run_of_their_own(tmp_path):
     save(checkpoints, 6)
     assert is_whole(find_checkpoint(tmp_path), 6)
     assert set_aside_later(tmp_path, 6) is None, "nothing is later"
-    assert set_aside_later(tmp_path, 5).name == "set_aside_after_000005_2", "none is overwritten"
+    another = set_aside_later(tmp_path, 5)
+    assert another == tmp_path / "set_aside_after_000005_2", "none is overwritten"
 
 
 def test_later_ones_that_cannot_be_set_aside_stay_in_place(tmp_path):

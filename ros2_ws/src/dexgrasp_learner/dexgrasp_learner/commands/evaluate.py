@@ -17,6 +17,7 @@ from dexgrasp_learner.evaluation.episodes import (
 from dexgrasp_learner.evaluation.figures import Evaluation, as_text
 from dexgrasp_learner.run.assembly import fresh_actor
 from dexgrasp_learner.storage.checkpoint import load_actor, policy_schema
+from dexgrasp_learner.storage.history import warn_of_changed_files
 from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.objects.sets import OBJECT_SETS
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
@@ -89,6 +90,7 @@ def _evaluate_checkpoint(args: argparse.Namespace) -> Evaluation:
                 f"--config {args.config}: {args.policy} was trained for other observations; "
                 "use the camera and the action of the run's config.yaml"
             )
+    warn_of_changed_files(Path(args.policy), config)
     return evaluate_actor(
         actor,
         _chosen_task(config.task, args),

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,7 +30,8 @@ from dexgrasp_learner.storage.bundle import (
     seal_manifest,
 )
 from dexgrasp_learner.storage.checkpoint import load_actor
-from dexgrasp_learner.storage.checkpoint_files import find_checkpoint
+from dexgrasp_learner.storage.checkpoint_files import ACTOR, STATE, find_checkpoint
+from dexgrasp_learner.storage.history import warn_of_changed_files
 from dexgrasp_sim.config import ConfigError, replace, to_dict
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.environments import make_env
@@ -51,9 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exports, loads the result back and checks it against the learner."""
     actor, config, specs = load_actor(args.checkpoint)
+    warn_of_changed_files(args.checkpoint, config)
     recorded = record_episode(actor, config.task, config.seed, _TEST_STEPS)
-    write_bundle(args.out, actor, specs, config, recorded, _training_commit(args.checkpoint))
-    manifest = load_bundle(args.out).manifest
+    commit = _training_commit(args.checkpoint)
+    manifest = write_bundle(args.out, actor, specs, config, recorded, commit)
     if args.json:
         print(json.dumps({"bundle": str(args.out), "bundle_id": manifest.bundle_id}))
     else:
@@ -69,7 +72,7 @@ def write_bundle(
     recorded: Mapping[str, Tensor],
     training_commit: str = "",
 ) -> BundleManifest:
-    """Writes a bundle; after an error there is no partial folder.
+    """Writes a bundle and loads it back; after an error all is as it was.
 
     Args:
         folder: Bundle folder; must not exist or must hold a bundle, which is replaced.
@@ -81,33 +84,61 @@ def write_bundle(
         training_commit: Commit of the source tree that trained the policy.
 
     Raises:
-        ConfigError: `folder` holds something else.
+        ConfigError: `folder` holds something else, or cannot be written, as on a full disk.
+        BundleError: The result does not act as the policy.
     """
-    if folder.exists() and not (folder / POLICY_FILE).is_file():
-        raise ConfigError(f"--out {folder}: exists and is no bundle; give another folder")
+    folder = folder.resolve()
     partial = folder.with_name(f".partial_{folder.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    groups = tuple(specs[name] for name in actor.groups)
-    _write_graph(partial / POLICY_FILE, actor, groups)
-    _write_vectors(partial / VECTORS_FILE, actor, recorded)
-    training = {key: value for key, value in to_dict(config).items() if key != "task"}
-    manifest = seal_manifest(
-        partial,
-        {
-            "groups": groups,
-            "action_names": config.task.action_names,
-            "memory_shape": tuple(actor.initial_memory(1).shape),
-            "auxiliary": specs[actor.auxiliary_group] if actor.auxiliary_group else None,
-            "robot": _robot_identity(config.task),
-            "task": config.task,
-            "training": training,
-            "training_commit": training_commit,
-        },
-    )
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    try:
+        if folder.exists() and not (folder / POLICY_FILE).is_file():
+            raise ConfigError(f"--out {folder}: exists and is no bundle; give another folder")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        groups = tuple(specs[name] for name in actor.groups)
+        _write_graph(partial / POLICY_FILE, actor, groups)
+        _write_vectors(partial / VECTORS_FILE, actor, recorded)
+        seal_manifest(partial, _manifest_values(actor, specs, config, training_commit))
+        manifest = load_bundle(partial).manifest
+        _replace_folder(folder, partial)
+    except OSError as error:
+        raise ConfigError(
+            f"--out {folder}: cannot be written ({error.strerror or error}); free some space or "
+            "give another folder"
+        ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return manifest
+
+
+def _manifest_values(
+    actor: Actor, specs: Mapping[str, TensorSpec], config: RunConfig, training_commit: str
+) -> dict[str, Any]:
+    """What `seal_manifest` takes."""
+    return {
+        "groups": tuple(specs[name] for name in actor.groups),
+        "action_names": config.task.action_names,
+        "memory_shape": tuple(actor.initial_memory(1).shape),
+        "auxiliary": specs[actor.auxiliary_group] if actor.auxiliary_group else None,
+        "robot": _robot_identity(config.task),
+        "task": config.task,
+        "training": {key: value for key, value in to_dict(config).items() if key != "task"},
+        "training_commit": training_commit,
+    }
+
+
+def _replace_folder(folder: Path, new: Path) -> None:
+    """Puts `new` in the place of `folder`, which is still there if that fails."""
+    old = folder.with_name(f".replaced_{folder.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @torch.no_grad()
@@ -226,8 +257,8 @@ def _robot_identity(task: GraspConfig) -> RobotIdentity:
 
 def _training_commit(checkpoint: Path) -> str:
     """The commit that the run folder of a checkpoint names, "" without one."""
-    record = find_checkpoint(checkpoint).parent.parent / "run.json"
+    record = find_checkpoint(checkpoint, (STATE, ACTOR)).parent.parent / "run.json"
     try:
-        return str(json.loads(record.read_text()).get("commit", ""))
-    except OSError:
+        return str(json.loads(record.read_text())["commit"])
+    except (OSError, ValueError, LookupError, TypeError):
         return ""

@@ -71,6 +71,7 @@ def read_config(args: argparse.Namespace) -> "RunConfig":
     """
     from dexgrasp_learner.config import load_run_config
     from dexgrasp_learner.storage.checkpoint_files import run_folder_of
+    from dexgrasp_learner.storage.history import load_settings
 
     if args.resume and args.config:
         raise ConfigError(
@@ -78,7 +79,7 @@ def read_config(args: argparse.Namespace) -> "RunConfig":
             "the file out and change single values with --set"
         )
     if args.resume:
-        return load_run_config(run_folder_of(args.resume) / "config.yaml", args.overrides)
+        return load_settings(run_folder_of(args.resume), args.overrides)
     if args.config:
         return load_run_config(args.config, args.overrides)
     raise ConfigError("nothing to train: give a config file, or --resume with a run folder")

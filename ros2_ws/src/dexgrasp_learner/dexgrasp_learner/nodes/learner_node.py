@@ -16,6 +16,7 @@ from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.nodes.learner_report import learner_status
 from dexgrasp_learner.run.thread import RunThread
 from dexgrasp_learner.storage.checkpoint_files import run_folder_of
+from dexgrasp_learner.storage.history import load_settings
 from dexgrasp_learner.storage.run_folder import create_run_folder
 from dexgrasp_msgs.msg import LearnerStatus
 from dexgrasp_msgs.srv import SaveCheckpoint, SetRunState
@@ -71,12 +72,13 @@ class LearnerNode(Node):
         overrides = self._parameter("overrides", [""])  # an empty list would have no type in ROS
         if not (config_path or resume):
             raise ConfigError("parameter config: name a run configuration, or resume a run folder")
+        wanted = [text for text in overrides if text]
         start = Path(resume).resolve() if resume else None
-        path = run_folder_of(start) / "config.yaml" if start else Path(config_path)
-        config = load_run_config(path, [text for text in overrides if text])
         if start:
             folder = run_folder_of(start)
+            config = load_settings(folder, wanted)
         else:
+            config = load_run_config(Path(config_path), wanted)
             folder = create_run_folder(Path(runs), config.name, config, self._run_id)
         self._run_id = self._run_id or folder.name
         return RunThread(config, folder, self._run_id, resume=start)

@@ -4,7 +4,7 @@ import atexit
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from dexgrasp_learner.pool.restarts import Restart, RestartBudget
 from dexgrasp_learner.pool.worker_connection import WorkerConnection, WorkerDied
 from dexgrasp_learner.pool.worker_group import Deadline, WorkerGroup, WorkerTimeout
 from dexgrasp_learner.pool.worker_process import WorkerProcess
+from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.transport.learner_link import (
     LearnerLink,
     SharedLearnerLink,
@@ -135,9 +136,8 @@ class WorkerPool(Pool):
                 self._open_workers().send(Message(MessageType.SAVE), paths, workers)
             before = len(self.restarts)
             answers = self._collect(self.spec.simulators.start_timeout_s, self._newest_slot)
-            refusals = [a.payload for a in answers if a.type == MessageType.REFUSED]
-            if refusals:
-                raise OSError("; ".join(str((why or {}).get("text")) for why in refusals))
+            if reasons := _refusals(answers):
+                raise OSError(reasons)
             lost = {restart.index for restart in self.restarts[before:]}
             unsaved = [slice(index, index + 1) for index in lost]
 
@@ -159,12 +159,14 @@ class WorkerPool(Pool):
         atexit.unregister(self.close)
 
     def _order(self, kind: MessageType, folder: Path | None = None) -> None:
-        """Lets all workers fill slot 0."""
+        """Lets all workers fill slot 0; ConfigError if one cannot read its saved state."""
         indices = range(self.num_workers)
         paths = [state_path(folder, index) for index in indices] if folder else None
         workers = self._open_workers()
         workers.send(Message(kind), paths)
-        workers.collect(Deadline.after(self.spec.simulators.start_timeout_s))
+        answers = workers.collect(Deadline.after(self.spec.simulators.start_timeout_s))
+        if reasons := _refusals(answers):
+            raise ConfigError(reasons)
         self._newest_slot = 0
 
     def _collect(self, timeout_s: float, slot: int, workers: slice = ALL) -> list[Message]:
@@ -203,3 +205,9 @@ class WorkerPool(Pool):
         if self._workers is None:
             raise RuntimeError("the pool is closed; make a new one")
         return self._workers
+
+
+def _refusals(answers: Sequence[Message]) -> str:
+    """The reasons of all answers that are refusals, "" without any."""
+    refused = [answer.payload or {} for answer in answers if answer.type == MessageType.REFUSED]
+    return "; ".join(str(payload.get("text")) for payload in refused)

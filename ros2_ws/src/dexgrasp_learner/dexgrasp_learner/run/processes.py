@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.storage.checkpoint_files import run_folder_of
+from dexgrasp_learner.storage.history import load_settings
 from dexgrasp_learner.storage.run_folder import new_run_id
 from dexgrasp_sim.bringup import NodeSpec
 from dexgrasp_sim.config import ConfigError, to_dict
@@ -41,8 +42,8 @@ def train_nodes(
     if not (config or resume):
         raise ConfigError("nothing to train: give a config file or a run folder to resume")
     folder = run_folder_of(Path(resume).resolve()) if resume else None
-    path = folder / "config.yaml" if folder else Path(config or "")
-    run = load_run_config(path, list(overrides))
+    path = Path(config or "")
+    run = load_settings(folder, overrides) if folder else load_run_config(path, list(overrides))
     run_id = run_id or (folder.name if folder else new_run_id(run.name))
     learner: dict[str, str | list[str]] = {"run_id": run_id, "runs": str(Path(runs).resolve())}
     if resume:

@@ -11,7 +11,6 @@ A checkpoint resumes training; a bundle deploys. The files hold no pickle.
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
+from dexgrasp_learner.console import shortened
+from dexgrasp_learner.storage.checkpoint_files import sha256
 from dexgrasp_sim.config import STRICT, ConfigError, parse_config, to_dict
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
@@ -116,7 +117,7 @@ def seal_manifest(folder: Path, values: dict[str, Any]) -> BundleManifest:
     Returns:
         The manifest as written.
     """
-    hashes = {name: _sha256(folder / name) for name in (POLICY_FILE, VECTORS_FILE)}
+    hashes = {name: sha256(folder / name) for name in (POLICY_FILE, VECTORS_FILE)}
     draft = BundleManifest(schema_version=SCHEMA_VERSION, files=hashes, **values)
     content = to_dict(draft)
     content["bundle_id"] = _bundle_id(content)
@@ -136,7 +137,7 @@ def read_manifest(folder: Path) -> BundleManifest:
         raise BundleError(
             f"{folder}: no bundle here ({error.strerror}); make one with `dexgrasp export`"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{folder / MANIFEST_FILE}: not JSON ({error}); export again") from None
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
@@ -144,14 +145,16 @@ def read_manifest(folder: Path) -> BundleManifest:
             f"{folder}: bundle schema version {version}, this program reads {SCHEMA_VERSION}; "
             "export the checkpoint again"
         )
-    manifest = parse_config(BundleManifest, content, source=str(folder / MANIFEST_FILE))
+    if not content.get("bundle_id"):
+        raise BundleError(f"{folder / MANIFEST_FILE}: has no `bundle_id`; export again")
     if content["bundle_id"] != _bundle_id(content):
         raise BundleError(f"{folder / MANIFEST_FILE}: was changed after export; export again")
+    try:
+        manifest = parse_config(BundleManifest, content, source=str(folder / MANIFEST_FILE))
+    except ConfigError as error:
+        raise BundleError(f"{error}; export again with this version") from None
     for name in (POLICY_FILE, VECTORS_FILE):
-        if not (folder / name).is_file():
-            raise BundleError(f"{folder}: {name} is missing; copy the whole folder")
-        if _sha256(folder / name) != manifest.files.get(name):
-            raise BundleError(f"{folder / name}: was changed after export; export again")
+        _check_file(folder / name, manifest.files.get(name, ""))
     return manifest
 
 
@@ -167,7 +170,16 @@ def load_bundle(folder: str | Path) -> Bundle:
     session = _open_session(path / POLICY_FILE)
     _check_signature(path, manifest, session)
     bundle = Bundle(manifest, session)
-    difference = worst_difference(bundle, read_vectors(path / VECTORS_FILE))
+    vectors = read_vectors(path / VECTORS_FILE)
+    try:
+        difference = worst_difference(bundle, vectors)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from None
+    except Exception as error:  # the runtime's own, and arrays that do not fit together
+        raise BundleError(
+            f"{path}: the policy does not run on its test vectors ({_one_line(error)}); export "
+            "again"
+        ) from None
     if not difference <= _TOLERANCE:
         raise BundleError(
             f"{path}: outputs differ from the learner's by {difference:.2e} on the test vectors "
@@ -214,8 +226,8 @@ def read_vectors(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as vectors:
             return {name: vectors[name] for name in vectors.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{path}: cannot be read ({error}); export again") from None
+    except Exception as error:  # of zip, zlib and numpy
+        raise BundleError(f"{path}: cannot be read ({_one_line(error)}); export again") from None
 
 
 def worst_difference(bundle: Bundle, vectors: Mapping[str, NDArray[Any]]) -> float:
@@ -249,8 +261,14 @@ def _open_session(path: Path) -> onnxruntime.InferenceSession:
     # One thread: the networks are small, and a control loop shares its cores with drivers.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    options.log_severity_level = 4  # what is wrong is in the error
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's errors have no public base class
+        raise BundleError(
+            f"{path}: onnxruntime {onnxruntime.__version__} cannot load it ({_one_line(error)}); "
+            "export again with this version"
+        ) from None
 
 
 def _check_signature(
@@ -278,5 +296,16 @@ def _bundle_id(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _check_file(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path.parent}: {path.name} is missing; copy the whole folder")
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror})") from None
+    if found != expected:
+        raise BundleError(f"{path}: was changed after export; export again")
+
+
+def _one_line(error: Exception) -> str:
+    return shortened(str(error)) or type(error).__name__

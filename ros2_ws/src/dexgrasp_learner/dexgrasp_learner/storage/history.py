@@ -6,15 +6,16 @@ hashes of the mesh and robot files in use.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dexgrasp_learner.config import RunConfig
-from dexgrasp_learner.storage.checkpoint_files import sha256, write_atomically
+from dexgrasp_learner.config import RunConfig, load_run_config
+from dexgrasp_learner.console import warn
+from dexgrasp_learner.storage.checkpoint_files import run_folder_of, sha256, write_atomically
 from dexgrasp_learner.storage.provenance import git_commit
 from dexgrasp_sim.config import ConfigError, to_dict
 from dexgrasp_sim.robot.robot import load_robot
@@ -23,6 +24,25 @@ CONFIG, HISTORY = "config.yaml", "history.jsonl"
 
 Changes = dict[str, tuple[Any, Any]]
 """`group.key` to its old and its new value."""
+
+
+def load_settings(folder: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The present settings of a run, for going on with it.
+
+    Args:
+        folder: The run folder.
+        overrides: `a.b=value` strings that change them.
+
+    Raises:
+        ConfigError: `config.yaml` is missing, empty or wrong.
+    """
+    path = folder / CONFIG
+    if path.is_file() and not path.stat().st_size:  # as a disk that was full leaves it
+        raise ConfigError(
+            f"{path}: is empty; restore it from a copy, or from `config` in a checkpoint's "
+            "state.json"
+        )
+    return load_run_config(path, list(overrides))
 
 
 def record_start(
@@ -106,6 +126,17 @@ def check_files(folder: Path, config: RunConfig) -> None:
             f"{', '.join(changed)}: changed since the run {folder} has trained with it; restore "
             "it, start a new run, or say --allow-changed-files"
         )
+
+
+def warn_of_changed_files(path: Path, config: RunConfig) -> None:
+    """Says which mesh and robot files are not those that a policy was trained with.
+
+    Args:
+        path: Of the policy: run folder or checkpoint.
+        config: Of the task in which the policy shall act.
+    """
+    if changed := changed_files(run_folder_of(path), config):
+        warn(f"{', '.join(changed)}: changed since the training of {path}")
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Changes:

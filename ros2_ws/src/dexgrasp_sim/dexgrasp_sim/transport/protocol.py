@@ -12,7 +12,7 @@ left)::
                                                    <- DONE
     STEP ->      actions[slot] are in place        <- DONE: slot + 1 is complete
     SAVE / LOAD -> a file path                     <- DONE, or REFUSED (JSON: text) when it
-                                                   cannot be written
+                                                   cannot be written or read
     STOP ->      end
 
 Either side may send ERROR (JSON: text) and close. End-of-file means that the other side is gone.

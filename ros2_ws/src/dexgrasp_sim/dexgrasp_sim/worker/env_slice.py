@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -200,13 +200,24 @@ class EnvSlice:
             raise
 
     def load(self, path: Path) -> None:
-        """Continues from a file of `save`: writes its observations and results into slot 0."""
-        tensors = load_file(path)
-        state = {n.removeprefix("env."): t for n, t in tensors.items() if n.startswith("env.")}
+        """Continues from a file of `save`: writes its observations and results into slot 0.
+
+        Raises:
+            ConfigError: The file is damaged, or of another version of this program.
+        """
         self._slot = 0
-        self.env.load_state_dict(state, self._out[0])
-        for name in RESULT_NAMES:
-            self._out[0][name].copy_(tensors[f"result.{name}"])
+        try:
+            tensors = load_file(path)
+            state = {n.removeprefix("env."): t for n, t in tensors.items() if n.startswith("env.")}
+            self.env.load_state_dict(state, self._out[0])
+            for name in RESULT_NAMES:
+                self._out[0][name].copy_(tensors[f"result.{name}"])
+        except KeyError as error:
+            raise ConfigError(
+                f"{path}: lacks {error}; another version saved it: use that or start a new run"
+            ) from None
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise ConfigError(_unreadable(path, error)) from None
         self._carrier.publish(0)
         self._sequence[0] = self._steps
         self._rendered_s = self.env.timings()["render"]
@@ -233,15 +244,23 @@ def check_state_file(path: Path, layout: RunLayout, index: int) -> None:
     """Checks that worker `index` can load a saved state.
 
     Raises:
-        ConfigError: The file is missing, or has other environments or another schema.
+        ConfigError: The file is missing, damaged, or has other environments or another schema.
     """
     if not path.is_file():
         raise ConfigError(f"{path} is missing; give a folder that `save_state` has written")
-    with safe_open(path, framework="pt") as file:
-        found = file.metadata()
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = file.metadata()
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(_unreadable(path, error)) from None
     wanted = state_metadata(layout, index)
     if found != wanted:
         raise ConfigError(
             f"{path} is of {found} and worker {index} of this run has {wanted}; continue with "
             "the environments, workers and observations that the state was saved with"
         )
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    return f"{path}: cannot be read ({reason}); copy it again, or go back to an older checkpoint"

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.environments import make_env
 from dexgrasp_sim.transport.carrier import make_carrier
 from dexgrasp_sim.transport.channel import Channel, ChannelClosed
@@ -143,8 +144,8 @@ def _obey(link: WorkerLink, env_slice: EnvSlice) -> None:
             continue
         try:
             _carry_out(order, env_slice)
-        except OSError as error:
-            if order.type != MessageType.SAVE:
+        except (OSError, ConfigError) as error:
+            if order.type not in (MessageType.SAVE, MessageType.LOAD):
                 raise
             link.channel.send(Message(MessageType.REFUSED, payload={"text": str(error)}))
             continue
