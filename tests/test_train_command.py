@@ -286,6 +286,34 @@ def test_when_a_worker_or_the_learner_is_killed_nothing_is_left_but_a_checkpoint
 
 
 @pytest.mark.slow
+def test_a_run_folder_has_one_owner_until_its_process_is_gone(start, capsys):
+    learner = start("owned", 1).wait_until_it_trains()
+    folder = learner.folder
+    before = load_run_config(folder / "config.yaml")
+    teacher = ["--teacher", str(folder)]
+    for words in (["train"], ["distill", *teacher]):
+        arguments = [*words, "--resume", str(folder), "--set", "training.iterations=1"]
+        code, out, err = in_process(arguments, capsys)
+        assert (code, out) == (2, "")
+        assert re.fullmatch(
+            rf"dexgrasp {words[0]}: {folder}: process {learner.process.pid} trains in it; .*\n",
+            err,
+        )
+    assert load_run_config(folder / "config.yaml") == before
+    learner.process.kill()
+    learner.end()
+    done = load_state(find_checkpoint(folder))["iteration"]
+    more = ["--set", f"training.iterations={done + 1}"]
+    code, _, err = in_process(["train", "--resume", str(folder), *more], capsys)
+    assert code == 0, err
+    iterations = [
+        json.loads(line)["iteration"] for line in (folder / "metrics.jsonl").open(encoding="utf-8")
+    ]
+    assert iterations == [*range(1, done + 2)]
+    assert learner.has_left_nothing()
+
+
+@pytest.mark.slow
 def test_a_worker_that_fails_says_why(tmp_path, capsys):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 'ModuleNotFoundError: no torch here' >&2\nexit 3\n")

@@ -4,11 +4,17 @@ import argparse
 import dataclasses
 import json
 import shutil
+import subprocess
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dexgrasp_learner.commands import export
 from dexgrasp_learner.commands.export import record_episode, write_bundle
@@ -21,6 +27,7 @@ from dexgrasp_learner.storage.bundle import (
     MEMORY_IN,
     MEMORY_OUT,
     BundleError,
+    BundleManifest,
     load_bundle,
     read_manifest,
     read_vectors,
@@ -32,6 +39,7 @@ from dexgrasp_sim.config import ConfigError, to_dict
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.specs import schema_hash
 from dexgrasp_sim.tasks.grasp.observations import grasp_specs
+from test_support.full_disk import full_disk
 
 ROBOT = load_robot()
 JOINT_NAMES = ROBOT.joint_names
@@ -248,6 +256,138 @@ def test_export_overwrites_bundles_only(small, tmp_path):
     with pytest.raises(ConfigError, match="is no bundle"):
         write_bundle(tmp_path / "precious", actor, specs, RunConfig(network=SMALL), recorded)
     assert (tmp_path / "precious").is_dir()
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_old_bundle_and_no_partial_one(copy, small):
+    _, actor, specs, recorded = small
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    sizes = sorted(len(content) for content in before.values())
+    for limit_bytes in (0, *(size - 1 for size in sizes)):  # it strikes each file once
+        for folder in (copy, copy.parent / "new"):
+            with full_disk(limit_bytes), pytest.raises(ConfigError) as caught:
+                write_bundle(folder, actor, specs, RunConfig(network=SMALL), recorded)
+            message = str(caught.value)
+            assert message.startswith(f"--out {folder}: cannot be written (File too large)")
+            assert "\n" not in message
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+
+
+def test_where_nobody_can_write_not_even_root_is_one_line(small, tmp_path):
+    _, actor, specs, recorded = small
+    (tmp_path / "file").write_text("")
+    for place, reason in (
+        (Path("/proc/bundle"), "No such file or directory"),
+        (tmp_path / "file" / "bundle", "Not a directory"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^--out {place}: cannot be written \({reason}\)"):
+            write_bundle(place, actor, specs, RunConfig(network=SMALL), recorded)
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """Mounts small file systems; undone at the end of the test."""
+    mounted = []
+
+    def mount(name, options):
+        folder = tmp_path / name
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        if done.returncode:
+            pytest.skip(f"only root can mount here: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [("size=8k", "No space left on device"), ("ro", "Read-only file system")],
+)
+def test_a_file_system_that_is_full_or_read_only_is_one_line(small, mount, options, reason):
+    _, actor, specs, recorded = small
+    folder = mount("disk", options)
+    with pytest.raises(ConfigError, match=rf"^--out .*: cannot be written \({reason}\)"):
+        write_bundle(folder / "bundle", actor, specs, RunConfig(network=SMALL), recorded)
+    assert not list(folder.iterdir())
+
+
+def test_a_link_to_a_bundle_stays_a_link(small, copy, tmp_path):
+    _, actor, specs, recorded = small
+    (tmp_path / "link").symlink_to(copy)
+    write_bundle(tmp_path / "link", actor, specs, RunConfig(network=SMALL), recorded)
+    assert (tmp_path / "link").is_symlink()
+    assert load_bundle(tmp_path / "link").manifest.training_commit == ""
+
+
+def edit_manifest(folder, change, has_valid_id=False):
+    file = folder / "manifest.json"
+    content = json.loads(file.read_text())
+    change(content)
+    if has_valid_id:  # as of a version with other fields
+        hashed = {key: value for key, value in content.items() if key != "bundle_id"}
+        text = json.dumps(hashed, sort_keys=True).encode()
+        content["bundle_id"] = sha256(text).hexdigest()[:16]
+    file.write_text(json.dumps(content))
+
+
+def refusal(folder):
+    """The message with which a folder is refused; it must be one line."""
+    with pytest.raises(BundleError) as caught:
+        load_bundle(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_manifest_without_an_id_is_refused(copy):
+    edit_manifest(copy, lambda content: content.pop("bundle_id"))
+    assert refusal(copy) == f"{copy}/manifest.json: has no `bundle_id`; export again"
+
+
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(BundleManifest)])
+def test_a_manifest_that_lacks_a_key_is_refused(copy, key):
+    edit_manifest(copy, lambda content: content.pop(key), has_valid_id=key != "bundle_id")
+    message = refusal(copy)
+    assert "export" in message and str(copy) in message
+    if key not in ("schema_version", "bundle_id"):
+        assert f"`{key}` is missing" in message
+
+
+@given(content=st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
+def test_a_manifest_that_is_anything_else_is_refused(small, content):
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "manifest.json").write_text(json.dumps(content))
+        assert "export" in refusal(Path(folder))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x08"])
+def test_a_graph_that_the_runtime_cannot_load_is_refused(copy, content, capfd):
+    values = manifest_values(copy)
+    (copy / "policy.onnx").write_bytes(content)
+    seal_manifest(copy, values)
+    assert refusal(copy).startswith(f"{copy}/policy.onnx: onnxruntime ")
+    assert capfd.readouterr().err == "", "the runtime must not add lines of its own"
+
+
+def test_a_graph_that_does_not_run_is_refused(copy):
+    """Its vectors have another type than the inputs."""
+    rewrite_vectors(
+        copy, lambda vectors: vectors | {"proprio": vectors["proprio"].astype(np.float64)}
+    )
+    assert "the policy does not run on its test vectors" in refusal(copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x05\x06" + bytes(18), b"\x93NUMPY"])
+def test_vectors_that_are_no_archive_are_refused(copy, content):
+    values = manifest_values(copy)
+    (copy / "test_vectors.npz").write_bytes(content)
+    seal_manifest(copy, values)
+    assert "export again" in refusal(copy)
 
 
 @pytest.mark.slow

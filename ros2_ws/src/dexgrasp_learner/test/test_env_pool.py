@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.worker_connection import WorkerDied
@@ -189,6 +191,26 @@ def test_a_state_of_another_split_is_refused(build, tmp_path):
     other = build(transport="in_process", num_workers=1)
     with pytest.raises(ConfigError, match="continue with"):
         other.load_state(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", ["in_process", "shared_memory"])
+@pytest.mark.parametrize("kind", ["truncated", "lacks a tensor"])
+def test_a_state_that_cannot_be_read_is_refused_by_its_name(build, tmp_path, transport, kind):
+    pool = build(transport=transport)
+    pool.start()
+    pool.save_state(tmp_path)
+    file = tmp_path / "worker_1.safetensors"
+    if kind == "truncated":
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata()
+        tensors = load_file(file)
+        del tensors["result.reward"]
+        save_file(tensors, file, metadata)
+    with pytest.raises(ConfigError, match=rf"^{file}: (cannot be read|lacks 'result\.reward')"):
+        pool.load_state(tmp_path)
 
 
 def test_a_lost_step_is_counted(build):

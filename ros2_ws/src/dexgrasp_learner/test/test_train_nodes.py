@@ -264,6 +264,16 @@ def test_plan_resumes_a_run_under_its_name(tmp_path):
     assert len(nodes) == 1 + 3
 
 
+def test_plan_goes_back_to_a_checkpoint_of_a_run(tmp_path):
+    checkpoint = tmp_path / "smoke_1" / "checkpoints" / "iteration_000004"
+    checkpoint.mkdir(parents=True)
+    (tmp_path / "smoke_1" / "config.yaml").write_text("simulators: {num_workers: 3, num_envs: 12}")
+    nodes = train_nodes(resume=checkpoint)
+    assert nodes[0].parameters["run_id"] == "smoke_1"
+    assert nodes[0].parameters["resume"] == str(checkpoint)
+    assert len(nodes) == 1 + 3
+
+
 def test_plan_without_worker_processes_is_the_learner_alone():
     nodes = train_nodes(SMOKE, overrides=["simulators.transport=in_process"])
     assert [node.name for node in nodes] == [LEARNER]
