@@ -12,6 +12,7 @@ import torch
 
 from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.pool_spec import PoolSpec
+from test_support.bundles import write
 
 
 @pytest.fixture
@@ -51,3 +52,17 @@ def other_python() -> str:
         if found.returncode == 0 and found.stdout.strip() != str(sys.version_info[:2]):
             return python
     pytest.skip("no other Python version with torch here; set DEXGRASP_OTHER_PYTHON to one")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Folder, actor and recorded observations of one bundle; tests must not change the folder."""
+    folder = tmp_path_factory.mktemp("bundle") / "small"
+    actor, specs, recorded = write(folder)
+    return folder, actor, specs, recorded
+
+
+@pytest.fixture
+def copy(small, tmp_path):
+    """A copy of the bundle to spoil."""
+    return shutil.copytree(small[0], tmp_path / "copy")

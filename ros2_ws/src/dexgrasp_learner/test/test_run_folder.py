@@ -11,6 +11,7 @@ from dexgrasp_learner.config import RunConfig, load_run_config
 from dexgrasp_learner.storage.provenance import git_commit
 from dexgrasp_learner.storage.run_folder import create_run_folder, new_run_id
 from dexgrasp_sim.config import ConfigError, replace
+from test_support.full_disk import full_disk
 
 
 def test_it_holds_the_resolved_config_and_the_provenance(tmp_path):
@@ -43,6 +44,13 @@ def test_a_folder_that_cannot_be_made_is_a_config_error(tmp_path):
     with pytest.raises(ConfigError, match="--runs") as caught:
         create_run_folder(tmp_path / "file" / "runs", "probe", RunConfig())
     assert "Not a directory" in str(caught.value)
+
+
+def test_a_full_disk_leaves_no_half_a_folder(tmp_path):
+    for limit_bytes in (0, 1000):  # it strikes the record of the run, and its settings
+        with full_disk(limit_bytes), pytest.raises(ConfigError, match="File too large; free some"):
+            create_run_folder(tmp_path / "runs", "probe", RunConfig())
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def test_run_ids_start_with_the_name():

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -32,16 +33,19 @@ def create_run_folder(parent: Path, name: str, config: RunConfig, run_id: str = 
     """
     file_hashes(config)  # a file that is missing is said before there is a folder
     run_id = run_id or new_run_id(name)
-    folder = parent / run_id
+    folder = None
     try:
         parent.mkdir(parents=True, exist_ok=True)
         folder = make_folder(parent, run_id)
         (folder / "logs").mkdir()
-        record_start(folder, config)
         (folder / "run.json").write_text(json.dumps(provenance(), indent=2) + "\n")
+        record_start(folder, config)
     except OSError as error:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
         raise ConfigError(
-            f"run folder {folder}: {error.strerror}; give a writable --runs folder"
+            f"run folder {parent / run_id}: {error.strerror}; free some space or give another "
+            "--runs folder"
         ) from None
     return folder
 
