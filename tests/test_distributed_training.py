@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -210,9 +211,10 @@ finally:
 """
 
 
-def test_a_cut_network_ends_a_learner_and_its_remote_worker(hosts):
+def test_a_cut_network_ends_a_learner_and_its_remote_worker(hosts, monkeypatch):
     address = f"{hosts[0][2]}:29600"
     command = ("ip", "netns", "exec", hosts[0][0], sys.executable, "-c", LEARNER, address)
+    monkeypatch.setenv("DEXGRASP_SECRET", secrets.token_hex(32))
     learner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     command = ("ip", "netns", "exec", hosts[1][0], sys.executable, "-m")
     words = ("dexgrasp_sim.worker", "--learner", address, "--index", "0")

@@ -354,7 +354,7 @@ def test_a_worker_of_another_protocol_version_is_refused(build):
     pool = build(spawn=False, num_workers=1)
     channel = connect(socket_path(pool.run_id, 0))
     channel._socket.sendall(HEADER.pack(b"DXGR", 1, MessageType.HELLO, 0, 0, 0, 0))
-    with pytest.raises(ProtocolError, match="protocol version 1, this one 3"):
+    with pytest.raises(ProtocolError, match="protocol version 1, this one 4"):
         pool.start()
     channel.close()
 

@@ -18,8 +18,10 @@ from dexgrasp_learner.pool.worker_group import WorkerTimeout
 from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.synthetic_env import expected_observation
+from dexgrasp_sim.transport.handshake import WrongSecret
 from dexgrasp_sim.transport.layout import COUNTERS, RESULT_NAMES
 from dexgrasp_sim.transport.protocol import Message, MessageType
+from dexgrasp_sim.transport.secret import find_secret
 from dexgrasp_sim.transport.tcp import connect_tcp, parse_address
 from dexgrasp_sim.worker.env_slice import state_path
 
@@ -37,7 +39,15 @@ SEED, OFFSET = 4, 7
 
 
 @pytest.fixture
-def build(make_spec):
+def secret_path(tmp_path, monkeypatch):
+    """Of all runs of a test."""
+    for name in ("DEXGRASP_SECRET", "DEXGRASP_SECRET_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "secret"
+
+
+@pytest.fixture
+def build(make_spec, secret_path):
     """Builds pools that are closed after the test."""
     pools = []
 
@@ -56,6 +66,7 @@ def build(make_spec):
             "timeout_s": TIMEOUT_S,
             "start_timeout_s": TIMEOUT_S,
             "restarts": 0,
+            "secret_path": secret_path,
         }
         pools.append(make_pool(make_spec(**{**values, **changes})))
         return pools[-1]
@@ -71,13 +82,13 @@ def transport_of(pool):
 
 
 @pytest.fixture
-def start_worker():
-    """Starts remote workers; none outlives the test."""
+def start_worker(secret_path):
+    """Starts remote workers that know the secret; none outlives the test."""
     workers = []
 
     def start(address, index, *options):
         words = ["-m", "dexgrasp_sim.worker", "--learner", address, "--index", str(index)]
-        command = [sys.executable, *words, *options]
+        command = [sys.executable, *words, "--secret-file", str(secret_path), *options]
         workers.append(subprocess.Popen(command, stderr=subprocess.PIPE))
         return workers[-1]
 
@@ -177,31 +188,52 @@ def test_a_state_that_cannot_be_written_costs_the_checkpoint_and_not_the_run(
     assert [worker.wait(TIMEOUT_S) for worker in workers] == [0, 0]
 
 
-def test_a_worker_leaves_with_its_learner(start_worker):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        worker = start_worker(f"127.0.0.1:{server.getsockname()[1]}", 0)
-        server.settimeout(TIMEOUT_S)
-        connection, _ = server.accept()
-        connection.recv(32)
-        connection.close()
+def test_a_worker_leaves_with_its_learner(build, start_worker):
+    pool = build(num_workers=1, spawn=False)
+    worker = start_worker(pool.address, 0)
+    pool.start()
+    pool._workers.workers[0].channel.close()  # as if the learner had ended without a STOP
     assert worker.wait(TIMEOUT_S) == 1
     assert re.search(rb"the learner at 127\.0\.0\.1:\d+ is gone", worker.stderr.read())
 
 
-def test_strangers_and_workers_without_a_place_are_sent_away(build, start_worker):
+def test_strangers_and_workers_without_a_place_are_sent_away(
+    build, start_worker, secret_path, capfd
+):
     pool = build(num_workers=1)
-    stranger = socket.create_connection(parse_address(pool.address))
+    stranger = socket.create_connection(parse_address(pool.address), TIMEOUT_S)
     stranger.sendall(b"GET / HTTP/1.1\r\nHost: learner\r\n\r\n")
-    placeless = connect_tcp(pool.address)
+    with pytest.raises(WrongSecret, match="the learner refuses this secret"):
+        connect_tcp(pool.address, b"not the secret of this run, but as long")
+    placeless = connect_tcp(pool.address, find_secret(secret_path))
     placeless.send(Message(MessageType.HELLO, payload={"index": 3}))
+    answer = placeless.expect(MessageType.ERROR, TIMEOUT_S)
+    assert answer.payload == {"text": "there is no worker 3; this run has 0 to 0"}
+    assert len(stranger.recv(100, socket.MSG_WAITALL)) == 38, "an opening, then the end"
+    assert pool.refused_connections == 3
     right = start_worker(pool.address, 0)
     pool.start()
-    with pytest.raises(ConnectionResetError):
-        stranger.recv(1)
-    answer = placeless.expect(MessageType.ERROR, TIMEOUT_S)
-    assert answer.payload == {"text": "there is no place for worker 3; free are [0]"}
     pool.close()
     assert right.wait(TIMEOUT_S) == 0
+    assert pool.refused_connections == 3
+    log = capfd.readouterr().err
+    assert "not a dexgrasp peer (connection 1 that was refused)" in log
+    assert "it does not know the secret of this run (connection 2" in log
+    assert f"is a copy of the secret in {secret_path}" in log
+
+
+def test_a_worker_with_another_secret_is_refused_in_one_line_and_not_tried_again(
+    build, start_worker, tmp_path
+):
+    pool = build(num_workers=1)
+    other = tmp_path / "other"
+    other.write_text("another secret that is long enough")
+    other.chmod(0o600)
+    worker = start_worker(pool.address, 0, "--retry", "3", "--secret-file", str(other))
+    assert worker.wait(TIMEOUT_S) == 2
+    said = b"dexgrasp worker: the learner refuses this secret; take the one of its run\n"
+    assert worker.stderr.read() == said
+    assert pool.refused_connections == 1
 
 
 def begun_anew(pool, slot, envs):

@@ -15,6 +15,8 @@ from dexgrasp_sim.transport.channel import (
 from dexgrasp_sim.transport.protocol import (
     HEADER,
     MAX_PAYLOAD_BYTES,
+    MAX_SHORT_PAYLOAD_BYTES,
+    MAX_TEXT_BYTES,
     Message,
     MessageType,
     ProtocolError,
@@ -22,6 +24,7 @@ from dexgrasp_sim.transport.protocol import (
     decode_payload,
     encode,
     require,
+    text_message,
 )
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -32,7 +35,7 @@ JSON = st.recursive(
 )
 MESSAGES = st.builds(
     Message,
-    type=st.sampled_from(MessageType),
+    type=st.sampled_from([MessageType.WELCOME, MessageType.ERROR]),  # for long payloads
     slot=st.integers(-(2**31), 2**31 - 1),
     sequence=INT64,
     policy_version=INT64,
@@ -57,7 +60,7 @@ def test_decoding_inverts_encoding(message):
 
 def test_header_bytes_are_as_written_down():
     data = encode(Message(MessageType.STEP, slot=3, sequence=7, policy_version=-1))
-    expected = b"DXGR" + b"\x03\x00" + b"\x05\x00" + bytes(4) + b"\x03\x00\x00\x00"
+    expected = b"DXGR" + b"\x04\x00" + b"\x05\x00" + bytes(4) + b"\x03\x00\x00\x00"
     assert data == expected + b"\x07" + bytes(7) + b"\xff" * 8
 
 
@@ -65,9 +68,11 @@ def test_header_bytes_are_as_written_down():
     ("header", "complaint"),
     [
         ((b"HTTP", 1, 5, 0), "not a dexgrasp peer"),
-        ((b"DXGR", 1, 5, 0), "protocol version 1, this one 3"),
-        ((b"DXGR", 3, 99, 0), "type 99 is not one of HELLO"),
-        ((b"DXGR", 3, 5, MAX_PAYLOAD_BYTES + 1), "payload"),
+        ((b"DXGR", 1, 5, 0), "protocol version 1, this one 4"),
+        ((b"DXGR", 4, 99, 0), "type 99 is not one of HELLO"),
+        ((b"DXGR", 4, MessageType.WELCOME, MAX_PAYLOAD_BYTES + 1), "payload"),
+        ((b"DXGR", 4, MessageType.DONE, MAX_SHORT_PAYLOAD_BYTES + 1), "DONE with a payload"),
+        ((b"DXGR", 4, MessageType.ERROR, 2**32 - 1), "ERROR with a payload"),
     ],
 )
 def test_garbled_headers_are_refused(header, complaint):
@@ -76,7 +81,7 @@ def test_garbled_headers_are_refused(header, complaint):
         decode_header(data)
 
 
-@pytest.mark.parametrize("payload", [b"{", b"[1]", b"\xff\xfe\xfd"])
+@pytest.mark.parametrize("payload", [b"{", b"[1]", b"\xff\xfe\xfd", b"[" * 30_000])
 def test_payloads_other_than_json_objects_are_refused(payload):
     with pytest.raises(ProtocolError, match="payload"):
         decode_payload(payload)
@@ -87,6 +92,20 @@ def test_what_json_cannot_hold_is_not_sent():
         encode(Message(MessageType.WELCOME, payload={"path": object()}))
     with pytest.raises(ValueError, match="payload"):
         encode(Message(MessageType.WELCOME, payload={"text": "x" * MAX_PAYLOAD_BYTES}))
+
+
+@pytest.mark.parametrize("character", ["x", "\n", "\x00", "\U0001f916", '"'])
+def test_the_end_of_a_long_text_is_sent(character):
+    text = character * MAX_TEXT_BYTES + "the end"
+    data = encode(text_message(MessageType.ERROR, text))
+    found = decode_payload(data[HEADER.size :])["text"]
+    assert len(found) > 1000 and text.endswith(found)
+
+
+def test_a_message_that_is_not_expected_is_refused_by_its_header():
+    header = encode(Message(MessageType.WELCOME, payload={"text": "x" * 1000}))[: HEADER.size]
+    with pytest.raises(ProtocolError, match="expected HELLO, ERROR, received WELCOME"):
+        decode_header(header, {MessageType.HELLO, MessageType.ERROR})
 
 
 def test_an_error_in_place_of_what_is_due_repeats_its_text():
@@ -110,7 +129,7 @@ def test_messages_arrive_whole_and_in_order(spin_us):
 
 def test_a_message_larger_than_the_socket_buffer_arrives_in_parts():
     left, right = pair()
-    message = Message(MessageType.ERROR, payload={"text": "x" * 100_000})
+    message = Message(MessageType.WELCOME, payload={"text": "x" * 100_000})
     left.send(message)
     assert right.receive(5.0) == message
 

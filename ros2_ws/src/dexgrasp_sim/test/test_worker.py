@@ -200,16 +200,20 @@ def test_a_failing_environment_sends_its_traceback(learner):
 def test_environments_of_another_schema_are_refused_by_the_worker(learner):
     with pytest.raises(ProtocolError, match=f"schema .* the run has {LAYOUT.schema_hash}"):
         learner.welcome(fault="schema", fault_env=4)
-    assert learner.ending()[0] == 1
+    returncode, stderr = learner.ending()
+    assert returncode == 2
+    assert len(stderr.splitlines()) == 1
 
 
 def test_another_protocol_version_is_refused_by_the_worker(learner):
     learner.channel.expect(MessageType.HELLO, TIMEOUT_S)
     header = HEADER.pack(b"DXGR", 1, MessageType.WELCOME, 0, 0, 0, 0)
     learner.channel._socket.sendall(header)
-    with pytest.raises(ProtocolError, match="protocol version 1, this one 3"):
+    with pytest.raises(ProtocolError, match="protocol version 1, this one 4"):
         learner.channel.expect(MessageType.READY, TIMEOUT_S)
-    assert learner.ending()[0] == 1
+    returncode, stderr = learner.ending()
+    assert returncode == 2
+    assert len(stderr.splitlines()) == 1 and "protocol version 1, this one 4" in stderr
 
 
 def test_a_wrong_config_reaches_the_learner_and_ends_the_worker(learner):

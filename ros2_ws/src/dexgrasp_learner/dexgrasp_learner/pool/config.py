@@ -54,8 +54,9 @@ class SimulatorsConfig:
             through page-locked memory.
         transport: `shared_memory`: worker processes; `in_process`: no processes, one device for
             all; `remote`: workers on other hosts, started there by hand with
-            `python -m dexgrasp_sim.worker --learner HOST:PORT --index K`.
-        listen: `HOST:PORT` of the learner's host where remote workers connect.
+            `python -m dexgrasp_sim.worker --learner HOST:PORT --index K --secret-file FILE`.
+        listen: `HOST:PORT` of the learner's host where remote workers connect. They must know the
+            secret of the run, see `dexgrasp_sim.transport.handshake`.
         timeout_s: A worker that has not answered a step for this long counts as hung.
         start_timeout_s: The same for building and resetting the environments, and for saving. The
             learner also waits this long for a lost remote worker to be started again.

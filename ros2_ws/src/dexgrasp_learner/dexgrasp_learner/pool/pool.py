@@ -31,6 +31,7 @@ class EnvPool(Protocol):
         slot_mismatches: Sequence numbers that were not the expected ones; 0 in a correct run.
         restarts: Workers that were lost and replaced, in order.
         workers_alive: Number of workers that are running now.
+        refused_connections: Connections of strangers and of other users that were refused.
     """
 
     num_envs: int
@@ -47,6 +48,11 @@ class EnvPool(Protocol):
     @property
     def workers_alive(self) -> int:
         """Number of workers that are running now."""
+        ...
+
+    @property
+    def refused_connections(self) -> int:
+        """Connections of strangers and of other users that were refused."""
         ...
 
     def start(self) -> None:
@@ -152,6 +158,11 @@ class Pool(EnvPool):
         self._sequence = tensors["sequence"].numpy()
         self._steps = np.zeros(layout.num_workers, dtype=np.int64)
         self.set_difficulty(spec.config.get("difficulty", 0.0))
+
+    @property
+    @override
+    def refused_connections(self) -> int:
+        return 0
 
     @override
     def set_difficulty(self, difficulty: float) -> None:

@@ -30,6 +30,8 @@ class PoolSpec:
         env_offset: Global index of the first environment; pools of other ranks have others.
         learner_device: Where the learner computes.
         log_dir: Folder of the workers' logs; None: the run's folder, removed when the run ends.
+        secret_path: File with the secret that remote workers must know, made if it does not exist;
+            None: an environment variable gives the secret, see `transport.secret`.
         run_id: Id under which workers and observers find the run; "": a new one is drawn.
     """
 
@@ -42,6 +44,7 @@ class PoolSpec:
     env_offset: Annotated[int, Field(ge=0)] = 0
     learner_device: Device = "cpu"
     log_dir: Path | None = None
+    secret_path: Path | None = None
     run_id: str = ""
 
     def layout(self) -> RunLayout:

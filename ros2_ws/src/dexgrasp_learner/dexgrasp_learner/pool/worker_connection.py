@@ -1,6 +1,7 @@
 """The learner's connection to one simulator worker, which may be lost and made again."""
 
 import time
+from collections.abc import Set
 from contextlib import suppress
 
 from dexgrasp_sim.transport.channel import TRANSFER_TIMEOUT_S, Channel, ChannelClosed, Source
@@ -54,6 +55,11 @@ class WorkerConnection:
     def is_alive(self) -> bool:
         """Whether it runs, as far as that is known."""
         raise NotImplementedError
+
+    @property
+    def refused(self) -> int:
+        """Connections of other users that were refused."""
+        return 0
 
     @property
     def traces(self) -> str:
@@ -115,15 +121,23 @@ class WorkerConnection:
         except ChannelClosed as error:
             raise self.lost(error) from None
 
-    def receive(self) -> Message:
+    def broken(self, error: ProtocolError) -> Exception:
+        """The error to raise when it has sent what it may not send."""
+        return error
+
+    def receive(self, expected: Set[MessageType]) -> Message:
         """Reads a message that has begun to arrive.
+
+        Args:
+            expected: Types that may come now, besides ERROR.
 
         Raises:
             WorkerDied: It has ended, or sends an ERROR.
-            ProtocolError: It is of another version.
+            ProtocolError: It is of another version, or sends something else.
         """
         try:
-            message = self.connected().receive(TRANSFER_TIMEOUT_S)
+            expected = {*expected, MessageType.ERROR}
+            message = self.connected().receive(TRANSFER_TIMEOUT_S, expected)
         except ChannelClosed as error:
             raise self.lost(error) from None
         if message.type == MessageType.ERROR:
@@ -131,7 +145,12 @@ class WorkerConnection:
         return message
 
     def take(self, link: LearnerLink, answer: Message, order: Message) -> Message:
-        """Receives the tensors of an answer; raises WorkerDied if the worker has ended."""
+        """Receives the tensors of an answer.
+
+        Raises:
+            WorkerDied: The worker has ended.
+            ProtocolError: It is no answer to the order.
+        """
         try:
             return link.receive(self.connected(), self.index, answer, order)
         except ChannelClosed as error:

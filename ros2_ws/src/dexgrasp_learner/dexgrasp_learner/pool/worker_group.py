@@ -1,7 +1,7 @@
 """All workers of a run: starting, connecting, sending orders, awaiting answers, replacing."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,8 +9,9 @@ from dexgrasp_learner.pool.pool import ALL
 from dexgrasp_learner.pool.worker_connection import WorkerConnection, WorkerDied
 from dexgrasp_sim.transport.channel import ready_channels
 from dexgrasp_sim.transport.learner_link import LearnerLink
-from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError, require
+from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError, text_message
 
+_ANSWERS = frozenset({MessageType.DONE, MessageType.REFUSED})
 _CONNECT_POLL_S = 0.05
 _STOP_TIMEOUT_S = 3.0
 
@@ -132,11 +133,11 @@ class WorkerGroup:
                     raise self._lost.pop(index)
             for index in due:
                 if self._awaited[index] == MessageType.HELLO:
-                    self._greet(self.workers[index])
+                    self._hear(self.workers[index], self._greet)
             ready = self._ready(due, deadline, workers)
             for index in ready:
                 if self._awaited.get(index) != MessageType.HELLO:
-                    self._advance(self.workers[index])
+                    self._hear(self.workers[index], self._advance)
             if not ready:
                 self._check_deadlines(due, deadline)
         indices = [worker.index for worker in self.workers[workers]]
@@ -187,6 +188,12 @@ class WorkerGroup:
         self._sent[worker.index] = message
         self._awaited[worker.index] = MessageType.DONE
 
+    def _hear(self, worker: WorkerConnection, act: Callable[[WorkerConnection], None]) -> None:
+        try:
+            act(worker)
+        except ProtocolError as error:
+            raise worker.broken(error) from None
+
     def _greet(self, worker: WorkerConnection) -> None:
         """Answers a worker's HELLO with its orders."""
         hello = worker.hello()
@@ -200,20 +207,29 @@ class WorkerGroup:
     def _advance(self, worker: WorkerConnection) -> None:
         """Handles the next message of a worker."""
         index = worker.index
-        message, awaited = worker.receive(), self._awaited.get(index)
+        awaited = self._awaited.get(index)
         if awaited is None:
-            raise ProtocolError(f"worker {index} sent {message.type.name} without being asked")
+            self._refuse_word_of(worker)
+            return
         if awaited == MessageType.DONE:
-            if message.type != MessageType.REFUSED:
-                require(message, awaited)
+            may_refuse = self._sent[index].type == MessageType.SAVE
+            message = worker.receive(_ANSWERS if may_refuse else {awaited})
             self._answers[index] = worker.take(self._link, message, self._sent[index])
         else:
-            self._check_schema(worker, require(message, awaited))
+            self._check_schema(worker, worker.receive({awaited}))
             if index in self._begin_with:
                 self._order(worker, self._begin_with.pop(index))
                 return
         del self._awaited[index]
         self._deadlines.pop(index, None)
+
+    def _refuse_word_of(self, worker: WorkerConnection) -> None:
+        """Reads from a worker that has nothing to say but that it has ended."""
+        try:
+            worker.receive(frozenset())
+        except ProtocolError as error:
+            text = f"worker {worker.index} has sent something without being asked: {error}"
+            raise ProtocolError(text) from None
 
     def _check_schema(self, worker: WorkerConnection, message: Message) -> None:
         found = (message.payload or {}).get("schema_hash")
@@ -222,7 +238,7 @@ class WorkerGroup:
                 f"worker {worker.index} has schema {found}, this run has {self._schema_hash}; "
                 "install the same version of dexgrasp on both sides"
             )
-            worker.send(Message(MessageType.ERROR, payload={"text": text}))
+            worker.send(text_message(MessageType.ERROR, text))
             raise ProtocolError(text)
 
     def _check_deadlines(self, due: list[int], deadline: Deadline) -> None:

@@ -13,7 +13,8 @@ from typing_extensions import override
 from dexgrasp_learner.console import warn
 from dexgrasp_learner.pool.pool import ALL, Pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
-from dexgrasp_learner.pool.remote_worker import Reception, RemoteWorker
+from dexgrasp_learner.pool.reception import Reception
+from dexgrasp_learner.pool.remote_worker import RemoteWorker, start_command
 from dexgrasp_learner.pool.restarts import Restart, RestartBudget
 from dexgrasp_learner.pool.worker_connection import WorkerConnection, WorkerDied
 from dexgrasp_learner.pool.worker_group import Deadline, WorkerGroup, WorkerTimeout
@@ -25,6 +26,7 @@ from dexgrasp_sim.transport.learner_link import (
     StreamLearnerLink,
 )
 from dexgrasp_sim.transport.protocol import Message, MessageType
+from dexgrasp_sim.transport.secret import learner_secret
 from dexgrasp_sim.transport.shared_memory import run_folder
 from dexgrasp_sim.worker.env_slice import state_path
 
@@ -49,13 +51,14 @@ class WorkerPool(Pool):
         """
         layout = spec.layout()
         self.run_id = spec.run_id or time.strftime("%m%d-%H%M%S-") + secrets.token_hex(3)
-        self.address = ""
+        self.address = self._secret_place = ""
         self._reception: Reception | None = None
         self._link: LearnerLink
         if spec.simulators.transport == "remote":
-            self._link = StreamLearnerLink(layout)
-            self._reception = Reception(spec.simulators.listen)
+            secret, self._secret_place = learner_secret(spec.secret_path)
+            self._reception = Reception(spec.simulators.listen, secret, layout.num_workers)
             self.address = self._reception.address
+            self._link = StreamLearnerLink(layout)
         else:
             has_gpu = torch.device(spec.learner_device).type == "cuda"
             self._link = SharedLearnerLink(self.run_id, layout, spec.tensor_device, pin=has_gpu)
@@ -63,6 +66,7 @@ class WorkerPool(Pool):
         self._owner_pid = os.getpid()
         self._workers: WorkerGroup | None = None
         self._is_started = False
+        self._refused = 0
         self._newest_slot = 0
         self._clock = clock
         self._budget = RestartBudget(spec.simulators.restarts, clock)
@@ -86,6 +90,15 @@ class WorkerPool(Pool):
 
     @property
     @override
+    def refused_connections(self) -> int:
+        if self._reception is not None:
+            return self._reception.refused
+        if self._workers is not None:
+            self._refused = sum(worker.refused for worker in self._workers.workers)
+        return self._refused
+
+    @property
+    @override
     def workers_alive(self) -> int:
         return self._workers.alive if self._workers else 0
 
@@ -96,7 +109,8 @@ class WorkerPool(Pool):
             if self.address:
                 warn(
                     f"waiting {timeout_s:g} s for {self.num_workers} workers; start each of them "
-                    f"with: python -m dexgrasp_sim.worker --learner {self.address} --index K"
+                    f"with: {start_command(self.address, 'K')}, where FILE is a copy of the "
+                    f"secret in {self._secret_place}"
                 )
             deadline = Deadline.after(timeout_s)
             schema_hash = self.layout.schema_hash
@@ -151,6 +165,7 @@ class WorkerPool(Pool):
         if os.getpid() != self._owner_pid:
             return  # a fork of the learner must not end the learner's workers
         if self._workers is not None:
+            self._refused = self.refused_connections
             self._workers.close()
             self._workers = None
         if self._reception is not None:

@@ -16,7 +16,7 @@ from dexgrasp_learner.pool.config import WorkerSpec
 from dexgrasp_learner.pool.worker_connection import WorkerConnection, WorkerDied, drain
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.transport.channel import Channel, ChannelClosed, Listener, ready_channels
-from dexgrasp_sim.transport.protocol import Message, MessageType, require
+from dexgrasp_sim.transport.protocol import Message, MessageType
 from dexgrasp_sim.transport.shared_memory import socket_path
 from dexgrasp_sim.worker.process import THREAD_VARIABLES
 
@@ -63,6 +63,11 @@ class WorkerProcess(WorkerConnection):
         if self._process is not None:
             return self._process.poll() is None
         return self.channel is not None
+
+    @property
+    @override
+    def refused(self) -> int:
+        return len(self._listener.refused)
 
     @property
     @override
@@ -121,14 +126,22 @@ class WorkerProcess(WorkerConnection):
     @override
     def hello(self) -> Message | None:
         if self.channel is None:
-            self.channel = self._listener.accept(0.0)
+            self._accept()
         if self.channel is None:
             if self._process is not None and self._process.poll() is not None:
                 raise self.died()
             return None
         if not ready_channels([self.channel], 0.0):
             return None
-        return require(self.receive(), MessageType.HELLO)
+        return self.receive({MessageType.HELLO})
+
+    def _accept(self) -> None:
+        before = self.refused
+        self.channel = self._listener.accept(0.0)
+        if self.refused > before:
+            warn(
+                f"user {self._listener.refused[-1]} is refused as worker {self.index} of this run"
+            )
 
     @override
     def lost(self, error: ChannelClosed) -> WorkerDied:

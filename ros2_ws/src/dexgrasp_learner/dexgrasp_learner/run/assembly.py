@@ -87,6 +87,7 @@ def pool_spec(
         env_offset=rank * config.simulators.num_envs,
         learner_device=str(learner_device(config.training.device)),
         log_dir=folder / "logs" if folder else None,
+        secret_path=folder / "secret" if folder else None,
         run_id=run_id,
     )
 

@@ -34,6 +34,7 @@ class RunStatus:
         adr_level: Difficulty of the episodes, 0 to 1.
         schema_hash: Of the observation groups in use.
         restarts: Workers that were lost and replaced since the run started.
+        refused_connections: Connections of strangers and of other users that were refused.
         checkpoint: Path of the last checkpoint, "" before any.
         message: Why a run failed.
     """
@@ -57,6 +58,7 @@ class RunStatus:
     num_workers: int = 0
     workers_alive: int = 0
     restarts: int = 0
+    refused_connections: int = 0
     checkpoint: str = ""
     message: str = ""
 
@@ -83,6 +85,7 @@ class RunSummary:
     seconds: dict[str, float]
     worker_seconds: list[dict[str, float]]
     restarts: int = 0
+    refused_connections: int = 0
 
 
 @dataclass

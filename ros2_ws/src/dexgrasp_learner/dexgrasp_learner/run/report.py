@@ -143,6 +143,7 @@ class RunReport:
             "run/minutes": self.minutes,
             "run/policy_lag": policy_lag,
             "run/invalid_steps": rollout.invalid_steps,
+            "run/refused_connections": self._pool.refused_connections,
         }
         episodes = tally.episodes.figures()
         times = self._times.since_last(self.stopwatch.seconds, self._pool.timings())
@@ -184,6 +185,7 @@ class RunReport:
             # a run closes its workers when it has ended
             workers_alive=0 if ended else self._pool.workers_alive,
             restarts=len(self._pool.restarts),
+            refused_connections=self._pool.refused_connections,
             **changes,
         )
 
@@ -202,4 +204,5 @@ class RunReport:
             seconds=rounded(self.stopwatch.seconds),
             worker_seconds=[rounded(worker) for worker in self._pool.timings()],
             restarts=len(self._pool.restarts),
+            refused_connections=self._pool.refused_connections,
         )

@@ -4,11 +4,13 @@ import os
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from dexgrasp_sim.transport.ownership import peer_user
 from dexgrasp_sim.transport.protocol import (
+    ANY_TYPE,
     HEADER,
     Message,
     MessageType,
@@ -56,24 +58,35 @@ class Channel:
         except OSError as error:
             raise ChannelClosed(f"cannot send {message.type.name}: {error}") from None
 
-    def receive(self, timeout_s: float) -> Message:
+    def receive(self, timeout_s: float, expected: Set[MessageType] = ANY_TYPE) -> Message:
         """The next message.
+
+        Args:
+            timeout_s: For its first byte.
+            expected: Types that may come now; nothing is read or allocated for others.
 
         Raises:
             TimeoutError: No message has begun to arrive in time.
-            ChannelClosed: The other side is gone.
-            ProtocolError: The data are not a message of this version.
+            ChannelClosed: The other side is gone, or has not sent the rest of a message in time.
+            ProtocolError: The data are not an expected message of this version.
         """
         if not ready_channels([self], timeout_s, self.spin_us):
             raise TimeoutError(f"no message within {timeout_s:g} s")
-        message, length = decode_header(self._read(HEADER.size))
+        message, length = decode_header(self._read(HEADER.size), expected)
         if length:
             message = message._replace(payload=decode_payload(self._read(length)))
         return message
 
     def expect(self, kind: MessageType, timeout_s: float) -> Message:
         """The next message, which must be of one type; errors as for `receive` and `require`."""
-        return require(self.receive(timeout_s), kind)
+        return require(self.receive(timeout_s, {kind, MessageType.ERROR}), kind)
+
+    def has_unread(self) -> bool:
+        """Whether bytes have arrived that were not received yet."""
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Closes this end; idempotent."""
@@ -81,6 +94,7 @@ class Channel:
 
     def _read(self, size: int) -> bytes:
         parts = bytearray()
+        begin_s = time.monotonic()
         while len(parts) < size:
             try:
                 part = self._socket.recv(size - len(parts))
@@ -89,6 +103,8 @@ class Channel:
             if not part:
                 raise ChannelClosed("the other side has closed the connection")
             parts += part
+            if len(parts) < size and time.monotonic() - begin_s > TRANSFER_TIMEOUT_S:
+                raise ChannelClosed(f"connection lost: {len(parts)} of {size} bytes came in time")
         return bytes(parts)
 
 
@@ -131,10 +147,10 @@ def ready_channels(
 
 
 def connect(path: Path) -> Channel:
-    """Connects to a listener.
+    """Connects to a listener of this user.
 
     Raises:
-        ChannelClosed: Nobody listens there.
+        ChannelClosed: Nobody listens there, or somebody else.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(TRANSFER_TIMEOUT_S)
@@ -143,15 +159,25 @@ def connect(path: Path) -> Channel:
     except OSError as error:
         connection.close()
         raise ChannelClosed(f"nobody listens at {path}: {error}") from None
+    user = peer_user(connection)
+    if user != os.geteuid():
+        connection.close()
+        raise ChannelClosed(f"user {user} listens at {path}, not user {os.geteuid()}")
     return Channel(connection)
 
 
 class Listener:
-    """Accepts one connection at a path."""
+    """Accepts one connection of this user at a path.
+
+    Attributes:
+        refused: Ids of the other users whose connections were refused.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Creates the socket file; connections queue from now on."""
+        """Creates the socket file, for this user only; connections queue from now on."""
+        self.refused: list[int] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        os.fchmod(self._socket.fileno(), 0o600)  # before bind, which gives the file this mode
         self._socket.bind(str(path))
         self._socket.listen(1)
 
@@ -165,6 +191,11 @@ class Listener:
         try:
             connection, _ = self._socket.accept()
         except (TimeoutError, BlockingIOError):
+            return None
+        user = peer_user(connection)
+        if user != os.geteuid():
+            connection.close()
+            self.refused.append(user)
             return None
         return Channel(connection)
 

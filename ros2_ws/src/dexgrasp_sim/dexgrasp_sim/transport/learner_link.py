@@ -1,5 +1,6 @@
 """The learner's end of the transport of tensors; `worker_link` has the other end."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,11 +10,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from dexgrasp_sim.transport.carrier import PinnedMemory, ipc_handles
-from dexgrasp_sim.transport.channel import Channel
+from dexgrasp_sim.transport.channel import Channel, ChannelClosed
 from dexgrasp_sim.transport.layout import RESULT_NAMES, Block, RunLayout
-from dexgrasp_sim.transport.protocol import Message, MessageType
+from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError
 from dexgrasp_sim.transport.shared_memory import Segment
-from dexgrasp_sim.transport.tcp import TensorChannel, slot_tensors
+from dexgrasp_sim.transport.tcp import TensorChannel, slot_tensors, state_size
+from dexgrasp_sim.transport.telemetry import received_rows
 
 
 class LearnerLink(Protocol):
@@ -53,6 +55,7 @@ class LearnerLink(Protocol):
 
         Raises:
             ChannelClosed: The worker is gone.
+            ProtocolError: The answer is none to this order; nothing was written.
         """
         ...
 
@@ -154,15 +157,21 @@ class StreamLearnerLink(LearnerLink):
         assert isinstance(channel, TensorChannel)
         if answer.type == MessageType.REFUSED:
             return answer
+        if (answer.slot, answer.sequence) != (order.slot, order.sequence):
+            raise ProtocolError(
+                f"an answer to slot {answer.slot}, step {answer.sequence}, where slot "
+                f"{order.slot}, step {order.sequence} was ordered"
+            )
         payload, wanted = answer.payload or {}, order.payload or {}
         if order.type == MessageType.SAVE:
-            return _write_state(wanted["path"], channel.receive_bytes(payload["bytes"]), answer)
-        for name in ("counters", "seconds"):
-            row = self.telemetry[f"telemetry.{name}"][index]
-            row.copy_(torch.tensor(payload[name], dtype=row.dtype))
+            size = state_size(payload, self._layout, index)
+            return _write_state(wanted["path"], channel.receive_pieces(size), answer)
+        counters, seconds = received_rows(payload)
         is_step = order.type == MessageType.STEP
         slot = order.slot + 1 if is_step else wanted.get("slot", 0)
         channel.receive_tensors(slot_tensors(self._layout, self.tensors, index, slot))
+        self.telemetry["telemetry.counters"][index] = counters
+        self.telemetry["telemetry.seconds"][index] = seconds
         return answer
 
     @override
@@ -180,13 +189,20 @@ def private_tensors(
     }
 
 
-def _write_state(path: str, state: bytes, answer: Message) -> Message:
-    """Writes a received state to a file; returns REFUSED with the reason if that fails."""
+def _write_state(path: str, pieces: Iterator[memoryview], answer: Message) -> Message:
+    """Writes a state to a file as it arrives; returns REFUSED with the reason if that fails."""
     part = Path(path).with_suffix(".part")
     try:
-        part.write_bytes(state)
+        with open(part, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
         part.replace(path)
+    except ChannelClosed:
+        part.unlink(missing_ok=True)
+        raise
     except OSError as error:
         part.unlink(missing_ok=True)
+        for _ in pieces:  # what is still to come would be taken for the next message
+            pass
         return answer._replace(type=MessageType.REFUSED, payload={"text": f"{path}: {error}"})
     return answer

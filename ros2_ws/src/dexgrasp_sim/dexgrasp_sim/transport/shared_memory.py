@@ -2,7 +2,8 @@
 
 A run has the folder `/dev/shm/dexgrasp_<run id>/` with the file `tensors` and one socket per
 worker. The run id is enough to attach, also from another interpreter or for a process started by
-hand. The learner holds a lock on the folder; the operating system releases it when the learner
+hand. Folder, file and sockets are for one user only, which both sides check (`ownership`). The
+learner holds a lock on the folder; the operating system releases it when the learner
 ends in any way. So every process can recognise dead runs, also across process-id namespaces, and
 remove them.
 """
@@ -17,13 +18,14 @@ import shutil
 import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.transport.layout import Block, RunLayout, round_up
+from dexgrasp_sim.transport.ownership import is_own_folder, open_own_file, open_own_folder
 from dexgrasp_sim.transport.protocol import ProtocolError
 
 SHARED_MEMORY_ROOT = Path("/dev/shm")
@@ -70,11 +72,10 @@ class Segment:
         """Maps an existing file; use `create` or `attach`."""
         self.run_id = run_id
         self._lock = lock
-        with open(run_folder(run_id) / "tensors", "r+b") as file:
-            header, data_start = _read_head(file)
+        with _open_file(run_id) as file:
+            path = run_folder(run_id) / "tensors"
+            self.learner_pid, self.layout, data_start = _read_head(file, path)
             self._map = mmap.mmap(file.fileno(), 0)
-        self.learner_pid: int = header["learner_pid"]
-        self.layout = RunLayout.from_dict(header["layout"])
         self.tensors = self._views(self.layout.rollout_blocks, data_start)
         self.telemetry = self._views(self.layout.telemetry_blocks, data_start)
 
@@ -111,8 +112,10 @@ class Segment:
         """Maps the file of a run that another process has created.
 
         Raises:
-            ConfigError: There is no such run; the message names the existing ones.
-            ProtocolError: The file is of another format or places its tensors differently.
+            ConfigError: There is no such run; the message names the existing ones. Or it belongs
+                to another user.
+            ProtocolError: The file is of another format, places its tensors differently, or is
+                damaged.
         """
         try:
             return cls(run_id)
@@ -142,19 +145,17 @@ class Segment:
 
 
 def live_runs() -> list[str]:
-    """Ids of the runs whose learner is alive."""
-    runs = []
-    for folder in _run_folders():
-        lock = _try_lock(folder)
-        if lock is None:
-            runs.append(_run_id(folder))
-        else:
-            os.close(lock)
-    return runs
+    """Ids of this user's runs whose learner is alive."""
+    return [_run_id(folder) for folder in _run_folders() if not _is_unlocked(folder)]
+
+
+def dead_runs() -> list[Path]:
+    """Folders that this user's learners have left behind."""
+    return [folder for folder in _run_folders() if _is_unlocked(folder)]
 
 
 def remove_dead_runs() -> list[str]:
-    """Removes the files of runs whose learner has ended; returns the run ids."""
+    """Removes the files of this user's runs whose learner has ended; returns the run ids."""
     return [_run_id(folder) for folder in _run_folders() if _remove_unlocked(folder)]
 
 
@@ -164,7 +165,8 @@ def remove_if_dead(run_id: str) -> bool:
 
 
 def _run_folders() -> list[Path]:
-    return sorted(SHARED_MEMORY_ROOT.glob(f"{_FOLDER_PREFIX}*"))
+    folders = SHARED_MEMORY_ROOT.glob(f"{_FOLDER_PREFIX}*")
+    return sorted(folder for folder in folders if is_own_folder(folder))
 
 
 def _run_id(folder: Path) -> str:
@@ -179,10 +181,17 @@ def _remove_unlocked(folder: Path) -> bool:
     return True
 
 
+def _is_unlocked(folder: Path) -> bool:
+    lock = _try_lock(folder)
+    if lock is not None:
+        os.close(lock)
+    return lock is not None
+
+
 def _try_lock(folder: Path) -> int | None:
     """A descriptor that holds the folder's lock; None if it is locked or cannot be opened."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return None
     try:
@@ -216,7 +225,8 @@ def _too_small(needed: int, free: int) -> ConfigError:
 def _write_file(folder: Path, head: bytes, size: int) -> None:
     """Writes header and zeros; the file gets its name when it is complete."""
     part = folder / "tensors.part"
-    with open(part, "w+b") as file:
+    new = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(part, new, 0o600), "w+b") as file:
         try:
             # without allocation, a process would be killed by SIGBUS when memory runs out
             os.posix_fallocate(file.fileno(), 0, size)
@@ -225,25 +235,42 @@ def _write_file(folder: Path, head: bytes, size: int) -> None:
                 raise
             raise _too_small(size, shutil.disk_usage(SHARED_MEMORY_ROOT).free) from None
         file.write(head)
-    part.chmod(0o600)
     part.rename(folder / "tensors")
 
 
-def _read_head(file: BinaryIO) -> tuple[dict[str, Any], int]:
-    """The JSON at the start of a run's file, and where its tensors start.
+def _open_file(run_id: str) -> BinaryIO:
+    """The file of a run, of which it is made sure that only this user can read and write it."""
+    folder = open_own_folder(run_folder(run_id))
+    try:
+        return open(open_own_file(run_folder(run_id) / "tensors", folder), "r+b")
+    finally:
+        os.close(folder)
+
+
+def _read_head(file: BinaryIO, path: Path) -> tuple[int, RunLayout, int]:
+    """The learner's process id, the layout, and where the tensors start in a run's file.
 
     Raises:
-        ProtocolError: Not a run's file, or of another format.
+        ProtocolError: Not a run's file, of another format, or damaged.
     """
-    magic, file_format, length = PREFIX.unpack(file.read(PREFIX.size))
-    if magic != FILE_MAGIC:
-        raise ProtocolError(f"{file.name} starts with {magic!r}, not {FILE_MAGIC!r}")
+    prefix = file.read(PREFIX.size)
+    if not prefix.startswith(FILE_MAGIC) or len(prefix) < PREFIX.size:
+        raise ProtocolError(f"{path} starts with {prefix[:8]!r}, not {FILE_MAGIC!r}")
+    _, file_format, length = PREFIX.unpack(prefix)
     if file_format != FILE_FORMAT:
         raise ProtocolError(
-            f"{file.name} is of format {file_format}, this interpreter's dexgrasp_sim reads "
+            f"{path} is of format {file_format}, this interpreter's dexgrasp_sim reads "
             f"format {FILE_FORMAT}; install the same version of dexgrasp on both sides"
         )
-    return json.loads(file.read(length)), _data_start(PREFIX.size + length)
+    start, size = _data_start(PREFIX.size + length), os.fstat(file.fileno()).st_size
+    try:
+        header = json.loads(file.read(length) if start <= size else b"")
+        pid, layout = int(header["learner_pid"]), RunLayout.from_dict(header["layout"])
+    except (ValueError, KeyError, TypeError):
+        raise ProtocolError(f"{path} is damaged; start the run again") from None
+    if start + layout.nbytes > size:
+        raise ProtocolError(f"{path} is cut off; start the run again")
+    return pid, layout, start
 
 
 def _data_start(head_bytes: int) -> int:

@@ -6,24 +6,32 @@ a simulator host that was slow once would end the run. Here each worker has its 
 `EnvPool.wait` may be called again after a time-out, the loss of a worker affects only that worker,
 and bytes are received directly into the slot of the rollout.
 
-As in torch.distributed there is no encryption and no password: listen on a network that only
-trusted hosts can reach. Received data are numbers and JSON; nothing is executed.
+Whoever connects proves first that he knows the secret of the run (`handshake`). There is no
+encryption. Received data are numbers and JSON; nothing is executed, and sizes follow from the
+layout, not from what the other side says.
 """
 
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.transport.channel import TRANSFER_TIMEOUT_S, Channel, ChannelClosed
+from dexgrasp_sim.transport.handshake import HANDSHAKE_TIMEOUT_S, Dialogue, as_worker
 from dexgrasp_sim.transport.layout import RESULT_NAMES, RunLayout
+from dexgrasp_sim.transport.protocol import ProtocolError
 
 _PIECE_BYTES = 2**20
 """The time-out applies to each piece of this size, so a large batch may take longer."""
+
+_STATE_BYTES = 2**20
+_STATE_IMAGES = 64
+"""A bound, not a size: a state is a few KiB for each environment, and its delayed observations."""
 
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -72,29 +80,42 @@ class TensorChannel(Channel):
         """Fills tensors with what the other side's `send_tensors` sends.
 
         Raises:
-            ChannelClosed: The other side is gone, or has not sent for `TRANSFER_TIMEOUT_S`.
+            ChannelClosed: The other side is gone, or a piece has not come in `TRANSFER_TIMEOUT_S`.
         """
         for tensor in tensors:
             data = _bytes_of(tensor)
-            filled = 0
-            while filled < len(data):
-                try:
-                    received = self._socket.recv_into(data[filled:])
-                except OSError as error:
-                    raise ChannelClosed(f"connection lost: {error}") from None
-                if received == 0:
-                    raise ChannelClosed("the other side has closed the connection")
-                filled += received
+            for start in range(0, len(data), _PIECE_BYTES):
+                self._fill(data[start : start + _PIECE_BYTES])
+
+    def _fill(self, data: memoryview) -> None:
+        begin_s = time.monotonic()
+        filled = 0
+        while filled < len(data):
+            try:
+                received = self._socket.recv_into(data[filled:])
+            except OSError as error:
+                raise ChannelClosed(f"connection lost: {error}") from None
+            if received == 0:
+                raise ChannelClosed("the other side has closed the connection")
+            filled += received
+            if filled < len(data) and time.monotonic() - begin_s > TRANSFER_TIMEOUT_S:
+                raise ChannelClosed(f"connection lost: {filled} of {len(data)} bytes in time")
 
     def send_bytes(self, data: bytes) -> None:
         """Sends bytes whose number was in the previous message; errors as for `send_tensors`."""
         self.send_tensors([torch.frombuffer(bytearray(data), dtype=torch.uint8)])
 
-    def receive_bytes(self, size: int) -> bytes:
-        """Receives `size` bytes; errors as for `receive_tensors`."""
-        data = torch.empty(size, dtype=torch.uint8)
-        self.receive_tensors([data])
-        return data.numpy().tobytes()
+    def receive_pieces(self, size: int) -> Iterator[memoryview]:
+        """Receives `size` bytes in pieces, each of which is valid until the next one.
+
+        Raises:
+            ChannelClosed: As for `receive_tensors`.
+        """
+        piece = memoryview(bytearray(min(size, _PIECE_BYTES)))
+        for start in range(0, size, _PIECE_BYTES):
+            part = piece[: size - start]
+            self._fill(part)
+            yield part
 
     def drain(self, timeout_s: float) -> None:
         """Discards received data until the other side closes, for at most `timeout_s` seconds."""
@@ -123,6 +144,7 @@ class TcpListener:
                 f"cannot listen at {address}: {error.strerror}; give HOST:PORT with an address of "
                 "this host and a free port"
             ) from None
+        self._socket.setblocking(False)
 
     @property
     def address(self) -> str:
@@ -134,31 +156,53 @@ class TcpListener:
         """The descriptor, for poll."""
         return self._socket.fileno()
 
-    def accept(self, timeout_s: float) -> TensorChannel | None:
-        """The connection that arrives within `timeout_s` seconds, else None."""
-        self._socket.settimeout(max(timeout_s, 0.0))
+    def accept(self) -> socket.socket | None:
+        """A connection that waits, None without any; it blocks no more than the listener."""
         try:
             connection, _ = self._socket.accept()
-        except (TimeoutError, BlockingIOError):
+        except OSError:  # BlockingIOError, or the other side is gone again
             return None
-        return TensorChannel(connection)
+        connection.setblocking(False)
+        return connection
 
     def close(self) -> None:
         """Stops listening; idempotent."""
         self._socket.close()
 
 
-def connect_tcp(address: str) -> TensorChannel:
-    """Connects to a listener at `HOST:PORT`.
+def connect_tcp(address: str, secret: bytes) -> TensorChannel:
+    """Connects to a learner at `HOST:PORT`, which may then be introduced to.
 
     Raises:
         ConfigError: The address is malformed.
-        ChannelClosed: Nobody listens there.
+        ChannelClosed: Nobody listens there, or does not answer as a learner in time.
+        ProtocolError: The learner is of another version; `WrongSecret`: it has another secret.
     """
     try:
-        return TensorChannel(socket.create_connection(parse_address(address), TRANSFER_TIMEOUT_S))
+        connection = socket.create_connection(parse_address(address), TRANSFER_TIMEOUT_S)
     except OSError as error:
         raise ChannelClosed(f"nobody listens at {address}: {error}") from None
+    try:
+        _converse(connection, Dialogue(as_worker(secret)))
+    except OSError as error:
+        connection.close()
+        raise ChannelClosed(f"no learner answers at {address}: {error}") from None
+    except ProtocolError:
+        connection.close()
+        raise
+    return TensorChannel(connection)
+
+
+def _converse(connection: socket.socket, dialogue: Dialogue) -> None:
+    """Carries on a dialogue to its end; raises OSError if that does not come in time."""
+    until_s = time.monotonic() + HANDSHAKE_TIMEOUT_S
+    connection.sendall(dialogue.outgoing)
+    while dialogue.wanted:
+        connection.settimeout(max(until_s - time.monotonic(), 1e-3))
+        data = connection.recv(dialogue.wanted)
+        if not data:
+            raise ChannelClosed("it has closed the connection")
+        connection.sendall(dialogue.feed(data))
 
 
 def parse_address(address: str) -> tuple[str, int]:
@@ -177,6 +221,20 @@ def slot_tensors(
     names = (*(spec.name for spec in layout.observation_specs), *RESULT_NAMES)
     sequence = tensors["sequence"][slot, index : index + 1]
     return [*(tensors[name][slot, start:stop] for name in names), sequence]
+
+
+def state_size(payload: Mapping[str, Any], layout: RunLayout, index: int) -> int:
+    """The size of a saved state that the other side announces.
+
+    Raises:
+        ProtocolError: It is no number, or above what the environments of a worker can need.
+    """
+    start, stop = layout.slices[index]
+    per_env = _STATE_BYTES + _STATE_IMAGES * sum(s.nbytes for s in layout.observation_specs)
+    limit, size = _STATE_BYTES + (stop - start) * per_env, payload.get("bytes")
+    if type(size) is not int or not 0 < size <= limit:
+        raise ProtocolError(f"a saved state of {size!r} bytes; 1 to {limit} are possible")
+    return size
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dexgrasp_sim.transport.layout import COUNTERS, SECONDS, RunLayout
+from dexgrasp_sim.transport.protocol import ProtocolError
 from dexgrasp_sim.transport.shared_memory import Segment
 
 VIEW_PERIOD_S = 1 / 30
@@ -32,6 +34,9 @@ class WorkerState(IntEnum):
     WAITING = 2
     STEPPING = 3
     STOPPED = 4
+
+
+_STATES = frozenset(WorkerState)
 
 
 class WorkerTelemetry:
@@ -108,6 +113,37 @@ class WorkerTelemetry:
         self._view_env[0] = env
         self._seconds[_SECOND["view_time_s"]] = self._clock()
         self.count(view_sequence=writing + 1)
+
+
+def received_rows(values: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """The telemetry row of a worker on another host.
+
+    Args:
+        values: Lists `counters` and `seconds`, as they were received.
+
+    Returns:
+        Counters [len(COUNTERS)] int64 and seconds [len(SECONDS)] float64.
+
+    Raises:
+        ProtocolError: They are something else.
+    """
+    counters: Any = values.get("counters")
+    seconds: Any = values.get("seconds")
+    if not _are(int, counters, len(COUNTERS)) or not _are(float, seconds, len(SECONDS)):
+        raise ProtocolError(
+            f"telemetry that is not {len(COUNTERS)} counters and {len(SECONDS)} times: "
+            f"{str(counters)[:100]}, {str(seconds)[:100]}"
+        )
+    if counters[_COUNTER["state"]] not in _STATES:
+        raise ProtocolError(f"a worker in the unknown state {counters[_COUNTER['state']]}")
+    return torch.tensor(counters), torch.tensor(seconds, dtype=torch.float64)
+
+
+def _are(kind: type, values: Any, length: int) -> bool:
+    """Whether these are so many numbers of one type that a column can hold, none negative."""
+    if not isinstance(values, list) or len(values) != length:
+        return False
+    return all(type(value) is kind and 0 <= value < 2**63 for value in values)
 
 
 @dataclass(frozen=True)

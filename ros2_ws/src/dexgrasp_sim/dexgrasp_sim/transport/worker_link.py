@@ -25,7 +25,7 @@ from dexgrasp_sim.transport.shared_memory import (
     run_folder,
     socket_path,
 )
-from dexgrasp_sim.transport.tcp import TensorChannel, connect_tcp, slot_tensors
+from dexgrasp_sim.transport.tcp import TensorChannel, connect_tcp, slot_tensors, state_size
 
 _CONNECT_RETRY_S = 0.5
 _LOCK_RELEASE_S = 2.0
@@ -70,6 +70,7 @@ class WorkerLink(Protocol):
 
         Raises:
             ChannelClosed: The learner is gone.
+            ProtocolError: What it announces cannot belong to this run.
         """
         ...
 
@@ -147,21 +148,23 @@ class SharedWorkerLink:
 class StreamWorkerLink:
     """Tensors and states follow the messages; there are two slots, before and after a step."""
 
-    def __init__(self, learner: str, index: int, timeout_s: float) -> None:
+    def __init__(self, learner: str, index: int, timeout_s: float, secret: bytes) -> None:
         """Connects to a learner.
 
         Args:
             learner: Its `HOST:PORT`.
             index: Worker index.
             timeout_s: How long to wait for the learner to listen; it may be started later.
+            secret: Of the run, see `handshake`.
 
         Raises:
             ConfigError: The address is malformed.
             ChannelClosed: Nobody listens there.
+            ProtocolError: The learner has another version or another secret.
         """
         self.index = index
         self._learner = learner
-        self.channel: TensorChannel = _connect(learner, timeout_s)
+        self.channel: TensorChannel = _connect(learner, timeout_s, secret)
 
     def introduction(self) -> dict[str, Any]:
         """Nothing: the schema is not known yet."""
@@ -191,7 +194,9 @@ class StreamWorkerLink:
             self._folder = tempfile.TemporaryDirectory(prefix="dexgrasp_")
             path = Path(self._folder.name) / "state.safetensors"
             if message.type == MessageType.LOAD:
-                path.write_bytes(self.channel.receive_bytes(order["bytes"]))
+                size = state_size(order, self.layout, self.index)
+                with open(path, "wb") as file:
+                    file.writelines(self.channel.receive_pieces(size))
             return message._replace(slot=0, payload={"path": str(path)})
         return message._replace(slot=0, payload=None)
 
@@ -222,11 +227,11 @@ class StreamWorkerLink:
         )
 
 
-def _connect(learner: str, timeout_s: float) -> TensorChannel:
+def _connect(learner: str, timeout_s: float, secret: bytes) -> TensorChannel:
     deadline_s = time.monotonic() + timeout_s
     while True:
         try:
-            return connect_tcp(learner)
+            return connect_tcp(learner, secret)
         except ChannelClosed:
             if time.monotonic() >= deadline_s:
                 raise

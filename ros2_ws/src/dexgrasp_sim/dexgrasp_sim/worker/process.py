@@ -20,7 +20,13 @@ from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.environments import make_env
 from dexgrasp_sim.transport.carrier import make_carrier
 from dexgrasp_sim.transport.channel import Channel, ChannelClosed
-from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError, require
+from dexgrasp_sim.transport.protocol import (
+    Message,
+    MessageType,
+    ProtocolError,
+    require,
+    text_message,
+)
 from dexgrasp_sim.transport.telemetry import WorkerState, WorkerTelemetry
 from dexgrasp_sim.transport.worker_link import WorkerLink
 from dexgrasp_sim.vec_env import VecEnv
@@ -35,6 +41,8 @@ THREAD_VARIABLES = (
 """Environment variables from which numerical libraries read the size of their thread pools."""
 
 _POLL_S = 1.0
+_LAST_WORD_S = 1.0
+"""Time to read what the learner has said before it closed the connection."""
 
 
 def serve(link: WorkerLink) -> None:
@@ -61,10 +69,11 @@ def serve(link: WorkerLink) -> None:
             env_slice.close()
     except ChannelClosed:
         raise
-    except Exception:
+    except Exception as error:
+        is_explained = isinstance(error, (ConfigError, ProtocolError))
         with suppress(ChannelClosed):
-            text = traceback.format_exc()
-            channel.send(Message(MessageType.ERROR, payload={"text": text}))
+            text = str(error) if is_explained else traceback.format_exc()
+            channel.send(text_message(MessageType.ERROR, text))
         raise
     finally:
         is_over.set()
@@ -147,7 +156,7 @@ def _obey(link: WorkerLink, env_slice: EnvSlice) -> None:
         except (OSError, ConfigError) as error:
             if order.type not in (MessageType.SAVE, MessageType.LOAD):
                 raise
-            link.channel.send(Message(MessageType.REFUSED, payload={"text": str(error)}))
+            link.channel.send(text_message(MessageType.REFUSED, str(error)))
             continue
         link.answer(message, slot=0)
 
@@ -183,6 +192,8 @@ def exit_with_learner(link: WorkerLink, is_over: threading.Event) -> None:
     poller.register(link.channel.fileno(), select.POLLRDHUP)
     while not is_over.is_set() and not poller.poll(_POLL_S * 1e3):
         pass
+    if link.channel.has_unread():
+        is_over.wait(_LAST_WORD_S)
     if is_over.is_set():
         return
     link.leave()
