@@ -10,7 +10,7 @@ import struct
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from dexgrasp_learner.pool.reception import MAX_GUESTS, Reception
@@ -229,30 +229,31 @@ def check(learner, folder, dialogue):
     assert not [*folder.iterdir()], "no file of a state that has not come"
 
 
-FUZZ = {"deadline": None, "derandomize": True, "database": None}
+@pytest.fixture(scope="module")
+def empty_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("empty")
 
 
-@settings(max_examples=200, **FUZZ)
-@given(dialogue=dialogues())
-def test_a_malformed_dialogue_ends_and_writes_nothing(learner, tmp_path_factory, dialogue):
-    check(learner, tmp_path_factory.getbasetemp() / EMPTY, dialogue)
+def converse(learner, folder, number, examples):
+    """Holds so many dialogues, the same ones for the same number."""
+
+    @seed(number)
+    @settings(max_examples=examples, deadline=None, database=None)
+    @given(dialogue=dialogues())
+    def hold(dialogue):
+        check(learner, folder, dialogue)
+
+    hold()
+
+
+def test_malformed_dialogues_end_and_write_nothing(learner, empty_folder):
+    converse(learner, empty_folder, number=0, examples=100)
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000, **FUZZ)
-@given(dialogue=dialogues())
-def test_ten_thousand_malformed_dialogues_end_and_write_nothing(
-    learner, tmp_path_factory, dialogue
-):
-    check(learner, tmp_path_factory.getbasetemp() / EMPTY, dialogue)
-
-
-EMPTY = "empty"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def empty_folder(tmp_path_factory):
-    (tmp_path_factory.getbasetemp() / EMPTY).mkdir(exist_ok=True)
+@pytest.mark.parametrize("number", range(1, 11))
+def test_ten_thousand_malformed_dialogues_end_and_write_nothing(learner, empty_folder, number):
+    converse(learner, empty_folder, number, examples=1000)
 
 
 def test_an_honest_dialogue_fills_the_slots_and_the_file(learner, tmp_path):

@@ -112,11 +112,9 @@ def _check_backend(backend: "Backend") -> dict[str, Any]:
 
 
 def _dead_runs() -> list[str]:
-    from dexgrasp_sim.transport.shared_memory import SHARED_MEMORY_ROOT, live_runs, run_folder
+    from dexgrasp_sim.transport.shared_memory import dead_runs
 
-    live = {run_folder(run_id) for run_id in live_runs()}
-    folders = (path for path in SHARED_MEMORY_ROOT.glob("dexgrasp_*") if path.is_dir())
-    return sorted(str(folder) for folder in folders if folder not in live)
+    return [str(folder) for folder in dead_runs()]
 
 
 def _table(report: dict[str, Any]) -> str:
