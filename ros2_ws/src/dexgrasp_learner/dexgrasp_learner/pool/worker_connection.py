@@ -129,14 +129,13 @@ class WorkerConnection:
         """Reads a message that has begun to arrive.
 
         Args:
-            expected: Types that may come now, besides ERROR.
+            expected: Types that may come now, with ERROR among them.
 
         Raises:
             WorkerDied: It has ended, or sends an ERROR.
             ProtocolError: It is of another version, or sends something else.
         """
         try:
-            expected = {*expected, MessageType.ERROR}
             message = self.connected().receive(TRANSFER_TIMEOUT_S, expected)
         except ChannelClosed as error:
             raise self.lost(error) from None

@@ -11,7 +11,10 @@ from dexgrasp_sim.transport.channel import ready_channels
 from dexgrasp_sim.transport.learner_link import LearnerLink
 from dexgrasp_sim.transport.protocol import Message, MessageType, ProtocolError, text_message
 
-_ANSWERS = frozenset({MessageType.DONE, MessageType.REFUSED})
+_ERROR = frozenset({MessageType.ERROR})
+_READY = frozenset({MessageType.READY, MessageType.ERROR})
+_DONE = frozenset({MessageType.DONE, MessageType.ERROR})
+_DONE_OR_NOT = _DONE | {MessageType.REFUSED}
 _CONNECT_POLL_S = 0.05
 _STOP_TIMEOUT_S = 3.0
 
@@ -213,10 +216,10 @@ class WorkerGroup:
             return
         if awaited == MessageType.DONE:
             may_refuse = self._sent[index].type == MessageType.SAVE
-            message = worker.receive(_ANSWERS if may_refuse else {awaited})
+            message = worker.receive(_DONE_OR_NOT if may_refuse else _DONE)
             self._answers[index] = worker.take(self._link, message, self._sent[index])
         else:
-            self._check_schema(worker, worker.receive({awaited}))
+            self._check_schema(worker, worker.receive(_READY))
             if index in self._begin_with:
                 self._order(worker, self._begin_with.pop(index))
                 return
@@ -226,7 +229,7 @@ class WorkerGroup:
     def _refuse_word_of(self, worker: WorkerConnection) -> None:
         """Reads from a worker that has nothing to say but that it has ended."""
         try:
-            worker.receive(frozenset())
+            worker.receive(_ERROR)
         except ProtocolError as error:
             text = f"worker {worker.index} has sent something without being asked: {error}"
             raise ProtocolError(text) from None

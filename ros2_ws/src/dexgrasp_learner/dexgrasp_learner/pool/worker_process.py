@@ -133,7 +133,7 @@ class WorkerProcess(WorkerConnection):
             return None
         if not ready_channels([self.channel], 0.0):
             return None
-        return self.receive({MessageType.HELLO})
+        return self.receive({MessageType.HELLO, MessageType.ERROR})
 
     def _accept(self) -> None:
         before = self.refused

@@ -93,19 +93,26 @@ class Channel:
         self._socket.close()
 
     def _read(self, size: int) -> bytes:
-        parts = bytearray()
-        begin_s = time.monotonic()
+        data = self._receive(size)
+        if len(data) == size:  # as almost always
+            return data
+        until_s = time.monotonic() + TRANSFER_TIMEOUT_S
+        parts = bytearray(data)
         while len(parts) < size:
-            try:
-                part = self._socket.recv(size - len(parts))
-            except OSError as error:
-                raise ChannelClosed(f"connection lost: {error}") from None
-            if not part:
-                raise ChannelClosed("the other side has closed the connection")
-            parts += part
-            if len(parts) < size and time.monotonic() - begin_s > TRANSFER_TIMEOUT_S:
+            if time.monotonic() > until_s:
                 raise ChannelClosed(f"connection lost: {len(parts)} of {size} bytes came in time")
+            parts += self._receive(size - len(parts))
         return bytes(parts)
+
+    def _receive(self, size: int) -> bytes:
+        """The next bytes, at least one and at most `size`."""
+        try:
+            data = self._socket.recv(size)
+        except OSError as error:
+            raise ChannelClosed(f"connection lost: {error}") from None
+        if not data:
+            raise ChannelClosed("the other side has closed the connection")
+        return data
 
 
 class Source(Protocol):

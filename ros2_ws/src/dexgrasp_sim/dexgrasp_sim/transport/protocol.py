@@ -155,8 +155,8 @@ def decode_header(header: bytes, expected: Set[MessageType] = ANY_TYPE) -> tuple
     if kind not in expected:
         raise _unexpected(kind, expected)
     message = Message(MessageType(kind), slot, sequence, policy_version)
-    limit = longest_payload(message.type)
-    if length > limit:
+    if length and length > longest_payload(message.type):
+        limit = longest_payload(message.type)
         raise ProtocolError(f"{message.type.name} with a payload of {length} bytes: above {limit}")
     return message, length
 
