@@ -266,6 +266,19 @@ def test_an_honest_dialogue_fills_the_slots_and_the_file(learner, tmp_path):
     assert all(t.any() for t in slot_tensors(LAYOUT, link.tensors, 0, 1))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        answer(MessageType.DONE, ROWS, slot=1, sequence=1),
+        answer(MessageType.DONE, ROWS, slot=0, sequence=2),
+        answer(MessageType.DONE, {**ROWS, "counters": [99] * len(COUNTERS)}, sequence=1),
+        answer(MessageType.REFUSED, {"text": "no"}, sequence=1),
+    ],
+)
+def test_an_answer_to_another_order_writes_nothing(learner, empty_folder, wrong):
+    check(learner, empty_folder, ("step", wrong + follows("step")))
+
+
 @pytest.mark.parametrize("stage", STAGES[STAGES.index("hello") :])
 def test_a_size_that_is_only_claimed_is_not_allocated(learner, tmp_path, stage):
     fields = list(HEADER.unpack(HONEST[stage][: HEADER.size]))
