@@ -72,7 +72,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, words):
         load_run_config(SMOKE, [override])
     message = str(caught.value)
     assert "\n" not in message
-    assert str(SMOKE) in message
+    assert message.startswith(f"--set {override}: ")
     for word in words:
         assert word in message
 

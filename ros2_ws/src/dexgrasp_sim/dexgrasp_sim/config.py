@@ -1,11 +1,13 @@
 """Typed configuration: defaults live in frozen dataclasses, YAML files hold overrides only."""
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from dexgrasp_sim.yaml_file import ConfigError, read_values, with_override
 
 STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 """For every config dataclass: unknown keys and numbers that are not finite are errors."""
@@ -13,15 +15,8 @@ STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 ConfigClass = TypeVar("ConfigClass")
 
 
-class ConfigError(ValueError):
-    """A value that the user gave is wrong; the message names it, what is allowed and the remedy.
-
-    The command line prints it as one line and exits with code 2.
-    """
-
-
 def load_config(
-    config_class: type[ConfigClass], path: str | Path, overrides: list[str] | None = None
+    config_class: type[ConfigClass], path: str | Path, overrides: Sequence[str] | None = None
 ) -> ConfigClass:
     """Reads a YAML file of overrides into a config dataclass.
 
@@ -32,29 +27,28 @@ def load_config(
         overrides: `a.b=value` strings (value in YAML syntax) that override the file.
 
     Raises:
-        ConfigError: The file is missing or not a mapping, a key is unknown, or a value has the
-            wrong type or is not allowed. The message is one line that names every wrong key.
+        ConfigError: The file is missing or not a mapping, a key is unknown or given twice, or a
+            value has the wrong type or is not allowed. The message is one line that names every
+            wrong key, and for each whether the file or which override is to blame.
     """
-    values = read_values(path)
+    stages = [read_values(path)]
     for override in overrides or []:
-        _set_key(values, override)
-    return parse_config(config_class, values, source=str(path))
-
-
-def read_values(path: str | Path) -> dict[str, Any]:
-    """The values of a YAML file merged over its `base` files; errors as for `load_config`."""
-    return _read_with_base(Path(path), seen=())
+        stages.append(with_override(stages[-1], override))
+    result = _validated(config_class, stages[-1])
+    if not isinstance(result, _Problems):
+        return result
+    sources = [str(path), *(f"--set {override}" for override in overrides or [])]
+    raise ConfigError(_blame(result, sources, config_class, stages))
 
 
 def parse_config(
     config_class: type[ConfigClass], values: dict[str, Any], source: str = "config"
 ) -> ConfigClass:
     """Builds a config dataclass from nested plain values; see `load_config` for the errors."""
-    try:
-        return TypeAdapter(config_class).validate_python(values)
-    except ValidationError as error:
-        clauses = [_describe(clause, values) for clause in error.errors()]
-        raise ConfigError(f"{source}: " + "; ".join(clauses)) from None
+    result = _validated(config_class, values)
+    if isinstance(result, _Problems):
+        raise ConfigError(f"{source}: " + "; ".join(result))
+    return result
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -67,50 +61,46 @@ def replace(config: ConfigClass, **changes: Any) -> ConfigClass:
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]
 
 
-def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in seen:
-        raise ConfigError(f"{path}: `base` files form a loop; remove one of the `base` keys")
+class _Problems(tuple[str, ...]):
+    """What is wrong with given values, a clause for each key."""
+
+
+def _validated(config_class: type[ConfigClass], values: dict[str, Any]) -> ConfigClass | _Problems:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML ({_one_line(error)})") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds a {type(values).__name__}; a mapping is needed")
-    base = values.pop("base", None)
-    if base is None:
-        return values
-    if not isinstance(base, str):
-        raise ConfigError(f"{path}: `base` = {base!r}; give the name of one YAML file")
-    return _merge(_read_with_base(path.parent / base, (*seen, path.resolve())), values)
+        config = TypeAdapter(config_class).validate_python(values)
+    except ValidationError as error:
+        return _Problems(_describe(clause, values) for clause in error.errors())
+    mistaken = _Problems(_truths_as_numbers(values, to_dict(config), ()))
+    return mistaken or config
 
 
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        both_mappings = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both_mappings else value
-    return merged
+def _truths_as_numbers(given: Any, read: Any, keys: tuple[str, ...]) -> Iterator[str]:
+    """Clauses for true and false where a number is needed, which pydantic takes as 1 and 0."""
+    if isinstance(given, dict) and isinstance(read, dict):
+        for key in given.keys() & read.keys():
+            yield from _truths_as_numbers(given[key], read[key], (*keys, key))
+    elif isinstance(given, list | tuple) and isinstance(read, list):
+        for index, (one, other) in enumerate(zip(given, read)):
+            yield from _truths_as_numbers(one, other, (*keys, str(index)))
+    elif isinstance(given, bool) and isinstance(read, int | float) and not isinstance(read, bool):
+        yield f"`{'.'.join(keys)}` = {given}: a number is needed; write one"
 
 
-def _set_key(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"--set {override}: not of the form key.subkey=value")
-    *parents, last = key.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"--set {override}: `{parent}` is a value, not a group of keys")
-    try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: not valid YAML ({_one_line(error)})") from None
+def _blame(
+    problems: _Problems, sources: Sequence[str], config_class: type, stages: Sequence[Any]
+) -> str:
+    """The problems in order, each after what brought it: `sources[i]` gave `stages[i]`."""
+    found = [_validated(config_class, values) for values in stages]
+    clauses, named = [], ""
+    for problem in problems:
+        at = next(i for i, those in enumerate(found) if _among(problem, those))
+        clauses.append(problem if sources[at] == named else f"{sources[at]}: {problem}")
+        named = sources[at]
+    return "; ".join(clauses)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _among(problem: str, result: Any) -> bool:
+    return isinstance(result, _Problems) and problem in result
 
 
 def _describe(error: Any, values: Any) -> str:

@@ -3,14 +3,24 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from dexgrasp_sim.config import STRICT
 from dexgrasp_sim.transport.layout import split_envs
+from dexgrasp_sim.yaml_file import absolute_path
 
 Count = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
+
+
+def _find_interpreter(given: Any) -> Any:
+    """Names without a slash are looked up in PATH, others are paths."""
+    is_path = isinstance(given, str) and "/" in given
+    return str(absolute_path(given)) if is_path else given
+
+
+Interpreter = Annotated[str, BeforeValidator(_find_interpreter)]
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
 """`cpu`, `cuda` (the current GPU) or `cuda:K`."""
 
@@ -22,14 +32,15 @@ class WorkerSpec:
     Attributes:
         num_envs: Environments that it simulates.
         threads: CPU threads for physics and images.
-        python: Interpreter; "": the learner's own.
+        python: Interpreter; "": the learner's own. A relative path counts from the file that says
+            so, one on the command line from the working folder.
         spawn: False: it is started by hand on this host, with the command the learner prints.
         device: Where its environments compute.
     """
 
     num_envs: Count
     threads: Count = 1
-    python: str = ""
+    python: Interpreter = ""
     spawn: bool = True
     device: Device = "cpu"
 
@@ -43,7 +54,7 @@ class SimulatorsConfig:
         num_workers: Simulator processes, which share the environments as equally as possible;
             computed if `workers` is given.
         threads_per_worker: CPU threads of a worker for physics and images.
-        python: Interpreter of the workers; empty: the learner's own.
+        python: Interpreter of the workers; empty: the learner's own. Paths as in `workers`.
         spawn: False: workers are started by hand on this host, with commands the learner prints.
         device: Where the environments compute: `cpu`, `cuda` or `cuda:K`.
         workers: Settings of each worker if they differ, instead of `num_envs`, `num_workers`,
@@ -77,7 +88,7 @@ class SimulatorsConfig:
     num_envs: Count = 128
     num_workers: Count = 2
     threads_per_worker: Count = 1
-    python: str = ""
+    python: Interpreter = ""
     spawn: bool = True
     device: Device = "cpu"
     workers: tuple[WorkerSpec, ...] = ()

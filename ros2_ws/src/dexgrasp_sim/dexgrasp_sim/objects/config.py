@@ -2,7 +2,7 @@
 
 import functools
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from dexgrasp_sim.config import STRICT
 from dexgrasp_sim.objects.pieces import Array, Piece, convex_mesh, superquadric_points
 from dexgrasp_sim.objects.solids import Solid, unite
+from dexgrasp_sim.yaml_file import absolute_path
 
 Primitive = Literal["box", "cylinder", "sphere", "capsule", "ellipsoid"]
 Shape = Literal[
@@ -96,7 +97,8 @@ class ObjectConfig:
         points_m: Of a hull; any origin.
         parts: Of a compound.
         path: Of a mesh: OBJ or STL, see `objects/meshes.py` for what is allowed. A relative path
-            is relative to the working directory.
+            counts from the config file that holds it, one on the command line from the working
+            folder.
         scale: Of a mesh: metres per unit of the file.
         rpy_rad: Of a mesh: rotation of the file's axes after which z points up.
     """
@@ -114,11 +116,11 @@ class ObjectConfig:
     scale: Annotated[float, Field(gt=0.0)] = 1.0
     rpy_rad: Vector3 = (0.0, 0.0, 0.0)
 
-    @field_validator("path")
+    @field_validator("path", mode="before")
     @classmethod
-    def _make_absolute(cls, path: Path | None) -> Path | None:
-        # workers may have another working directory
-        return path and path.expanduser().absolute()
+    def _make_absolute(cls, path: Any) -> Any:
+        # workers may run in another folder
+        return absolute_path(path) if isinstance(path, str | Path) else path
 
     @model_validator(mode="after")
     def _check(self) -> "ObjectConfig":

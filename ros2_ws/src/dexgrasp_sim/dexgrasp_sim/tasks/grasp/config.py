@@ -28,6 +28,7 @@ from dexgrasp_sim.tasks.grasp.randomization import RandomizationConfig
 from dexgrasp_sim.tasks.grasp.rewards import RewardConfig
 from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.image_config import ImageConfig
+from dexgrasp_sim.yaml_file import absolute_path
 
 _LEAST_IN_VIEW = 0.5
 
@@ -73,7 +74,7 @@ class GraspConfig:
 
     Attributes:
         robot: One of `robot_names`, or the path of a `robot.yaml`; a relative one counts from
-            the folder in which the program runs.
+            the file that says so, one on the command line from the working folder.
         control_hz: Rate of the policy; a whole number of physics steps must fit a period.
         episode_s: Time-out.
         goal_m: Goal of the object centre, base frame; (-0.5, 0, 0.75) in the paper. None:
@@ -119,11 +120,12 @@ class GraspConfig:
     randomization: RandomizationConfig = RandomizationConfig()
     difficulty: Annotated[float, Field(ge=0, le=1)] = 0.0
 
-    @field_validator("robot")
+    @field_validator("robot", mode="before")
     @classmethod
-    def _find_robot(cls, name: str) -> str:
+    def _find_robot(cls, name: Any) -> Any:
         # workers may run in another folder
-        return str(load_robot(name).path) if name.endswith(".yaml") else name
+        is_file = isinstance(name, str) and name.endswith(".yaml")
+        return str(load_robot(absolute_path(name)).path) if is_file else name
 
     @field_validator("objects", mode="before")
     @classmethod
