@@ -22,7 +22,7 @@ from benchmarks.capacity_probes.probe import Probe
 from dexgrasp_learner.capacity.costs import Costs, fit_to_paper, load_costs
 from dexgrasp_learner.capacity.model import plan_data_parallel, plan_disaggregated
 from dexgrasp_learner.capacity.workload import Storage, Workload, plan_config, workload
-from dexgrasp_learner.commands.plan_capacity import parse_resolution
+from dexgrasp_sim.commands.arguments import resolution, whole
 from dexgrasp_sim.config import parse_config, replace, to_dict
 
 DEVICES = 4
@@ -60,9 +60,13 @@ MODES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench capacity`."""
-    parser.add_argument("--budget-mib", type=int, default=512, help="of each of four devices")
-    parser.add_argument("--resolution", default="160x120")
-    parser.add_argument("--horizon", type=int, default=16)
+    parser.add_argument(
+        "--budget-mib", type=whole(1), default=512, help="memory of each of four devices, MiB"
+    )
+    parser.add_argument(
+        "--resolution", type=resolution, default=(160, 120), metavar="WxH", help="size of images"
+    )
+    parser.add_argument("--horizon", type=whole(1), default=16, help="steps of a rollout")
     parser.add_argument(
         "--costs", help="JSON of `bench capacity_costs`; without it they are measured first"
     )
@@ -79,22 +83,22 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     number; `ratio_both_ours` is over data parallel with ours.
 
     Raises:
-        ConfigError: The file of costs or the resolution is wrong.
+        ConfigError: The file of costs is wrong.
         RuntimeError: A process failed for another reason than lack of memory.
     """
-    resolution = width, height = parse_resolution(args.resolution)
+    size = width, height = args.resolution
     costs = load_costs(args.costs) if args.costs else _measured_costs()
     budget = args.budget_mib * _MIB
     extra = round(fit_to_paper().simulator_pixel * width * height)
     with tqdm(desc="bench capacity", unit="process") as bar:
         figures = {
-            name: _Comparison(costs, resolution, args.horizon, budget, simulator_env, bar).run()
+            name: _Comparison(costs, size, args.horizon, budget, simulator_env, bar).run()
             for name, simulator_env in (("gpu_like_simulators", extra), ("cpu_simulators", 0))
         }
     settings = {
         "devices": DEVICES,
         "budget_mib": args.budget_mib,
-        "resolution": args.resolution,
+        "resolution": f"{width}x{height}",
         "horizon": args.horizon,
         "small_micro_batch": _SMALL_MICRO_BATCH,
         "gpu_like_simulator_env_bytes": extra,

@@ -14,7 +14,9 @@ from dexgrasp_learner.run.assembly import learner_device
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench capacity_costs`."""
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="to measure")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where to measure"
+    )
     parser.add_argument(
         "--network", type=Path, metavar="CONFIG", help="YAML of the run whose nets and task to use"
     )

@@ -18,6 +18,7 @@ from dexgrasp_learner.config import RunConfig, load_run_config
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.run.assembly import build_ppo, pool_spec
+from dexgrasp_sim.commands.arguments import whole
 from dexgrasp_sim.config import replace
 
 
@@ -34,8 +35,10 @@ SPLITS = (("in_process", 1), ("shared_memory", 1), ("shared_memory", 2), ("share
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench equivalence`."""
-    parser.add_argument("--config", type=Path, default=Path("config/smoke.yaml"))
-    parser.add_argument("--iterations", type=int, default=10)
+    parser.add_argument(
+        "--config", type=Path, default=Path("config/smoke.yaml"), help="YAML file of the run"
+    )
+    parser.add_argument("--iterations", type=whole(1), default=10, help="iterations of each run")
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -31,6 +31,7 @@ from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.restarts import Restart
 from dexgrasp_learner.pool.worker_pool import WorkerPool
 from dexgrasp_learner.rollout.rollout import Rollout
+from dexgrasp_sim.commands.arguments import LONGEST_S, add_seed, number, whole
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.transport.shared_memory import run_folder
 from dexgrasp_sim.transport.telemetry import read_statuses
@@ -57,14 +58,17 @@ _NETWORK = NetworkConfig(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench faults`."""
-    parser.add_argument("--kills", type=int, default=20, help="workers to kill")
-    parser.add_argument("--hangs", type=int, default=3, help="workers to stop")
-    parser.add_argument("--workers", type=int, default=4, help="at least 2")
-    parser.add_argument("--groups", type=int, default=1, help="of workers that take turns")
-    parser.add_argument("--timeout-s", type=float, default=2.0, help="when a worker hangs")
-    parser.add_argument("--pause-s", type=float, default=5.0, help="longest between two faults")
-    parser.add_argument("--limit-s", type=float, default=900.0, help="then the run is given up")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=whole(0), default=20, help="workers to kill")
+    parser.add_argument("--hangs", type=whole(0), default=3, help="workers to stop")
+    parser.add_argument("--workers", type=whole(2), default=4, help="workers, at least 2")
+    parser.add_argument(
+        "--groups", type=whole(1), default=1, help="groups of workers that take turns"
+    )
+    seconds = number(above=0.0, most=LONGEST_S)
+    parser.add_argument("--timeout-s", type=seconds, default=2.0, help="when a worker hangs")
+    parser.add_argument("--pause-s", type=seconds, default=5.0, help="longest between two faults")
+    parser.add_argument("--limit-s", type=seconds, default=900.0, help="then the run is given up")
+    add_seed(parser, 0, "the faults")
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -76,7 +80,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     of the run after its end.
 
     Raises:
-        ConfigError: An argument is out of range.
+        ConfigError: There are more groups than workers.
     """
     _check(args)
     torch.set_num_threads(1)
@@ -209,13 +213,8 @@ class Injector:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name, least in (("kills", 0), ("hangs", 0), ("workers", 2), ("groups", 1), ("seed", 0)):
-        if getattr(args, name) < least:
-            raise ConfigError(f"--{name} {getattr(args, name)}: must be at least {least}")
     if args.groups > args.workers:
         raise ConfigError(f"--groups {args.groups}: must be at most --workers {args.workers}")
-    if args.timeout_s <= 0 or args.pause_s < 0:
-        raise ConfigError("--timeout-s must be above 0, --pause-s must not be below it")
 
 
 def _pool_spec(args: argparse.Namespace) -> PoolSpec:

@@ -20,6 +20,7 @@ from benchmarks.transport import make_payloads, spread
 from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.worker_pool import WorkerPool
+from dexgrasp_sim.commands.arguments import whole
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.synthetic_env import expected_observation
 from dexgrasp_sim.transport.carrier import CarrierName
@@ -47,14 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench gpu_transport`."""
     parser.add_argument(
         "--envs",
-        type=int,
+        type=whole(1),
         nargs=2,
         default=(2048, 8400),
         help="environments with 64x48 and with 160x120 pixels of one byte",
     )
-    parser.add_argument("--workers", type=int, default=2, help="processes on the same GPU")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=50, help="steps of each way per round")
+    parser.add_argument("--workers", type=whole(1), default=2, help="processes on the same GPU")
+    parser.add_argument("--rounds", type=whole(1), default=3, help="rounds of all ways")
+    parser.add_argument("--steps", type=whole(1), default=50, help="steps of each way per round")
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from benchmarks import CHECKOUT
 from benchmarks.learner_side import SIDES
 from benchmarks.learner_workload import PPO, Sizes
+from dexgrasp_sim.commands.arguments import number, whole
 from dexgrasp_sim.config import ConfigError, to_dict
 
 _TIMEOUT_S = 600.0
@@ -26,11 +27,19 @@ _TIMEOUT_S = 600.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench learner`."""
     defaults = Sizes()
-    parser.add_argument("--envs", type=int, default=defaults.envs)
-    parser.add_argument("--horizon", type=int, default=defaults.horizon)
-    parser.add_argument("--memory", type=int, default=defaults.memory, help="width of the LSTMs")
-    parser.add_argument("--end-probability", type=float, default=defaults.end_probability)
-    parser.add_argument("--repeats", type=int, default=3)
+    for name, default, text in (
+        ("--envs", defaults.envs, "environments to simulate"),
+        ("--horizon", defaults.horizon, "steps of a rollout"),
+        ("--memory", defaults.memory, "width of the LSTMs"),
+        ("--repeats", 3, "updates of each side"),
+    ):
+        parser.add_argument(name, type=whole(1), default=default, help=text)
+    parser.add_argument(
+        "--end-probability",
+        type=number(0.0, 1.0),
+        default=defaults.end_probability,
+        help="probability that an episode ends in a step",
+    )
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

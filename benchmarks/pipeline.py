@@ -30,6 +30,7 @@ from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.timing import Stopwatch, rounded
+from dexgrasp_sim.commands.arguments import whole
 from dexgrasp_sim.specs import TensorSpec
 
 GROUPS = {"barrier": 1, "double_buffered": 2}
@@ -43,10 +44,13 @@ _PPO = PpoConfig(epochs=1)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench pipeline`."""
-    parser.add_argument("--envs", type=int, default=512)
-    parser.add_argument("--memory", type=int, default=512, help="width of the LSTMs")
-    parser.add_argument("--rollouts", type=int, default=4, help="rollouts of each per round")
-    parser.add_argument("--rounds", type=int, default=5)
+    for name, default, text in (
+        ("--envs", 512, "environments to simulate"),
+        ("--memory", 512, "width of the LSTMs"),
+        ("--rollouts", 4, "rollouts of each pipeline per round"),
+        ("--rounds", 5, "rounds of all pipelines"),
+    ):
+        parser.add_argument(name, type=whole(1), default=default, help=text)
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -22,6 +22,7 @@ from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.run.assembly import build_ppo
+from dexgrasp_sim.commands.arguments import number, whole
 from dexgrasp_sim.config import replace, to_dict
 
 _HORIZON = 16
@@ -42,10 +43,17 @@ SIDES = (Side("one_process", "in_process", 1), Side("two_workers", "shared_memor
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench rollout`."""
-    parser.add_argument("--config", type=Path, default=Path("config/laptop_depth.yaml"))
-    parser.add_argument("--envs", type=int, default=128)
-    parser.add_argument("--control-hz", type=float, default=60.0)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("config/laptop_depth.yaml"),
+        help="YAML of the run",
+    )
+    parser.add_argument("--envs", type=whole(1), default=128, help="environments to simulate")
+    parser.add_argument(
+        "--control-hz", type=number(above=0.0, most=1000.0), default=60.0, help="control rate, Hz"
+    )
+    parser.add_argument("--repeats", type=whole(1), default=3, help="runs of each kind")
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

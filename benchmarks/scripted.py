@@ -13,6 +13,7 @@ import torch
 
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.evaluation.episodes import choose_objects, evaluate, scripted_policy
+from dexgrasp_sim.commands.arguments import add_seed, whole
 
 STARTS = {
     "spawn_center": [],
@@ -26,11 +27,19 @@ STARTS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench scripted`."""
-    parser.add_argument("--config", type=Path, default=Path("config/paper.yaml"))
-    parser.add_argument("--objects", nargs="+", default=["primitives", "train", "held_out"])
-    parser.add_argument("--episodes", type=int, default=240)
-    parser.add_argument("--seed", type=int, default=2_000_003)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--config", type=Path, default=Path("config/paper.yaml"), help="YAML file with the task"
+    )
+    parser.add_argument(
+        "--objects",
+        nargs="+",
+        default=["primitives", "train", "held_out"],
+        metavar="SET",
+        help="sets of objects",
+    )
+    parser.add_argument("--episodes", type=whole(1), default=240, help="episodes of each set")
+    add_seed(parser, 2_000_003, "the episodes")
+    parser.add_argument("--threads", type=whole(1), default=2, help="CPU threads")
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

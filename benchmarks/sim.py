@@ -30,6 +30,7 @@ from benchmarks.grasp_tape import grasp_config, grasp_tape
 from benchmarks.peers.bare_batch import BareBatch, Restart
 from benchmarks.peers.gymnasium_loop import gymnasium_steps_per_s
 from dexgrasp_learner.config import load_run_config
+from dexgrasp_sim.commands.arguments import number, whole
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.environments import make_grasp_env
@@ -71,12 +72,25 @@ SIDES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench sim`."""
-    parser.add_argument("--config", type=Path, default=Path("config/laptop_depth.yaml"))
-    parser.add_argument("--fabric-config", type=Path, default=Path("config/paper.yaml"))
-    parser.add_argument("--envs", type=int, default=256)
-    parser.add_argument("--control-hz", type=float, default=60.0)
-    parser.add_argument("--scaling-envs", type=int, nargs="+", default=[64, 256, 1024])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--config", type=Path, default=Path("config/laptop_depth.yaml"), help="YAML of the run"
+    )
+    parser.add_argument(
+        "--fabric-config", type=Path, default=Path("config/paper.yaml"), help="one with a fabric"
+    )
+    parser.add_argument("--envs", type=whole(1), default=256, help="environments to simulate")
+    parser.add_argument(
+        "--control-hz", type=number(above=0.0, most=1000.0), default=60.0, help="control rate, Hz"
+    )
+    parser.add_argument(
+        "--scaling-envs",
+        type=whole(1),
+        nargs="+",
+        default=[64, 256, 1024],
+        metavar="N",
+        help="numbers of environments of which the cost is compared",
+    )
+    parser.add_argument("--repeats", type=whole(1), default=3, help="runs of each kind")
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -19,6 +19,7 @@ from benchmarks.peers.transport import ACTION_DIM, PEERS, Carrier, Payload
 from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
+from dexgrasp_sim.commands.arguments import whole
 
 FIXED, MEDIUM, LARGE = "1_kb", "1_mb", "10_mb"
 _VECTORS = ((180,), "float32")
@@ -31,14 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench transport`."""
     parser.add_argument(
         "--envs",
-        type=int,
+        type=whole(1),
         nargs=2,
         default=(256, 512),
         help="environments with 64x48 pixels (1 MB) and with 160x120 pixels (10 MB)",
     )
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=tuple(PEERS))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=100, help="steps of each carrier per round")
+    parser.add_argument(
+        "--peers", nargs="*", choices=PEERS, default=tuple(PEERS), help="what to compare with"
+    )
+    parser.add_argument("--rounds", type=whole(1), default=3, help="rounds of all carriers")
+    parser.add_argument("--steps", type=whole(1), default=100, help="steps of each per round")
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -8,7 +8,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ARROW = ("dexgrasp_msgs", "dexgrasp_sim", "dexgrasp_learner", "dexgrasp_deploy")
 LEVELS = (
-    ("config", "devices", "kernels", "linear_algebra", "random_streams", "schedules", "specs"),
+    (
+        *("config", "devices", "kernels", "linear_algebra", "random_streams", "schedules"),
+        *("specs", "yaml_file"),
+    ),
     ("robot",),
     ("control", "vision"),
     ("objects",),

@@ -1,5 +1,6 @@
 """Configuration of a training run: the task, the simulators, the networks and the update."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from dexgrasp_learner.algorithms.config import DistillationConfig, PpoConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.run.config import AdrConfig, TrainingConfig
-from dexgrasp_sim.config import STRICT, load_config
+from dexgrasp_sim.config import STRICT, ConfigError, Seed, load_config
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 
@@ -21,10 +22,17 @@ class RunConfig:
     Attributes:
         name: Run folders start with it; short and without slashes.
         seed: All random draws of the run come from generators that this seeds.
+        task: The task of the policy and its simulation.
+        simulators: Worker processes, their devices, and how tensors get to the learner.
+        network: Inputs and sizes of actor and critic.
+        ppo: The update of `dexgrasp train`.
+        distillation: The update of `dexgrasp distill`.
+        training: Length of the run, its checkpoints and evaluations.
+        adr: When the task gets harder.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")] = "run"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     task: GraspConfig = GraspConfig()
     simulators: SimulatorsConfig = SimulatorsConfig()
     network: NetworkConfig = NetworkConfig()
@@ -46,6 +54,19 @@ class RunConfig:
         return self.task.camera.near_m, self.task.camera.far_m
 
 
-def load_run_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
+def load_run_config(path: str | Path, overrides: Sequence[str] | None = None) -> RunConfig:
     """Reads a run's config; arguments and errors as for `dexgrasp_sim.config.load_config`."""
     return load_config(RunConfig, path, overrides)
+
+
+def task_of(path: str | Path | None, overrides: Sequence[str]) -> GraspConfig:
+    """The task of a run's config, or the default one where `path` is None.
+
+    Raises:
+        ConfigError: As for `load_run_config`, or there are overrides without a file.
+    """
+    if path:
+        return load_run_config(path, overrides).task
+    if overrides:
+        raise ConfigError(f"--set {overrides[0]}: changes a value of --config; give one")
+    return RunConfig().task

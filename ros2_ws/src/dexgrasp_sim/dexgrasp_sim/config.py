@@ -3,14 +3,19 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from dexgrasp_sim.yaml_file import ConfigError, read_values, with_override
 
 STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 """For every config dataclass: unknown keys and numbers that are not finite are errors."""
+
+LARGEST_SEED = 2**32 - 1
+"""The largest that numpy's, torch's and C's generators all take; sums of seeds stay far below 64
+bits."""
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 ConfigClass = TypeVar("ConfigClass")
 

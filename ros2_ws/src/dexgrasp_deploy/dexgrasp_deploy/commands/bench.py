@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from dexgrasp_sim.commands.arguments import add_json
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.ros_environment import WorkspaceError, find_workspace_root
 
@@ -39,14 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="benchmark", required=True)
     for name in BENCHMARKS:
         benchmark = _load(name)
-        command = commands.add_parser(name, description=benchmark.__doc__)
+        summary = (benchmark.__doc__ or "").strip().splitlines()[0]
+        command = commands.add_parser(name, help=summary, description=benchmark.__doc__)
         command.add_argument(
             "--out", type=Path, default=_SCRATCH, help=f"folder for the JSON (default {_SCRATCH})"
         )
         command.add_argument(
             "--record", action="store_true", help=f"write to {_RECORDS} of this checkout instead"
         )
-        command.add_argument("--json", action="store_true", help="last line is one JSON object")
+        add_json(command)
         benchmark.add_arguments(command)
 
 

@@ -1,6 +1,5 @@
 """The `dexgrasp` command: finds the module of a subcommand and runs it."""
 
-import argparse
 import difflib
 import importlib
 import os
@@ -30,10 +29,10 @@ COMMANDS = {
         "dexgrasp_learner.commands.export", "make a policy bundle from a checkpoint"
     ),
     "inspect": Command(
-        "dexgrasp_sim.commands.inspection", "describe the robot or the observations"
+        "dexgrasp_learner.commands.inspection", "describe the robot or the observations"
     ),
     "render": Command(
-        "dexgrasp_sim.commands.contact_sheet", "show what the simulated cameras see"
+        "dexgrasp_learner.commands.contact_sheet", "show what the simulated cameras see"
     ),
     "view": Command(
         "dexgrasp_learner.commands.view", "watch a policy or a training in the browser"
@@ -86,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(name: str, arguments: list[str]) -> int:
     command = COMMANDS[name]
     module = importlib.import_module(command.module)
-    parser = argparse.ArgumentParser(prog=f"dexgrasp {name}", description=command.help)
+    from dexgrasp_sim.commands.arguments import Parser  # not at the top: as below
+
+    parser = Parser(prog=f"dexgrasp {name}", description=command.help)
     module.add_arguments(parser)
     return module.run(parser.parse_args(arguments))
 

@@ -10,7 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.commands.arguments import (
+    LONGEST_S,
+    add_json,
+    add_overrides,
+    number,
+    whole,
+)
 
 _ROBOT_TIMEOUT_S = 180.0
 _EVALUATION_SEED = 3_000_017
@@ -19,21 +25,34 @@ _EVALUATION_SEED = 3_000_017
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp demo`."""
-    parser.add_argument("--config", type=Path, default=Path("config/laptop_depth.yaml"))
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the report")
-    parser.add_argument("--minutes", type=float, default=8.0, help="longest training time")
-    parser.add_argument("--episodes", type=int, default=200, help="episodes of each evaluation")
-    parser.add_argument("--robot-episodes", type=int, default=6, help="0: without ROS")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
+        "--config",
+        type=Path,
+        default=Path("config/laptop_depth.yaml"),
+        help="YAML file of the run (default config/laptop_depth.yaml)",
     )
-    parser.add_argument("--json", action="store_true", help="last line is one JSON object")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the report")
+    parser.add_argument(
+        "--minutes",
+        type=number(above=0.0, most=LONGEST_S / 60.0),
+        default=8.0,
+        help="longest training time (default 8)",
+    )
+    parser.add_argument(
+        "--episodes", type=whole(1), default=200, help="episodes of each evaluation (default 200)"
+    )
+    parser.add_argument(
+        "--robot-episodes",
+        type=whole(0),
+        default=6,
+        help="episodes on the simulated robot; 0: without ROS (default 6)",
+    )
+    add_overrides(parser)
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains, measures, exports, deploys and writes the report; 0 when every stage worked."""
-    if args.minutes <= 0 or args.episodes < 1:
-        raise ConfigError("--minutes and --episodes must be positive")
     started_s = time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {}

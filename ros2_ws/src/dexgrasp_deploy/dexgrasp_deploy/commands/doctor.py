@@ -10,6 +10,8 @@ import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from dexgrasp_sim.commands.arguments import add_json
+
 if TYPE_CHECKING:
     from dexgrasp_sim.physics.backends import Backend
 
@@ -21,7 +23,7 @@ _SHM_NEEDED_MB = 64.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp doctor`."""
-    parser.add_argument("--json", action="store_true", help="last line is one JSON object")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from dexgrasp_deploy.processes import (
 )
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_sim.bringup import NodeFailed, NodeGroup, NodeSpec, free_domain_id
-from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.commands.arguments import add_json, add_overrides, add_seed, whole
 from dexgrasp_sim.ros_environment import ros_environment
 
 _START_S = 120.0
@@ -40,21 +40,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         deploy.add_argument("--bundle", type=Path, required=True, help="policy bundle folder")
         deploy.add_argument(
             "--episodes",
-            type=int,
+            type=whole(0),
             default=0,
             help="episodes to run (0: until Ctrl-C)",
         )
-        deploy.add_argument("--seed", type=int, default=0, help="seed of the simulated world")
+        add_seed(deploy, 0, "the simulated world")
         deploy.add_argument("--params", type=Path, help="ROS parameter file on top")
-        deploy.add_argument("--json", action="store_true", help="print one JSON line at the end")
+        add_json(deploy)
     train = modes.add_parser("train", help="a training run with its ROS nodes")
     train.add_argument("--config", type=Path, help="run configuration")
     train.add_argument("--resume", type=Path, help="run folder to continue")
     train.add_argument("--runs", type=Path, default=Path("runs"), help="parent of run folders")
     train.add_argument("--run-id", default="", help="name of the run; empty: config name and time")
-    train.add_argument("--env-index", type=int, default=0, help="environment to look at")
-    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
-    train.add_argument("--json", action="store_true", help="print one JSON line at the end")
+    train.add_argument("--env-index", type=whole(0), default=0, help="environment to look at")
+    add_overrides(train)
+    add_json(train)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,8 +70,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _deploy(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
-    if args.episodes < 0:
-        raise ConfigError(f"--episodes {args.episodes}: must not be negative")
     manifest = read_manifest(args.bundle)
     nodes = deploy_nodes(args.mode, args.bundle, seed=args.seed)
     if args.params is not None:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp distill`."""
     add_train_arguments(parser)
-    parser.add_argument("--teacher", type=Path, required=True, help="run or checkpoint folder")
+    parser.add_argument(
+        "--teacher", type=Path, required=True, help="run or checkpoint folder of the teacher"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

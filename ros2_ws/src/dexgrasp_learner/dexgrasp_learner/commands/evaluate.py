@@ -18,6 +18,13 @@ from dexgrasp_learner.evaluation.figures import Evaluation, as_text
 from dexgrasp_learner.run.assembly import fresh_actor
 from dexgrasp_learner.storage.checkpoint import load_actor, policy_schema
 from dexgrasp_learner.storage.history import warn_of_changed_files
+from dexgrasp_sim.commands.arguments import (
+    add_config,
+    add_json,
+    add_seed,
+    number,
+    whole,
+)
 from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.objects.sets import OBJECT_SETS
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
@@ -26,36 +33,34 @@ from dexgrasp_sim.tasks.grasp.config import GraspConfig
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp evaluate`."""
     parser.add_argument("policy", help="`scripted`, `untrained`, or a run or checkpoint folder")
-    parser.add_argument("--config", type=Path, help="task; default of a checkpoint: its own")
-    parser.add_argument("--episodes", type=int, default=200)
+    add_config(parser, "run config with the task (default: a checkpoint's own, else the default)")
+    parser.add_argument(
+        "--episodes", type=whole(1), default=200, help="episodes to measure (default 200)"
+    )
     parser.add_argument(
         "--objects",
         metavar="SET",
         help=f"{', '.join(OBJECT_SETS)}, or names of the config's objects with commas between",
     )
     parser.add_argument(
-        "--difficulty", type=float, help="of the task's schedules, 0 to 1; else the config's"
+        "--difficulty",
+        type=number(0.0, 1.0),
+        help="difficulty of the task's schedules, 0 to 1 (default: the config's)",
     )
-    parser.add_argument("--seed", type=int, default=2_000_003)
-    parser.add_argument("--threads", type=int, default=2)
+    add_seed(parser, 2_000_003, "the episodes")
+    parser.add_argument(
+        "--threads", type=whole(1, 1024), default=2, help="CPU threads of the simulation"
+    )
     parser.add_argument(
         "--swap-images", action="store_true", help="each environment sees another's images"
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
-    )
-    parser.add_argument("--json", action="store_true", help="last line is one JSON object")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates and prints the figures."""
-    for name, least in (("episodes", 1), ("threads", 1), ("seed", 0)):
-        if getattr(args, name) < least:
-            raise ConfigError(f"--{name} {getattr(args, name)}: must be at least {least}")
     if args.swap_images and args.episodes < 2:
         raise ConfigError("--swap-images needs at least --episodes 2, to swap between")
-    if args.difficulty is not None and not 0.0 <= args.difficulty <= 1.0:
-        raise ConfigError(f"--difficulty {args.difficulty:g}: must be from 0 to 1")
     if args.overrides and not args.config:
         raise ConfigError(f"--set {args.overrides[0]}: changes a value of --config; give one")
     result = _evaluate_named(args)

@@ -32,6 +32,7 @@ from dexgrasp_learner.storage.bundle import (
 from dexgrasp_learner.storage.checkpoint import load_actor
 from dexgrasp_learner.storage.checkpoint_files import ACTOR, STATE, find_checkpoint
 from dexgrasp_learner.storage.history import warn_of_changed_files
+from dexgrasp_sim.commands.arguments import add_json
 from dexgrasp_sim.config import ConfigError, replace, to_dict
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.environments import make_env
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp export`."""
     parser.add_argument("checkpoint", type=Path, help="run folder or checkpoint folder")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the bundle to")
-    parser.add_argument("--json", action="store_true", help="print one JSON line at the end")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

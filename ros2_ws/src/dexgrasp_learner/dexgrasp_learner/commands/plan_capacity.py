@@ -2,30 +2,48 @@
 
 import argparse
 import json
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.commands.arguments import add_json, number, resolution, whole
 
 if TYPE_CHECKING:
     from dexgrasp_learner.capacity.costs import Costs
     from dexgrasp_learner.capacity.model import Plan
 
 STORAGES = ("float32", "float16", "int16", "uint8")
+MOST_MEMORY_GB = 10_000.0
+"""Fifty times what the largest GPUs have; more is a mistake in the unit."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp plan-capacity`."""
-    parser.add_argument("--gpus", type=int, default=4, help="at least two")
-    parser.add_argument("--gpu-memory-gb", type=float, default=48.0, help="of each, in GiB")
-    parser.add_argument("--resolution", default="160x120", help="WIDTHxHEIGHT of the images")
-    parser.add_argument("--horizon", type=int, default=16, help="steps of a rollout")
-    parser.add_argument("--storage", choices=STORAGES, help="of images; default: as in the costs")
+    parser.add_argument(
+        "--gpus", type=whole(2, 1024), default=4, help="GPUs of the host, at least 2 (default 4)"
+    )
+    parser.add_argument(
+        "--gpu-memory-gb",
+        type=number(above=0.0, most=MOST_MEMORY_GB),
+        default=48.0,
+        help="memory of each GPU, GiB (default 48)",
+    )
+    parser.add_argument(
+        "--resolution",
+        type=resolution,
+        default=(160, 120),
+        metavar="WxH",
+        help="size of the images (default 160x120)",
+    )
+    parser.add_argument(
+        "--horizon", type=whole(1, 100_000), default=16, help="steps of a rollout (default 16)"
+    )
+    parser.add_argument(
+        "--storage", choices=STORAGES, help="type of stored images (default: as in the costs)"
+    )
     parser.add_argument(
         "--micro-batch",
-        type=int,
+        type=whole(1),
         metavar="SAMPLES",
         help="environments x steps in one forward and backward pass; default: as in the costs",
     )
@@ -38,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="JSON file of `dexgrasp bench capacity_costs`, or `paper`: a fit to the four "
         "published figures (default)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,11 +81,9 @@ def make_plan(args: argparse.Namespace) -> dict[str, Any]:
     from dexgrasp_learner.capacity.model import plan_data_parallel, plan_disaggregated
     from dexgrasp_learner.capacity.workload import plan_config, workload
 
-    _check(args)
     costs = load_costs(args.costs)
-    resolution = parse_resolution(args.resolution)
     storage = args.storage or costs.storage
-    config = plan_config(args.network, resolution, args.horizon)
+    config = plan_config(args.network, args.resolution, args.horizon)
     load = workload(config, storage, args.micro_batch or 1)
     micro_batch = args.micro_batch or max(1, costs.micro_batch_pixels // max(load.pixels, 1))
     load = load.with_micro_batch(micro_batch)
@@ -87,24 +103,12 @@ def make_plan(args: argparse.Namespace) -> dict[str, Any]:
         "settings": {
             "gpus": args.gpus,
             "gpu_memory_gb": args.gpu_memory_gb,
-            "resolution": args.resolution,
+            "resolution": "{}x{}".format(*args.resolution),
             "horizon": args.horizon,
             "storage": storage,
             "micro_batch": micro_batch,
         },
     }
-
-
-def parse_resolution(text: str) -> tuple[int, int]:
-    """Width and height from `160x120`.
-
-    Raises:
-        ConfigError: Not of that form.
-    """
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if match is None:
-        raise ConfigError(f"--resolution {text!r}: not of the form WIDTHxHEIGHT, such as 160x120")
-    return int(match[1]), int(match[2])
 
 
 def as_table(plan: dict[str, Any]) -> str:
@@ -131,13 +135,6 @@ def _row(share: dict[str, Any]) -> str:
         f"  {share['devices']} x {role[share['role']]}: {share['environments']} of at most "
         f"{share['limit']}; GiB: {parts}"
     )
-
-
-def _check(args: argparse.Namespace) -> None:
-    if args.gpus < 2:
-        raise ConfigError(f"--gpus {args.gpus}: at least 2 are needed to compare the two ways")
-    if args.gpu_memory_gb <= 0 or args.horizon < 1 or (args.micro_batch or 1) < 1:
-        raise ConfigError("--gpu-memory-gb, --horizon and --micro-batch must be above zero")
 
 
 def _caveat(costs: "Costs") -> str:

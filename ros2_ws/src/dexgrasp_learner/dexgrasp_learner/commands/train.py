@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from dexgrasp_sim.commands.arguments import LONGEST_S, add_json, add_overrides, number
 from dexgrasp_sim.config import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ INTERRUPTED = 130
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp train`."""
-    parser.add_argument("config", type=Path, nargs="?", help="YAML file of overrides")
+    parser.add_argument("config", type=Path, nargs="?", help="YAML file of the run")
     parser.add_argument(
         "--resume",
         type=Path,
@@ -39,10 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="resume even if a mesh or robot file is not the one that the run began with",
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="parent of run folders")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
-    )
-    parser.add_argument("--json", action="store_true", help="last line is one JSON object")
+    add_overrides(parser)
+    add_json(parser)
     parser.add_argument(
         "--distributed",
         action="store_true",
@@ -50,9 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--peer-timeout-s",
-        type=float,
+        type=number(above=0.0, most=LONGEST_S),
         default=300.0,
-        help="a rank counts as lost if others wait for it longer than this",
+        help="a rank counts as lost if others wait for it longer than this (default 300 s)",
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from dexgrasp_sim.commands.arguments import add_config, add_seed, whole
 from dexgrasp_sim.config import ConfigError
 
 if TYPE_CHECKING:
@@ -20,20 +21,30 @@ _RUNS = Path("runs")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp view`."""
-    parser.add_argument("--config", type=Path, help="run config whose task to show")
+    add_config(parser, "run config whose task to show (default: that of --run, else the default)")
     parser.add_argument(
         "--policy", default="scripted", help="`scripted` (default), or a run or checkpoint folder"
     )
     parser.add_argument(
         "--run", metavar="RUN_ID", help="watch a training that runs on this host instead"
     )
-    parser.add_argument("--env", type=int, default=0, help="environment to show first (default 0)")
-    parser.add_argument("--envs", type=int, default=4, help="environments to step (default 4)")
-    parser.add_argument("--seed", type=int, default=0, help="of the episodes (default 0)")
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: open to other machines")
-    parser.add_argument("--port", type=int, default=8080, help="0: any (default 8080)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
+        "--env", type=whole(0), default=0, help="environment to show first (default 0)"
+    )
+    parser.add_argument(
+        "--envs", type=whole(1, 1024), default=4, help="environments to step (default 4)"
+    )
+    add_seed(parser, 0, "the episodes")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address of the page; 0.0.0.0: open to other machines (default 127.0.0.1)",
+    )
+    parser.add_argument(
+        "--port",
+        type=whole(0, 65535),
+        default=8080,
+        help="port of the page; 0: any that is free (default 8080)",
     )
 
 
@@ -45,11 +56,6 @@ def run(args: argparse.Namespace) -> int:
     """
     from dexgrasp_sim.view.viewer import Viewer
 
-    for name, least, most in (("env", 0, None), ("seed", 0, None), ("port", 0, 65535)):
-        value = getattr(args, name)
-        if value < least or (most is not None and value > most):
-            limit = f"at least {least}" if most is None else f"from {least} to {most}"
-            raise ConfigError(f"--{name} {value}: must be {limit}")
     if args.overrides and not args.config:
         raise ConfigError(f"--set {args.overrides[0]}: changes a value of --config; give one")
     torch.set_num_threads(1)

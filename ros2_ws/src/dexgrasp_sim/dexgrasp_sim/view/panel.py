@@ -9,8 +9,8 @@ import numpy as np
 import viser
 from viser import uplot
 
-from dexgrasp_sim.commands.contact_sheet import colorize_depth
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.view.depth_colors import colorize_depth
 from dexgrasp_sim.view.source import Moment, Source
 
 _PICTURE_WIDTH = 720

@@ -3,8 +3,7 @@ import json
 
 import pytest
 
-from builders import robot_with_fingers
-from dexgrasp_sim.commands import inspection as inspect
+from dexgrasp_learner.commands import inspection as inspect
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.specs import TensorSpec, schema_hash
@@ -42,12 +41,12 @@ def test_robot_in_words_has_a_row_for_each_joint(capsys):
         assert [float(cell) for cell in rows[name]] == pytest.approx(wanted, abs=5e-3)
 
 
-def test_another_robot_is_described_by_its_name_or_its_file(capsys, tmp_path):
-    robot = robot_with_fingers(tmp_path, ("thumb", "ring", "index", "middle"))
+def test_another_robot_is_described_by_its_name_or_its_file(capsys):
+    robot = load_robot("franka_leap")
     values = json.loads(call(capsys, "robot", "--robot", robot.path, "--json"))
-    assert values["file"] == str(tmp_path / "robot.yaml")
+    assert values["file"] == str(robot.path)
     assert values["joint_names"] == list(robot.joint_names) != list(JOINT_NAMES)
-    assert list(values["fingers"]) == ["thumb", "ring", "index", "middle"]
+    assert list(values["fingers"]) == [finger.name for finger in robot.fingers]
     named = json.loads(call(capsys, "robot", "--robot", "kuka_allegro", "--json"))
     assert named == json.loads(call(capsys, "robot", "--json"))
     with pytest.raises(ConfigError, match="'kuka' is not one of"):
@@ -99,7 +98,10 @@ def test_observations_of_a_run_config(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("content", "needle"),
     [
-        ("task: {control_herz: 3}", "unknown key `control_herz`"),
+        ("task: {control_herz: 3}", "unknown key `task.control_herz`"),
+        ("task: {spawn: {yaw_rad: 7}}", "`task.spawn.yaw_rad` = 7"),
+        ("tusk: {}", "unknown key `tusk`"),
+        ("training: {horizon: 0}", "`training.horizon` = 0"),
         ("task:\n", "None"),
         ("task: [1]", r"\[1\]"),
         ("- 1", "mapping"),

@@ -4,17 +4,16 @@ import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from dexgrasp_sim.config import parse_config, read_values
+from dexgrasp_learner.config import task_of
+from dexgrasp_sim.commands.arguments import add_config, add_json
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import DEFAULT_ROBOT, Robot, load_robot, robot_names
 from dexgrasp_sim.robot.rotation import matrix_to_zyx_euler
 from dexgrasp_sim.specs import schema_hash
-from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.observations import GROUPS, observation_spec
 
 
@@ -35,8 +34,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         help=f"one of {', '.join(robot_names())}, or a robot.yaml (default: that of --config, "
         f"else {DEFAULT_ROBOT})",
     )
-    parser.add_argument("--config", type=Path, help="run config whose task to describe")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    add_config(parser, "run config whose task to describe (default: the default task)")
+    add_json(parser)
 
 
 def run(args: Namespace) -> int:
@@ -48,7 +47,7 @@ def run(args: Namespace) -> int:
 
 def inspect_robot(args: Namespace) -> Report:
     """Joints, limits, masses, and the palm pose at the relaxed posture."""
-    robot = load_robot(args.robot or _task(args).robot)
+    robot = load_robot(args.robot or task_of(args.config, args.overrides).robot)
     relaxed = torch.tensor([robot.postures["relaxed"]], dtype=torch.float64)
     palm = Kinematics(robot, (robot.palm,), dtype=torch.float64).forward(relaxed)
     values = {
@@ -94,18 +93,13 @@ def _robot_lines(robot: Robot, values: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _task(args: Namespace) -> GraspConfig:
-    values = read_values(args.config).get("task", {}) if args.config else {}
-    return parse_config(GraspConfig, values, source=str(args.config))
-
-
 def _numbers(values: list[float]) -> str:
     return " ".join(f"{value:.4f}" for value in values)
 
 
 def inspect_observations(args: Namespace) -> Report:
     """Observation groups of a task with their terms, and the names of the action's elements."""
-    config = _task(args)
+    config = task_of(args.config, args.overrides)
     specs = [observation_spec(config, group) for group in GROUPS]
     lines = [f"{'group':<12}{'term':<30}{'shape':<14}{'type':<9}{'unit':<10}frame"]
     for spec in specs:

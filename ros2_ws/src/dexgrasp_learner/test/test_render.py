@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from dexgrasp_sim.commands import contact_sheet as render
+from dexgrasp_learner.commands import contact_sheet as render
 from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.view.depth_colors import colorize_depth
 from dexgrasp_sim.vision.camera import CameraConfig
 
 REALISM = Path(__file__).parents[4] / "config" / "realism.yaml"
@@ -77,16 +78,16 @@ def test_depth_is_bright_where_near_and_black_where_there_is_none():
         near_m=0.5,
         far_m=1.0,
     )
-    near, far, none = render.colorize_depth(np.array([[[500, 1000, 0]]], np.int16), camera)[0, 0]
+    near, far, none = colorize_depth(np.array([[[500, 1000, 0]]], np.int16), camera)[0, 0]
     assert near.sum() > far.sum() > none.sum() == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "needle"),
     [
-        (["--envs", "0"], "--envs 0"),
         (["--config", "none.yaml"], "No such file"),
-        (["--size", "0x10"], "greater than or equal to 1"),
+        (["--set", "seed=1"], "--set seed=1: changes a value of --config"),
+        (["--config", REALISM, "--set", "task.camera.width=0"], "--set task.camera.width=0: "),
     ],
 )
 def test_wrong_arguments_are_config_errors(capsys, tmp_path, arguments, needle):
@@ -100,7 +101,8 @@ def test_a_folder_that_cannot_be_written_is_a_config_error(capsys, tmp_path):
         call(capsys, "--out", tmp_path / "file" / "x", "--envs", "1")
 
 
-def test_a_size_that_is_none_is_refused(capsys, tmp_path):
+@pytest.mark.parametrize("size", ["large", "0x10", "48x", "48x36x2", "5000x10"])
+def test_a_size_that_is_none_is_refused(capsys, tmp_path, size):
     with pytest.raises(SystemExit):
-        call(capsys, "--out", tmp_path, "--size", "large")
+        call(capsys, "--out", tmp_path, "--size", size)
     assert "160x120" in capsys.readouterr().err

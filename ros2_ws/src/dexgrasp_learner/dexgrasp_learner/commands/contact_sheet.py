@@ -2,8 +2,7 @@
 
 import json
 import math
-import re
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,12 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexgrasp_sim.config import ConfigError, parse_config, read_values, replace
+from dexgrasp_learner.config import task_of
+from dexgrasp_sim.commands.arguments import (
+    add_config,
+    add_json,
+    add_seed,
+    resolution,
+    whole,
+)
+from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.tasks.grasp.scripted import make_script
 from dexgrasp_sim.vec_env import allocate
+from dexgrasp_sim.view.depth_colors import colorize_depth
 from dexgrasp_sim.vision.camera import CameraConfig
 
 SHEET = "contact_sheet.png"
@@ -37,7 +45,7 @@ _LEAST_TILE_WIDTH = 160
 _GAP = 6
 _HEADER = 52
 _MARGIN = 132
-_INK, _PAPER, _INVALID = (30, 30, 30), (255, 255, 255), (0, 0, 0)
+_INK, _PAPER = (30, 30, 30), (255, 255, 255)
 
 
 class Shot(NamedTuple):
@@ -54,25 +62,24 @@ class Shot(NamedTuple):
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the arguments of `dexgrasp render`."""
-    parser.add_argument("--config", type=Path, help="run config whose task to show")
+    add_config(parser, "run config whose task to show (default: the default task)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the sheet")
-    parser.add_argument("--envs", type=int, default=3, help="environments to show (default 3)")
-    parser.add_argument("--seed", type=int, default=0, help="of the episodes (default 0)")
     parser.add_argument(
-        "--size", type=_size, metavar="WxH", help="image size instead of the config's"
+        "--envs", type=whole(1, 64), default=3, help="environments to show (default 3)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    add_seed(parser, 0, "the episodes")
+    parser.add_argument(
+        "--size", type=resolution, metavar="WxH", help="image size instead of the config's"
+    )
+    add_json(parser)
 
 
 def run(args: Namespace) -> int:
     """Writes the sheet; returns the exit code.
 
     Raises:
-        ConfigError: The config or the number of environments is wrong, or the folder is not
-            writable.
+        ConfigError: The config is wrong, or the folder is not writable.
     """
-    if args.envs < 1:
-        raise ConfigError(f"--envs {args.envs}: at least one environment is needed")
     config = _task(args)
     shots = list(shoot(config, args.envs, args.seed))
     names = [config.objects[env % len(config.objects)].name for env in range(args.envs)]
@@ -94,19 +101,11 @@ def _png(sheet: np.ndarray) -> bytes:
     return cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), smallest)[1].tobytes()
 
 
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None:
-        raise ArgumentTypeError(f"{text!r} is not of the form WIDTHxHEIGHT, such as 160x120")
-    return int(match[1]), int(match[2])
-
-
 def _task(args: Namespace) -> GraspConfig:
-    values = read_values(args.config).get("task", {}) if args.config else {}
-    if args.size and isinstance(values, dict):
-        camera = dict(zip(("width", "height"), args.size, strict=True))
-        values = {**values, "camera": {**values.get("camera", {}), **camera}}
-    config = parse_config(GraspConfig, values, source=str(args.config or "the defaults"))
+    config = task_of(args.config, args.overrides)
+    if args.size:
+        width, height = args.size
+        config = replace(config, camera=replace(config.camera, width=width, height=height))
     return replace(config, stagger_starts=False)
 
 
@@ -144,17 +143,6 @@ def _images(env: GraspEnv, out: dict[str, Tensor]) -> tuple[np.ndarray, ...]:
 
 def _channels_last(images: Tensor) -> np.ndarray:
     return np.array(images.permute(0, 2, 3, 1).numpy())
-
-
-def colorize_depth(depth_mm: np.ndarray, camera: CameraConfig) -> np.ndarray:
-    """Depth [N, H, W] int16 mm as RGB [N, H, W, 3]: near is bright, invalid is black."""
-    metres = depth_mm.astype(np.float32) / 1000
-    nearness = np.clip((camera.far_m - metres) / (camera.far_m - camera.near_m), 0.0, 1.0)
-    levels = (255 * nearness).astype(np.uint8).reshape(len(depth_mm), -1)
-    colors = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
-    colors = colors.reshape(*depth_mm.shape, 3)
-    colors[depth_mm == 0] = _INVALID
-    return colors
 
 
 def compose(shots: Sequence[Shot], names: Sequence[str], camera: CameraConfig) -> np.ndarray:
