@@ -10,7 +10,7 @@ ARROW = ("dexgrasp_msgs", "dexgrasp_sim", "dexgrasp_learner", "dexgrasp_deploy")
 LEVELS = (
     (
         *("config", "devices", "kernels", "linear_algebra", "random_streams", "schedules"),
-        *("specs", "yaml_file"),
+        *("config_keys", "specs", "units", "version", "yaml_file"),
     ),
     ("robot",),
     ("control", "vision"),

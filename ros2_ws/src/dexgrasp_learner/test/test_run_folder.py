@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from dexgrasp_learner.config import RunConfig, load_run_config
-from dexgrasp_learner.storage.provenance import git_commit
 from dexgrasp_learner.storage.run_folder import create_run_folder, new_run_id
 from dexgrasp_sim.config import ConfigError, replace
+from dexgrasp_sim.version import git_commit
 from test_support.full_disk import full_disk
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from dexgrasp_sim.units import NO_UNIT, Unit, implausible, unit_of
 from dexgrasp_sim.yaml_file import ConfigError, read_values, with_override
 
 STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
@@ -75,20 +76,31 @@ def _validated(config_class: type[ConfigClass], values: dict[str, Any]) -> Confi
         config = TypeAdapter(config_class).validate_python(values)
     except ValidationError as error:
         return _Problems(_describe(clause, values) for clause in error.errors())
-    mistaken = _Problems(_truths_as_numbers(values, to_dict(config), ()))
-    return mistaken or config
+    impossible = _Problems(_impossible_numbers(values, to_dict(config)))
+    return impossible or config
 
 
-def _truths_as_numbers(given: Any, read: Any, keys: tuple[str, ...]) -> Iterator[str]:
-    """Clauses for true and false where a number is needed, which pydantic takes as 1 and 0."""
+def _impossible_numbers(
+    given: Any, read: Any, keys: tuple[str, ...] = (), unit: Unit = NO_UNIT
+) -> Iterator[str]:
+    """Clauses for given numbers that no type refuses.
+
+    They are true and false where a number is needed, which pydantic takes as 1 and 0, and numbers
+    that are not plausible in the unit of their key or of the group that they are in.
+    """
     if isinstance(given, dict) and isinstance(read, dict):
-        for key in given.keys() & read.keys():
-            yield from _truths_as_numbers(given[key], read[key], (*keys, key))
+        for key in [key for key in given if key in read]:
+            own = unit_of(key)
+            inner = unit if own is NO_UNIT else own
+            yield from _impossible_numbers(given[key], read[key], (*keys, key), inner)
     elif isinstance(given, list | tuple) and isinstance(read, list):
         for index, (one, other) in enumerate(zip(given, read)):
-            yield from _truths_as_numbers(one, other, (*keys, str(index)))
-    elif isinstance(given, bool) and isinstance(read, int | float) and not isinstance(read, bool):
-        yield f"`{'.'.join(keys)}` = {given}: a number is needed; write one"
+            yield from _impossible_numbers(one, other, (*keys, str(index)), unit)
+    elif isinstance(read, int | float) and not isinstance(read, bool):
+        is_truth = isinstance(given, bool)
+        problem = "a number is needed; write one" if is_truth else implausible(read, unit)
+        if problem:
+            yield f"`{'.'.join(keys)}` = {given}: {problem}"
 
 
 def _blame(
@@ -118,6 +130,8 @@ def _describe(error: Any, values: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if isinstance(error["input"], dict):  # a check of several keys, which the message names
         return f"`{key}`: {message}" if error["loc"] else message
+    if error["type"] == "string_type" and isinstance(error["input"], int | float):
+        message += "; put it in quotes"
     shown = repr(error["input"])
     return f"`{key}` = {shown if len(shown) <= 80 else shown[:77] + '...'}: {message}"
 

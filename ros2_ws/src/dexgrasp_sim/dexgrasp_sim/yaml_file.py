@@ -75,6 +75,11 @@ def with_override(values: dict[str, Any], override: str) -> dict[str, Any]:
     return changed
 
 
+def as_yaml(values: dict[str, Any]) -> str:
+    """Nested plain values as the text of a YAML file, from which `read_values` gives them."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
         raise ConfigError(f"{path}: `base` files form a loop; remove one of the `base` keys")
@@ -141,6 +146,10 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes words that YAML 1.1 or 1.2 would take for something else."""
+
+
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", "~nN\0"),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -153,11 +162,12 @@ for _tag, _pattern, _first in (
     ),
     ("merge", r"<<", "<"),
 ):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}",
-        re.compile(rf"^(?:{_pattern})$"),
-        ["" if first == "\0" else first for first in _first],
-    )
+    for _reader_or_writer in (_Loader, _Dumper):
+        _reader_or_writer.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_tag}",
+            re.compile(rf"^(?:{_pattern})$"),
+            ["" if first == "\0" else first for first in _first],
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import BeforeValidator
 from pydantic.dataclasses import dataclass
 
-from dexgrasp_sim.config import STRICT, ConfigError, load_config, parse_config, to_dict
-from dexgrasp_sim.yaml_file import absolute_path, read_values, with_override
+from dexgrasp_sim.config import STRICT, ConfigError, load_config, to_dict
+from dexgrasp_sim.yaml_file import absolute_path, as_yaml, read_values, with_override
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -136,20 +136,30 @@ def test_names_may_look_like_other_things(write):
         assert clock.name == name and type(clock.name) is str
 
 
+def test_a_number_as_a_name_needs_quotes_and_the_message_says_so(write):
+    with pytest.raises(ConfigError, match=r"`name` = 0\.001: .*string; put it in quotes"):
+        load_config(Clock, write("name: 1e-3\n"))
+    assert load_config(Clock, write("name: '1e-3'\n")).name == "1e-3"
+
+
 @pytest.mark.parametrize("text", ["null", "~", "", "Null"])
 def test_nothing_is_nothing(write, text):
     assert load_config(Clock, write(f"limit_s: {text}\n")).limit_s is None
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(), st.text())
-def test_what_a_config_is_written_as_is_read_back(rate, steps, name):
-    import yaml
+LOOKALIKES = ["1e-3", "1e5", "no", "on", "010", "1:30", "0x1", "~", "null", "true", "<<", "=", ""]
 
-    from dexgrasp_sim.yaml_file import _Loader
 
-    clock = Clock(rate_hz=rate, steps=steps, name=name)
-    text = yaml.safe_dump(to_dict(clock))
-    assert parse_config(Clock, yaml.load(text, _Loader)) == clock
+@given(
+    st.floats(-1e4, 1e4).filter(lambda rate: abs(rate) >= 0.01),
+    st.integers(-(10**15), 10**15),
+    st.text() | st.sampled_from(LOOKALIKES) | st.from_regex(r"[-+.:eE_0-9]{1,6}", fullmatch=True),
+)
+def test_what_a_config_is_written_as_is_read_back(tmp_path_factory, rate, steps, name):
+    clock = Clock(rate_hz=rate, steps=steps, name=name, counts=(0, -7))
+    path = tmp_path_factory.mktemp("written") / "clock.yaml"
+    path.write_text(as_yaml(to_dict(clock)), encoding="utf-8", newline="")
+    assert load_config(Clock, path) == clock
 
 
 def test_paths_count_from_the_file_that_holds_them(write, tmp_path, monkeypatch):

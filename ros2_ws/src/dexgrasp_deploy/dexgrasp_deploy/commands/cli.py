@@ -28,6 +28,9 @@ COMMANDS = {
     "export": Command(
         "dexgrasp_learner.commands.export", "make a policy bundle from a checkpoint"
     ),
+    "config": Command(
+        "dexgrasp_learner.commands.configuration", "show the values or list the keys of a config"
+    ),
     "inspect": Command(
         "dexgrasp_learner.commands.inspection", "describe the robot or the observations"
     ),
@@ -67,6 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview(), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else USAGE_ERROR
+    if arguments[0] == "--version":
+        from dexgrasp_sim.version import version_line
+
+        print(version_line())
+        return 0
     name, *rest = arguments
     if name not in COMMANDS:
         print(f"dexgrasp: no command {name!r}; {_suggestion(name)}", file=sys.stderr)
@@ -104,6 +112,7 @@ def _overview() -> str:
     return "\n".join(
         [
             "usage: dexgrasp <command> [arguments]     dexgrasp <command> --help",
+            "       dexgrasp --version",
             "",
             "Learns dexterous grasping in simulation and runs the policy on a robot.",
             "",

@@ -73,7 +73,7 @@ class DistillationConfig:
     Attributes:
         epochs: Passes over each rollout.
         minibatches: Optimizer steps per pass; each takes all steps of a share of environments.
-        micro_batches: As in `PpoConfig`.
+        micro_batches: As `ppo.micro_batches`.
         learning_rate: Learning rate of Adam, fixed.
         noise_std: Standard deviation of the noise on the student's actions, in units of the
             action. It makes the student visit states near its own trajectories.

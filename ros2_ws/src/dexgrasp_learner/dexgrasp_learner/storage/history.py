@@ -11,14 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dexgrasp_learner.config import RunConfig, load_run_config
 from dexgrasp_learner.console import warn
 from dexgrasp_learner.storage.checkpoint_files import run_folder_of, sha256, write_atomically
-from dexgrasp_learner.storage.provenance import git_commit
 from dexgrasp_sim.config import ConfigError, to_dict
 from dexgrasp_sim.robot.robot import load_robot
+from dexgrasp_sim.version import git_commit
+from dexgrasp_sim.yaml_file import as_yaml
 
 CONFIG, HISTORY = "config.yaml", "history.jsonl"
 
@@ -67,7 +66,7 @@ def record_start(
         "changes": {key: new for key, (_, new) in (changes or {}).items()},
         "files": file_hashes(config),
     }
-    write_atomically(folder / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False))
+    write_atomically(folder / CONFIG, as_yaml(to_dict(config)))
     earlier = "".join(json.dumps(entry) + "\n" for entry in read_history(folder))
     write_atomically(folder / HISTORY, earlier + json.dumps(line) + "\n")
 

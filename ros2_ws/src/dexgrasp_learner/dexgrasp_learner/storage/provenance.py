@@ -1,13 +1,14 @@
 """Where a result comes from: commit, versions and hardware."""
 
 import platform
-import subprocess
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
+
+from dexgrasp_sim.version import git_commit
 
 
 def provenance() -> dict[str, Any]:
@@ -38,18 +39,6 @@ def hardware() -> dict[str, Any]:
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     cores = torch.multiprocessing.cpu_count()
     return {"cpu": processor, "cores": cores, "memory_gb": round(memory_kb / 2**20, 1), "gpu": gpu}
-
-
-def git_commit() -> str:
-    """The commit of the source tree, with "-dirty" when it has uncommitted changes."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        result = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return result.stdout.strip() or "unknown"
 
 
 def _lines(path: str) -> list[str]:

@@ -61,8 +61,8 @@ class PartConfig:
     """One primitive of a compound, in a frame that all parts share.
 
     Attributes:
-        shape: As in `ObjectConfig`.
-        size_m: As in `ObjectConfig`.
+        shape: box, cylinder, sphere, capsule or ellipsoid, as of objects.
+        size_m: Full extents, as of objects.
         position_m: Its centre.
         rpy_rad: Its orientation: roll, pitch, yaw about the fixed axes, as in a URDF.
     """

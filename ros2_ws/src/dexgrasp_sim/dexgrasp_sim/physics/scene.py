@@ -19,7 +19,12 @@ Positive = Annotated[float, Field(gt=0)]
 
 @dataclass(frozen=True, config=STRICT)
 class TableConfig:
-    """The table as a box, base frame (DextrAH scene: top at z = 0.25 m)."""
+    """The table as a box, base frame (DextrAH scene: top at z = 0.25 m).
+
+    Attributes:
+        center_m: Centre of the box.
+        size_m: Full edge lengths along x, y and z.
+    """
 
     center_m: Vector3 = (-0.5725, 0.088, 0.235)
     size_m: tuple[Positive, Positive, Positive] = (0.725, 1.16, 0.03)
@@ -47,8 +52,8 @@ class MujocoConfig:
         integrator: `discrete` is stable up to 1/60 s and about a third faster; `implicitfast` at
             1/120 s is the reference.
         impratio: Ratio of frictional to normal constraint impedance.
-        iterations: Of the solver.
-        line_search_iterations: Of the solver's line search.
+        iterations: Largest number of iterations of the solver in a step.
+        line_search_iterations: Largest number of iterations of the solver's line search.
     """
 
     integrator: Literal["implicitfast", "discrete"] = "implicitfast"

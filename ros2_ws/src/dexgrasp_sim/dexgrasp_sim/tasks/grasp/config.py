@@ -31,6 +31,8 @@ from dexgrasp_sim.vision.image_config import ImageConfig
 from dexgrasp_sim.yaml_file import absolute_path
 
 _LEAST_IN_VIEW = 0.5
+_MOST_PHYSICS_STEPS = 1000
+"""In a control period; more is a mistake in a rate, and a step would take seconds."""
 
 Vector3 = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
@@ -86,6 +88,14 @@ class GraspConfig:
             object's centre leaves it. Replaces `workspace_m`.
         objects: The objects, or the name of a set: laptop, primitives, train or held_out; see
             `objects/sets.py`. Environment i has object i modulo their number.
+        table: The table on which objects start.
+        spawn: Where an object starts.
+        reward: Weights and shapes of the reward's terms.
+        success: When an episode counts as a success.
+        physics: The physics engine and its settings.
+        observation_noise: Errors of measured joints and object poses.
+        latency: Delays of actions and observations.
+        randomization: What differs between episodes.
         action: What an action means: `kind: velocity` (the default) or `kind: fabric`.
         stagger_starts: The first episode of each environment starts at a random step, so that
             episodes do not all end at the same time.
@@ -151,10 +161,11 @@ class GraspConfig:
     @model_validator(mode="after")
     def _check(self) -> "GraspConfig":
         steps = 1.0 / (self.control_hz * self.physics.timestep_s)
-        if abs(steps - round(steps)) > 1e-6 or round(steps) < 1:
+        if abs(steps - round(steps)) > 1e-6 or not 1 <= round(steps) <= _MOST_PHYSICS_STEPS:
             raise ValueError(
-                f"control_hz {self.control_hz} is no whole number of physics steps of "
-                f"{self.physics.timestep_s:.6f} s ({steps:.3f}); change `physics.timestep_s`"
+                f"control_hz {self.control_hz} is no whole number from 1 to {_MOST_PHYSICS_STEPS} "
+                f"of physics steps of {self.physics.timestep_s:.6f} s ({steps:.3f}); change "
+                "`physics.timestep_s`"
             )
         if not self.objects or len({item.name for item in self.objects}) != len(self.objects):
             raise ValueError("`objects` must hold at least one object, names must be unique")

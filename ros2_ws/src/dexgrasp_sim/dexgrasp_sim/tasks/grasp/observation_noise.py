@@ -25,9 +25,16 @@ class ObservationNoiseConfig:
     step; the bias of every joint or axis is drawn once, uniform in plus or minus `bias`.
 
     Attributes:
+        joint_position_width_rad: Noise of a step on joint positions.
+        joint_position_bias_rad: Bias of an episode on joint positions.
+        joint_velocity_width_rad_s: Noise of a step on joint velocities.
+        joint_velocity_bias_rad_s: Bias of an episode on joint velocities.
+        object_position_width_m: Noise of a step on the object's position, base frame.
+        object_position_bias_m: Bias of an episode on the object's position.
+        object_rotation_width_rad: Noise of a step on the components of a small rotation vector,
+            base frame, by which the observed object is turned.
+        object_rotation_bias_rad: Bias of an episode on the same.
         joint_velocities: Whether the policy sees joint velocities; otherwise it sees zeros.
-        object_rotation_width_rad: Of the components of a small rotation vector, base frame, by
-            which the observed object is turned; the same for its bias.
     """
 
     joint_position_width_rad: NonNegativeSchedule = constant(0.0)

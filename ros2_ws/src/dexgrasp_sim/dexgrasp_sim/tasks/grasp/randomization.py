@@ -55,7 +55,13 @@ class RandomizationConfig:
     """What is drawn at the start of an episode. The defaults change nothing.
 
     Attributes:
-        friction_scale: See `PhysicsParameters`, also for the next five.
+        friction_scale: Factor on the friction of all contacts.
+        restitution: 0 (no bounce) to below 1; reached only with short physics steps, see
+            `PhysicsParameters`.
+        stiffness_scale: Factor on the actuators' stiffness.
+        damping_scale: Factor on the actuators' damping.
+        joint_friction_scale: Factor on the dry joint friction of the URDF; 0: none.
+        object_mass_scale: Factor on the object's mass and inertia.
         object_acceleration_m_s2: Largest acceleration by which the object is pushed.
         push_period_s: Size and direction of the push are drawn anew after this time.
         push_reach_m: The object is pushed only while all fingertips and the grasp centre are
