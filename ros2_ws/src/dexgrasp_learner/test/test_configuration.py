@@ -40,7 +40,7 @@ def test_what_is_shown_is_a_file_of_the_same_run(call, tmp_path, path):
 
 
 def test_a_wrong_value_is_refused_as_by_train(call):
-    with pytest.raises(ConfigError, match="--set ppo.gama=1: unknown key `ppo.gama`"):
+    with pytest.raises(ConfigError, match=r"--set ppo\.gama=1: unknown key `ppo\.gama`"):
         call("show", SMOKE, "--set", "ppo.gama=1")
 
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 import mujoco
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.objects.config import LAPTOP_OBJECTS, SHAPES, ObjectConfig
@@ -26,6 +27,19 @@ def test_extents_are_full_lengths_along_the_axes():
     assert SHAPES[:3] == ("box", "cylinder", "sphere")
 
 
+def compound(*positions_m):
+    part = {"shape": "box", "size_m": [0.04, 0.04, 0.04]}
+    parts = [{**part, "position_m": list(position)} for position in positions_m]
+    return {"shape": "compound", "size_m": [], "parts": parts}
+
+
+def hull(thick_m, turned=False):
+    """A plate as a hull; turned, so that no axis shows how thin it is."""
+    corners = np.array([[x, y, z * thick_m] for x in (0, 0.1) for y in (0, 0.1) for z in (0, 1)])
+    turn = Rotation.from_euler("xyz", [0.5, 0.6, 0.7]).as_matrix() if turned else np.eye(3)
+    return {"shape": "hull", "size_m": [], "points_m": (corners @ turn.T).tolist()}
+
+
 @pytest.mark.parametrize(
     ("changes", "needle"),
     [
@@ -34,16 +48,41 @@ def test_extents_are_full_lengths_along_the_axes():
         ({"shape": "sphere", "size_m": []}, "a sphere needs 1 numbers"),
         ({"shape": "cone"}, "`shape` = 'cone': Input should be 'box', 'cylinder'"),
         ({"shape": "sphere", "size_m": [0.0]}, "greater than 0"),
+        (
+            {"size_m": [1e-9, 1e-9, 1e-9]},
+            r"`size_m\.0` = 1e-09: lengths are at least 0\.001 m",
+        ),
+        ({"size_m": [0.1, 0.1, 1e-7]}, r"`size_m\.2` = 1e-07: lengths are at least 0\.001 m"),
+        ({"size_m": [0.01, 0.01, 0.01]}, r"longest extent is 0\.01 m, 0\.02 to 0\.3 m can be gra"),
+        ({"size_m": [0.1, 0.1, 0.45]}, r"longest extent is 0\.45 m"),
+        ({"mass_kg": 1e-9}, r"`mass_kg` = 1e-09: the magnitude is 0 or at least 1e-06 kg"),
         ({"shape": "sphere", "size_m": [0.6]}, "less than or equal to 0.5"),
         ({"mass_kg": 0}, "`mass_kg` = 0"),
         ({"rgb": [204, 56, 46]}, "`rgb.0` = 204"),
         ({"colour": [0, 0, 0]}, "unknown key `colour`"),
+        (compound((0, 0, 0), (5, 0, 0)), r"longest extent is 5\.04 m"),
+        (compound((0, 0, 0), (0.1, 0, 0)), r"part 2 of 2 is more than 0\.02 m from the others"),
+        (compound((0, 0, 0), (0.04, 0, 0), (0.2, 0, 0)), "part 3 of 3 is more than"),
+        (hull(1e-6), r"it is 1e-06 m thick, at least 0\.001 m is needed"),
+        (hull(1e-6, turned=True), r"it is 1e-06 m thick"),
     ],
 )
 def test_an_impossible_object_is_refused(changes, needle):
     values = {"name": "thing", "shape": "box", "size_m": [0.1, 0.1, 0.1], **changes}
     with pytest.raises(ConfigError, match=needle):
         parse_config(ObjectConfig, values)
+
+
+def test_parts_may_be_joined_by_others_and_leave_narrow_gaps():
+    chain = [(0.1, 0, 0), (0, 0, 0), (0.05, 0, 0)]  # gaps of 1 cm, the first two by the third
+    item = parse_config(ObjectConfig, {"name": "chain", **compound(*chain)})
+    assert item.extents_m == pytest.approx((0.14, 0.04, 0.04))
+
+
+def test_a_plate_of_the_least_thickness_is_an_object():
+    for turned in (False, True):
+        item = parse_config(ObjectConfig, {"name": "plate", **hull(0.00101, turned)})
+        assert item.solid.volume_m3 == pytest.approx(0.1 * 0.1 * 0.00101)
 
 
 def test_objects_of_the_laptop_preset_fit_the_hand_and_stand():

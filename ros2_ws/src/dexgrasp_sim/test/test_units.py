@@ -44,7 +44,7 @@ def test_the_unit_is_the_longest_end_of_the_name(name, symbol):
         ({"control_hz": 1e-9}, ["control_hz"]),
         (
             {"physics": {"timestep_s": 1e-9}},
-            ["from 1 to 1000 of physics steps", "`physics.timestep_s`"],
+            ["1 to 1000 of physics", "`physics.timestep_s`"],
         ),
         ({"goal_height_m": 1e9}, ["`goal_height_m` = 1000000000.0", "at most 1000 m"]),
         ({"spawn": {"center_m": [-550, 100000]}}, ["spawn"]),

@@ -1,5 +1,8 @@
 """Mesh files of users: what is taken, into which pieces, and what is refused with which remedy."""
 
+import re
+import shlex
+
 import numpy as np
 import pytest
 import trimesh
@@ -116,13 +119,19 @@ def beads():
 @pytest.mark.parametrize(
     ("mesh", "needles"),
     [
-        (lambda: hole(box()), ["not closed, 3 edges", "fill the holes"]),
+        (lambda: hole(box()), ["not closed, 3 edges", "fill the holes", "`hull: true`"]),
         (lambda: flipped(box()), ["do not all face outwards", "normals"]),
-        (lambda: box((50.0, 60.0, 80.0)), ["80 m long", "in millimetres", "`scale: 0.001`"]),
-        (lambda: box((5.0, 6.0, 8.0)), ["8 m long", "in centimetres", "`scale: 0.01`"]),
-        (lambda: box(np.array(BOX_M) / 1000), ["8e-05 m long", "in metres", "`scale: 1000`"]),
-        (lambda: box((0.4, 0.4, 0.4)), ["0.4 m long", "0.02 to 0.3 m", "`scale: 0.0254`"][:2]),
-        (angle, ["part 1 of 1 is not convex", "empty, allowed is 2%", "coacd -i thing.obj"]),
+        (lambda: box((50.0, 60.0, 80.0)), ["80 m long", "millimetres (`scale: 0.001`, 0.08 m)"]),
+        (
+            lambda: box((5.0, 6.0, 8.0)),
+            ["centimetres (`scale: 0.01`, 0.08 m) or inches (`scale"],
+        ),
+        (lambda: box((2.5, 2.0, 1.5)), ["2.5 m long", "inches (`scale: 0.0254`, 0.0635 m)"]),
+        (lambda: box(np.array(BOX_M) / 1000), ["8e-05 m long", "as millimetres (`scale: 1000`"]),
+        (lambda: box((0.4, 0.4, 0.4)), ["0.4 m long", "0.02 to 0.3 m", "choose `scale`"]),
+        (angle, ["part 1 of 1 is not convex", "empty, allowed is 2%", "coacd -i /", "48% larger"]),
+        (lambda: box((0.1, 0.1, 0.0005)), ["0.0005 m thick", "at least 0.001 m"]),
+        (lambda: box() + box(at=(0.15, 0, 0)), ["part 2 of 2 is more than 0.02 m from the other"]),
         (beads, ["17 separate parts", "at most 16", "coacd"]),
     ],
 )
@@ -139,10 +148,18 @@ def test_a_bad_mesh_is_refused_with_the_remedy(tmp_path, mesh, needles):
 @pytest.mark.parametrize(
     ("name", "content", "needles"),
     [
-        ("thing.obj", "", ["holds no triangles"]),
+        ("thing.obj", "", ["is empty; export it again"]),
         ("thing.obj", "v 0 0 0\nv 1 0 0\n", ["holds no triangles"]),
-        ("thing.stl", "", ["holds no triangles"]),
-        ("thing.stl", "what a mess", ["holds no triangles"]),
+        ("thing.stl", "", ["is empty; export it again"]),
+        ("thing.stl", "what a mess", ["is no STL file, neither binary nor text"]),
+        ("thing.stl", "solid a\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0", ["is cut off"]),
+        ("thing.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", ["no valid mesh file"]),
+        ("thing.obj", "v 0 0 0\nv .1 0 0\nf 1 2 2\n", ["no triangle has an area"]),
+        (
+            "thing.obj",
+            "o cup\nv 0 0 0\no lid\nv 1 0 0\no cup\nv 0 1 0\n",
+            ["2 parts have the name 'cup'", "a name of its own"],
+        ),
         ("thing.obj", "v 0 0 zero\nf 1 1 1\n", ["no valid mesh file"]),
         ("thing.dae", "<COLLADA/>", [".obj or .stl", "convert"]),
         (None, "", ["no such file", "`path`"]),
@@ -151,7 +168,12 @@ def test_a_bad_mesh_is_refused_with_the_remedy(tmp_path, mesh, needles):
             "v 0 0 0\nv .1 0 0\nv 0 .1 0\nf 1 2 3\nf 1 3 2\n",
             ["part 1 of 1 is flat"],
         ),
-        ("thing.obj", "v nan 0 0\nv .1 0 0\nv 0 .1 0\nf 1 2 3\n", ["holds no triangles"]),
+        (
+            "thing.obj",
+            "v nan 0 0\nv .1 0 0\nv 0 .1 0\nf 1 2 3\n",
+            ["the first is nan 0 0"],
+        ),
+        ("thing.obj", "v 0 0 0\nv .1 inf 0\nv 0 .1 0\nf 1 2 3\n", ["1 of 3 vertices are not f"]),
     ],
 )
 def test_a_file_that_is_no_mesh_is_refused(tmp_path, name, content, needles):
@@ -162,6 +184,77 @@ def test_a_file_that_is_no_mesh_is_refused(tmp_path, name, content, needles):
         _ = thing(path).solid
     for needle in (str(path), *needles):
         assert needle in str(error.value)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.99])
+def test_a_binary_stl_that_is_cut_off_says_how_much_is_there(tmp_path, kept):
+    path = save(tmp_path, trimesh.creation.icosphere(radius=0.05), "ball.stl")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(ConfigError, match=r"ball\.stl: is cut off: it holds \d+ of 1280 tri"):
+        _ = thing(path).solid
+
+
+def test_a_binary_stl_whose_header_says_solid_is_binary(tmp_path):
+    path = save(tmp_path, box(), "box.stl")
+    content = path.read_bytes()
+    path.write_bytes(b"solid facet".ljust(80) + content[80:])
+    assert thing(path).extents_m == pytest.approx(BOX_M)
+
+
+def test_useless_triangles_are_dropped_with_a_note(tmp_path, caplog):
+    mesh = box()
+    faces = np.concatenate([mesh.faces, mesh.faces[:2], [[0, 0, 1], [3, 5, 3]]])
+    faces[-4] = np.roll(faces[-4], 1)  # the same triangle, beginning with another corner
+    path = save(tmp_path, trimesh.Trimesh(mesh.vertices, faces, process=False))
+    assert thing(path).solid.volume_m3 == pytest.approx(np.prod(BOX_M))
+    assert "4 triangles without an area or given twice are left out" in caplog.text
+    assert str(path) in caplog.text
+
+
+def scan():
+    """A box as scanners see it: one side is pressed in a little."""
+    mesh = box().subdivide().subdivide()
+    middle = np.isclose(mesh.vertices[:, 2], BOX_M[2] / 2) & (
+        np.abs(mesh.vertices[:, :2]) < [0.02, 0.025]
+    ).all(axis=1)
+    mesh.vertices[middle, 2] -= 0.012
+    return mesh
+
+
+def test_the_convex_hull_of_a_scan_is_used_where_the_config_says_so(tmp_path):
+    hollow = scan()
+    path = save(tmp_path, hollow)
+    with pytest.raises(ConfigError, match=r"not convex \([3-9]\.\d% .* `hull: true` to use"):
+        _ = thing(path).solid
+    holed = save(tmp_path, hole(hollow), "holed.obj")
+    for file in (path, holed):
+        item = thing(file, hull=True)
+        assert len(item.solid.pieces) == 1 and item.shape_class == "convex"
+        assert item.solid.volume_m3 == pytest.approx(np.prod(BOX_M))
+        assert parse_config(ObjectConfig, to_dict(item)) == item
+    parts = save_parts(tmp_path, [box((0.08, 0.06, 0.02), (0, 0, 0.01)), box((0.02,) * 3)])
+    assert len(thing(parts, hull=True).solid.pieces) == 1
+    with pytest.raises(ConfigError, match="`hull` and `rpy_rad` are for a mesh, not for a sphere"):
+        parse_config(
+            ObjectConfig, {"name": "a", "shape": "sphere", "size_m": [0.05], "hull": True}
+        )
+
+
+def test_the_advised_command_is_one_that_a_shell_and_coacd_take(tmp_path):
+    """Options as in python/package/bin/coacd of github.com/SarahWeiii/CoACD."""
+    folder = tmp_path / "my scans; it's"
+    folder.mkdir()
+    path = save(folder, angle(), "an angle.obj")
+    with pytest.raises(ConfigError) as error:
+        _ = thing(path).solid
+    install, command = re.findall(r"`((?:pip|coacd) .*?)`", str(error.value))
+    assert install == "pip install coacd trimesh"  # the command imports trimesh
+    wanted = folder / "an angle_parts.obj"
+    assert shlex.split(command) == [
+        *("coacd", "-i", str(path), "-o", str(wanted), "-c", str(MAX_PIECES))
+    ]
+    assert f"give {wanted} as `path`" in str(error.value)
 
 
 def test_a_run_refuses_a_bad_file_before_it_starts_workers(tmp_path):

@@ -1,16 +1,18 @@
 """The objects to grasp: primitives, convex meshes, unions of primitives, mesh files."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 from scipy.spatial import QhullError
 from scipy.spatial.transform import Rotation
 
 from dexgrasp_sim.config import STRICT
+from dexgrasp_sim.objects.limits import check_body, check_length
 from dexgrasp_sim.objects.pieces import Array, Piece, convex_mesh, superquadric_points
 from dexgrasp_sim.objects.solids import Solid, unite
 from dexgrasp_sim.yaml_file import absolute_path
@@ -34,7 +36,7 @@ SHAPE_CLASSES = ("box", "cylinder", "sphere", "capsule", "ellipsoid", "convex", 
 piece, `compound` for bodies of several pieces."""
 
 Vector3 = tuple[float, float, float]
-Length = Annotated[float, Field(gt=0.0, le=0.5)]
+Length = Annotated[float, Field(gt=0.0, le=0.5), AfterValidator(check_length)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Exponent = Annotated[float, Field(ge=0.1, le=2.0)]
 
@@ -100,6 +102,8 @@ class ObjectConfig:
             counts from the config file that holds it, one on the command line from the working
             folder.
         scale: Of a mesh: metres per unit of the file.
+        hull: Of a mesh: its convex hull is used, as for scans, which are not quite convex or have
+            holes.
         rpy_rad: Of a mesh: rotation of the file's axes after which z points up.
     """
 
@@ -114,6 +118,7 @@ class ObjectConfig:
     parts: tuple[PartConfig, ...] = ()
     path: Path | None = None
     scale: Annotated[float, Field(gt=0.0)] = 1.0
+    hull: bool = False
     rpy_rad: Vector3 = (0.0, 0.0, 0.0)
 
     @field_validator("path", mode="before")
@@ -131,12 +136,16 @@ class ObjectConfig:
         for shape, field in _OWN_FIELD.items():
             if field != own and getattr(self, field):
                 raise ValueError(f"`{field}` is for a {shape}, not for a {self.shape}; remove it")
-        if self.shape != "mesh" and (self.scale != 1.0 or any(self.rpy_rad)):
-            raise ValueError(f"`scale` and `rpy_rad` are for a mesh, not for a {self.shape}")
+        if self.shape != "mesh" and (self.scale != 1.0 or any(self.rpy_rad) or self.hull):
+            raise ValueError(
+                f"`scale`, `hull` and `rpy_rad` are for a mesh, not for a {self.shape}"
+            )
         if self.shape == "hull" and not _spans_space(self.points_m):
             raise ValueError(
                 f"`points_m` needs at least {_FEWEST_POINTS} points that are not in one plane"
             )
+        if self.shape != "mesh":  # a robot that uses a policy may not have the file
+            check_body(_pieces(self))
         return self
 
     @property
@@ -185,13 +194,13 @@ def _solid(item: ObjectConfig) -> Solid:
     return unite(_pieces(item))
 
 
-def _pieces(item: ObjectConfig) -> tuple[Piece, ...]:
+def _pieces(item: ObjectConfig) -> Sequence[Piece]:
     if item.shape == "mesh":
         # imported only by runs with mesh files
         from dexgrasp_sim.objects.meshes import load_pieces
 
         assert item.path is not None
-        return load_pieces(item.path, item.scale, _rotation(item.rpy_rad))
+        return load_pieces(item.path, item.scale, _rotation(item.rpy_rad), item.hull)
     if item.shape == "compound":
         return tuple(
             _primitive(part.shape, part.size_m, part.position_m, _rotation(part.rpy_rad))

@@ -71,6 +71,18 @@ class Piece:
             return np.linalg.norm(local, axis=1) < half[0] - _SURFACE_M
         return np.linalg.norm(local / half, axis=1) < 1.0 - _SURFACE_M / half.min()
 
+    def thickness_m(self) -> float:
+        """The smallest distance of two parallel planes with the piece between them.
+
+        Of a mesh: with one of the planes on a face, of which the other directions between two
+        edges differ little.
+        """
+        if self.kind != "mesh":
+            radius_or_half = self.half_size[:2] if self.kind == "capsule" else self.half_size
+            return 2.0 * float(radius_or_half.min())
+        heights = self.vertices @ ConvexHull(self.vertices).equations[:, :3].T  # [V, F]
+        return float(np.ptp(heights, axis=0).min())
+
     def triangles(self) -> Array:
         """[F, 3, 3] m: corners of triangles of its surface, counterclockwise from outside, in the
         object's frame. Curved surfaces are approximated; for displays only.
