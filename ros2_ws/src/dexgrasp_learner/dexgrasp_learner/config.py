@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from dexgrasp_learner.algorithms.config import DistillationConfig, PpoConfig
@@ -13,6 +13,7 @@ from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.run.config import AdrConfig, TrainingConfig
 from dexgrasp_sim.config import STRICT, ConfigError, Seed, load_config
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.observations import all_specs
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -40,6 +41,13 @@ class RunConfig:
     distillation: DistillationConfig = DistillationConfig()
     training: TrainingConfig = TrainingConfig()
     adr: AdrConfig = AdrConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> "RunConfig":
+        specs = all_specs(self.task)
+        if any(len(specs[name].shape) > 1 for name in self.groups if name in specs):
+            self.task.check_view()
+        return self
 
     @property
     def groups(self) -> tuple[str, ...]:

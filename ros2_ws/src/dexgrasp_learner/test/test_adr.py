@@ -108,7 +108,7 @@ def test_disabled_it_keeps_the_difficulty_of_the_task():
 
 def test_thresholds_without_a_gap_are_refused():
     with pytest.raises(ConfigError, match=r"`retreat_below` 0.6 is not below `advance_above` 0.6"):
-        parse_config(AdrConfig, {"retreat_below": 0.6})
+        parse_config(AdrConfig, {"enabled": True, "retreat_below": 0.6})
 
 
 def rollouts(spec, difficulties):

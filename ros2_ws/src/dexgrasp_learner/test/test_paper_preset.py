@@ -105,7 +105,7 @@ def test_the_published_camera_is_where_it_was_published():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("task.camera.look_at_m=[-0.55, 1.0, 1.5]", "`camera` sees 0% of the spawn area"),
+        ("task.camera.look_at_m=[-0.55, 1.0, 1.5]", "`task.camera` sees 0% of the spawn area"),
         ("task.camera.far_m=0.9", "far_m 0.9, at least 50% is needed"),
         ("task.spawn.center_m=[-0.4, 0.1]", "outside the workspace from -0.8 to -0.3 m"),
     ],

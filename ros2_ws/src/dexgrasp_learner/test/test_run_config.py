@@ -12,6 +12,8 @@ from dexgrasp_learner.config import RunConfig, load_run_config
 from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.run.assembly import build_distillation, build_ppo
 from dexgrasp_sim.config import ConfigError, parse_config, to_dict
+from dexgrasp_sim.environments import make_grasp_env
+from dexgrasp_sim.vec_env import allocate
 
 SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
 
@@ -85,6 +87,58 @@ def test_only_the_algorithm_in_use_is_checked():
         build_distillation(config, ppo.actor)
     with pytest.raises(ConfigError, match=r"ppo\.minibatches \* micro_batches = 32"):
         build_ppo(load_run_config(SMOKE, ["ppo.minibatches=8", "ppo.micro_batches=4"]))
+
+
+def test_ppo_with_four_environments_does_not_mind_the_minibatches_of_distillation():
+    assert RunConfig().distillation.minibatches == 8
+    build_ppo(load_run_config(SMOKE, ["simulators.num_envs=4"]))
+
+
+@pytest.mark.parametrize("overrides", [["training.horizon=1"], ["training.horizon=1", "seed=4"]])
+def test_a_rollout_of_one_step_is_refused_by_name(overrides):
+    one = ["simulators.num_envs=1", "simulators.num_workers=1", "ppo.minibatches=1"]
+    with pytest.raises(ConfigError, match=r"num_envs 1 and training\.horizon 1: .*normalised"):
+        build_ppo(load_run_config(SMOKE, [*one, *overrides]))
+    build_ppo(load_run_config(SMOKE, [*one, "training.horizon=2"]))
+
+
+AWAY = ["task.camera.look_at_m=[-0.55, 1.0, 1.5]"]
+GAP = ["adr.retreat_below=0.7"]
+RATES = ["ppo.min_learning_rate=0.01"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "unused", "words"),
+    [
+        (AWAY, ["network.actor_groups=[proprio, state]"], r"`task\.camera` sees 0% of the spawn"),
+        (["adr.enabled=true", *GAP], ["adr.enabled=false"], r"`retreat_below` 0\.7 is not below"),
+        (
+            RATES,
+            ["ppo.schedule=fixed"],
+            r"learning_rate 0\.001 is not from min_learning_rate",
+        ),
+    ],
+)
+def test_what_is_not_used_is_not_checked(wrong, unused, words):
+    with pytest.raises(ConfigError, match=words):
+        load_run_config(SMOKE, wrong)
+    load_run_config(SMOKE, [*wrong, *unused])
+
+
+@pytest.mark.parametrize("seed", [2**32, 2**63, 2**64 - 1])
+def test_the_range_of_seeds_is_stated(seed):
+    with pytest.raises(ConfigError, match=r"`seed` = \d+: .* less than or equal to 4294967295"):
+        load_run_config(SMOKE, [f"seed={seed}"])
+
+
+def test_the_largest_seed_works():
+    config = load_run_config(SMOKE, ["seed=4294967295"])
+    build_ppo(config)
+    env = make_grasp_env(config.task, 2, config.seed, 1, ("state",))
+    try:
+        env.reset(allocate(env))
+    finally:
+        env.close()
 
 
 def test_the_nets_see_depth_as_far_as_the_camera():

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from dexgrasp_sim.config import STRICT
@@ -64,6 +64,17 @@ class PpoConfig:
     action_bound: Positive = 1.1
     auxiliary_coefficient: NonNegative = 1.0
     max_grad_norm: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _check(self) -> "PpoConfig":
+        low, high = self.min_learning_rate, self.max_learning_rate
+        if self.schedule == "adaptive" and not low <= self.learning_rate <= high:
+            raise ValueError(
+                f"learning_rate {self.learning_rate:g} is not from min_learning_rate {low:g} to "
+                f"max_learning_rate {high:g}, between which schedule adaptive changes it; change "
+                "one of them, or say schedule: fixed"
+            )
+        return self
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -23,6 +23,7 @@ def build_ppo(config: RunConfig, peers: Peers | None = None) -> Ppo:
     """Fresh networks and PPO for a run; ConfigError where the config contradicts itself."""
     peers = peers or Peers()
     _check_minibatches("ppo", config.ppo, config.simulators.num_envs)
+    _check_samples(config, peers.size)
     actor = fresh_actor(config)
     specs, depth_range_m = all_specs(config.task), config.depth_range_m
     critic = build_critic(config.network, specs, depth_range_m, seed=config.seed + 1)
@@ -90,6 +91,16 @@ def pool_spec(
         secret_path=folder / "secret" if folder else None,
         run_id=run_id,
     )
+
+
+def _check_samples(config: RunConfig, learners: int) -> None:
+    """Advantages are divided by their standard deviation, which one alone does not have."""
+    envs, horizon = config.simulators.num_envs, config.training.horizon
+    if envs * horizon * learners < 2:
+        raise ConfigError(
+            f"simulators.num_envs {envs} and training.horizon {horizon}: a rollout of a single "
+            "step, whose advantage cannot be normalised; raise one of them"
+        )
 
 
 def _check_minibatches(name: str, settings: PpoConfig | DistillationConfig, envs: int) -> None:

@@ -70,7 +70,7 @@ class AdrConfig:
 
     @model_validator(mode="after")
     def _check(self) -> "AdrConfig":
-        if self.retreat_below >= self.advance_above:
+        if self.enabled and self.retreat_below >= self.advance_above:
             raise ValueError(
                 f"`retreat_below` {self.retreat_below} is not below `advance_above` "
                 f"{self.advance_above}; the difficulty would oscillate: leave a gap between them"

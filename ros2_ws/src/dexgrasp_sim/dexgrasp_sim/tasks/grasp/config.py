@@ -175,7 +175,6 @@ class GraspConfig:
                 f"{self.success.hold_s} or a step; raise `episode_s`"
             )
         self._check_workspace()
-        self._check_view()
         self._check_goal()
         self._check_action()
         return self
@@ -202,12 +201,13 @@ class GraspConfig:
                 f"{upper} m; move it, or widen `workspace_m` or `workspace_box_m`"
             )
 
-    def _check_view(self) -> None:
+    def check_view(self) -> None:
+        """ValueError if the camera hardly sees the objects; matters where images are used."""
         share = self.spawn_in_view
         if share < _LEAST_IN_VIEW:
             camera = self.camera
             raise ValueError(
-                f"`camera` sees {share:.0%} of the spawn area on the table between near_m "
+                f"`task.camera` sees {share:.0%} of the spawn area on the table between near_m "
                 f"{camera.near_m:g} and far_m {camera.far_m:g}, at least {_LEAST_IN_VIEW:.0%} is "
                 "needed; move or turn it, or widen `fovy_deg`, `near_m` and `far_m`"
             )
