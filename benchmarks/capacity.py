@@ -22,7 +22,7 @@ from benchmarks.capacity_probes.probe import Probe
 from dexgrasp_learner.capacity.costs import Costs, fit_to_paper, load_costs
 from dexgrasp_learner.capacity.model import plan_data_parallel, plan_disaggregated
 from dexgrasp_learner.capacity.workload import Storage, Workload, plan_config, workload
-from dexgrasp_sim.commands.arguments import resolution, whole
+from dexgrasp_sim.arguments import resolution, whole
 from dexgrasp_sim.config import parse_config, replace, to_dict
 
 DEVICES = 4

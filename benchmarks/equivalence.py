@@ -18,7 +18,7 @@ from dexgrasp_learner.config import RunConfig, load_run_config
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.run.assembly import build_ppo, pool_spec
-from dexgrasp_sim.commands.arguments import whole
+from dexgrasp_sim.arguments import whole
 from dexgrasp_sim.config import replace
 
 

@@ -31,7 +31,7 @@ from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.restarts import Restart
 from dexgrasp_learner.pool.worker_pool import WorkerPool
 from dexgrasp_learner.rollout.rollout import Rollout
-from dexgrasp_sim.commands.arguments import LONGEST_S, add_seed, number, whole
+from dexgrasp_sim.arguments import LONGEST_S, add_seed, number, whole
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.transport.shared_memory import run_folder
 from dexgrasp_sim.transport.telemetry import read_statuses

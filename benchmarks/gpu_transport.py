@@ -20,7 +20,7 @@ from benchmarks.transport import make_payloads, spread
 from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.worker_pool import WorkerPool
-from dexgrasp_sim.commands.arguments import whole
+from dexgrasp_sim.arguments import whole
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.synthetic_env import expected_observation
 from dexgrasp_sim.transport.carrier import CarrierName

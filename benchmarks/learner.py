@@ -18,7 +18,7 @@ from tqdm import tqdm
 from benchmarks import CHECKOUT
 from benchmarks.learner_side import SIDES
 from benchmarks.learner_workload import PPO, Sizes
-from dexgrasp_sim.commands.arguments import number, whole
+from dexgrasp_sim.arguments import number, whole
 from dexgrasp_sim.config import ConfigError, to_dict
 
 _TIMEOUT_S = 600.0

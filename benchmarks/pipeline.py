@@ -30,7 +30,7 @@ from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.timing import Stopwatch, rounded
-from dexgrasp_sim.commands.arguments import whole
+from dexgrasp_sim.arguments import whole
 from dexgrasp_sim.specs import TensorSpec
 
 GROUPS = {"barrier": 1, "double_buffered": 2}

@@ -22,7 +22,7 @@ from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.run.assembly import build_ppo
-from dexgrasp_sim.commands.arguments import number, whole
+from dexgrasp_sim.arguments import number, whole
 from dexgrasp_sim.config import replace, to_dict
 
 _HORIZON = 16

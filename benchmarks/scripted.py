@@ -13,7 +13,7 @@ import torch
 
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.evaluation.episodes import choose_objects, evaluate, scripted_policy
-from dexgrasp_sim.commands.arguments import add_seed, whole
+from dexgrasp_sim.arguments import add_seed, whole
 
 STARTS = {
     "spawn_center": [],

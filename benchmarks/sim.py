@@ -30,7 +30,7 @@ from benchmarks.grasp_tape import grasp_config, grasp_tape
 from benchmarks.peers.bare_batch import BareBatch, Restart
 from benchmarks.peers.gymnasium_loop import gymnasium_steps_per_s
 from dexgrasp_learner.config import load_run_config
-from dexgrasp_sim.commands.arguments import number, whole
+from dexgrasp_sim.arguments import number, whole
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.environments import make_grasp_env

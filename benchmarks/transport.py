@@ -19,7 +19,7 @@ from benchmarks.peers.transport import ACTION_DIM, PEERS, Carrier, Payload
 from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool_spec import PoolSpec
-from dexgrasp_sim.commands.arguments import whole
+from dexgrasp_sim.arguments import whole
 
 FIXED, MEDIUM, LARGE = "1_kb", "1_mb", "10_mb"
 _VECTORS = ((180,), "float32")

@@ -6,12 +6,12 @@ writes `hand_pca.yaml` beside the robot's file. The same seed gives the same fil
 machine; on another one the last digits may differ.
 """
 
-import argparse
 from pathlib import Path
 
 import torch
 import yaml
 
+from dexgrasp_sim.arguments import Parser, add_seed, whole
 from dexgrasp_sim.robot.grasp_synthesis import GraspSynthesis, synthesise
 from dexgrasp_sim.robot.hand_pca import fit
 from dexgrasp_sim.robot.robot import DEFAULT_ROBOT, load_robot
@@ -25,9 +25,9 @@ _HEADER = """\
 def main() -> None:
     """Reads the command line, computes, writes the file and prints its quality."""
     defaults = GraspSynthesis()
-    parser = argparse.ArgumentParser(description="Fit the principal components of the hand.")
-    parser.add_argument("--count", type=int, default=defaults.count, help="grasps tried")
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="of the shapes")
+    parser = Parser(description="Fit the principal components of the hand.")
+    parser.add_argument("--count", type=whole(2), default=defaults.count, help="grasps tried")
+    add_seed(parser, defaults.seed, "the shapes")
     parser.add_argument("--robot", default=DEFAULT_ROBOT, help="name or robot.yaml")
     parser.add_argument("--output", type=Path, help="YAML file; default: beside the robot's")
     arguments = parser.parse_args()

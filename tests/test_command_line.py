@@ -6,8 +6,9 @@ import importlib
 import pytest
 
 from dexgrasp_deploy.commands.cli import COMMANDS, main
-from dexgrasp_sim.commands.arguments import Parser, number, resolution, whole
+from dexgrasp_sim.arguments import Parser, number, resolution, whole
 from dexgrasp_sim.config import LARGEST_SEED
+from dexgrasp_sim.worker.__main__ import main as worker_main
 
 
 def parsers():
@@ -98,6 +99,22 @@ def test_a_wrong_argument_is_refused_in_one_line(arguments, words, capsys):
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"dexgrasp {arguments[0]}") and words in line and "--help" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--index", "-1"], "'-1' is not a whole number from 0 up"),
+        (["--index", "0", "--wait-s", "nan"], "'nan' is not a number from 0 up to 1e+06"),
+        (["--index", "0", "--retry", "1.5"], "'1.5' is not a whole number from 0 up"),
+    ],
+)
+def test_a_worker_refuses_a_wrong_number_in_one_line(arguments, words, capsys):
+    with pytest.raises(SystemExit) as end:
+        worker_main(["--learner", "host:1", *arguments])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
 
 
 def test_limits_belong_to_the_range_or_not():

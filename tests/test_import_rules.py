@@ -10,7 +10,7 @@ ARROW = ("dexgrasp_msgs", "dexgrasp_sim", "dexgrasp_learner", "dexgrasp_deploy")
 LEVELS = (
     (
         *("config", "devices", "kernels", "linear_algebra", "random_streams", "schedules"),
-        *("config_keys", "specs", "units", "version", "yaml_file"),
+        *("arguments", "config_keys", "specs", "units", "version", "yaml_file"),
     ),
     ("robot",),
     ("control", "vision"),
@@ -20,7 +20,7 @@ LEVELS = (
     ("synthetic_env", "tasks"),
     ("environments",),
     ("transport", "worker"),
-    ("bringup", "commands", "nodes", "ros_environment", "view"),
+    ("bringup", "nodes", "ros_environment", "view"),
 )
 """The rooms of dexgrasp_sim, bottom first: none imports from a higher level."""
 MUJOCO = "dexgrasp_sim.physics.mujoco"

@@ -9,7 +9,7 @@ import pytest
 
 from dexgrasp_learner.commands import configuration
 from dexgrasp_learner.config import RunConfig, load_run_config
-from dexgrasp_sim.commands.arguments import Parser
+from dexgrasp_sim.arguments import Parser
 from dexgrasp_sim.config import ConfigError, to_dict
 from dexgrasp_sim.config_keys import config_keys
 from dexgrasp_sim.version import UNKNOWN, git_commit, version_line

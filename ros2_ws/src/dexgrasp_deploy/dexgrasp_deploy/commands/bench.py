@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from dexgrasp_sim.commands.arguments import add_json
+from dexgrasp_sim.arguments import add_json
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.ros_environment import WorkspaceError, find_workspace_root
 

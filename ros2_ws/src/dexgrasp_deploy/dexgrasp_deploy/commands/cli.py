@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(name: str, arguments: list[str]) -> int:
     command = COMMANDS[name]
     module = importlib.import_module(command.module)
-    from dexgrasp_sim.commands.arguments import Parser  # not at the top: as below
+    from dexgrasp_sim.arguments import Parser  # not at the top: as below
 
     parser = Parser(prog=f"dexgrasp {name}", description=command.help)
     module.add_arguments(parser)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dexgrasp_sim.commands.arguments import (
+from dexgrasp_sim.arguments import (
     LONGEST_S,
     add_json,
     add_overrides,

@@ -10,7 +10,7 @@ import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from dexgrasp_sim.commands.arguments import add_json
+from dexgrasp_sim.arguments import add_json
 
 if TYPE_CHECKING:
     from dexgrasp_sim.physics.backends import Backend

@@ -17,8 +17,8 @@ from dexgrasp_deploy.processes import (
     with_parameter_file,
 )
 from dexgrasp_learner.storage.bundle import read_manifest
+from dexgrasp_sim.arguments import add_json, add_overrides, add_seed, whole
 from dexgrasp_sim.bringup import NodeFailed, NodeGroup, NodeSpec, free_domain_id
-from dexgrasp_sim.commands.arguments import add_json, add_overrides, add_seed, whole
 from dexgrasp_sim.ros_environment import ros_environment
 
 _START_S = 120.0

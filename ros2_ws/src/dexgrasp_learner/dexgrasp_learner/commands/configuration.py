@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dexgrasp_sim.commands.arguments import add_json, add_overrides
+from dexgrasp_sim.arguments import add_json, add_overrides
 
 _WIDTH = 99
 _INDENT = "    "

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dexgrasp_learner.config import task_of
-from dexgrasp_sim.commands.arguments import (
+from dexgrasp_sim.arguments import (
     add_config,
     add_json,
     add_seed,

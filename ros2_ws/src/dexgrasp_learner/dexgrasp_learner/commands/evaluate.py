@@ -18,7 +18,7 @@ from dexgrasp_learner.evaluation.figures import Evaluation, as_text
 from dexgrasp_learner.run.assembly import fresh_actor
 from dexgrasp_learner.storage.checkpoint import load_actor, policy_schema
 from dexgrasp_learner.storage.history import warn_of_changed_files
-from dexgrasp_sim.commands.arguments import (
+from dexgrasp_sim.arguments import (
     add_config,
     add_json,
     add_seed,

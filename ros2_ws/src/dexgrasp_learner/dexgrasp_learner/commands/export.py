@@ -32,7 +32,7 @@ from dexgrasp_learner.storage.bundle import (
 from dexgrasp_learner.storage.checkpoint import load_actor
 from dexgrasp_learner.storage.checkpoint_files import ACTOR, STATE, find_checkpoint
 from dexgrasp_learner.storage.history import warn_of_changed_files
-from dexgrasp_sim.commands.arguments import add_json
+from dexgrasp_sim.arguments import add_json
 from dexgrasp_sim.config import ConfigError, replace, to_dict
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.environments import make_env

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from dexgrasp_learner.config import task_of
-from dexgrasp_sim.commands.arguments import add_config, add_json
+from dexgrasp_sim.arguments import add_config, add_json
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import DEFAULT_ROBOT, Robot, load_robot, robot_names
 from dexgrasp_sim.robot.rotation import matrix_to_zyx_euler

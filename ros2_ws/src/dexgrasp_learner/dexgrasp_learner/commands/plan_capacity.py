@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dexgrasp_sim.commands.arguments import add_json, number, resolution, whole
+from dexgrasp_sim.arguments import add_json, number, resolution, whole
 
 if TYPE_CHECKING:
     from dexgrasp_learner.capacity.costs import Costs

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from dexgrasp_sim.commands.arguments import LONGEST_S, add_json, add_overrides, number
+from dexgrasp_sim.arguments import LONGEST_S, add_json, add_overrides, number
 from dexgrasp_sim.config import ConfigError
 
 if TYPE_CHECKING:

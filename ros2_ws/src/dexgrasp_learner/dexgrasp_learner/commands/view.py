@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dexgrasp_sim.commands.arguments import add_config, add_seed, whole
+from dexgrasp_sim.arguments import add_config, add_seed, whole
 from dexgrasp_sim.config import ConfigError
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dexgrasp_sim.arguments import LONGEST_S, Parser, number, whole
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.transport.channel import ChannelClosed
 from dexgrasp_sim.transport.protocol import ProtocolError
@@ -23,7 +24,7 @@ from dexgrasp_sim.worker.retry import run_again
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of the worker; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="dexgrasp_sim.worker",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -37,13 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help="copy of `secret` in the learner's run folder, readable by you alone",
     )
-    parser.add_argument("--index", required=True, type=int, help="worker index, from 0")
+    parser.add_argument("--index", required=True, type=whole(0), help="worker index, from 0")
     parser.add_argument(
-        "--wait-s", type=float, default=60.0, help="how long to wait for HOST:PORT to listen"
+        "--wait-s",
+        type=number(0.0, LONGEST_S),
+        default=60.0,
+        help="how long to wait for HOST:PORT to listen (default 60 s)",
     )
     parser.add_argument(
         "--retry",
-        type=int,
+        type=whole(0),
         default=0,
         metavar="N",
         help="start again up to N times unless the learner has stopped the worker",
