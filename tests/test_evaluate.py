@@ -284,11 +284,6 @@ def test_an_untrained_policy_is_that_of_the_config(capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["scripted", "--episodes=0"], "--episodes 0: must be at least 1"),
-        (["scripted", "--threads=0"], "--threads 0: must be at least 1"),
-        (["scripted", "--seed=-1"], "--seed -1: must be at least 0"),
-        (["scripted", "--difficulty=1.5"], "--difficulty 1.5: must be from 0 to 1"),
-        (["scripted", "--difficulty=nan"], "--difficulty nan: must be from 0 to 1"),
         (["somewhere", "--swap-images", "--episodes=1"], "--swap-images needs at least"),
         (["scripted", "--set=task.episode_s=1"], "--set task.episode_s=1: changes a value of"),
         (["scripted", "--config=none.yaml"], "none.yaml: cannot be read"),

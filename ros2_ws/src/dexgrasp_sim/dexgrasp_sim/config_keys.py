@@ -103,16 +103,16 @@ def _text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return str(schema["const"])
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
-    kind = schema.get("type", "value")
+    kind: str = schema.get("type", "value")
     if kind == "array":
         return _array_text(schema, definitions)
     if kind == "object":
         return _OF_DIFFICULTY.get(schema.get("title", ""), "mapping")
-    words = {"number": "number", "integer": "whole number", "boolean": "true or false"}
-    words |= {"string": "text", "null": "null"}
-    return words.get(kind, kind) + _limits(schema)
+    return _WORDS.get(kind, kind) + _limits(schema)
 
 
+_WORDS = {"integer": "whole number", "boolean": "true or false", "string": "text"}
+"""For types whose name in JSON schemas is not plain."""
 _OF_DIFFICULTY = {
     Ramp.__name__: "number or {initial: number, final: number}",
     Schedule.__name__: "{initial: [low, high], final: [low, high]}",

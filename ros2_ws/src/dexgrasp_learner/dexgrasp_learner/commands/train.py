@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -141,6 +142,8 @@ def _train(
     algorithm = build(config, peers)
     folder = rank_folder(peers, resume, args.runs, config)
     show_progress = sys.stderr.isatty() and peers.rank == 0
+    if peers.rank == 0:
+        print(where_figures_are(folder), file=sys.stderr)
     with _stop_on_signal(control.stop):
         runner = Runner(config, folder, algorithm, control, show_progress)
         try:
@@ -168,6 +171,12 @@ def _stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for name, handler in previous.items():
             signal.signal(name, handler)
+
+
+def where_figures_are(folder: Path) -> str:
+    """One line that says where a run writes its figures, and how to see their curves."""
+    command = shlex.join(["tensorboard", "--logdir", str(folder)])
+    return f"figures: {folder / 'metrics.jsonl'}, one JSON object per iteration; curves: {command}"
 
 
 def summary_json(summary: "RunSummary") -> str:
