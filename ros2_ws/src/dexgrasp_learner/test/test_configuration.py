@@ -16,6 +16,7 @@ from dexgrasp_sim.version import UNKNOWN, git_commit, version_line
 
 CONFIGS = sorted((Path(__file__).parents[4] / "config").glob("*.yaml"))
 SMOKE = next(path for path in CONFIGS if path.name == "smoke.yaml")
+README = SMOKE.parents[1] / "README.md"
 KEYS = list(config_keys(RunConfig()))
 
 
@@ -48,6 +49,21 @@ def test_a_wrong_value_is_refused_as_by_train(call):
 def test_every_key_has_a_type_and_a_meaning(key):
     words = key.meaning.partition(") ")[2] if key.meaning.startswith("(kind") else key.meaning
     assert len(words) > 2 and words[-1] in ".:" and key.type not in ("", "value")
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if "whole number" in key.type])
+def test_every_whole_number_has_a_least_value(key):
+    assert key.type.count("whole number") == key.type.count("whole number >")
+
+
+def test_the_objects_of_the_readme_are_objects(tmp_path):
+    blocks = re.findall(r"```yaml\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        path = tmp_path / "readme.yaml"
+        path.write_text(block)
+        config = load_run_config(path)
+        assert config.task.objects[0].path == tmp_path / "scans" / "cup.obj"
 
 
 def test_every_key_of_a_resolved_config_is_listed():

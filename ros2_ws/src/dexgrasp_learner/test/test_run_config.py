@@ -67,6 +67,15 @@ def test_overrides_win_over_the_file_and_the_file_over_its_base(write):
         ("seed=-1", ["`seed` = -1", "greater than or equal to 0"]),
         ("name=../elsewhere", ["`name` = '../elsewhere'", "pattern"]),
         ("name=''", ["`name` = ''", "pattern"]),
+        ("network.hidden=[1000000000000]", ["`network.hidden.0`", "less than or equal to 65536"]),
+        ("network.memory_size=1000000000", ["`network.memory_size`", "equal to 65536"]),
+        (
+            "simulators.threads_per_worker=1e9",
+            ["`simulators.threads_per_worker`", "equal to 1024"],
+        ),
+        ("training.update_threads=4096", ["`training.update_threads` = 4096", "equal to 1024"]),
+        ("simulators.timeout_s=1e300", ["`simulators.timeout_s`", "at most 1e+06 s"]),
+        ("training.max_minutes=1e9", ["`training.max_minutes`", "at most 1e+06 min"]),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(override, words):

@@ -7,7 +7,7 @@ from pydantic.dataclasses import dataclass
 
 from dexgrasp_sim.config import STRICT
 
-Width = Annotated[int, Field(gt=0)]
+Width = Annotated[int, Field(gt=0, le=65_536)]
 Positive = Annotated[float, Field(gt=0)]
 
 

@@ -11,6 +11,7 @@ from dexgrasp_sim.transport.layout import split_envs
 from dexgrasp_sim.yaml_file import absolute_path
 
 Count = Annotated[int, Field(gt=0)]
+Threads = Annotated[int, Field(gt=0, le=1024)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -39,7 +40,7 @@ class WorkerSpec:
     """
 
     num_envs: Count
-    threads: Count = 1
+    threads: Threads = 1
     python: Interpreter = ""
     spawn: bool = True
     device: Device = "cpu"
@@ -87,7 +88,7 @@ class SimulatorsConfig:
 
     num_envs: Count = 128
     num_workers: Count = 2
-    threads_per_worker: Count = 1
+    threads_per_worker: Threads = 1
     python: Interpreter = ""
     spawn: bool = True
     device: Device = "cpu"

@@ -38,7 +38,7 @@ class TrainingConfig:
     iterations: Count = 300
     max_minutes: Positive | None = None
     checkpoint_every: Count = 50
-    update_threads: Count = 2
+    update_threads: Annotated[int, Field(gt=0, le=1024)] = 2
     deterministic: bool = False
     evaluate_above: Annotated[float, Field(ge=0, le=1)] | None = None
     evaluate_every: Count = 10
