@@ -166,6 +166,8 @@ def test_the_smoke_run_ends_with_one_json_line(tmp_path):
     assert find_checkpoint(folder) == Path(summary["checkpoint"])
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 10
     assert json.loads((folder / "run.json").read_text())["torch"]
+    assert f"figures: {folder / 'metrics.jsonl'}" in result.stderr.splitlines()[0]
+    assert f"tensorboard --logdir {folder}" in result.stderr and (folder / "tensorboard").is_dir()
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What a run's configuration accepts, and how it says what it does not accept."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.run.assembly import build_distillation, build_ppo
 from dexgrasp_sim.config import ConfigError, parse_config, to_dict
 from dexgrasp_sim.environments import make_grasp_env
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.vec_env import allocate
 
 SMOKE = Path(__file__).parents[4] / "config" / "smoke.yaml"
@@ -148,6 +150,39 @@ def test_the_largest_seed_works():
         env.reset(allocate(env))
     finally:
         env.close()
+
+
+def test_every_path_of_a_file_counts_from_that_file(write, tmp_path, monkeypatch):
+    robot = load_robot("franka_leap")
+    shutil.copytree(robot.path.parent, tmp_path / "robots" / "mine")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    values = {
+        "task": {
+            "robot": "robots/mine/robot.yaml",
+            "objects": [{"name": "cup", "shape": "mesh", "path": "meshes/cup.obj"}],
+        },
+        "simulators": {"python": "venv/bin/python", "workers": [{"num_envs": 2, "python": "py3"}]},
+    }
+    config = load_run_config(write(values))
+    assert config.task.robot == str(tmp_path / "robots" / "mine" / "robot.yaml")
+    assert config.task.objects[0].path == tmp_path / "meshes" / "cup.obj"
+    assert config.simulators.python == str(tmp_path / "venv" / "bin" / "python")
+    assert config.simulators.workers[0].python == "py3"  # looked up in PATH
+    command_line = ["simulators.python=./python", "task.robot=../robots/mine/robot.yaml"]
+    config = load_run_config(write(values), command_line)
+    assert config.simulators.python == str(tmp_path / "work" / "python")
+    assert config.task.robot == str(tmp_path / "robots" / "mine" / "robot.yaml")
+
+
+def test_a_key_of_a_robot_file_given_twice_is_refused(tmp_path):
+    folder = shutil.copytree(load_robot("franka_leap").path.parent, tmp_path / "mine")
+    with (folder / "robot.yaml").open("a") as file:
+        file.write("\narm: []\n")
+    with pytest.raises(
+        ConfigError, match=r"robot\.yaml: key `arm` is given in line \d+ and again"
+    ):
+        load_run_config(SMOKE, [f"task.robot={folder / 'robot.yaml'}"])
 
 
 def test_the_nets_see_depth_as_far_as_the_camera():

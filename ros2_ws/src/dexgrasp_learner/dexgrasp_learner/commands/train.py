@@ -142,14 +142,14 @@ def _train(
     algorithm = build(config, peers)
     folder = rank_folder(peers, resume, args.runs, config)
     show_progress = sys.stderr.isatty() and peers.rank == 0
-    if peers.rank == 0:
-        print(where_figures_are(folder), file=sys.stderr)
     with _stop_on_signal(control.stop):
         runner = Runner(config, folder, algorithm, control, show_progress)
         try:
             if resume:
                 path = folder if resume == args.resume else args.resume
                 runner.resume(path, args.allow_changed_files)
+            if peers.rank == 0:
+                print(where_figures_are(folder), file=sys.stderr)
             return runner.run()
         finally:
             runner.close()
