@@ -11,7 +11,6 @@ each simulator that takes the memory per environment of the fit to the paper (`c
 """
 
 import argparse
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from benchmarks.capacity_probes.calibrate import calibrate, run_probe
 from benchmarks.capacity_probes.probe import Probe
+from benchmarks.capacity_probes.search import largest_that_fits
 from dexgrasp_learner.capacity.costs import Costs, fit_to_paper, load_costs
 from dexgrasp_learner.capacity.model import plan_data_parallel, plan_disaggregated
 from dexgrasp_learner.capacity.workload import Storage, Workload, plan_config, workload
@@ -28,8 +28,6 @@ from dexgrasp_sim.config import parse_config, replace, to_dict
 DEVICES = 4
 _MIB = 2**20
 _SMALL_MICRO_BATCH = 64
-_STEP, _TOLERANCE = 0.08, 0.04
-"""Fractions of a count: the first step away from the prediction, and the final accuracy."""
 
 
 @dataclass(frozen=True)
@@ -188,29 +186,6 @@ class _Comparison:
         self._bar.set_postfix_str(f"{mode.name}: {envs} {'fit' if fits else 'do not fit'}")
         self._bar.update()
         return fits
-
-
-def largest_that_fits(guess: int, fits: Callable[[int], bool]) -> int:
-    """The largest n that fits, within 4 %, searched from a guess; 0 if not even 1 fits."""
-    step = max(1, round(_STEP * guess))
-    if fits(max(guess, 1)):
-        lower, upper = guess, guess + step
-        while fits(upper):
-            step *= 2
-            lower, upper = upper, upper + step
-    else:
-        lower, upper = guess - step, guess
-        while lower > 0 and not fits(lower):
-            step *= 2
-            lower, upper = lower - step, lower
-        lower = max(lower, 0)
-    while upper - lower > max(1, round(_TOLERANCE * lower)):
-        middle = (lower + upper) // 2
-        if fits(middle):
-            lower = middle
-        else:
-            upper = middle
-    return lower
 
 
 def _ratio(ours: int, theirs: int) -> float | None:

@@ -5,10 +5,12 @@ Processes of a few sizes are measured, and straight lines are fitted to the meas
 """
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.capacity_probes.calibrate import calibrate
+from benchmarks.capacity_probes.calibrate import Sizes, calibrate
+from dexgrasp_learner.commands.plan_capacity import parse_resolution
 from dexgrasp_learner.run.assembly import learner_device
 
 
@@ -20,6 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network", type=Path, metavar="CONFIG", help="YAML of the run whose nets and task to use"
     )
+    parser.add_argument(
+        "--backend", help="physics.backend; default: mujoco on the CPU, else mujoco_warp"
+    )
+    usual = Sizes()
+    images = [f"{width}x{height}" for width, height in usual.images]
+    parser.add_argument("--images", nargs="+", default=images, metavar="WIDTHxHEIGHT")
+    parser.add_argument("--simulated", type=int, nargs="+", default=usual.simulated)
+    parser.add_argument("--inferred", type=int, nargs="+", default=usual.inferred)
+    parser.add_argument("--learned", type=int, nargs="+", default=usual.learned)
 
 
 def result_name(args: argparse.Namespace) -> str:
@@ -35,5 +46,17 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
         RuntimeError: A process failed.
     """
     learner_device(args.device)
-    settings = {"device": args.device, "network": str(args.network) if args.network else None}
-    return settings, calibrate(args.network, args.device)
+    sizes = Sizes(
+        images=tuple(map(parse_resolution, args.images)),
+        simulated=tuple(args.simulated),
+        inferred=tuple(args.inferred),
+        learned=tuple(args.learned),
+    )
+    backend = args.backend or ("mujoco" if args.device == "cpu" else "mujoco_warp")
+    settings = {
+        "device": args.device,
+        "backend": backend,
+        "network": str(args.network) if args.network else None,
+        **asdict(sizes),
+    }
+    return settings, calibrate(args.network, args.device, backend, sizes)

@@ -47,6 +47,9 @@ WAYS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench gpu_transport`."""
     parser.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: to try the program"
+    )
+    parser.add_argument(
         "--envs",
         type=whole(1),
         nargs=2,
@@ -63,38 +66,44 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 
     `step_ms` by image size and way; `pinned_speedup` and `cuda_ipc_speedup` are the median step of
     `pageable` over theirs at the larger images, `gb_per_s` observations over the median step.
-    Each way is checked to transfer the workers' observations exactly before it is timed.
+    Each way is checked to transfer the workers' observations exactly before it is timed. On the
+    CPU there is only `pageable`.
 
     Raises:
         ConfigError: There is no GPU.
     """
-    if not torch.cuda.is_available():
+    if args.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "bench gpu_transport needs an NVIDIA GPU and a torch with CUDA; there is none here. "
             "`dexgrasp bench transport` measures the same lock-step on CPUs"
         )
     payloads = make_payloads(*args.envs)
     sizes = [name for name in payloads if payloads[name].num_envs >= args.workers]
+    ways = WAYS if args.device == "cuda" else {"pageable": WAYS["pageable"]}
     step_ms: dict[str, dict[str, dict[str, float]]] = {}
-    with tqdm(total=len(sizes) * len(WAYS) * args.rounds, desc="bench gpu_transport") as bar:
+    with tqdm(total=len(sizes) * len(ways) * args.rounds, desc="bench gpu_transport") as bar:
         for size in sizes:
-            samples: dict[str, list[float]] = {name: [] for name in WAYS}
+            samples: dict[str, list[float]] = {name: [] for name in ways}
             for _ in range(args.rounds):
-                for name, way in WAYS.items():
-                    samples[name] += _turn(payloads[size], way, args.workers, args.steps)
+                for name, way in ways.items():
+                    samples[name] += _turn(payloads[size], way, args)
                     bar.update()
             step_ms[size] = {name: spread(values) for name, values in samples.items()}
     largest = sizes[-1]
     median = {name: row["median"] for name, row in step_ms[largest].items()}
     figures = {
-        "pinned_speedup": round(median["pageable"] / median["pinned"], 3),
-        "cuda_ipc_speedup": round(median["pageable"] / median["cuda_ipc"], 3),
+        **{
+            f"{name}_speedup": round(median["pageable"] / median[name], 3)
+            for name in ways
+            if name != "pageable"
+        },
         "gb_per_s": {
             name: round(payloads[largest].nbytes / ms / 1e6, 3) for name, ms in median.items()
         },
         "step_ms": step_ms,
     }
     settings = {
+        "device": args.device,
         "envs": {size: payloads[size].num_envs for size in sizes},
         "workers": args.workers,
         "rounds": args.rounds,
@@ -192,15 +201,15 @@ class Link:
         self._pool.close()
 
 
-def _turn(payload: Payload, way: Way, workers: int, steps: int) -> list[float]:
+def _turn(payload: Payload, way: Way, args: argparse.Namespace) -> list[float]:
     """Milliseconds of every step after the first ones."""
-    link = Link(payload, way, workers, "cuda")
+    link = Link(payload, way, args.workers, args.device)
     try:
         link.clear()
         for _ in range(_WARM_UP_STEPS):
             link.step()
         link.check()
-        return [_milliseconds(link) for _ in range(steps)]
+        return [_milliseconds(link) for _ in range(args.steps)]
     finally:
         link.close()
 

@@ -66,21 +66,9 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     with tqdm(total=args.repeats * len(SIDES), desc="bench learner", unit="run") as bar:
         for _ in range(args.repeats):
             for side in SIDES:
-                results[side].append(_run(side, sizes))
+                results[side].append(run_side(side, sizes))
                 bar.update()
-    ours, whole, theirs = (_medians(results[side]) for side in SIDES)
-    figures = {
-        "time_ratio": _ratio(ours, theirs, "update_cpu_s"),
-        "memory_ratio": _ratio(ours, theirs, "memory_mib"),
-        "whole_time_ratio": _ratio(whole, theirs, "update_cpu_s"),
-        "whole_memory_ratio": _ratio(whole, theirs, "memory_mib"),
-        "loss_difference": max(
-            abs(side[loss] - theirs[loss])
-            for side in (ours, whole)
-            for loss in ("surrogate", "value")
-        ),
-        "sides": results,
-    }
+    figures = compared(results, "update_cpu_s")
     settings = {
         **to_dict(sizes),
         "ppo": to_dict(PPO),
@@ -91,7 +79,34 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     return settings, figures
 
 
-def _run(side: str, sizes: Sizes) -> dict[str, Any]:
+def compared(results: dict[str, list[dict[str, Any]]], time_name: str) -> dict[str, Any]:
+    """The figures of `measure`.
+
+    Args:
+        results: Of each side, `SideResult` as plain values.
+        time_name: Which of its times is compared.
+    """
+    ours, whole, theirs = (_medians(results[side]) for side in SIDES)
+    return {
+        "time_ratio": _ratio(ours, theirs, time_name),
+        "memory_ratio": _ratio(ours, theirs, "memory_mib"),
+        "whole_time_ratio": _ratio(whole, theirs, time_name),
+        "whole_memory_ratio": _ratio(whole, theirs, "memory_mib"),
+        "loss_difference": max(
+            abs(side[loss] - theirs[loss])
+            for side in (ours, whole)
+            for loss in ("surrogate", "value")
+        ),
+        "sides": results,
+    }
+
+
+def run_side(side: str, sizes: Sizes) -> dict[str, Any]:
+    """Runs one side in a new process; `SideResult` as plain values.
+
+    Raises:
+        RuntimeError: It failed; its error text was printed before.
+    """
     module = "benchmarks.learner_side"
     command = [sys.executable, "-m", module, side, json.dumps(to_dict(sizes))]
     done = subprocess.run(

@@ -19,10 +19,11 @@ from benchmarks.learner_workload import (
     Sizes,
     build_nets,
     count_parameters,
-    cpu_seconds,
     drift,
     peak_memory_mib,
     slot_tensors,
+    start_measuring_memory,
+    timed_updates,
 )
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.rollout.rollout import Rollout
@@ -41,7 +42,7 @@ def run_ours(sizes: Sizes, micro_batches: int | None = None) -> SideResult:
         sizes: Of the rollout and the nets.
         micro_batches: See `PpoConfig`.
     """
-    base_mib = peak_memory_mib()
+    base_mib = start_measuring_memory(sizes.device)
     actor, critic = build_nets(sizes)
     ppo = Ppo(actor, critic, replace(PPO, micro_batches=micro_batches), seed=0)
     slots = sizes.horizon + 1
@@ -49,8 +50,8 @@ def run_ours(sizes: Sizes, micro_batches: int | None = None) -> SideResult:
         name: tensor.new_zeros(slots, *tensor.shape)
         for name, tensor in slot_tensors(sizes, 0).items()
     }
-    tensors["actions"] = torch.zeros(sizes.horizon, sizes.envs, ACTION_DIM)
-    rollout = Rollout.on(tensors, ppo.groups, ppo.memory_sizes)
+    tensors["actions"] = torch.zeros(sizes.horizon, sizes.envs, ACTION_DIM, device=sizes.device)
+    rollout = Rollout.on(tensors, ppo.groups, ppo.memory_sizes, sizes.device)
     with torch.inference_mode():
         for slot in range(slots):
             for name, tensor in slot_tensors(sizes, slot).items():
@@ -58,10 +59,11 @@ def run_ours(sizes: Sizes, micro_batches: int | None = None) -> SideResult:
             if slot < sizes.horizon:
                 ppo.act(rollout, slot)
     drift(actor, critic)
-    metrics, update_cpu_s = cpu_seconds(lambda: ppo.update(rollout))
+    metrics, update_cpu_s, update_s = timed_updates(lambda: ppo.update(rollout), sizes)
     return SideResult(
         update_cpu_s,
-        peak_memory_mib() - base_mib,
+        update_s,
+        peak_memory_mib(sizes.device) - base_mib,
         metrics["surrogate"],
         metrics["value"],
         count_parameters(actor, critic),
@@ -84,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     sizes = TypeAdapter(Sizes).validate_json(options.sizes)
-    _run(options.side, _TINY)  # loads code that a side would otherwise load during its update
+    _run(
+        options.side, replace(_TINY, device=sizes.device)
+    )  # loads code that a side would otherwise load during its update
     result = _run(options.side, sizes)
     print(json.dumps(asdict(result)))
     return 0

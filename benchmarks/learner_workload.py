@@ -1,5 +1,6 @@
 """What both sides of `dexgrasp bench learner` share: sizes, networks, rollout, measurements."""
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class Sizes:
         memory: Width of the LSTMs of actor and critic.
         hidden: Hidden layers of both heads; the actor's fused layer is as wide as the first.
         end_probability: Probability per step that an episode ends.
+        device: Where both sides compute.
+        updates: Updates from the rollout; the first one of several only warms up.
     """
 
     envs: int = 256
@@ -54,6 +57,8 @@ class Sizes:
     memory: int = 512
     hidden: tuple[int, ...] = (512, 256)
     end_probability: float = 0.05
+    device: str = "cpu"
+    updates: int = 1
 
     @property
     def specs(self) -> dict[str, TensorSpec]:
@@ -70,14 +75,17 @@ class SideResult:
     """Costs and losses of a side.
 
     Attributes:
-        update_cpu_s: CPU seconds of the update, all threads.
-        memory_mib: Peak of resident memory minus that before the nets were built.
+        update_cpu_s: CPU seconds of an update, all threads.
+        update_s: Seconds of an update.
+        memory_mib: Peak of resident memory minus that before the nets were built; on a GPU, of
+            tensors there.
         surrogate: Mean loss of the policy.
         value: Mean squared error of the critic.
         parameters: Of both nets.
     """
 
     update_cpu_s: float
+    update_s: float
     memory_mib: float
     surrogate: float
     value: float
@@ -85,7 +93,10 @@ class SideResult:
 
 
 def build_nets(sizes: Sizes) -> tuple[Actor, Critic]:
-    """Convolutions (16, 32, 64), LSTM and head for the actor, LSTM and head for the critic."""
+    """Convolutions, LSTM and head for the actor, LSTM and head for the critic.
+
+    At the default sizes the convolutions have 16, 32 and 64 channels.
+    """
     network = NetworkConfig(
         actor_groups=ACTOR_GROUPS,
         critic_groups=CRITIC_GROUPS,
@@ -108,15 +119,17 @@ def build_nets(sizes: Sizes) -> tuple[Actor, Critic]:
         actor.head.get_parameter(f"{2 * len(sizes.hidden)}.weight").mul_(_MEAN_GAIN)
     for net in (actor, critic):
         net.trunk.normalizer.update(torch.randn(1000, net.trunk.normalizer.mean.shape[0]))
-    return actor, critic
+    return actor.to(sizes.device), critic.to(sizes.device)
 
 
 def _widen_last_convolution(actor: Actor) -> None:
-    """Changes the 32 channels of our nets to the 64 of the usual three-layer encoder."""
+    """Changes the 32 channels of our nets' last convolution to the usual 64."""
     encoder = actor.trunk.encoders["depth"]
     layers = encoder.get_submodule("layers")
     assert isinstance(layers, nn.Sequential)
-    layers[1] = nn.Conv2d(32, 64, 3, stride=2, padding=1)
+    last = layers[1]
+    assert isinstance(last, nn.Conv2d)
+    layers[1] = nn.Conv2d(last.in_channels, 64, 3, stride=2, padding=1)
     fuse = actor.trunk.fuse[0]
     assert isinstance(fuse, nn.Linear)
     image_size = int(encoder.features)  # pyright: ignore[reportArgumentType]
@@ -130,7 +143,7 @@ def slot_tensors(sizes: Sizes, slot: int) -> dict[str, Tensor]:
     depth = torch.randint(0, 900, (envs, sizes.height, sizes.width), generator=generator)
     ended = torch.rand(envs, generator=generator) < sizes.end_probability
     was_cut = torch.rand(envs, generator=generator) < 0.5
-    return {
+    tensors = {
         "proprio": torch.randn(envs, sizes.proprio, generator=generator),
         "depth": depth.to(torch.int16),
         "critic": torch.randn(envs, sizes.privileged, generator=generator),
@@ -138,6 +151,7 @@ def slot_tensors(sizes: Sizes, slot: int) -> dict[str, Tensor]:
         "terminated": ended & ~was_cut if slot else torch.ones(envs, dtype=torch.bool),
         "truncated": ended & was_cut if slot else torch.zeros(envs, dtype=torch.bool),
     }
+    return {name: tensor.to(sizes.device) for name, tensor in tensors.items()}
 
 
 def drift(*nets: nn.Module) -> None:
@@ -153,19 +167,39 @@ def count_parameters(*nets: nn.Module) -> int:
     return sum(parameter.numel() for net in nets for parameter in net.parameters())
 
 
-def cpu_seconds(update: Callable[[], dict[str, float]]) -> tuple[dict[str, float], float]:
-    """The metrics of an update, and its CPU seconds over all threads of the process."""
-    begin_s = time.process_time()
-    metrics = update()
-    return metrics, time.process_time() - begin_s
+def timed_updates(
+    update: Callable[[], dict[str, float]], sizes: Sizes
+) -> tuple[dict[str, float], float, float]:
+    """The metrics of the first update; CPU seconds and seconds, medians of the others if any."""
+    metrics, cpu_s, wall_s = [], [], []
+    for _ in range(sizes.updates):
+        begin_cpu_s, begin_s = time.process_time(), time.perf_counter()
+        metrics.append(update())
+        if sizes.device != "cpu":
+            torch.cuda.synchronize()
+        cpu_s.append(time.process_time() - begin_cpu_s)
+        wall_s.append(time.perf_counter() - begin_s)
+    measured = slice(min(1, sizes.updates - 1), None)
+    return metrics[0], statistics.median(cpu_s[measured]), statistics.median(wall_s[measured])
 
 
-def peak_memory_mib() -> float:
-    """Peak of this process's resident memory.
+def peak_memory_mib(device: str = "cpu") -> float:
+    """Peak of this process's resident memory, or of its tensors on a GPU.
 
     Not `ru_maxrss`: on Linux it starts with the size of the process that started this one.
     """
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated() / 2**20
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     raise OSError("/proc/self/status has no VmHWM; run this on Linux")
+
+
+def start_measuring_memory(device: str) -> float:
+    """The peak of memory before the nets are built, to be subtracted."""
+    if device == "cpu":
+        return peak_memory_mib()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated() / 2**20

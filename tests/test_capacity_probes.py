@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.capacity import largest_that_fits
 from benchmarks.capacity_probes.calibrate import Sample, fit_line, run_probe
 from benchmarks.capacity_probes.probe import Probe
+from benchmarks.capacity_probes.search import largest_that_fits
 from dexgrasp_learner.capacity.costs import load_costs
 from dexgrasp_learner.capacity.workload import plan_config
 from dexgrasp_sim.config import replace, to_dict

@@ -12,21 +12,36 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import CHECKOUT
+from benchmarks.capacity_probes.holding import Holding, run_holding
 from benchmarks.capacity_probes.probe import FITS, Footprint, Probe, command, is_out_of_memory
 from dexgrasp_learner.capacity.costs import OPTIMIZER_COPIES, Costs
 from dexgrasp_learner.capacity.workload import plan_config, workload
+from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.storage.provenance import provenance
-from dexgrasp_sim.config import to_dict
+from dexgrasp_sim.config import replace, to_dict
 
 STEPS = 4
 """Steps of a rollout here; only the size of the rollout depends on it, which is known exactly."""
 MICRO_BATCH_ENVS = 8
-_RESOLUTIONS = ((80, 60), (160, 120))
-_SIMULATED = (16, 64, 128)
-_INFERRED = (16, 64)
-_LEARNED = (8, 32)
 _STORAGE = "int16"
 _TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured.
+
+    Attributes:
+        images: Widths and heights, the last one that of a run.
+        simulated: Numbers of environments in simulators.
+        inferred: Numbers of environments for which a learner infers.
+        learned: Numbers of environments from which it learns.
+    """
+
+    images: tuple[tuple[int, int], ...] = ((80, 60), (160, 120))
+    simulated: tuple[int, ...] = (16, 64, 128)
+    inferred: tuple[int, ...] = (16, 64)
+    learned: tuple[int, ...] = (8, 32)
 
 
 @dataclass(frozen=True)
@@ -85,38 +100,38 @@ def fit_line(samples: Sequence[Sample]) -> Line:
     return Line(*(float(value) for value in solution), residual=residual)
 
 
-def calibrate(config_path: Path | None, device: str) -> dict[str, Any]:
+def calibrate(
+    config_path: Path | None, device: str, backend: str = "mujoco", sizes: Sizes | None = None
+) -> dict[str, Any]:
     """Measures the costs; see `Costs` for their meaning.
-
-    On a GPU only the learner is measured; the simulator's costs are null, because no physics of
-    this repository runs there.
 
     Args:
         config_path: YAML file of a run, for its nets and task; None: see `plan_config`.
-        device: `cpu` or `cuda`.
+        device: `cpu` or `cuda`, of simulators and learner.
+        backend: Of the physics.
+        sizes: None: the usual ones.
 
     Returns:
         `costs` and `fits` (residual and measurements of each line), plain values.
     """
-    jobs = [(size, envs) for size in _RESOLUTIONS for envs in (*_SIMULATED, *_INFERRED, *_LEARNED)]
-    with tqdm(total=len(jobs), desc="calibrate", unit="process") as bar:
-        bench = _Bench(config_path, device, bar.update)
-        simulated = [bench.simulator(size, n) for size in _RESOLUTIONS for n in _SIMULATED]
-        inferred = [bench.inference(size, n) for size in _RESOLUTIONS for n in _INFERRED]
-        learned = [bench.update(size, n) for size in _RESOLUTIONS for n in _LEARNED]
+    sizes = sizes or Sizes()
+    counts = (*sizes.inferred, *sizes.learned, *sizes.simulated)
+    with tqdm(total=len(sizes.images) * len(counts), desc="calibrate", unit="process") as bar:
+        bench = _Bench(config_path, device, backend, bar.update)
+        inferred = [bench.inference(size, n) for size in sizes.images for n in sizes.inferred]
+        learned = [bench.update(size, n) for size in sizes.images for n in sizes.learned]
+        simulated = [bench.simulator(size, n) for size in sizes.images for n in sizes.simulated]
     simulator, inference, update = map(fit_line, (simulated, inferred, learned))
-    on_gpu = device == "cuda"
     machine = provenance()
-    name = torch.cuda.get_device_name() if on_gpu else machine["hardware"]["cpu"]
-    backend = "without simulator" if on_gpu else "physics and images on the CPU"
-    width, height = _RESOLUTIONS[-1]
+    name = torch.cuda.get_device_name() if device == "cuda" else machine["hardware"]["cpu"]
+    width, height = sizes.images[-1]
     costs = {
-        "source": f"measured on {name} at {machine['started'][:10]}, {backend}",
+        "source": f"measured on {name} at {machine['started'][:10]}, physics {backend}",
         "device": device,
         "process": bench.base,
-        "simulator": None if on_gpu else simulator.fixed,
-        "simulator_env": None if on_gpu else simulator.env,
-        "simulator_pixel": None if on_gpu else simulator.pixel,
+        "simulator": simulator.fixed,
+        "simulator_env": simulator.env,
+        "simulator_pixel": simulator.pixel,
         "learner": max(inference.fixed, update.fixed),
         "inference_env": inference.env,
         "inference_pixel": inference.pixel,
@@ -143,19 +158,31 @@ class _Bench:
     """
 
     def __init__(
-        self, config_path: Path | None, device: str, advance: Callable[[], object]
+        self, config_path: Path | None, device: str, backend: str, advance: Callable[[], object]
     ) -> None:
-        self.base = 0
+        self.base, self._backend = 0, backend
         self._path = config_path
         self._device = device
         self._advance = advance
 
     def simulator(self, size: tuple[int, int], envs: int) -> Sample:
-        """Memory of simulators without the two slots that they write."""
+        """Memory of simulators; on the CPU without the two slots that they write."""
         config = plan_config(self._path, size, STEPS)
+        physics = replace(config.task.physics, backend=self._backend)
+        config = replace(config, task=replace(config.task, physics=physics))
+        if self._device != "cpu":
+            return self._simulator_on_gpu(config, envs)
         peak = self._peak(Probe(role="simulator", config=to_dict(config), envs=envs))
         slots = workload(plan_config(self._path, size, 1), _STORAGE, 1)
         return Sample(envs, slots.pixels, peak - envs * slots.buffer_bytes)
+
+    def _simulator_on_gpu(self, config: RunConfig, envs: int) -> Sample:
+        """Memory of a process that simulates, without what `base` holds too."""
+        holding = Holding(role="simulator", config=to_dict(config), device="cuda", envs=envs)
+        held = run_holding(holding, _TIMEOUT_S)["bytes"]
+        self._advance()
+        pixels = workload(config, _STORAGE, 1).pixels
+        return Sample(envs, pixels, max(held - self.base, 0))
 
     def inference(self, size: tuple[int, int], envs: int) -> Sample:
         """Memory of inference without rollout and weights."""

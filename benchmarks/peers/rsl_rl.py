@@ -87,11 +87,11 @@ def _hidden(net: Actor | Critic) -> list[int]:
 
 def run_theirs(sizes: Sizes) -> SideResult:
     """rsl_rl's update on the rollout of `benchmarks.learner_side.run_ours`."""
-    base_mib = learner_workload.peak_memory_mib()
+    base_mib = learner_workload.start_measuring_memory(sizes.device)
     first = _observed(sizes, learner_workload.slot_tensors(sizes, 0))
     actor, critic = learner_workload.build_nets(sizes)
     models = TrunkModel(actor, first, "actor"), TrunkModel(critic, first, "critic")
-    ppo = make_ppo(*models, first, sizes.horizon, learner_workload.PPO)
+    ppo = make_ppo(*models, first, sizes.horizon, learner_workload.PPO, sizes.device)
     last = _collect(ppo, sizes)
     learner_workload.drift(ppo.actor, ppo.critic)
 
@@ -100,10 +100,11 @@ def run_theirs(sizes: Sizes) -> SideResult:
             ppo.compute_returns(last)  # as ours, part of the update
         return ppo.update()
 
-    metrics, update_cpu_s = learner_workload.cpu_seconds(update)
+    metrics, update_cpu_s, update_s = learner_workload.timed_updates(update, sizes)
     return SideResult(
         update_cpu_s,
-        learner_workload.peak_memory_mib() - base_mib,
+        update_s,
+        learner_workload.peak_memory_mib(sizes.device) - base_mib,
         metrics["surrogate"],
         metrics["value"],
         learner_workload.count_parameters(ppo.actor, ppo.critic),
@@ -111,7 +112,12 @@ def run_theirs(sizes: Sizes) -> SideResult:
 
 
 def make_ppo(
-    actor: MLPModel, critic: MLPModel, first: TensorDict, horizon: int, config: PpoConfig
+    actor: MLPModel,
+    critic: MLPModel,
+    first: TensorDict,
+    horizon: int,
+    config: PpoConfig,
+    device: str = "cpu",
 ) -> PPO:
     """rsl_rl's PPO with the settings that it shares with ours.
 
@@ -121,12 +127,13 @@ def make_ppo(
         first: Observations [N] of one step.
         horizon: Steps of a rollout.
         config: The settings of our PPO.
+        device: Where the models are.
     """
     actions = [layer for layer in actor.mlp if isinstance(layer, torch.nn.Linear)][-1].out_features
     return PPO(
         actor,
         critic,
-        RolloutStorage("rl", first.batch_size[0], horizon, first, [actions]),
+        RolloutStorage("rl", first.batch_size[0], horizon, first, [actions], device),
         num_learning_epochs=config.epochs,
         num_mini_batches=config.minibatches,
         clip_param=config.clip,
@@ -139,22 +146,24 @@ def make_ppo(
         use_clipped_value_loss=config.clip_value_loss,
         schedule=config.schedule,
         desired_kl=config.desired_kl,
+        device=device,
     )
 
 
 def _observed(sizes: Sizes, tensors: dict[str, Tensor]) -> TensorDict:
-    return TensorDict({name: tensors[name] for name in sizes.specs}, batch_size=[sizes.envs])
+    observed = {name: tensors[name] for name in sizes.specs}
+    return TensorDict(observed, batch_size=[sizes.envs], device=sizes.device)
 
 
 def _collect(ppo: PPO, sizes: Sizes) -> TensorDict:
     """Fills the storage with the actions that our side draws; returns the last observations."""
-    noise = torch.Generator().manual_seed(0)
+    noise = torch.Generator(sizes.device).manual_seed(0)
     observed = _observed(sizes, learner_workload.slot_tensors(sizes, 0))
     with torch.inference_mode():
         for slot in range(sizes.horizon):
             ppo.act(observed)
             mean, std = ppo.actor.output_mean, ppo.actor.output_std
-            actions = mean + std * torch.randn(mean.shape, generator=noise)
+            actions = mean + std * torch.randn(mean.shape, generator=noise, device=sizes.device)
             ppo.transition.actions = actions
             ppo.transition.actions_log_prob = ppo.actor.get_output_log_prob(actions)
             result = learner_workload.slot_tensors(sizes, slot + 1)

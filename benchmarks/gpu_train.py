@@ -1,0 +1,144 @@
+"""`dexgrasp bench gpu_train`: trains a depth policy on GPU simulators, and continues it next time.
+
+The run is `dexgrasp train` with the simulators and the learner on one device. It ends after
+`--minutes` with a checkpoint, which a second call with the same folder continues. What a host that
+is given back afterwards must return is `gpu_train_run.tar.xz` beside the figures: the run without
+simulators and earlier checkpoints; a call that finds only this file continues from it. At the end
+the policy is evaluated on new episodes in MuJoCo on the CPU.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import CHECKOUT
+from benchmarks.gpu.device import check_device
+from benchmarks.gpu.parts import Parts
+from dexgrasp_learner.storage.checkpoint import LATEST
+
+ARCHIVE = "gpu_train_run.tar.xz"
+_SPARE_S = 240.0
+"""For the start of the simulators, kernels to compile, and the last checkpoint."""
+_EVALUATION_TIMEOUT_S = 300.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `dexgrasp bench gpu_train`."""
+    parser.add_argument("--device", default="cuda:0", help="of simulators and learner, or cpu")
+    parser.add_argument("--backend", default="mujoco_warp", help="physics.backend")
+    parser.add_argument("--config", type=Path, default=Path("config/laptop_depth.yaml"))
+    parser.add_argument("--envs", type=int, default=4096)
+    parser.add_argument("--minutes", type=float, default=5.0, help="of training in this call")
+    parser.add_argument("--iterations", type=int, default=1_000_000)
+    parser.add_argument("--episodes", type=int, default=512, help="of the evaluation; 0: none")
+    parser.add_argument("--threads", type=int, default=8, help="of the evaluation")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
+    )
+
+
+def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings and figures: `calls`, the summary of each call's training, and `evaluation`.
+
+    Raises:
+        ConfigError: There is no such device.
+        RuntimeError: The training failed; its messages were printed before.
+    """
+    check_device(args.device)
+    settings = {
+        "device": args.device,
+        "backend": args.backend,
+        "config": str(args.config),
+        "envs": args.envs,
+        "overrides": args.overrides,
+    }
+    parts = Parts(args.out, "gpu_train", settings)
+    calls: list[dict[str, Any]] = parts.figures.setdefault("calls", [])
+    run = _continued(args.out)
+    summary = _train(args, run)
+    run = Path(summary.pop("run_dir"))
+    calls.append({**summary, "checkpoint": Path(summary["checkpoint"]).name})
+    parts.write()
+    _pack(run, args.out / ARCHIVE)
+    if args.episodes:
+        parts.figures["evaluation"] = _evaluate(args, run)
+    return settings, {"parts": parts.figures}
+
+
+def _continued(folder: Path) -> Path | None:
+    """The run to continue: the one in `folder`, else the one in its archive, else None."""
+    runs = folder / "gpu_train_runs"
+    found = sorted(runs.glob("*/checkpoints")) if runs.is_dir() else []
+    if not found and (folder / ARCHIVE).is_file():
+        with tarfile.open(folder / ARCHIVE) as archive:
+            archive.extractall(runs, filter="data")
+        found = sorted(runs.glob("*/checkpoints"))
+    return found[-1].parent if found else None
+
+
+def _train(args: argparse.Namespace, run: Path | None) -> dict[str, Any]:
+    """The summary of a training of `args.minutes`, from the start or continued."""
+    is_gpu = args.device != "cpu"
+    settings = {
+        "task.physics.backend": args.backend,
+        "simulators.device": args.device,
+        "simulators.num_envs": args.envs,
+        "simulators.num_workers": 1,
+        "simulators.transport": "in_process",
+        "training.device": "cuda" if is_gpu else "cpu",
+        "training.evaluate_above": "null",
+        "training.max_minutes": args.minutes,
+        "training.iterations": args.iterations,
+        "training.checkpoint_every": 1_000_000,
+    }
+    chosen = [f"{key}={value}" for key, value in settings.items()] + args.overrides
+    runs = args.out / "gpu_train_runs"
+    source = ["--resume", str(run)] if run else [str(args.config), "--runs", str(runs)]
+    command = ["train", *source, "--json"]
+    for text in chosen:
+        command += ["--set", text]
+    return _dexgrasp(command, 60 * args.minutes + _SPARE_S)
+
+
+def _evaluate(args: argparse.Namespace, run: Path) -> dict[str, Any]:
+    """Success on new episodes in MuJoCo on the CPU, whatever it was trained in."""
+    command = [
+        "evaluate", str(run), "--config", str(run / "config.yaml"),
+        "--set", "task.physics.backend=mujoco", "--episodes", str(args.episodes),
+        "--threads", str(args.threads), "--json",
+    ]  # fmt: skip
+    return _dexgrasp(command, _EVALUATION_TIMEOUT_S)
+
+
+def _dexgrasp(arguments: list[str], timeout_s: float) -> dict[str, Any]:
+    """The last line of a command's output, one JSON object."""
+    command = [sys.executable, "-m", "dexgrasp_deploy.commands.cli", *arguments]
+    done = subprocess.run(
+        command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, timeout=timeout_s
+    )
+    if done.returncode:
+        raise RuntimeError(f"`dexgrasp {arguments[0]}` ended with code {done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _pack(run: Path, archive: Path) -> None:
+    """Packs a run's config, metrics and newest checkpoint, without its simulators."""
+    checkpoint = (run / "checkpoints" / LATEST).resolve().name
+
+    def chosen(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        parts = Path(member.name).parts
+        if "simulators" in parts or "logs" in parts:
+            return None
+        if len(parts) > 2 and parts[1] == "checkpoints" and parts[2] not in (checkpoint, LATEST):
+            return None
+        return member
+
+    unfinished = archive.with_suffix(".partial")
+    with tarfile.open(unfinished, "w:xz") as packed:
+        packed.add(run, arcname=run.name, filter=chosen)
+    shutil.move(unfinished, archive)

@@ -1,0 +1,54 @@
+"""MuJoCo Warp without the task and without our engine's work, with which `gpu_sim` compares."""
+
+import mujoco_warp as mjw
+import torch
+import warp as wp
+from torch import Tensor
+
+from dexgrasp_sim.physics.mujoco_warp.engine import MujocoWarpEngine
+from dexgrasp_sim.physics.mujoco_warp.views import DepthView
+
+
+class RawWarp:
+    """Physics steps and depth images of an engine's own model and state; one CUDA graph."""
+
+    def __init__(self, engine: MujocoWarpEngine, substeps: int) -> None:
+        """Args:
+        engine: Its model, data and cameras are used.
+        substeps: Physics steps of a control step.
+        """
+        self._world, self._substeps = engine._world, substeps
+        self._context = DepthView(self._world, engine.scene.camera).context
+        host = self._world.host
+        actuators = [host.actuator(name).id for name in engine.scene.robot.joint_names]
+        self._columns = torch.tensor(actuators, device=engine.device)
+        self._control = wp.to_torch(self._world.data.ctrl)
+        self._graph: wp.Graph | None = None
+        with wp.ScopedDevice(self._world.device):
+            self._launch()
+            if self._world.device.is_cuda:
+                stream = wp.Stream(self._world.device)
+                with wp.ScopedStream(stream), wp.ScopedCapture() as capture:
+                    self._launch()
+                self._graph = capture.graph
+
+    def step(self, joint_targets: Tensor) -> None:
+        """One control step with an image.
+
+        Args:
+            joint_targets: [N, J] rad in the robot's joint order.
+        """
+        self._control[:, self._columns] = joint_targets
+        if self._graph is None:
+            with wp.ScopedDevice(self._world.device):
+                self._launch()
+            return
+        stream = torch.cuda.current_stream(self._control.device)
+        wp.capture_launch(self._graph, stream=wp.stream_from_torch(stream))
+
+    def _launch(self) -> None:
+        model, data = self._world.model, self._world.data
+        for _ in range(self._substeps):
+            mjw.step(model, data)
+        mjw.refit_bvh(model, data, self._context)
+        mjw.render(model, data, self._context)
