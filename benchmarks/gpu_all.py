@@ -73,7 +73,12 @@ class Host:
     def _start(self, part: Part, timeout_s: float) -> tuple[int | None, Path]:
         """Exit code, None after a time-out, and the log of a part's process."""
         log = self._logs / f"{part.name}.log"
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = {
+            **os.environ,
+            "DEXGRASP_TEST_DEVICE": self._options.device,
+            "PYTHONUNBUFFERED": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
         with log.open("w") as output:
             process = subprocess.Popen(
                 [sys.executable, *part.command(timeout_s)],

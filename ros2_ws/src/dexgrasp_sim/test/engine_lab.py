@@ -38,7 +38,7 @@ class Lab:
         usable = [d for d in BACKENDS[backend].devices if d == "cpu" or torch.cuda.is_available()]
         if not usable:
             pytest.skip(f"{backend} computes on {BACKENDS[backend].devices}, not on this machine")
-        self.device = usable[-1]  # a GPU where there is one
+        self.device = usable[0]
 
     def engine(self, config=CONFIG, count=3, threads=1, offset=0, **changes):
         """An engine for the scene of a task, with changes to the scene."""
