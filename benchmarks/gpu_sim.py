@@ -88,7 +88,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     device = check_device(args.device)
     torch.set_num_threads(1)
     sizes = {text: parse_resolution(text) for text in args.images}
-    plays = {name: _play(name, args) for name in args.tasks}
+    plays = {name: play_named(name, args) for name in args.tasks}
     settings = {
         "device": args.device,
         "backend": args.backend,
@@ -112,7 +112,8 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     return settings, {"best_steps_per_s": best, "parts": parts.figures}
 
 
-def _play(name: str, args: argparse.Namespace) -> Play:
+def play_named(name: str, args: argparse.Namespace) -> Play:
+    """One of the tasks, `grasp` or `paper`, on the chosen backend; ConfigError for another."""
     if name == "grasp":
         task = grasp_config(args.config, _CONTROL_HZ).task
         actions = _tape_player(task, args.device)

@@ -9,20 +9,24 @@ import subprocess
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.gpu.device import check_device, wait_for
+from benchmarks.grasp_tape import grasp_config
+from dexgrasp_sim.config import replace
+from dexgrasp_sim.environments import make_grasp_env
+from dexgrasp_sim.vec_env import allocate
+
 _FIELDS = "name,driver_version,memory.total,memory.used,clocks.sm,clocks.max.sm,power.limit"
 _PACKAGES = ("torch", "numpy", "numba", "mujoco", "mujoco-warp", "warp-lang", "pydantic")
-_MODEL = """<mujoco><worldbody><geom type="plane" size="1 1 1"/>
-<body pos="0 0 0.2"><freejoint/><geom type="box" size="0.05 0.05 0.05"/></body>
-</worldbody></mujoco>"""
 _WORLDS = 64
 
 
 def facts(device: str) -> dict[str, Any]:
-    """Versions, the GPU, its copy rate, and seconds of MuJoCo Warp's first and second step."""
+    """Versions, the GPU, its copy rate, and seconds of first steps."""
     found: dict[str, Any] = {
         "python": sys.version.split()[0],
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -65,23 +69,24 @@ def _copy_rate() -> float:
 
 
 def _first_steps(device: str) -> dict[str, Any]:
+    """The task with MuJoCo Warp: seconds of the start, and of a first and a second step."""
     started_s = time.perf_counter()
-    import mujoco
-    import mujoco_warp as mjw
-    import warp as wp
-
-    wp.init()
-    times = {"warp_start_s": round(time.perf_counter() - started_s, 2)}
-    host = mujoco.MjModel.from_xml_string(_MODEL)
-    with wp.ScopedDevice(device):
-        model, data = mjw.put_model(host), mjw.make_data(host, _WORLDS)
-        for name in ("first_step_s", "second_step_s"):
-            started_s = time.perf_counter()
-            mjw.step(model, data)
-            wp.synchronize()
-            times[name] = round(time.perf_counter() - started_s, 4)
-    height_m = float(wp.to_torch(data.qpos)[:, 2].mean())
-    return {**times, "fell": height_m < 0.2}
+    config = grasp_config(Path("config/laptop_depth.yaml"), 60.0).task
+    config = replace(config, physics=replace(config.physics, backend="mujoco_warp"))
+    env = make_grasp_env(config, _WORLDS, groups=("proprio", "depth"), device=device)
+    out = allocate(env)
+    env.reset(out)
+    where = check_device(device)
+    times = {"start_s": round(time.perf_counter() - started_s, 2)}
+    actions = torch.zeros(_WORLDS, env.action_dim, device=where)
+    for name in ("first_step_s", "second_step_s"):
+        wait_for(where)
+        started_s = time.perf_counter()
+        env.step(actions, out)
+        wait_for(where)
+        times[name] = round(time.perf_counter() - started_s, 4)
+    depth = out["depth"]
+    return {**times, "depth_in_range": round(float((depth > 0).float().mean()), 3)}
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import warp as wp
 from torch import Tensor
 
 from dexgrasp_sim.physics.mujoco_warp.engine import MujocoWarpEngine
+from dexgrasp_sim.physics.mujoco_warp.launches import Launches
 from dexgrasp_sim.physics.mujoco_warp.views import DepthView
 
 
@@ -23,14 +24,7 @@ class RawWarp:
         actuators = [host.actuator(name).id for name in engine.scene.robot.joint_names]
         self._columns = torch.tensor(actuators, device=engine.device)
         self._control = wp.to_torch(self._world.data.ctrl)
-        self._graph: wp.Graph | None = None
-        with wp.ScopedDevice(self._world.device):
-            self._launch()
-            if self._world.device.is_cuda:
-                stream = wp.Stream(self._world.device)
-                with wp.ScopedStream(stream), wp.ScopedCapture() as capture:
-                    self._launch()
-                self._graph = capture.graph
+        self._run = Launches(self._world.device, self._launch)
 
     def step(self, joint_targets: Tensor) -> None:
         """One control step with an image.
@@ -39,12 +33,7 @@ class RawWarp:
             joint_targets: [N, J] rad in the robot's joint order.
         """
         self._control[:, self._columns] = joint_targets
-        if self._graph is None:
-            with wp.ScopedDevice(self._world.device):
-                self._launch()
-            return
-        stream = torch.cuda.current_stream(self._control.device)
-        wp.capture_launch(self._graph, stream=wp.stream_from_torch(stream))
+        self._run()
 
     def _launch(self) -> None:
         model, data = self._world.model, self._world.data
