@@ -20,6 +20,7 @@ import warp as wp
 from benchmarks.gpu.device import check_device
 from benchmarks.gpu_sim import GROUPS, add_arguments, play_named
 from dexgrasp_learner.commands.plan_capacity import parse_resolution
+from dexgrasp_learner.config import load_run_config
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.vec_env import allocate
@@ -83,9 +84,12 @@ def compile_variants(variants: Sequence[Variant], arch: int) -> int:
 
 
 def play(arguments: argparse.Namespace) -> None:
-    """Runs the tasks of `gpu_sim` for a moment, with resets and random parameters."""
-    for name in arguments.tasks:
-        task = play_named(name, arguments).task
+    """Runs the tasks of `gpu_sim` and those of runs for a moment, with a reset."""
+    tasks = [play_named(name, arguments).task for name in arguments.tasks]
+    for path in arguments.runs:
+        task = load_run_config(path).task
+        tasks.append(replace(task, physics=replace(task.physics, backend=arguments.backend)))
+    for task in tasks:
         for text in arguments.images:
             width, height = parse_resolution(text)
             camera = replace(task.camera, width=width, height=height)
@@ -105,6 +109,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
     parser.add_argument("--arch", type=int, default=90, help="90: Hopper (H100, H200)")
+    parser.add_argument(
+        "--runs",
+        nargs="*",
+        type=Path,
+        default=[Path("config/laptop_depth.yaml")],
+        metavar="CONFIG",
+    )
     parser.add_argument("--tests", nargs="*", type=Path, default=[], help="test files to run, too")
     options = parser.parse_args(arguments)
     options.device = str(check_device("cpu"))
