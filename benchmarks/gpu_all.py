@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks import CHECKOUT
 from benchmarks.gpu.plan import Part, Plan
 from benchmarks.gpu_train import ARCHIVE
-from dexgrasp_learner.storage.run_folder import provenance
+from dexgrasp_learner.storage.provenance import provenance
 
 _RESERVE_S = 15.0
 """Left at the end for the last files."""
