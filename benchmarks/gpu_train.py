@@ -13,13 +13,14 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks import CHECKOUT
 from benchmarks.gpu.device import check_device
 from benchmarks.gpu.parts import Parts
-from dexgrasp_learner.storage.checkpoint import LATEST
+from dexgrasp_learner.storage.checkpoint_files import CHECKPOINTS, list_checkpoints, seal
 
 ARCHIVE = "gpu_train_run.tar.xz"
 _SPARE_S = 240.0
@@ -127,18 +128,15 @@ def _dexgrasp(arguments: list[str], timeout_s: float) -> dict[str, Any]:
 
 
 def _pack(run: Path, archive: Path) -> None:
-    """Packs a run's config, metrics and newest checkpoint, without its simulators."""
-    checkpoint = (run / "checkpoints" / LATEST).resolve().name
-
-    def chosen(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        parts = Path(member.name).parts
-        if "simulators" in parts or "logs" in parts:
-            return None
-        if len(parts) > 2 and parts[1] == "checkpoints" and parts[2] not in (checkpoint, LATEST):
-            return None
-        return member
-
+    """Packs a run with its newest checkpoint, without its simulators, which are large."""
+    newest = list_checkpoints(run)[0]
     unfinished = archive.with_suffix(".partial")
-    with tarfile.open(unfinished, "w:xz") as packed:
-        packed.add(run, arcname=run.name, filter=chosen)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / run.name
+        shutil.copytree(run, copy, ignore=shutil.ignore_patterns(CHECKPOINTS, "logs"))
+        checkpoint = copy / CHECKPOINTS / newest.name
+        shutil.copytree(newest, checkpoint, ignore=shutil.ignore_patterns("simulators"))
+        seal(checkpoint)
+        with tarfile.open(unfinished, "w:xz") as packed:
+            packed.add(copy, arcname=run.name)
     shutil.move(unfinished, archive)
