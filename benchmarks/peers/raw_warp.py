@@ -6,6 +6,7 @@ import warp as wp
 from torch import Tensor
 
 from dexgrasp_sim.physics.mujoco_warp.engine import MujocoWarpEngine
+from dexgrasp_sim.physics.mujoco_warp.kernels import place_cameras
 from dexgrasp_sim.physics.mujoco_warp.launches import Launches
 from dexgrasp_sim.physics.mujoco_warp.views import DepthView
 
@@ -19,7 +20,7 @@ class RawWarp:
         substeps: Physics steps of a control step.
         """
         self._world, self._substeps = engine._world, substeps
-        self._context = DepthView(self._world, engine.scene.camera).context
+        self._view = DepthView(self._world, engine.scene.camera)
         host = self._world.host
         actuators = [host.actuator(name).id for name in engine.scene.robot.joint_names]
         self._columns = torch.tensor(actuators, device=engine.device)
@@ -39,5 +40,12 @@ class RawWarp:
         model, data = self._world.model, self._world.data
         for _ in range(self._substeps):
             mjw.step(model, data)
-        mjw.refit_bvh(model, data, self._context)
-        mjw.render(model, data, self._context)
+        # a step puts the cameras where the model has them; from there a ray costs less
+        wp.launch(
+            place_cameras,
+            dim=data.nworld,
+            inputs=[self._view._positions, self._view._rotations, model.light_dir],
+            outputs=[data.cam_xpos, data.cam_xmat, data.light_xdir],
+        )
+        mjw.refit_bvh(model, data, self._view.context)
+        mjw.render(model, data, self._view.context)
