@@ -43,9 +43,9 @@ def test_gpu_sim_measures_what_is_missing(tmp_path):
 
 @pytest.mark.slow
 def test_gpu_learner_compares_the_same_update(tmp_path):
-    texts = ["--envs", "4", "--horizon", "3", "--image", "32x24", "--memory", "4", "--updates"]
+    texts = ["--envs", "8", "--horizon", "3", "--image", "32x24", "--memory", "4", "--updates"]
     result = bench(tmp_path, "gpu_learner", *texts, "2")
-    comparison = result["comparisons"]["4"]
+    comparison = result["comparisons"]["8"]
     assert comparison["loss_difference"] < 1e-5
     assert comparison["time_ratio"] > 0 and comparison["memory_ratio"] > 0
 

@@ -93,7 +93,7 @@ class Plan:
     def _learner(self, left_s: float) -> list[str]:
         on = f"--device {self._kind} --minutes {_minutes(left_s, 45)}"
         return self._bench(
-            "gpu_learner", on, f"{on} --envs 4 --horizon 2 --image 32x24 --memory 4 --updates 1"
+            "gpu_learner", on, f"{on} --envs 8 --horizon 2 --image 32x24 --memory 4 --updates 1"
         )
 
     def _costs(self, left_s: float) -> list[str]:
