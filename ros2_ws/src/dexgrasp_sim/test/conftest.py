@@ -41,7 +41,11 @@ def no_host_reads():
     return NoHostReads()
 
 
-@pytest.fixture(params=BACKENDS)
+_MARKS = {"mujoco_warp": (pytest.mark.slow, pytest.mark.timeout(1200))}
+"""Warp compiles for minutes where its kernel cache is empty."""
+
+
+@pytest.fixture(params=[pytest.param(name, marks=_MARKS.get(name, ())) for name in BACKENDS])
 def lab(request):
     """Makes engines, of each backend in turn."""
     lab = Lab(request.param)

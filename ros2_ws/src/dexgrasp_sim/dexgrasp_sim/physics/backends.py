@@ -40,6 +40,13 @@ BACKENDS = {
         ("cpu",),
         "run `make setup`",
     ),
+    "mujoco_warp": Backend(
+        "dexgrasp_sim.physics.mujoco_warp.engine",
+        "MujocoWarpEngine",
+        "mujoco-warp",
+        ("cpu", "cuda"),
+        "run `.venv/bin/pip install -c scripts/lock/python.txt -e '.[warp]'`",
+    ),
 }
 """Backends by their name in `physics.backend`."""
 

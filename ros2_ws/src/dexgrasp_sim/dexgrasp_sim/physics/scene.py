@@ -43,7 +43,7 @@ def _known(backend: str) -> str:
 
 @dataclass(frozen=True, config=STRICT)
 class MujocoConfig:
-    """Settings of MuJoCo only.
+    """Settings of MuJoCo.
 
     An elliptic friction cone with impratio 10 holds round objects that a pyramidal cone drops;
     fewer than 20 line-search iterations make the elliptic solver throw the object.
@@ -63,6 +63,23 @@ class MujocoConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class MujocoWarpConfig:
+    """Sizes of MuJoCo Warp's buffers; what does not fit is left out and reported.
+
+    All other settings are those of `mujoco`.
+
+    Attributes:
+        nconmax: Contacts, and pairs of geoms that may touch, per environment; the environments
+            share the sum.
+        njmax: Constraints of one environment: four per contact, one per joint at its limit, one
+            per joint with dry friction.
+    """
+
+    nconmax: Annotated[int, Field(ge=1)] = 64
+    njmax: Annotated[int, Field(ge=1)] = 256
+
+
+@dataclass(frozen=True, config=STRICT)
 class PhysicsConfig:
     """Physics settings: those common to all backends, then those of each backend.
 
@@ -71,7 +88,8 @@ class PhysicsConfig:
         timestep_s: Physics step.
         friction: Sliding friction coefficient of all contacts.
         actuator_gains: Which gains of the robot the servos have, "stiff" or "paper".
-        mujoco: Settings of MuJoCo only.
+        mujoco: Settings of MuJoCo, on the CPU and in Warp.
+        mujoco_warp: Settings of MuJoCo Warp only.
     """
 
     backend: Annotated[str, AfterValidator(_known)] = "mujoco"
@@ -79,6 +97,7 @@ class PhysicsConfig:
     friction: Annotated[float, Field(gt=0.0)] = 1.0
     actuator_gains: Literal["stiff", "paper"] = "stiff"
     mujoco: MujocoConfig = MujocoConfig()
+    mujoco_warp: MujocoWarpConfig = MujocoWarpConfig()
 
 
 @plain_dataclass(frozen=True, eq=False)

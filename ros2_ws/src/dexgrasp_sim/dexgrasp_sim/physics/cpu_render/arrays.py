@@ -23,6 +23,11 @@ PLAIN, CHECKER, NOISE = 0, 1, 2
 NO_HIT = 2.0**100
 """Depth of a pixel where no geom is seen; exact in float32 and float64."""
 
+LEAST_LEVEL = 0.05
+"""Smallest value of a random colour's channels; darker colours hide the shape."""
+AMBIENT_RANGE = (0.1, 0.9)
+"""Within which random ambient light stays."""
+
 _DRAWABLE = (PLANE, SPHERE, CAPSULE, ELLIPSOID, CYLINDER, BOX, MESH)
 _FIRST_HIDDEN_GROUP = 3
 """Geoms of this group and above are not drawn, as in MuJoCo's viewer: collision shapes."""

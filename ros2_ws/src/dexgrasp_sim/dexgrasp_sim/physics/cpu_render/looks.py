@@ -6,16 +6,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexgrasp_sim.physics.cpu_render.arrays import CHECKER, NOISE, PLAIN, Look
+from dexgrasp_sim.physics.cpu_render.arrays import (
+    AMBIENT_RANGE,
+    CHECKER,
+    LEAST_LEVEL,
+    NOISE,
+    PLAIN,
+    Look,
+)
 from dexgrasp_sim.physics.cpu_render.renderer import BatchRenderer
 from dexgrasp_sim.random_streams import uniforms
 from dexgrasp_sim.robot.rotation import rpy_to_matrix
 from dexgrasp_sim.vision.image_config import LookConfig
 
 _PATTERNS = np.array([PLAIN, CHECKER, NOISE], np.int8)
-_LEAST_LEVEL = 0.05
-"""Smallest value of a random colour's channels; darker colours hide the shape."""
-_AMBIENT_RANGE = (0.1, 0.9)
 _PER_SCENE, _PER_GEOM = 7, 9
 """Random numbers per scene and per colour of its geoms."""
 
@@ -66,7 +70,7 @@ def varied_look(config: LookConfig, look: Look, scene: np.ndarray, geom: np.ndar
     new_pattern = _PATTERNS[(geom[:, :, 7] * len(_PATTERNS)).astype(np.int64)]
     turn = rpy_to_matrix(torch.from_numpy(config.light_rad * (2 * scene[:, 3:6] - 1))).numpy()
     ambient = look.ambient + config.ambient * (2 * scene[:, 6] - 1)
-    limited = np.clip(ambient, *_AMBIENT_RANGE) if config.ambient > 0 else ambient
+    limited = np.clip(ambient, *AMBIENT_RANGE) if config.ambient > 0 else ambient
     return Look(
         color=_mixed(look.color, geom[:, :, 0:3], config.color),
         accent=_mixed(look.accent, geom[:, :, 3:6], config.color),
@@ -79,7 +83,7 @@ def varied_look(config: LookConfig, look: Look, scene: np.ndarray, geom: np.ndar
 
 
 def _mixed(colors: np.ndarray, drawn: np.ndarray, share: float) -> np.ndarray:
-    return (1 - share) * colors + share * (_LEAST_LEVEL + (1 - _LEAST_LEVEL) * drawn)
+    return (1 - share) * colors + share * (LEAST_LEVEL + (1 - LEAST_LEVEL) * drawn)
 
 
 def _color_groups(colors: np.ndarray) -> np.ndarray:

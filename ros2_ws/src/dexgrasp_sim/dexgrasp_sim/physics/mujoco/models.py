@@ -37,8 +37,26 @@ def build_models(
 
 
 def _build_model(scene: Scene, item: ObjectConfig, layout: Layout) -> mujoco.MjModel:
+    spec = scene_spec(scene)
+    add_object(spec, item, layout, start_position_m(scene), contact_friction(scene.physics))
+    return spec.compile()
+
+
+def contact_friction(physics: PhysicsConfig) -> tuple[float, float, float]:
+    """Sliding, torsional (m) and rolling (m) friction coefficient of all geoms."""
+    return physics.friction, _TORSIONAL_FRICTION_M, _ROLLING_FRICTION_M
+
+
+def start_position_m(scene: Scene) -> tuple[float, float, float]:
+    """Where a model has its object: above the table's centre, base frame."""
+    table = scene.table
+    return table.center_m[0], table.center_m[1], table.top_m + _START_HEIGHT_M
+
+
+def scene_spec(scene: Scene) -> mujoco.MjSpec:
+    """Robot, table and ground with the settings of the physics, without an object."""
     robot, table, physics = scene.robot, scene.table, scene.physics
-    friction = (physics.friction, _TORSIONAL_FRICTION_M, _ROLLING_FRICTION_M)
+    friction = contact_friction(physics)
     gains = robot.gains[physics.actuator_gains]
     spec = robot_spec(robot, RobotOptions(gains, contact_friction=friction))
     _set_options(spec, physics)
@@ -56,9 +74,7 @@ def _build_model(scene: Scene, item: ObjectConfig, layout: Layout) -> mujoco.MjM
         geom.contype, geom.conaffinity = TABLE_COLLISION.contype, TABLE_COLLISION.conaffinity
         geom.friction = friction
         geom.condim = 4
-    above = (table.center_m[0], table.center_m[1], table.top_m + _START_HEIGHT_M)
-    add_object(spec, item, layout, above, friction)
-    return spec.compile()
+    return spec
 
 
 def _set_options(spec: mujoco.MjSpec, physics: PhysicsConfig) -> None:

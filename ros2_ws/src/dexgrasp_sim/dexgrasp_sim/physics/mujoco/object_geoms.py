@@ -29,7 +29,7 @@ _HIDDEN_SIZE_M = 0.001
 _LEAST_FACES = 6
 """Smallest number of triangles of a filler mesh: two pyramids on a triangle."""
 
-_GEOM_TYPES = {
+GEOM_TYPES = {
     "box": mujoco.mjtGeom.mjGEOM_BOX,
     "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
     "sphere": mujoco.mjtGeom.mjGEOM_SPHERE,
@@ -37,6 +37,7 @@ _GEOM_TYPES = {
     "ellipsoid": mujoco.mjtGeom.mjGEOM_ELLIPSOID,
     "mesh": mujoco.mjtGeom.mjGEOM_MESH,
 }
+"""MuJoCo's type of each kind of piece."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,12 @@ def add_object(
         position_m: [3] initial position, base frame.
         friction: Sliding, torsional (m) and rolling (m) coefficient.
     """
-    body = spec.worldbody.add_body(name=OBJECT, pos=position_m)
-    body.add_freejoint(name=OBJECT)
-    _set_inertia(body, item, layout.aligned)
+    body = add_body(spec, item, layout.aligned, position_m)
     pieces = item.solid.pieces
     for slot in range(layout.geoms):
-        name = f"{OBJECT}_{slot}" if slot else OBJECT
+        name = slot_name(slot)
         if slot < len(pieces):
-            geom = _add_piece(spec, body, name, pieces[slot])
+            geom = add_piece(spec, body, name, pieces[slot])
             geom.rgba, bits = [*item.rgb, 1.0], OBJECT_COLLISION
         else:
             geom, bits = _add_hidden(body, name), _HIDDEN_COLLISION
@@ -103,6 +102,21 @@ def add_object(
     if layout.meshes:
         missing = layout.meshes - len(_mesh_pieces(item))
         _add_fillers(spec, missing, layout.faces - _num_faces(item))
+
+
+def slot_name(slot: int) -> str:
+    """Name of the object's geom in a slot."""
+    return f"{OBJECT}_{slot}" if slot else OBJECT
+
+
+def add_body(
+    spec: mujoco.MjSpec, item: ObjectConfig, aligned: bool, position_m: Sequence[float]
+) -> mujoco.MjsBody:
+    """Adds an object's free body with its mass and inertia; arguments as for `add_object`."""
+    body = spec.worldbody.add_body(name=OBJECT, pos=position_m)
+    body.add_freejoint(name=OBJECT)
+    _set_inertia(body, item, aligned)
+    return body
 
 
 def _mesh_pieces(item: ObjectConfig) -> list[Piece]:
@@ -142,18 +156,28 @@ def _quaternion(rotation: Array) -> Array:
     return quaternion
 
 
-def _add_piece(
-    spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str, piece: Piece
+def add_piece(
+    spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str, piece: Piece, mesh: str = ""
 ) -> mujoco.MjsGeom:
+    """Adds one convex piece of an object as a geom.
+
+    Args:
+        spec: What to add a mesh to.
+        body: What to add the geom to.
+        name: Of the geom.
+        piece: Its shape.
+        mesh: Name of a mesh that the spec already has; "": a mesh of the geom's name is added.
+    """
     geom = body.add_geom(
         name=name,
-        type=_GEOM_TYPES[piece.kind],
+        type=GEOM_TYPES[piece.kind],
         pos=piece.position,
         quat=_quaternion(piece.rotation),
     )
     if piece.kind == "mesh":
-        _add_mesh(spec, name, piece.vertices, piece.faces)
-        geom.meshname = name
+        if not mesh:
+            add_mesh(spec, name, piece.vertices, piece.faces)
+        geom.meshname = mesh or name
     elif piece.kind in ("cylinder", "capsule"):
         geom.size = [piece.half_size[0], piece.half_size[2], 0.0]
     elif piece.kind == "sphere":
@@ -173,7 +197,8 @@ def _add_hidden(body: mujoco.MjsBody, name: str) -> mujoco.MjsGeom:
     )
 
 
-def _add_mesh(spec: mujoco.MjSpec, name: str, vertices: np.ndarray, faces: np.ndarray) -> None:
+def add_mesh(spec: mujoco.MjSpec, name: str, vertices: np.ndarray, faces: np.ndarray) -> None:
+    """Adds a convex mesh with vertices [V, 3] m and triangles [F, 3]."""
     spec.add_mesh(
         name=name,
         uservert=vertices.ravel(),
@@ -193,4 +218,4 @@ def _add_fillers(spec: mujoco.MjSpec, count: int, faces: int) -> None:
         this, following = np.arange(corners), np.roll(np.arange(corners), -1)
         upper = np.stack([this, following, np.full(corners, corners)], axis=1)
         lower = np.stack([following, this, np.full(corners, corners + 1)], axis=1)
-        _add_mesh(spec, f"filler_{index}", np.vstack([ring, tips]), np.vstack([upper, lower]))
+        add_mesh(spec, f"filler_{index}", np.vstack([ring, tips]), np.vstack([upper, lower]))

@@ -1,0 +1,282 @@
+"""Physics backend on MuJoCo Warp: all environments at once, on an NVIDIA GPU or on the CPU."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+import mujoco_warp as mjw
+import numpy as np
+import torch
+import warp as wp
+from torch import Tensor
+from typing_extensions import override
+
+from dexgrasp_sim.physics.engine import PhysicsEngine, PhysicsParameters
+from dexgrasp_sim.physics.mujoco.object_geoms import OBJECT
+from dexgrasp_sim.physics.mujoco_warp.kernels import apply_targets, read_state, replace_broken
+from dexgrasp_sim.physics.mujoco_warp.launches import Launches, Stopwatch, start_warp
+from dexgrasp_sim.physics.mujoco_warp.looks import DeviceLooks
+from dexgrasp_sim.physics.mujoco_warp.models import build_common_model, object_arrays
+from dexgrasp_sim.physics.mujoco_warp.overflows import Overflows
+from dexgrasp_sim.physics.mujoco_warp.parameters import (
+    BATCHED,
+    DeviceParameters,
+    batched_arrays,
+    give_objects,
+)
+from dexgrasp_sim.physics.mujoco_warp.views import ColorView, DepthView, World
+from dexgrasp_sim.physics.scene import Scene
+from dexgrasp_sim.vision.camera import CameraConfig
+from dexgrasp_sim.vision.camera_jitter import CameraPoses
+
+_STATE = ("qpos", "qvel", "ctrl", "qacc", "qacc_warmstart", "xfrc_applied")
+"""Fields of the data from which a run continues."""
+_LARGEST = 1e10
+"""Bound of positions and velocities, as MuJoCo's mjMAXVAL."""
+
+
+class MujocoWarpEngine(PhysicsEngine):
+    """N environments in MuJoCo Warp.
+
+    On a GPU the order of sums is not fixed, so results differ in the last bits from run to run.
+    """
+
+    exact = False
+
+    def __init__(self, scene: Scene, device: torch.device | str = "cpu", threads: int = 1) -> None:
+        """Args:
+        scene: What to simulate.
+        device: A GPU, or the CPU, where everything runs in one thread.
+        threads: Not used.
+
+        Raises:
+            ConfigError: The device cannot be used.
+        """
+        del threads
+        self.scene, self.num_envs = scene, scene.num_envs
+        self.device, warp_device = start_warp(torch.device(device))
+        used, object_of_env = np.unique(np.asarray(scene.object_of_env), return_inverse=True)
+        objects = [scene.objects[index] for index in used]
+        host, settings = build_common_model(scene, objects), scene.physics.mujoco_warp
+        with wp.ScopedDevice(warp_device):
+            model = mjw.put_model(host, batch_sizes=dict.fromkeys(BATCHED, self.num_envs))
+            model.opt.warn_overflow = 0
+            data = mjw.make_data(
+                host, self.num_envs, nconmax=settings.nconmax, njmax=settings.njmax
+            )
+        self._world = World(host, model, data, warp_device, self.device)
+        self._arrays = batched_arrays(model)
+        of_env = torch.from_numpy(object_of_env.astype(np.int64)).to(self.device)
+        give_objects(self._arrays, host, object_arrays(scene, objects), of_env)
+        self._parameters = DeviceParameters(host, self._arrays, scene.robot)
+        self.object_mass = self._parameters.object_mass
+        self.velocity_lead_s = self._parameters.velocity_lead_s
+        self._bind()
+        self._allocate()
+        self._physics = Launches(warp_device, self._launch_physics)
+        self._refresh = Launches(warp_device, self._launch_reading)
+        self._looks: DeviceLooks | None = None
+        self._depth_view: DepthView | None = None
+        self._stereo_view: ColorView | None = None
+        self._views: dict[CameraConfig, ColorView] = {}
+        self._watch = Stopwatch(self.device, ("physics", "render"))
+        self._compile()
+
+    def _bind(self) -> None:
+        """Takes the data's arrays as tensors and the indices of what is read from them."""
+        host, data, robot = self._world.host, self._world.data, self.scene.robot
+        self._data = {name: wp.to_torch(getattr(data, name)) for name in _STATE}
+        self._time = wp.to_torch(data.time)
+        self.overflows = Overflows(wp.to_torch(data.overflow))
+        joints = [host.joint(name).id for name in robot.joint_names]
+        columns = {
+            "qpos": host.jnt_qposadr[joints],
+            "dofs": host.jnt_dofadr[joints],
+            "ctrl": [host.actuator(name).id for name in robot.joint_names],
+            "sites": [host.site(name).id for name in (*robot.fingertips, robot.grasp_center)],
+        }
+        device = self.device
+        self._index = {
+            name: torch.tensor(np.asarray(values), dtype=torch.int64, device=device)
+            for name, values in columns.items()
+        }
+        self._indices = {name: wp.from_torch(value.int()) for name, value in self._index.items()}
+        joint = host.joint(OBJECT)
+        self._object = int(joint.qposadr[0]), int(joint.dofadr[0]), int(host.body(OBJECT).id)
+        self._start = wp.from_torch(torch.from_numpy(host.qpos0).float().to(device))
+
+    def _allocate(self) -> None:
+        robot = self.scene.robot
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(self.num_envs, *shape, dtype=dtype, device=self.device)
+
+        self.joint_position, self.joint_velocity = zeros(robot.num_joints), zeros(robot.num_joints)
+        self.object_position, self.object_quaternion = zeros(3), zeros(4)
+        self.object_rotation, self.object_velocity = zeros(3, 3), zeros(6)
+        self.fingertip_position = zeros(len(robot.fingers), 3)
+        self.grasp_center_position = zeros(3)
+        self.diverged = zeros(dtype=torch.bool)
+        self._targets = zeros(robot.num_joints)
+        self._hold_steps = zeros(dtype=torch.int32)
+        self._shown = [
+            wp.from_torch(self.joint_position),
+            wp.from_torch(self.joint_velocity),
+            wp.from_torch(self.object_position),
+            wp.from_torch(self.object_quaternion),
+            wp.from_torch(self.object_rotation, dtype=wp.mat33),
+            wp.from_torch(self.object_velocity),
+            wp.from_torch(self.fingertip_position, dtype=wp.vec3),
+            wp.from_torch(self.grasp_center_position, dtype=wp.vec3),
+        ]
+        self._sent = wp.from_torch(self._targets), wp.from_torch(self._hold_steps)
+        self._broken = wp.from_torch(self.diverged)
+
+    def _compile(self) -> None:
+        """Compiles the kernels of a step now: a step must not take minutes."""
+        start = {name: value.clone() for name, value in self._data.items()}
+        self._physics()
+        for name, value in self._data.items():
+            value.copy_(start[name])
+        self._refresh()
+
+    def _launch_physics(self) -> None:
+        model, data = self._world.model, self._world.data
+        targets, hold_steps = self._sent
+        for substep in range(self.scene.substeps):
+            wp.launch(
+                apply_targets,
+                dim=targets.shape,
+                inputs=[targets, hold_steps, substep, self._indices["ctrl"]],
+                outputs=[data.ctrl],
+            )
+            mjw.step(model, data)
+        wp.launch(
+            replace_broken,
+            dim=self.num_envs,
+            inputs=[self._start, _LARGEST],
+            outputs=[data.qpos, data.qvel, data.qacc, data.qacc_warmstart, self._broken],
+        )
+        self._launch_reading()
+
+    def _launch_reading(self) -> None:
+        model, data, index = self._world.model, self._world.data, self._indices
+        mjw.kinematics(model, data)
+        states = [data.qpos, data.qvel, data.xmat, data.site_xpos]
+        wp.launch(
+            read_state,
+            dim=self.num_envs,
+            inputs=[*states, index["qpos"], index["dofs"], *self._object, index["sites"]],
+            outputs=self._shown,
+        )
+
+    @override
+    def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:
+        self._targets.copy_(joint_targets)
+        if hold_steps is None:
+            self._hold_steps.zero_()
+        else:
+            self._hold_steps.copy_(hold_steps)
+        self._watch.time("physics", self._physics)
+
+    @override
+    def reset(
+        self,
+        env_ids: Tensor,
+        joint_position: Tensor,
+        object_pose: Tensor,
+        joint_velocity: Tensor | None = None,
+    ) -> None:
+        self.overflows.collect(env_ids)
+        state, index, rows = self._data, self._index, env_ids.unsqueeze(1)
+        for name in ("qvel", "qacc", "qacc_warmstart", "xfrc_applied"):
+            state[name][env_ids] = 0.0
+        self._time[env_ids] = 0.0
+        self.diverged[env_ids] = False
+        object_qpos = self._object[0]
+        state["qpos"][rows, index["qpos"]] = joint_position
+        state["qpos"][env_ids, object_qpos : object_qpos + 7] = object_pose
+        state["ctrl"][rows, index["ctrl"]] = joint_position
+        if joint_velocity is not None:
+            state["qvel"][rows, index["dofs"]] = joint_velocity
+        self._watch.time("physics", self._refresh)
+
+    @override
+    def set_parameters(self, env_ids: Tensor, parameters: PhysicsParameters) -> None:
+        self._parameters.set(env_ids, parameters)
+
+    @override
+    def push_objects(self, force: Tensor, torque: Tensor) -> None:
+        applied = self._data["xfrc_applied"]  # [N, bodies, 6]
+        applied[:, self._object[2], :3] = force
+        applied[:, self._object[2], 3:] = torque
+
+    @override
+    def render_depth(self, out: Tensor, poses: CameraPoses | None = None) -> None:
+        if self._depth_view is None:
+            self._depth_view = DepthView(self._world, self.scene.camera)
+        view, pose = self._depth_view, _poses_of(poses, 1)
+        self._watch.time("render", lambda: view.render(out, *pose))
+
+    @override
+    def render_stereo_rgb(self, out: Tensor, poses: CameraPoses | None = None) -> None:
+        if self._stereo_view is None:
+            pair = self.scene.camera.stereo_pair(self.scene.stereo_baseline_m)
+            self._stereo_view = ColorView(self._world, pair, self._own_looks().background)
+        view, pose = self._stereo_view, _poses_of(poses, 2)
+        self._watch.time("render", lambda: view.render(out, *pose))
+
+    @override
+    def render_rgb(self, camera: CameraConfig, out: Tensor) -> None:
+        if camera not in self._views:
+            background = self._own_looks().background
+            self._views[camera] = ColorView(self._world, (camera,), background)
+        view, images = self._views[camera], out.unsqueeze(1)
+        self._watch.time("render", lambda: view.render(images))
+
+    def depth_m(self) -> Tensor:
+        """[N, H, W] float32 m of the images that `render_depth` drew last, not rounded and not
+        limited to the camera's range; 0 where nothing is seen.
+        """
+        if self._depth_view is None:
+            raise RuntimeError("there is no depth image yet; call render_depth first")
+        return self._depth_view.depth_m
+
+    @override
+    def randomize_looks(self, env_ids: Tensor, keys: Tensor) -> None:
+        self._own_looks().draw(env_ids, keys)
+
+    def _own_looks(self) -> DeviceLooks:
+        """Made on first use: depth images need none."""
+        if self._looks is None:
+            self._looks = DeviceLooks(self.scene, self._world.host, self._arrays)
+        return self._looks
+
+    @override
+    def state_dict(self) -> dict[str, Tensor]:
+        state = {name: value.clone() for name, value in self._data.items()}
+        own = self._parameters.state_dict()
+        return state | {f"parameters.{name}": value for name, value in own.items()}
+
+    @override
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        names = [field.name for field in fields(PhysicsParameters)]
+        own = {name: state[f"parameters.{name}"].to(self.device) for name in names}
+        self._parameters.load_state_dict(own)
+        for name, value in self._data.items():
+            value.copy_(state[name])
+        self.diverged.zero_()
+        self._refresh()
+
+    @override
+    def timings(self) -> dict[str, float]:
+        return self._watch.seconds()
+
+    @override
+    def close(self) -> None:
+        self._depth_view = self._stereo_view = None
+        self._views.clear()
+
+
+def _poses_of(poses: CameraPoses | None, cameras: int) -> tuple[Tensor, ...]:
+    """Positions [N, C, 3] and rotations [N, C, 3, 3] of the first cameras; empty without."""
+    return () if poses is None else tuple(each[:, :cameras] for each in poses)
