@@ -12,7 +12,7 @@ def apply_targets(
     substep: int,
     columns: wp.array[int],
     ctrl: wp.array2d[float],
-):
+) -> None:
     """Puts joint targets [N, J] into effect where `hold_steps` [N] says this physics step."""
     world, joint = wp.tid()
     if hold_steps[world] == substep:
@@ -28,16 +28,17 @@ def replace_broken(
     qacc: wp.array2d[float],
     qacc_warmstart: wp.array2d[float],
     diverged: wp.array[bool],
-):
+) -> None:
     """Marks environments whose state is not finite or out of bounds and restores their start."""
     world = wp.tid()
-    good = True
+    broken = wp.int32(0)
     for i in range(qpos.shape[1]):
-        good = good and wp.abs(qpos[world, i]) <= largest
+        if not wp.abs(qpos[world, i]) <= largest:  # nor if it is not a number
+            broken += 1
     for i in range(qvel.shape[1]):
-        good = good and wp.abs(qvel[world, i]) <= largest
-        good = good and wp.isfinite(qacc_warmstart[world, i])
-    if good:
+        if not wp.abs(qvel[world, i]) <= largest or not wp.isfinite(qacc_warmstart[world, i]):
+            broken += 1
+    if broken == 0:
         return
     diverged[world] = True
     for i in range(qpos.shape[1]):
@@ -68,7 +69,7 @@ def read_state(
     object_velocity: wp.array2d[float],
     fingertip_position: wp.array2d[wp.vec3],
     grasp_center_position: wp.array[wp.vec3],
-):
+) -> None:
     """Copies what `PhysicsEngine` shows; `sites` are the fingertips and the grasp centre."""
     world = wp.tid()
     for joint in range(joint_qpos.shape[0]):
@@ -101,7 +102,7 @@ def place_cameras(
     cam_xpos: wp.array2d[wp.vec3],
     cam_xmat: wp.array2d[wp.mat33],
     light_xdir: wp.array2d[wp.vec3],
-):
+) -> None:
     """Sets the poses of the cameras that a view renders, and the direction of the lamp."""
     world = wp.tid()
     for camera in range(position.shape[1]):
@@ -113,11 +114,11 @@ def place_cameras(
 @wp.kernel
 def to_millimetres(
     depth: wp.array2d[float], near_m: float, far_m: float, out: wp.array2d[wp.int16]
-):
+) -> None:
     """Rounds depths to millimetres; 0 where not between near and far."""
     world, pixel = wp.tid()
     t = depth[world, pixel]
-    millimetres = 0.0
+    millimetres = wp.float32(0.0)
     if t >= near_m and t <= far_m:
         millimetres = t * 1000.0 + 0.5
     out[world, pixel] = wp.int16(millimetres)
@@ -126,7 +127,7 @@ def to_millimetres(
 @wp.kernel
 def to_channels(
     packed: wp.array2d[wp.uint32], background: wp.array2d[float], out: wp.array4d[wp.uint8]
-):
+) -> None:
     """Unpacks pixels of alpha, red, green, blue; alpha 0 is where nothing is seen.
 
     `out` is [N, cameras, 3, pixels].

@@ -1,7 +1,7 @@
 """Cameras, light and textures of the common model, and their random variation on the device.
 
-The light is that of `cpu_render`: a distant lamp, a weak one at the camera, ambient light. Patterns
-are textures here, so the images resemble those of `cpu_render` but are not the same.
+The light is that of `cpu_render`: a distant lamp, a weak one at the camera, ambient light.
+Patterns are textures here, so the images resemble those of `cpu_render` but are not the same.
 """
 
 import mujoco
@@ -37,7 +37,7 @@ _PER_SCENE, _PER_GEOM = 7, 9
 
 
 def add_appearance(spec: mujoco.MjSpec, scene: Scene) -> None:
-    """Adds cameras, a lamp, and a material for each geom, so that each can have its own texture."""
+    """Adds cameras, a lamp, and a material for each geom, so that each has its own texture."""
     for name in CAMERAS:
         spec.worldbody.add_camera(name=name, fovy=scene.camera.fovy_deg)
     lamp = spec.worldbody.add_light(name="lamp", type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)

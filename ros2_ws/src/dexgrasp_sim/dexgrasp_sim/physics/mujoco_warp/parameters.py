@@ -1,4 +1,4 @@
-"""What differs between environments: their objects, and parameters that change between episodes."""
+"""What differs between environments: objects, and parameters that change between episodes."""
 
 import math
 from collections.abc import Mapping
