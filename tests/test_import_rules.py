@@ -25,7 +25,9 @@ LEVELS = (
 """The rooms of dexgrasp_sim, bottom first: none imports from a higher level."""
 MUJOCO = "dexgrasp_sim.physics.mujoco"
 SIM, LEARNER, DEPLOY = (f"{name}/{name}" for name in ARROW[1:])
-SPEAK_MUJOCO = (f"{SIM}/physics/mujoco/", f"{SIM}/physics/cpu_render/")
+SPEAK_MUJOCO = tuple(
+    f"{SIM}/physics/{folder}/" for folder in ("mujoco", "mujoco_warp", "cpu_render")
+)
 PEERS = "benchmarks/peers/"
 UNSAFE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 
@@ -82,7 +84,7 @@ def breaks_a_rule(path: Path, name: str) -> bool:
     if root == "mujoco":
         return not path.as_posix().startswith((*SPEAK_MUJOCO, PEERS))
     if f"{name}.".startswith(f"{MUJOCO}."):
-        return not path.as_posix().startswith((SPEAK_MUJOCO[0], PEERS))
+        return not path.as_posix().startswith((*SPEAK_MUJOCO[:2], PEERS))
     if root == "dexgrasp_sim" and folders[:1] == ["dexgrasp_sim"]:
         own = ".".join([*folders, path.stem])
         return own != "dexgrasp_sim.__init__" and level_of(name) > level_of(own)

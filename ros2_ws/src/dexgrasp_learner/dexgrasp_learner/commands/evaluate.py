@@ -52,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", type=whole(1, 1024), default=2, help="CPU threads of the simulation"
     )
     parser.add_argument(
+        "--device", default="cpu", help="where the environments compute: cpu, cuda or cuda:K"
+    )
+    parser.add_argument(
         "--swap-images", action="store_true", help="each environment sees another's images"
     )
     add_json(parser)
@@ -77,7 +80,8 @@ def _evaluate_named(args: argparse.Namespace) -> Evaluation:
         return _evaluate_checkpoint(args)
     config = load_run_config(args.config, args.overrides) if args.config else RunConfig()
     task = _chosen_task(config.task, args)
-    common = {"episodes": args.episodes, "seed": args.seed, "threads": args.threads}
+    names = ("episodes", "seed", "threads", "device")
+    common = {name: getattr(args, name) for name in names}
     if args.policy == "scripted":
         return evaluate(
             "scripted", scripted_policy, task, (), show_progress=not args.json, **common
@@ -102,6 +106,7 @@ def _evaluate_checkpoint(args: argparse.Namespace) -> Evaluation:
         episodes=args.episodes,
         seed=args.seed,
         threads=args.threads,
+        device=args.device,
         swap_images=args.swap_images,
         name="swapped images" if args.swap_images else "trained",
         show_progress=not args.json,

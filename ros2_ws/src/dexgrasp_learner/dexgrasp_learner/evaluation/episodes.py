@@ -35,6 +35,7 @@ def evaluate(
     seed: int,
     threads: int = 2,
     show_progress: bool = False,
+    device: str = "cpu",
 ) -> Evaluation:
     """Runs every environment for exactly one episode, the objects in turn.
 
@@ -47,6 +48,7 @@ def evaluate(
         seed: Of the episodes' starts.
         threads: CPU threads.
         show_progress: Whether a progress bar is shown on stderr.
+        device: Where the environments compute.
     """
     config = replace(config, stagger_starts=False)
     rows, diverged = [], 0
@@ -55,7 +57,7 @@ def evaluate(
     with tqdm(total=episodes, desc=name, unit="episode", disable=not show_progress) as bar:
         for offset, stop in pairwise(limits):
             count = stop - offset
-            env = make_grasp_env(config, count, seed, threads, groups, env_offset=offset)
+            env = make_grasp_env(config, count, seed, threads, groups, offset, device)
             try:
                 figures, broken = _run_batch(env, make_policy)
                 rows.append(figures)
@@ -77,10 +79,12 @@ def evaluate_actor(
     swap_images: bool = False,
     name: str = "trained",
     show_progress: bool = False,
+    device: str = "cpu",
 ) -> Evaluation:
     """Evaluates the mean action of an actor; see `evaluate` and `actor_policy`."""
     factory = actor_policy(actor, swap_images)
-    return evaluate(name, factory, config, actor.groups, episodes, seed, threads, show_progress)
+    groups = actor.groups
+    return evaluate(name, factory, config, groups, episodes, seed, threads, show_progress, device)
 
 
 def actor_policy(actor: Actor, swap_images: bool = False) -> PolicyFactory:
@@ -116,8 +120,15 @@ def actor_policy(actor: Actor, swap_images: bool = False) -> PolicyFactory:
 
 def scripted_policy(env: GraspEnv) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
     """The scripted policy; it reads the simulation instead of observations."""
-    script = make_script(env)
-    return lambda observations, start: script.act()
+    with env.device:
+        script = make_script(env)
+
+    def act(observations: dict[str, Tensor], start: Tensor) -> Tensor:
+        del observations, start
+        with env.device:  # scripts make their tensors on the default device
+            return script.act()
+
+    return act
 
 
 @torch.inference_mode()
@@ -126,10 +137,11 @@ def _run_batch(env: GraspEnv, make_policy: PolicyFactory) -> tuple[Tensor, int]:
     out = allocate(env)
     env.reset(out)
     policy = make_policy(env)
-    start = torch.ones(env.num_envs, dtype=torch.bool)
-    running = torch.ones(env.num_envs, dtype=torch.bool)
-    broken = torch.zeros(env.num_envs, dtype=torch.bool)
-    rows = torch.zeros(env.num_envs, len(env.episode_fields))
+    device = env.device
+    start = torch.ones(env.num_envs, dtype=torch.bool, device=device)
+    running = torch.ones_like(start)
+    broken = torch.zeros_like(start)
+    rows = torch.zeros(env.num_envs, len(env.episode_fields), device=device)
     for _ in range(env.config.episode_steps):
         env.step(policy(out, start), out)
         start = out["terminated"] | out["truncated"]
@@ -138,7 +150,7 @@ def _run_batch(env: GraspEnv, make_policy: PolicyFactory) -> tuple[Tensor, int]:
         rows[first_end] = out["episode"][first_end]
         running &= ~start
     rows[broken, SUCCESS] = 0.0
-    return rows, int(broken.sum())
+    return rows.cpu(), int(broken.sum())
 
 
 def choose_objects(config: GraspConfig, choice: str) -> GraspConfig:

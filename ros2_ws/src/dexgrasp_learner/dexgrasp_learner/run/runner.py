@@ -286,6 +286,7 @@ class Runner:
                 training.evaluation_episodes,
                 seed=EVALUATION_SEED + self.config.seed,
                 threads=training.update_threads,
+                device=self.config.simulators.worker_specs[0].device,
             )
         tally.evaluation_success = result.success_rate
         self.report.message(

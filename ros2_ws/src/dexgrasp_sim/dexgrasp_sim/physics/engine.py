@@ -137,6 +137,13 @@ class PhysicsEngine(Protocol):
         """
         ...
 
+    def depth_m(self) -> Tensor:
+        """Depth [N, H, W] float32 m, at the nominal pose and not limited to the camera's range.
+
+        0 where nothing is seen. For comparisons of engines; the next call may overwrite it.
+        """
+        ...
+
     def render_stereo_rgb(self, out: Tensor, poses: CameraPoses | None = None) -> None:
         """Writes [N, 2, 3, H, W] uint8: left and right image; `poses` as in `render_depth`."""
         ...

@@ -86,6 +86,12 @@ class StillEngine(PhysicsEngine):
         out.fill_(_DEPTH_MM)
 
     @override
+    def depth_m(self) -> Tensor:
+        camera = self.scene.camera
+        shape = (self.num_envs, camera.height, camera.width)
+        return torch.full(shape, _DEPTH_MM / 1e3, device=self.device)
+
+    @override
     def render_stereo_rgb(self, out: Tensor, poses: CameraPoses | None = None) -> None:
         del poses
         out.fill_(_GREY)

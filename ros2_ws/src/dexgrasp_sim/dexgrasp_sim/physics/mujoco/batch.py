@@ -178,6 +178,11 @@ class MujocoBatch(PhysicsEngine):
         self._seconds["render"] += time.perf_counter() - started
 
     @override
+    def depth_m(self) -> Tensor:
+        renderer = self._renderer(self.scene.camera)
+        return torch.from_numpy(renderer.render_float(self._geom_xpos, self._geom_xmat)[0])
+
+    @override
     def render_stereo_rgb(self, out: Tensor, poses: CameraPoses | None = None) -> None:
         for side, renderer in enumerate(self._stereo_renderers()):
             self._render_rgb(renderer, out[:, side], *_pose_of(poses, side))

@@ -1,7 +1,8 @@
 """Physics backend on MuJoCo Warp: all environments at once, on an NVIDIA GPU or on the CPU."""
 
+import gc
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import mujoco_warp as mjw
 import numpy as np
@@ -10,10 +11,16 @@ import warp as wp
 from torch import Tensor
 from typing_extensions import override
 
+from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.physics.engine import PhysicsEngine, PhysicsParameters
 from dexgrasp_sim.physics.mujoco.object_geoms import OBJECT
 from dexgrasp_sim.physics.mujoco_warp.kernels import apply_targets, read_state, replace_broken
-from dexgrasp_sim.physics.mujoco_warp.launches import Launches, Stopwatch, start_warp
+from dexgrasp_sim.physics.mujoco_warp.launches import (
+    Launches,
+    Stopwatch,
+    is_out_of_memory,
+    start_warp,
+)
 from dexgrasp_sim.physics.mujoco_warp.looks import DeviceLooks
 from dexgrasp_sim.physics.mujoco_warp.models import build_common_model, object_arrays
 from dexgrasp_sim.physics.mujoco_warp.overflows import Overflows
@@ -34,6 +41,10 @@ _LARGEST = 1e10
 """Bound of positions and velocities, as MuJoCo's mjMAXVAL."""
 
 
+_SPARE = 64
+"""Contacts beyond the mean per environment, without which one environment would have few."""
+
+
 class MujocoWarpEngine(PhysicsEngine):
     """N environments in MuJoCo Warp.
 
@@ -49,20 +60,30 @@ class MujocoWarpEngine(PhysicsEngine):
         threads: Not used.
 
         Raises:
-            ConfigError: The device cannot be used.
+            ConfigError: The device cannot be used, or has too little memory for N environments.
         """
         del threads
         self.scene, self.num_envs = scene, scene.num_envs
         self.device, warp_device = start_warp(torch.device(device))
+        try:
+            self._build(warp_device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _too_many(scene, self.device) from None
+
+    def _build(self, warp_device: wp.Device) -> None:
+        scene = self.scene
         used, object_of_env = np.unique(np.asarray(scene.object_of_env), return_inverse=True)
         objects = [scene.objects[index] for index in used]
-        host, settings = build_common_model(scene, objects), scene.physics.mujoco_warp
+        host = build_common_model(scene, objects)
         with wp.ScopedDevice(warp_device):
             model = mjw.put_model(host, batch_sizes=dict.fromkeys(BATCHED, self.num_envs))
             model.opt.warn_overflow = 0
-            data = mjw.make_data(
-                host, self.num_envs, nconmax=settings.nconmax, njmax=settings.njmax
-            )
+            if not wp.is_conditional_graph_supported():
+                model.opt.graph_conditional = False
+            data = mjw.make_data(host, self.num_envs, **self._buffer_sizes())
+            wp.synchronize_device()  # they were filled in another stream than they are used in
         self._world = World(host, model, data, warp_device, self.device)
         self._arrays = batched_arrays(model)
         of_env = torch.from_numpy(object_of_env.astype(np.int64)).to(self.device)
@@ -80,6 +101,15 @@ class MujocoWarpEngine(PhysicsEngine):
         self._views: dict[CameraConfig, ColorView] = {}
         self._watch = Stopwatch(self.device, ("physics", "render"))
         self._compile()
+
+    def _buffer_sizes(self) -> dict[str, int]:
+        settings = self.scene.physics.mujoco_warp
+        shared = {
+            "naconmax": settings.nconmax,
+            "naccdmax": min(settings.nccdmax, settings.nconmax),
+        }
+        sizes = {name: size * self.num_envs + _SPARE for name, size in shared.items()}
+        return sizes | {"njmax": settings.njmax}
 
     def _bind(self) -> None:
         """Takes the data's arrays as tensors and the indices of what is read from them."""
@@ -135,6 +165,7 @@ class MujocoWarpEngine(PhysicsEngine):
         """Compiles the kernels of a step now: a step must not take minutes."""
         start = {name: value.clone() for name, value in self._data.items()}
         self._physics()
+        self.diverged.zero_()
         for name, value in self._data.items():
             value.copy_(start[name])
         self._refresh()
@@ -212,10 +243,19 @@ class MujocoWarpEngine(PhysicsEngine):
 
     @override
     def render_depth(self, out: Tensor, poses: CameraPoses | None = None) -> None:
+        view, pose = self._own_depth_view(), _poses_of(poses, 1)
+        self._watch.time("render", lambda: view.render(out, *pose))
+
+    @override
+    def depth_m(self) -> Tensor:
+        view = self._own_depth_view()
+        self._watch.time("render", view.draw)
+        return view.depth_m
+
+    def _own_depth_view(self) -> DepthView:
         if self._depth_view is None:
             self._depth_view = DepthView(self._world, self.scene.camera)
-        view, pose = self._depth_view, _poses_of(poses, 1)
-        self._watch.time("render", lambda: view.render(out, *pose))
+        return self._depth_view
 
     @override
     def render_stereo_rgb(self, out: Tensor, poses: CameraPoses | None = None) -> None:
@@ -232,14 +272,6 @@ class MujocoWarpEngine(PhysicsEngine):
             self._views[camera] = ColorView(self._world, (camera,), background)
         view, images = self._views[camera], out.unsqueeze(1)
         self._watch.time("render", lambda: view.render(images))
-
-    def depth_m(self) -> Tensor:
-        """[N, H, W] float32 m of the images that `render_depth` drew last, not rounded and not
-        limited to the camera's range; 0 where nothing is seen.
-        """
-        if self._depth_view is None:
-            raise RuntimeError("there is no depth image yet; call render_depth first")
-        return self._depth_view.depth_m
 
     @override
     def randomize_looks(self, env_ids: Tensor, keys: Tensor) -> None:
@@ -280,3 +312,23 @@ class MujocoWarpEngine(PhysicsEngine):
 def _poses_of(poses: CameraPoses | None, cameras: int) -> tuple[Tensor, ...]:
     """Positions [N, C, 3] and rotations [N, C, 3, 3] of the first cameras; empty without."""
     return () if poses is None else tuple(each[:, :cameras] for each in poses)
+
+
+def _too_many(scene: Scene, device: torch.device) -> ConfigError:
+    """Says that the environments do not fit, and how many do, found by halving."""
+    count = scene.num_envs
+    fitting = 0
+    while count > 1 and not fitting:
+        count //= 2
+        gc.collect()
+        torch.cuda.empty_cache()
+        try:
+            smaller = replace(scene, object_of_env=scene.object_of_env[:count])
+            MujocoWarpEngine(smaller, device).depth_m()
+            fitting = count
+        except (RuntimeError, ConfigError):
+            continue
+    return ConfigError(
+        f"mujoco_warp: {scene.num_envs} environments do not fit into the memory of "
+        f"{str(device)!r}, {fitting} do; lower simulators.num_envs or the camera's resolution"
+    )

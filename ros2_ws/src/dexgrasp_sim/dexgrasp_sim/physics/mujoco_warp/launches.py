@@ -10,7 +10,10 @@ import warp as wp
 
 from dexgrasp_sim.config import ConfigError
 
-_streams: dict[int, wp.Stream] = {}
+_MOST_PENDING = 64
+"""Pairs of events after which those of ended work are counted."""
+
+_streams: dict[tuple[int, int], wp.Stream] = {}
 
 
 def start_warp(device: torch.device) -> tuple[torch.device, wp.Device]:
@@ -64,6 +67,12 @@ def _cache_refusal(folder: object) -> str:
     )
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch, Warp or a CUDA graph found too little memory."""
+    text = str(error).lower()
+    return any(part in text for part in ("out of memory", "failed to allocate"))
+
+
 class Launches:
     """A fixed sequence of kernel launches in torch's current stream.
 
@@ -100,9 +109,10 @@ class Launches:
 def _current_stream(device: wp.Device) -> wp.Stream:
     """Torch's current stream as Warp's; made once, because that takes tens of microseconds."""
     stream = torch.cuda.current_stream(device.ordinal)
-    if stream.cuda_stream not in _streams:
-        _streams[stream.cuda_stream] = wp.stream_from_torch(stream)
-    return _streams[stream.cuda_stream]
+    key = device.ordinal, stream.cuda_stream
+    if key not in _streams:
+        _streams[key] = wp.stream_from_torch(stream)
+    return _streams[key]
 
 
 class Stopwatch:
@@ -129,6 +139,8 @@ class Stopwatch:
         work()
         end.record(stream)
         self._pending.append((stage, begin, end))
+        if len(self._pending) >= _MOST_PENDING:
+            self.seconds()
 
     def seconds(self) -> dict[str, float]:
         """Seconds by stage, of the work that has ended."""

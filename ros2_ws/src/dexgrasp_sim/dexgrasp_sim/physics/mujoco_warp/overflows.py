@@ -8,7 +8,8 @@ from torch import Tensor
 
 _SETTINGS = {
     "njmax": mjw.OverflowType.NEFC | mjw.OverflowType.NJMAX_NNZ,
-    "nconmax": mjw.OverflowType.BROADPHASE | mjw.OverflowType.NARROWPHASE | mjw.OverflowType.CCD,
+    "nconmax": mjw.OverflowType.BROADPHASE | mjw.OverflowType.NARROWPHASE,
+    "nccdmax": mjw.OverflowType.CCD,
 }
 """Bits of `Data.overflow` by the setting that sizes the buffer."""
 

@@ -60,6 +60,7 @@ class _View:
                 enable_specular=False,
                 enable_emission=False,
             )
+            wp.synchronize_device()  # it was made in another stream than it is used in
         nominal = [torch.from_numpy(camera.position) for camera in cameras]
         turned = [torch.from_numpy(camera.rotation) for camera in cameras]
         device = world.torch_device
@@ -71,7 +72,8 @@ class _View:
         self._rotations = wp.from_torch(self._rotation, dtype=wp.mat33)
         self._render = Launches(world.device, self._launch)
 
-    def _draw(self, position: Tensor | None, rotation: Tensor | None) -> None:
+    def draw(self, position: Tensor | None = None, rotation: Tensor | None = None) -> None:
+        """Renders; arguments as for `DepthView.render`."""
         self._position.copy_(self._nominal if position is None else position)
         self._rotation.copy_(self._turned if rotation is None else rotation)
         self._render()
@@ -120,7 +122,7 @@ class DepthView(_View):
             position: [N, 1, 3] m of the camera, base frame; None: nominal.
             rotation: [N, 1, 3, 3], MuJoCo camera axes as columns; None: nominal.
         """
-        self._draw(position, rotation)
+        self.draw(position, rotation)
         out.copy_(self._image)
 
     def _finish(self) -> None:
@@ -154,7 +156,7 @@ class ColorView(_View):
         self, out: Tensor, position: Tensor | None = None, rotation: Tensor | None = None
     ) -> None:
         """Writes [N, C, 3, H, W] uint8; arguments as for `DepthView.render`, for C cameras."""
-        self._draw(position, rotation)
+        self.draw(position, rotation)
         out.copy_(self._image)
 
     def _finish(self) -> None:
