@@ -34,7 +34,8 @@ def test_this_machine_is_ready(capsys):
 def test_a_backend_that_is_not_there_has_a_reason_and_a_remedy(monkeypatch):
     for module in ("dexgrasp_sim.physics.nothing", "dexgrasp_sim.physics.engine"):
         absent = Backend(module, "Engine", "no_such_package", ("cpu",), "run `make setup`")
-        monkeypatch.setitem(BACKENDS, "mujoco", absent)
+        for name in BACKENDS:
+            monkeypatch.setitem(BACKENDS, name, absent)
         report = doctor.examine()
         state = report["backends"]["mujoco"]
         assert state["available"] is False and "no_such_package" in state["reason"]
