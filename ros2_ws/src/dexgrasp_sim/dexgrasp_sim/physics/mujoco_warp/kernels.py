@@ -1,3 +1,4 @@
+# type: ignore -- kernels are written in the language of Warp, which has other rules
 """Warp kernels of the engine: one thread per environment, or per pixel."""
 
 import warp as wp

@@ -31,7 +31,7 @@ def start_warp(device: torch.device) -> tuple[torch.device, wp.Device]:
         wp.init()
     except OSError as error:
         raise ConfigError(_cache_refusal(error.filename or wp.config.kernel_cache_dir)) from None
-    _check_cache(wp.config.kernel_cache_dir)
+    _check_cache(str(wp.config.kernel_cache_dir))
     if device.type != "cuda":
         return device, wp.get_device("cpu")
     if not torch.cuda.is_available() or wp.get_cuda_device_count() == 0:
