@@ -76,11 +76,13 @@ class MujocoWarpConfig:
         nccdmax: Those of them with a cylinder, an ellipsoid or a mesh; they need 5 KiB each.
         njmax: Constraints of one environment: four per contact, one per joint at its limit, one
             per joint with dry friction.
+        cuda_graph: False: a GPU's kernels are launched one by one, which is slow; to find faults.
     """
 
     nconmax: Annotated[int, Field(ge=1)] = 24
     nccdmax: Annotated[int, Field(ge=1)] = 12
     njmax: Annotated[int, Field(ge=1)] = 192
+    cuda_graph: bool = True
 
 
 @dataclass(frozen=True, config=STRICT)

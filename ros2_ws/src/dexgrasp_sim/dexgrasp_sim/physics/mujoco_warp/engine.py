@@ -84,7 +84,8 @@ class MujocoWarpEngine(PhysicsEngine):
                 model.opt.graph_conditional = False
             data = mjw.make_data(host, self.num_envs, **self._buffer_sizes())
             wp.synchronize_device()  # they were filled in another stream than they are used in
-        self._world = World(host, model, data, warp_device, self.device)
+        graph = scene.physics.mujoco_warp.cuda_graph
+        self._world = World(host, model, data, warp_device, self.device, graph)
         self._arrays = batched_arrays(model)
         of_env = torch.from_numpy(object_of_env.astype(np.int64)).to(self.device)
         give_objects(self._arrays, host, object_arrays(scene, objects), of_env)
@@ -93,8 +94,8 @@ class MujocoWarpEngine(PhysicsEngine):
         self.velocity_lead_s = self._parameters.velocity_lead_s
         self._bind()
         self._allocate()
-        self._physics = Launches(warp_device, self._launch_physics)
-        self._refresh = Launches(warp_device, self._launch_reading)
+        self._physics = Launches(warp_device, self._launch_physics, graph)
+        self._refresh = Launches(warp_device, self._launch_reading, graph)
         self._looks: DeviceLooks | None = None
         self._depth_view: DepthView | None = None
         self._stereo_view: ColorView | None = None

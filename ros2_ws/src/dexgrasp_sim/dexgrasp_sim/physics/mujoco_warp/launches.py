@@ -80,12 +80,15 @@ class Launches:
     captures a CUDA graph, which the later calls replay.
     """
 
-    def __init__(self, device: wp.Device, launch: Callable[[], None]) -> None:
+    def __init__(
+        self, device: wp.Device, launch: Callable[[], None], use_graph: bool = True
+    ) -> None:
         """Args:
         device: Warp's.
         launch: Launches the kernels, with the same arrays each time.
+        use_graph: False: the kernels are always launched one by one.
         """
-        self._device, self._launch = device, launch
+        self._device, self._launch, self._use_graph = device, launch, use_graph
         self._graph: wp.Graph | None = None
 
     def __call__(self) -> None:
@@ -101,6 +104,8 @@ class Launches:
         with wp.ScopedDevice(self._device):
             with wp.ScopedStream(stream, sync_enter=False):
                 self._launch()
+            if not self._use_graph:
+                return
             with wp.ScopedStream(wp.Stream(self._device)), wp.ScopedCapture() as capture:
                 self._launch()
         self._graph = capture.graph

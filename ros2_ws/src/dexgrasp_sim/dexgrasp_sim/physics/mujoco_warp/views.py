@@ -27,6 +27,7 @@ class World:
         data: Their state.
         device: Warp's.
         torch_device: The same device, torch's.
+        use_graph: Whether launches become CUDA graphs.
     """
 
     host: mujoco.MjModel
@@ -34,6 +35,7 @@ class World:
     data: mjw.Data
     device: wp.Device
     torch_device: torch.device
+    use_graph: bool
 
 
 class _View:
@@ -70,7 +72,7 @@ class _View:
         self._rotation = self._turned.repeat(count, 1, 1, 1)  # [N, C, 3, 3]
         self._positions = wp.from_torch(self._position, dtype=wp.vec3)
         self._rotations = wp.from_torch(self._rotation, dtype=wp.mat33)
-        self._render = Launches(world.device, self._launch)
+        self._render = Launches(world.device, self._launch, world.use_graph)
 
     def draw(self, position: Tensor | None = None, rotation: Tensor | None = None) -> None:
         """Renders; arguments as for `DepthView.render`."""
