@@ -1,7 +1,10 @@
 SHELL := /bin/bash
 BIN := $(CURDIR)/.venv/bin
 
-.PHONY: help setup demo test test-fast check format bench clean
+BACKEND_TESTS := $(addprefix ros2_ws/src/dexgrasp_sim/test/,test_backends.py test_engine_contract.py \
+  test_engine_images.py test_engine_parameters.py test_mujoco_warp.py) tests/test_backend_tasks.py
+
+.PHONY: help setup demo test test-fast test-backends check format bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -17,6 +20,9 @@ test: check  ## lint, types and the whole test suite
 
 test-fast: setup  ## the tests without processes, browsers and trainings, on all cores
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
+
+test-backends: setup  ## what every physics backend must do; on a GPU with DEXGRASP_TEST_DEVICE=cuda:0
+	@$(BIN)/python -m pytest $(BACKEND_TESTS)
 
 check: setup  ## lint, formatting and types
 	@$(BIN)/ruff check --quiet

@@ -304,3 +304,14 @@ def test_a_config_with_another_camera_does_not_suit_a_checkpoint(checkpoint, tmp
         capsys, str(checkpoint), f"--config={tmp_path / 'wide.yaml'}", "--set=task.camera.width=48"
     )
     assert code == 2 and "trained for other observations" in err
+
+
+def test_values_of_a_run_are_changed_without_naming_its_config(checkpoint, capsys):
+    code, _, err = run_command(capsys, str(checkpoint), "--set=task.camera.width=48")
+    assert code == 2 and "--set: " in err and "trained for other observations" in err
+    code, _, err = run_command(capsys, str(checkpoint), "--set=task.physics.backend=bullet")
+    assert code == 2 and "'bullet'" in err and "give one of mujoco" in err
+    code, out, _ = run_command(
+        capsys, str(checkpoint), "--set=task.episode_s=0.5", "--episodes=2", "--json"
+    )
+    assert code == 0 and json.loads(out.splitlines()[-1])["episodes"] == 2

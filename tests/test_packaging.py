@@ -25,7 +25,12 @@ EXTRAS = {
     name: [Requirement(text) for text in texts]
     for name, texts in PROJECT["optional-dependencies"].items()
 }
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "rsl_rl": "rsl-rl-lib"}
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "yaml": "pyyaml",
+    "rsl_rl": "rsl-rl-lib",
+    "warp": "warp-lang",
+}
 """Of imports that are named otherwise."""
 PACKAGES = {"dexgrasp_sim", "dexgrasp_learner", "dexgrasp_deploy"}
 LOADED_BY_TORCH = {"onnxscript", "tensorboard"}
@@ -118,7 +123,7 @@ def test_every_source_folder_is_a_package():
 def test_the_packages_import_what_they_declare_and_no_more():
     packages = [ROOT / "ros2_ws/src" / name / name for name in sorted(PACKAGES)]
     assert all(package.is_dir() for package in packages)
-    assert python_imports(*packages) == names(BASE) - LOADED_BY_TORCH
+    assert python_imports(*packages) == names(BASE) - LOADED_BY_TORCH | names(EXTRAS["warp"])
 
 
 def test_tests_and_benchmarks_import_what_is_declared():
@@ -126,7 +131,7 @@ def test_tests_and_benchmarks_import_what_is_declared():
     helpers = {file.stem for folder in folders for file in folder.rglob("*.py")}
     helpers |= {"benchmarks", "test_support"}
     found = python_imports(*folders) - set(map(canonicalize_name, helpers))
-    allowed = names(BASE) | names(EXTRAS["dev"]) | names(EXTRAS["bench"])
+    allowed = names(BASE) | names(EXTRAS["dev"]) | names(EXTRAS["bench"]) | names(EXTRAS["warp"])
     assert found - allowed == set()
     assert names(EXTRAS["dev"]) - found == RUN_AS_COMMANDS
 

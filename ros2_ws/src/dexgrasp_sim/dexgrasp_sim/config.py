@@ -37,14 +37,7 @@ def load_config(
             value has the wrong type or is not allowed. The message is one line that names every
             wrong key, and for each whether the file or which override is to blame.
     """
-    stages = [read_values(path)]
-    for override in overrides or []:
-        stages.append(with_override(stages[-1], override))
-    result = _validated(config_class, stages[-1])
-    if not isinstance(result, _Problems):
-        return result
-    sources = [str(path), *(f"--set {override}" for override in overrides or [])]
-    raise ConfigError(_blame(result, sources, config_class, stages))
+    return _overridden(config_class, read_values(path), str(path), overrides or [])
 
 
 def parse_config(
@@ -55,6 +48,11 @@ def parse_config(
     if isinstance(result, _Problems):
         raise ConfigError(f"{source}: " + "; ".join(result))
     return result
+
+
+def with_overrides(config: ConfigClass, overrides: Sequence[str]) -> ConfigClass:
+    """A config with single values changed by `key.key=value`; errors as for `load_config`."""
+    return _overridden(type(config), to_dict(config), "config", overrides)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -69,6 +67,23 @@ def replace(config: ConfigClass, **changes: Any) -> ConfigClass:
 
 class _Problems(tuple[str, ...]):
     """What is wrong with given values, a clause for each key."""
+
+
+def _overridden(
+    config_class: type[ConfigClass],
+    values: dict[str, Any],
+    source: str,
+    overrides: Sequence[str],
+) -> ConfigClass:
+    """The config of a source's values after all overrides; blames the first that is wrong."""
+    stages = [values]
+    for override in overrides:
+        stages.append(with_override(stages[-1], override))
+    result = _validated(config_class, stages[-1])
+    if not isinstance(result, _Problems):
+        return result
+    sources = [source, *(f"--set {override}" for override in overrides)]
+    raise ConfigError(_blame(result, sources, config_class, stages))
 
 
 def _validated(config_class: type[ConfigClass], values: dict[str, Any]) -> ConfigClass | _Problems:

@@ -66,6 +66,7 @@ def run_python(code, **environment):
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
 
 
+@slow
 def test_warp_is_imported_by_its_own_backend_only():
     code = (
         "import sys, dexgrasp_deploy.commands.cli\n"
@@ -77,6 +78,7 @@ def test_warp_is_imported_by_its_own_backend_only():
     assert result.returncode == 0, result.stderr
 
 
+@slow
 def test_a_cache_that_cannot_be_written_is_refused_in_one_line():
     code = (
         "from dexgrasp_sim.physics.mujoco_warp.launches import start_warp\n"
@@ -253,8 +255,13 @@ def test_neither_a_step_nor_a_reset_nor_an_image_reads_from_the_device(
 
     monkeypatch.setattr(wp.array, "numpy", refuse)
     monkeypatch.setattr(wp, "synchronize_device", refuse)
-    with no_host_reads:
-        everything()
+    on_gpu = engine.device.type == "cuda"
+    torch.cuda.set_sync_debug_mode("error") if on_gpu else None
+    try:
+        with no_host_reads:
+            everything()
+    finally:
+        torch.cuda.set_sync_debug_mode("default") if on_gpu else None
 
 
 @slow

@@ -25,9 +25,12 @@ from dexgrasp_sim.arguments import (
     number,
     whole,
 )
-from dexgrasp_sim.config import ConfigError, replace
+from dexgrasp_sim.config import ConfigError, replace, with_overrides
 from dexgrasp_sim.objects.sets import OBJECT_SETS
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+
+_WITHOUT_RUN = ("scripted", "untrained")
+"""Policies that have no config of their own."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluates and prints the figures."""
     if args.swap_images and args.episodes < 2:
         raise ConfigError("--swap-images needs at least --episodes 2, to swap between")
-    if args.overrides and not args.config:
+    if args.overrides and not args.config and args.policy in _WITHOUT_RUN:
         raise ConfigError(f"--set {args.overrides[0]}: changes a value of --config; give one")
     result = _evaluate_named(args)
     if args.json:
@@ -76,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _evaluate_named(args: argparse.Namespace) -> Evaluation:
     torch.set_num_threads(1)
-    if args.policy not in ("scripted", "untrained"):
+    if args.policy not in _WITHOUT_RUN:
         return _evaluate_checkpoint(args)
     config = load_run_config(args.config, args.overrides) if args.config else RunConfig()
     task = _chosen_task(config.task, args)
@@ -91,12 +94,16 @@ def _evaluate_named(args: argparse.Namespace) -> Evaluation:
 
 def _evaluate_checkpoint(args: argparse.Namespace) -> Evaluation:
     actor, config, _ = load_actor(Path(args.policy))
-    if args.config:
+    if args.config or args.overrides:
         schema = policy_schema(actor, config.task)
-        config = load_run_config(args.config, args.overrides)
+        if args.config:
+            config = load_run_config(args.config, args.overrides)
+        else:
+            config = with_overrides(config, args.overrides)
         if policy_schema(actor, config.task) != schema:
+            source = f"--config {args.config}" if args.config else "--set"
             raise ConfigError(
-                f"--config {args.config}: {args.policy} was trained for other observations; "
+                f"{source}: {args.policy} was trained for other observations; "
                 "use the camera and the action of the run's config.yaml"
             )
     warn_of_changed_files(Path(args.policy), config)
