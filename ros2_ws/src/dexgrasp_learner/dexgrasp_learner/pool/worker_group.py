@@ -215,7 +215,7 @@ class WorkerGroup:
             self._refuse_word_of(worker)
             return
         if awaited == MessageType.DONE:
-            may_refuse = self._sent[index].type == MessageType.SAVE
+            may_refuse = self._sent[index].type in (MessageType.SAVE, MessageType.LOAD)
             message = worker.receive(_DONE_OR_NOT if may_refuse else _DONE)
             self._answers[index] = worker.take(self._link, message, self._sent[index])
         else:
