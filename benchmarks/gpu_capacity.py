@@ -124,7 +124,7 @@ class _Table:
     def _simulators(self, count: int) -> int | None:
         holding = self._holding("simulator", count)
         figures = self._run(f"simulators_{count}", holding)
-        return figures and figures["bytes"]
+        return figures["bytes"] if figures else None
 
     def _count(
         self, mode: Mode, fixed: float, per_env: float, fitting: int, counts: dict[str, int]
@@ -164,7 +164,7 @@ class _Table:
                 self._holding("run", envs), workers=workers, micro_batch=self._args.micro_batch
             )
             figures = self._run(f"run_{name}", holding)
-            held = figures and figures["bytes"] / (devices * self._budget)
+            held = figures["bytes"] / (devices * self._budget) if figures else None
             shares[name] = None if held is None else round(held, 3)
         return shares
 
