@@ -17,8 +17,9 @@ class DifferentialIk:
     """Moves joint positions toward a frame pose, a few iterations per control step.
 
     Damped least squares (Nakamura and Hanafusa 1986, Wampler 1986):
-    dq = J' (J J' + lambda I)^-1 (e - J dq0) + dq0, where dq0 pulls toward a rest posture inside
-    the null space of the task. A joint that dq would move over its limit is held at the limit and
+    dq = J' (J J' + D)^-1 (e - J dq0) + dq0, where dq0 pulls toward a rest posture inside the null
+    space of the task, and D damps rotations more: out of reach, place matters before attitude. A
+    joint that dq would move over its limit is held at the limit and
     the others are solved again (Baerlocher and Boulic 2004).
     """
 
@@ -29,7 +30,8 @@ class DifferentialIk:
         lower: Tensor,
         upper: Tensor,
         max_step: Tensor,
-        damping: float = 1e-3,
+        damping_m2: float = 1e-3,
+        damping_rad2: float = 0.1,
         rest_gain: float = 0.05,
         iterations: int = 2,
     ) -> None:
@@ -39,7 +41,10 @@ class DifferentialIk:
         lower: [K] rad joint limits, in chain order like all [K].
         upper: [K] rad joint limits.
         max_step: [K] rad, largest change per call of `solve`.
-        damping: lambda, m^2 (rad^2 for the rotational rows).
+        damping_m2: Diagonal of D in the rows of translations.
+        damping_rad2: The same of rotations. 100 times as much means that 10 cm count like 1 rad.
+            Damped alike, the arm kept the palm upright at the expense of its place: 15 of 54
+            points of a spawn area of 0.5 x 0.8 m were missed by up to 21 cm, now by at most 2.2.
         rest_gain: Fraction of the way to the rest posture per iteration.
         iterations: Iterations per call of `solve`.
         """
@@ -50,7 +55,8 @@ class DifferentialIk:
             pad(each[:, None], self._idle) for each in (rest_position, lower, upper)
         )  # [K, 1]
         self._max_step = pad(max_step[:, None] / iterations, self._idle, value=1.0)
-        self._regularizer = damping * torch.eye(6).to(rest_position)[..., None]
+        damping = torch.tensor([damping_m2] * 3 + [damping_rad2] * 3)
+        self._regularizer = torch.diag(damping).to(rest_position)[..., None]  # [6, 6, 1]
         self._rest_gain = rest_gain
         self._iterations = iterations
 
