@@ -14,6 +14,7 @@ from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.control.proprioception import Proprioception
 from dexgrasp_sim.devices import rows_of
 from dexgrasp_sim.objects.config import SHAPE_CLASSES
+from dexgrasp_sim.objects.lowest_points import LowestPoints
 from dexgrasp_sim.physics.engine import PhysicsEngine
 from dexgrasp_sim.random_streams import Purpose, RandomStreams
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
@@ -32,7 +33,7 @@ from dexgrasp_sim.tasks.grasp.sensors import Sensors
 from dexgrasp_sim.tasks.grasp.starts import EpisodeStarts
 from dexgrasp_sim.vec_env import VecEnv
 
-_OWN_STATE = ("step_count", "episode_count", "start_height", "episode_difficulty", "last_action")
+_OWN_STATE = ("step_count", "episode_count", "episode_difficulty", "last_action")
 
 
 class GraspEnv(VecEnv):
@@ -87,7 +88,6 @@ class GraspEnv(VecEnv):
         self._flat_hand = torch.tensor(self.robot.flat_hand, device=device)
         self.step_count = torch.zeros(count, dtype=torch.int64, device=device)
         self.episode_count = torch.zeros(count, dtype=torch.int64, device=device)
-        self.start_height = torch.zeros(count, device=device)
         self.episode_difficulty = torch.zeros(count, device=device)
         self.last_action = torch.zeros(count, self.action_dim, device=device)
         self.diverged = torch.zeros(count, dtype=torch.bool, device=device)
@@ -97,8 +97,12 @@ class GraspEnv(VecEnv):
         config, device = self.config, self.device
         self.object_index = torch.tensor(self.engine.scene.object_of_env, device=device)  # [N]
         objects, top_m = config.objects, config.table.top_m
-        goals = [config.goal_at(top_m + item.solid.rest_height_m) for item in objects]
+        rest = [top_m + item.solid.rest_height_m for item in objects]
+        self.start_height = torch.tensor(rest, device=device)[self.object_index]  # [N]
+        goals = [config.goal_at(height) for height in rest]
         self.goal = torch.tensor(goals, device=device)[self.object_index]  # [N, 3]
+        solids = [item.solid for item in objects]
+        self._lowest_points = LowestPoints(solids, self.object_index)
         extents = torch.tensor([item.extents_m for item in objects], device=device)  # [M, 3]
         shapes = [SHAPE_CLASSES.index(item.shape_class) for item in objects]
         one_hot = torch.eye(len(SHAPE_CLASSES), device=device)[shapes]  # [M, classes]
@@ -212,9 +216,7 @@ class GraspEnv(VecEnv):
             GROUPS[spec.name].write(self, out[spec.name])
 
     def _height_and_farthest(self) -> tuple[Tensor, Tensor]:
-        """Height of the object above its start and its largest distance from the hand's points;
-        both [N] m.
-        """
+        """Height of the object and its largest distance from the hand's points; both [N] m."""
         engine = self.engine
         points = torch.cat(
             (engine.fingertip_position, engine.grasp_center_position.unsqueeze(1)), dim=1
@@ -222,7 +224,12 @@ class GraspEnv(VecEnv):
         distance = torch.linalg.norm(
             points - engine.object_position.unsqueeze(1), dim=2
         )  # [N, F + 1]
-        return engine.object_position[:, 2] - self.start_height, distance.amax(dim=1)
+        return self._height(), distance.amax(dim=1)
+
+    def _height(self) -> Tensor:
+        """[N] m, of the lowest point of each object above the table, whatever its attitude."""
+        below = self._lowest_points.below_center(self.engine.object_rotation)
+        return self.engine.object_position[:, 2] - below - self.config.table.top_m
 
     def _reward_and_track(self, height: Tensor, farthest: Tensor, reward: Tensor) -> None:
         from_goal = self.engine.object_position - self.goal  # [N, 3]
@@ -267,10 +274,9 @@ class GraspEnv(VecEnv):
         self.engine.reset(ids, posture, pose, starts.joint_velocity)
         if self._delay is not None:
             self._delay.restart(ids, posture)
-        self.start_height[ids] = self.origin[2] + self.starts.rest_height[ids]
         self.step_count[ids] = 0
         self.episode_difficulty[ids] = difficulty
-        self.episodes.begin(ids, pose[:, 2] - self.start_height[ids])
+        self.episodes.begin(ids, self._height()[ids])
         self.last_action[ids] = 0.0
 
     @override

@@ -40,7 +40,7 @@ RESULT_SPECS = result_specs(EPISODE_FIELDS)
 NEVER = -1.0
 """`time_to_goal_s` of an episode in which the object was never in the goal region."""
 _STANDING_M = 0.005
-"""An object that starts less than this above its rest height stands on the table."""
+"""An object that starts less than this above the table stands on it."""
 _STATE = (
     "skipped_steps",
     "landed",
@@ -57,11 +57,12 @@ class SuccessConfig:
     """When an episode counts as a success: the object is in the goal region during the last
     `hold_s`, and in the hand at the end.
 
-    The goal region is the space more than `height_m` above the start height or, with
-    `goal_radius_m`, a ball about the goal.
+    The goal region is the space more than `height_m` above the table, for the object's lowest
+    point, or, with `goal_radius_m`, a ball about the goal, for its centre.
 
     Attributes:
-        height_m: An object is lifted when it is higher than this above its start height.
+        height_m: An object is lifted when its lowest point is higher than this above the table.
+            That does not depend on how it lies or is held.
         hold_s: How long before the end the object must have been in the goal region.
         reach_m: Largest distance of any fingertip or the grasp centre from the object.
         goal_radius_m: Radius of the ball, 0.1 in the paper. None: `height_m` defines the region.
@@ -100,7 +101,7 @@ class SuccessConfig:
         """Whether an object is in the goal region.
 
         Args:
-            height_m: Above its start height.
+            height_m: Of its lowest point above the table.
             goal_distance_m: Of its centre from the goal.
         """
         if self.goal_radius_m is not None:
@@ -111,8 +112,8 @@ class SuccessConfig:
 class EpisodeTracker(nn.Module):
     """Tracks the current episodes of N environments and computes the columns `episode_fields`.
 
-    An object that starts in the air must not count as lifted. So heights count only after the
-    object has been less than half of `height_m` above its rest height.
+    Heights are those of the object's lowest point above the table. An object that starts in the
+    air must not count as lifted. So heights count only after it was below half of `height_m`.
 
     Attributes:
         skipped_steps: [N] int64, step of the episode at which a staggered start began.
@@ -121,7 +122,7 @@ class EpisodeTracker(nn.Module):
             region.
         inside_steps: [N] int64, in how many steps of the episode it was there.
         entry_step: [N] int64, step in which it was there first; 0: not yet.
-        max_height_m: [N], greatest height above the start.
+        max_height_m: [N], greatest height.
         term_sums: [N, T], sums of the weighted reward terms.
     """
 
@@ -155,7 +156,7 @@ class EpisodeTracker(nn.Module):
 
         Args:
             env_ids: [K] int64 environments.
-            height_m: [K] of the object above its height at rest.
+            height_m: [K].
         """
         for name in _STATE:
             getattr(self, name)[env_ids] = 0
@@ -168,7 +169,7 @@ class EpisodeTracker(nn.Module):
 
         Args:
             step: [N] int64, number of the step in the episode, from 1.
-            height_m: [N] of the object above its height at rest.
+            height_m: [N].
             goal_distance_m: [N] of the object from the goal.
             terms: [N, T] weighted reward terms.
         """

@@ -20,8 +20,8 @@ class Situation(NamedTuple):
 
     Attributes:
         farthest_m: [N] largest distance of a fingertip or the grasp centre to the object centre.
-        height_m: [N] of the object above its start.
-        goal_height_m: [N] of the goal above the object's start.
+        height_m: [N] of the object's lowest point above the table.
+        goal_height_m: [N] of that point when the object stands upright at the goal.
         from_goal_m: [N, 3] object centre minus goal, base frame.
         off_flat_rad: [N, H] joints of the hand minus `Robot.flat_hand`.
         difficulty: [N] in [0, 1], of the present episodes.
