@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
+from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.pipeline.collector import Collector
@@ -243,8 +244,8 @@ def _pool_spec(args: argparse.Namespace) -> PoolSpec:
 
 def _build(pool: WorkerPool, seed: int) -> Ppo:
     specs = {spec.name: spec for spec in pool.observation_specs}
-    actor = build_actor(_NETWORK, specs, pool.action_dim, seed=seed, depth_range_m=(0.2, 0.95))
-    critic = build_critic(_NETWORK, specs, seed=seed + 1, depth_range_m=(0.2, 0.95))
+    actor = build_actor(_NETWORK, specs, pool.action_dim, seed=seed, view=RunConfig().table_view)
+    critic = build_critic(_NETWORK, specs, seed=seed + 1, view=RunConfig().table_view)
     return Ppo(actor, critic, PpoConfig(minibatches=2), seed)
 
 

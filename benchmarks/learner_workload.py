@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn
 
 from dexgrasp_learner.algorithms.config import PpoConfig
+from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, Critic, build_actor, build_critic
 from dexgrasp_sim.config import STRICT
@@ -110,8 +111,8 @@ def build_nets(sizes: Sizes) -> tuple[Actor, Critic]:
         fused_size=sizes.hidden[0],
         initial_std=0.5,
     )
-    actor = build_actor(network, sizes.specs, ACTION_DIM, depth_range_m=(0.2, 0.95))
-    critic = build_critic(network, sizes.specs, depth_range_m=(0.2, 0.95))
+    actor = build_actor(network, sizes.specs, ACTION_DIM, view=RunConfig().table_view)
+    critic = build_critic(network, sizes.specs, view=RunConfig().table_view)
     torch.manual_seed(0)
     _widen_last_convolution(actor)
     with torch.no_grad():
@@ -125,11 +126,11 @@ def build_nets(sizes: Sizes) -> tuple[Actor, Critic]:
 def _widen_last_convolution(actor: Actor) -> None:
     """Changes the 32 channels of our nets' last convolution to the usual 64."""
     encoder = actor.trunk.encoders["depth"]
-    layers = encoder.get_submodule("layers")
-    assert isinstance(layers, nn.Sequential)
-    last = layers[1]
+    joint = encoder.get_submodule("joint")
+    assert isinstance(joint, nn.Sequential)
+    last = joint[0]
     assert isinstance(last, nn.Conv2d)
-    layers[1] = nn.Conv2d(last.in_channels, 64, 3, stride=2, padding=1)
+    joint[0] = nn.Conv2d(last.in_channels, 64, 3, stride=2, padding=1)
     fuse = actor.trunk.fuse[0]
     assert isinstance(fuse, nn.Linear)
     image_size = int(encoder.features)  # pyright: ignore[reportArgumentType]

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
+from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.pipeline.collector import Collector
@@ -116,8 +117,8 @@ def _build(args: argparse.Namespace) -> Ppo:
     )
     specs = {"state": _SPEC}
     return Ppo(
-        build_actor(network, specs, _ACTION_DIM, depth_range_m=(0.2, 0.95)),
-        build_critic(network, specs, depth_range_m=(0.2, 0.95)),
+        build_actor(network, specs, _ACTION_DIM, view=RunConfig().table_view),
+        build_critic(network, specs, view=RunConfig().table_view),
         _PPO,
     )
 

@@ -40,9 +40,7 @@ ROWS = {name: column for column, name in enumerate(EPISODE_FIELDS)}
 def make_actor(run=RUN, gain=100.0):
     """An untrained actor that acts strongly on all it sees."""
     actions = len(run.task.action_names)
-    actor = build_actor(
-        run.network, all_specs(run.task), actions, seed=3, depth_range_m=run.depth_range_m
-    )
+    actor = build_actor(run.network, all_specs(run.task), actions, seed=3, view=run.table_view)
     with torch.no_grad():
         list(actor.head.parameters())[-2].mul_(gain)
     return actor.eval()

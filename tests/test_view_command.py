@@ -49,7 +49,7 @@ def trained(tmp_path):
         specs,
         len(config.task.action_names),
         seed=0,
-        depth_range_m=config.depth_range_m,
+        view=config.table_view,
     )
     state = {"config": to_dict(config), "schema_hash": policy_schema(actor, config.task)}
     save_checkpoint(tmp_path / "checkpoints", 1, actor, {}, state, lambda folder: None)

@@ -36,7 +36,7 @@ def bundle_folder(tmp_path_factory):
     config = RunConfig(network=network, task=GraspConfig(episode_s=EPISODE_S))
     specs = {name: observation_spec(config.task, name) for name in (*config.groups, "object")}
     actor = build_actor(
-        network, specs, len(config.task.action_names), seed=5, depth_range_m=(0.2, 0.95)
+        network, specs, len(config.task.action_names), seed=5, view=RunConfig().table_view
     ).eval()
     generator = torch.Generator().manual_seed(0)
     recorded = {

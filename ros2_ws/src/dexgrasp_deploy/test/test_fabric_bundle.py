@@ -60,7 +60,7 @@ def bundle(tmp_path_factory):
     config = RunConfig(network=network, task=TASK)
     specs = {"proprio": observation_spec(TASK, "proprio")}
     actor = build_actor(
-        network, specs, len(TASK.action_names), seed=3, depth_range_m=(0.2, 0.95)
+        network, specs, len(TASK.action_names), seed=3, view=RunConfig().table_view
     ).eval()
     folder = tmp_path_factory.mktemp("bundles") / "fabric"
     recorded = record_episode(actor, TASK, seed=0, steps=20)

@@ -14,6 +14,7 @@ from dexgrasp_learner.run.config import AdrConfig, TrainingConfig
 from dexgrasp_sim.config import STRICT, ConfigError, Seed, load_config
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.observations import all_specs
+from dexgrasp_sim.vision.table_view import TableView
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -57,9 +58,9 @@ class RunConfig:
         return tuple(dict.fromkeys((*network.actor_groups, *network.critic_groups, *auxiliary)))
 
     @property
-    def depth_range_m(self) -> tuple[float, float]:
-        """Nearest and farthest valid depth of the camera, which the nets scale depth by."""
-        return self.task.camera.near_m, self.task.camera.far_m
+    def table_view(self) -> TableView:
+        """What the camera sees of the empty table, which the nets compare depth images with."""
+        return TableView(self.task.camera, self.task.table.top_m)
 
 
 def load_run_config(path: str | Path, overrides: Sequence[str] | None = None) -> RunConfig:

@@ -40,7 +40,7 @@ def make_actor(config=CONFIG, seed=0):
         all_specs(config.task),
         actions,
         seed=seed,
-        depth_range_m=config.depth_range_m,
+        view=config.table_view,
     )
 
 

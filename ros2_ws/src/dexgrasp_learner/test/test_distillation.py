@@ -11,6 +11,7 @@ from torch import Tensor
 from dexgrasp_learner.algorithms.config import DistillationConfig
 from dexgrasp_learner.algorithms.distillation import Distillation
 from dexgrasp_learner.algorithms.guards import NonFiniteLoss
+from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor
 from dexgrasp_learner.rollout.rollout import Rollout
@@ -69,7 +70,7 @@ def make_student(memory: Literal["none", "lstm"] = "lstm", seed: int = 0) -> Act
         hidden=(32,),
         auxiliary_group="object",
     )
-    return build_actor(config, SPECS, ACTIONS, seed=seed, depth_range_m=(0.2, 0.95))
+    return build_actor(config, SPECS, ACTIONS, seed=seed, view=RunConfig().table_view)
 
 
 def make(

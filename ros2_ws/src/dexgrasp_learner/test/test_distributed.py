@@ -13,6 +13,7 @@ import torch
 
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
+from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.evaluation.episode_statistics import EpisodeStatistics
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
@@ -54,8 +55,8 @@ def make_ppo(peers=None, kind=Ppo):
         critic_hidden=(16,),
     )
     nets = (
-        build_actor(network, SPECS, ACTIONS, depth_range_m=(0.2, 0.95)),
-        build_critic(network, SPECS, depth_range_m=(0.2, 0.95)),
+        build_actor(network, SPECS, ACTIONS, view=RunConfig().table_view),
+        build_critic(network, SPECS, view=RunConfig().table_view),
     )
     return kind(*nets, CONFIG, seed=3, peers=peers)
 
@@ -145,7 +146,7 @@ def exchange(peers):
 class DealsInPairs(Ppo):
     """Minibatches as the ranks deal them: each is the union of what all of them take."""
 
-    def deal(self, rollout):
+    def deal(self, samples):
         share, config = ENVS // RANKS, self.config
         dealt = [
             (torch.randperm(share, generator=s) + k * share).tensor_split(config.minibatches)

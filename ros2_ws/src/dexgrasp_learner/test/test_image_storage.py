@@ -1,11 +1,12 @@
 """Images that stay with the host: the same batches, whatever the pieces."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dexgrasp_learner.rollout.image_storage import ImagePrefetch
-from dexgrasp_learner.rollout.minibatches import batches, deal
+from dexgrasp_learner.rollout.minibatches import Batch, batches, deal
 from dexgrasp_learner.rollout.rollout import Rollout
 
 torch.set_num_threads(1)
@@ -54,7 +55,8 @@ def test_a_piece_is_not_that_of_the_pool_and_two_are_held_at_once():
     assert places[0] == places[2] and places[1] == places[3] and places[0] != places[1]
 
 
-def test_a_rollout_gives_the_same_batches_from_both_storages():
+@pytest.mark.parametrize("single_steps", [False, True])
+def test_a_rollout_gives_the_same_batches_from_both_storages(single_steps):
     generators = [torch.Generator().manual_seed(4) for _ in range(2)]
     observed = []
     for storage, generator in zip(("device", "host"), generators):
@@ -63,11 +65,14 @@ def test_a_rollout_gives_the_same_batches_from_both_storages():
             rollout.receive(slot)
             observations, _ = rollout.slot(slot)
             assert torch.equal(observations["depth"][0], pool_tensors()["depth"][slot])
-        order = deal(rollout, 3, 2, generator)
+        samples = Batch.whole(rollout)
+        if single_steps:
+            samples = samples.single_steps()
+        order = deal(samples, 3, 2, generator)
         observed.append(
             [
                 {name: tensor.clone() for name, tensor in batch.observations.items()}
-                for batch in batches(rollout, order)
+                for batch in batches(samples, order, rollout.mirror.in_host)
             ]
         )
     assert len(observed[0]) == 6

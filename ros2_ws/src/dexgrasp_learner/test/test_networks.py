@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
+from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.distribution import DiagonalGaussian
 from dexgrasp_learner.networks.encoders import build_encoder
@@ -187,7 +188,7 @@ def test_deviation_is_brought_back_into_its_range():
 def test_encoder_reports_its_features(encoder, height, width, stereo):
     shape = (2, 3, height, width) if stereo else (height, width)
     spec = TensorSpec("image", shape, "uint8" if stereo else "int16")
-    net = build_encoder(spec, NetworkConfig(encoder=encoder), (0.2, 0.95))
+    net = build_encoder(spec, NetworkConfig(encoder=encoder), RunConfig().table_view)
     features = net(torch.ones(3, *shape, dtype=spec.torch_dtype))
     assert features.shape == (3, net.features)
     assert features.isfinite().all()
@@ -197,8 +198,7 @@ def test_encoder_reports_its_features(encoder, height, width, stereo):
 @pytest.mark.parametrize(
     ("encoder", "spec", "message"),
     [
-        ("patch", TensorSpec("depth", (25, 32), "int16"), "height 25 .* multiples of 4"),
-        ("patch", TensorSpec("depth", (4, 32), "int16"), "at least 8"),
+        ("patch", TensorSpec("depth", (25, 32), "int16"), "height 25 .* multiples of 8"),
         ("patch", TensorSpec("depth", (120, 160), "int16"), "set encoder: conv"),
         ("conv", TensorSpec("depth", (8, 32), "int16"), "16 to 640"),
         ("conv", TensorSpec("depth", (480, 1280), "int16"), "16 to 640"),
@@ -208,20 +208,38 @@ def test_encoder_reports_its_features(encoder, height, width, stereo):
 )
 def test_encoder_refuses_images_it_cannot_take(encoder, spec, message):
     with pytest.raises(ConfigError, match=message):
-        build_encoder(spec, NetworkConfig(encoder=encoder), (0.2, 0.95))
+        build_encoder(spec, NetworkConfig(encoder=encoder), RunConfig().table_view)
 
 
 def test_laptop_encoder_has_the_documented_layers():
-    net = build_encoder(
-        TensorSpec("depth", (24, 32), "int16"), NetworkConfig(encoder="patch"), (0.2, 0.95)
-    )
-    shapes = [tuple(p.shape) for p in net.parameters() if p.dim() == 4]
-    assert shapes == [(32, 1, 4, 4), (48, 32, 3, 3), (32, 48, 3, 3)]
-    assert net.features == 32 * 3 * 4
+    spec = TensorSpec("depth", (24, 32), "int16")
+    net = build_encoder(spec, NetworkConfig(), RunConfig().table_view)
+    shapes = [tuple(p.shape) for p in net.parameters() if p.dim() == 2]
+    assert shapes == [(32, 4 * 4), (64, 2 * 2 * 32)]
+    assert net.features == 64 * 3 * 4
+
+
+@pytest.mark.parametrize("layers", [((4, 5),), ((4, 5), (2, 6)), ((2, 3), (2, 5), (3, 7))])
+@pytest.mark.parametrize("stereo", [False, True])
+def test_patch_layers_are_strided_convolutions(layers, stereo):
+    """The cameras share the first layer; the second one reads all of them."""
+    shape = (2, 3, 24, 48) if stereo else (24, 48)
+    spec = TensorSpec("image", shape, "uint8" if stereo else "int16")
+    net = build_encoder(spec, NetworkConfig(patch_layers=layers), RunConfig().table_view)
+    images = (torch.rand(3, *shape) * (255 if stereo else 950)).to(spec.torch_dtype)
+    maps = net.pixels(images)  # [B, V, C, H, W]
+    for number, (layer, (side, width)) in enumerate(zip(net.layers, layers)):
+        if number == 1:
+            maps = maps.flatten(1, 2).unsqueeze(1)  # features of one camera, then of the next
+        weight = layer.weight.view(width, side, side, maps.shape[2]).permute(0, 3, 1, 2)
+        flat = torch.nn.functional.conv2d(maps.flatten(0, 1), weight, layer.bias, stride=side)
+        maps = torch.nn.functional.elu(flat).unflatten(0, maps.shape[:2])
+    expected = maps.permute(0, 3, 4, 1, 2).flatten(1)
+    torch.testing.assert_close(net(images), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_stereo_encoder_tells_left_from_right():
-    net = build_encoder(SPECS["stereo_rgb"], NetworkConfig(), (0.2, 0.95))
+    net = build_encoder(SPECS["stereo_rgb"], NetworkConfig(), RunConfig().table_view)
     images = observations(1, 1)["stereo_rgb"][0]
     assert not torch.allclose(net(images), net(images.flip(1)))
 
@@ -236,7 +254,7 @@ def test_stereo_encoder_tells_left_from_right():
 @pytest.mark.parametrize("auxiliary", [None, "object"])
 def test_rollout_at_once_is_the_rollout_step_by_step(memory, groups, auxiliary):
     config = NetworkConfig(actor_groups=groups, memory=memory, auxiliary_group=auxiliary, **SMALL)
-    actor = build_actor(config, SPECS, action_dim=3, depth_range_m=(0.2, 0.95))
+    actor = build_actor(config, SPECS, action_dim=3, view=RunConfig().table_view)
     obs, start = observations(4, 5), random_starts(4, 5, 0.3, seed=1)
     actor.update_statistics(obs)
     width = 8 if memory == "lstm" else 0
@@ -251,7 +269,7 @@ def test_rollout_at_once_is_the_rollout_step_by_step(memory, groups, auxiliary):
         state = output.memory
         torch.testing.assert_close(output.mean[0], whole.mean[t], atol=1e-6, rtol=1e-4)
         if auxiliary is not None:
-            assert output.auxiliary.shape == (1, 5, 6)
+            assert output.auxiliary.shape == (1, 5, 6)  # of this file's `object`
     torch.testing.assert_close(state, whole.memory, atol=1e-6, rtol=1e-4)
 
 
@@ -266,7 +284,7 @@ def test_actor_sees_its_own_groups_only():
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 def test_critic_gives_one_value_per_environment(memory):
     config = NetworkConfig(critic_groups=("proprio", "critic"), critic_memory=memory, **SMALL)
-    critic = build_critic(config, SPECS, depth_range_m=(0.2, 0.95))
+    critic = build_critic(config, SPECS, view=RunConfig().table_view)
     output = critic(observations(4, 5), random_starts(4, 5, 0.3, 1), critic.initial_memory(5))
     assert output.value.shape == (4, 5)
     assert output.memory.shape == (2, 5, 8 if memory == "lstm" else 0)
@@ -280,7 +298,7 @@ def test_first_actions_are_small():
 
 def test_action_gradients_stop_at_the_auxiliary_estimate():
     config = NetworkConfig(actor_groups=("proprio",), auxiliary_group="object", **SMALL)
-    actor = build_actor(config, SPECS, action_dim=2, depth_range_m=(0.2, 0.95))
+    actor = build_actor(config, SPECS, action_dim=2, view=RunConfig().table_view)
     start = torch.zeros(1, 3, dtype=torch.bool)
     output = actor(observations(1, 3), start, actor.initial_memory(3))
     output.mean.sum().backward()
@@ -289,7 +307,7 @@ def test_action_gradients_stop_at_the_auxiliary_estimate():
 
 def test_auxiliary_estimate_and_loss_are_in_units_of_the_target():
     config = NetworkConfig(actor_groups=("proprio",), auxiliary_group="object", **SMALL)
-    actor = build_actor(config, SPECS, action_dim=2, depth_range_m=(0.2, 0.95))
+    actor = build_actor(config, SPECS, action_dim=2, view=RunConfig().table_view)
     obs = observations(2, 50)
     obs["object"] = obs["object"] * 0.3 + 4.0
     actor.update_statistics(obs)
@@ -306,8 +324,8 @@ def test_auxiliary_estimate_and_loss_are_in_units_of_the_target():
 def test_statistics_are_part_of_the_state():
     config = NetworkConfig(actor_groups=("proprio", "depth"), auxiliary_group="object", **SMALL)
     actor, other = (
-        build_actor(config, SPECS, 2, depth_range_m=(0.2, 0.95)),
-        build_actor(config, SPECS, 2, seed=9, depth_range_m=(0.2, 0.95)),
+        build_actor(config, SPECS, 2, view=RunConfig().table_view),
+        build_actor(config, SPECS, 2, seed=9, view=RunConfig().table_view),
     )
     assert actor.statistics_are_empty
     obs = observations(3, 8)
@@ -325,7 +343,7 @@ def test_initial_weights_follow_the_seed_and_nothing_else():
     config = NetworkConfig(actor_groups=("proprio", "depth"), memory="lstm", **SMALL)
 
     def weights(seed: int) -> Tensor:
-        actor = build_actor(config, SPECS, 2, seed=seed, depth_range_m=(0.2, 0.95))
+        actor = build_actor(config, SPECS, 2, seed=seed, view=RunConfig().table_view)
         return torch.cat([p.detach().flatten() for p in actor.parameters()])
 
     torch.manual_seed(5)
@@ -370,7 +388,7 @@ def test_entropy_of_the_laptop_start():
     assert entropy == pytest.approx(5 * (math.log(0.6) + 0.5 * math.log(2 * math.pi * math.e)))
 
 
-def test_depth_without_the_range_of_its_camera_is_refused():
-    with pytest.raises(ValueError, match="'depth' is depth: give the range of its camera"):
+def test_depth_without_its_camera_is_refused():
+    with pytest.raises(ValueError, match="'depth' is depth: give the view of its camera"):
         build_actor(NetworkConfig(actor_groups=("depth",)), SPECS, 2)
     assert build_actor(NetworkConfig(actor_groups=("proprio",)), SPECS, 2).groups == ("proprio",)

@@ -117,10 +117,8 @@ def test_a_scene_that_cannot_work_is_refused_with_a_remedy(override, message):
 
 
 def test_the_networks_take_the_task_and_refuse_images_of_a_wrong_size(paper):
-    actor = build_actor(
-        paper.network, all_specs(paper.task), 11, depth_range_m=paper.depth_range_m
-    )
+    actor = build_actor(paper.network, all_specs(paper.task), 11, view=paper.table_view)
     assert actor.memory_size == 1024
     tiny = load_run_config(CONFIG / "paper.yaml", ["task.camera.width=12", "task.camera.height=9"])
     with pytest.raises(ConfigError, match="height and width must be 16 to 640"):
-        build_actor(tiny.network, all_specs(tiny.task), 11, depth_range_m=tiny.depth_range_m)
+        build_actor(tiny.network, all_specs(tiny.task), 11, view=tiny.table_view)

@@ -7,6 +7,7 @@ import torch
 
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
+from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.pipeline.collector import Collector
@@ -35,8 +36,8 @@ TWICE = PpoConfig(epochs=2, minibatches=2, normalize_values=True)
 
 def make_ppo(config=TWICE):
     ppo = Ppo(
-        build_actor(NETWORK, SPECS, 4, depth_range_m=(0.2, 0.95)),
-        build_critic(NETWORK, SPECS, depth_range_m=(0.2, 0.95)),
+        build_actor(NETWORK, SPECS, 4, view=RunConfig().table_view),
+        build_critic(NETWORK, SPECS, view=RunConfig().table_view),
         config,
         seed=3,
     )

@@ -10,9 +10,10 @@ from torch import Tensor
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.guards import NonFiniteLoss
 from dexgrasp_learner.algorithms.ppo import Ppo
+from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
-from dexgrasp_learner.rollout.minibatches import batch
+from dexgrasp_learner.rollout.minibatches import Batch
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.specs import TensorSpec
@@ -63,9 +64,12 @@ def pool_tensors(seed: int = 0, horizon: int = HORIZON, envs: int = ENVS) -> dic
 
 
 def make_ppo(config: PpoConfig, network: NetworkConfig = NETWORK, seed: int = 0) -> Ppo:
-    actor = build_actor(network, SPECS, ACTIONS, seed=seed, depth_range_m=(0.2, 0.95))
+    actor = build_actor(network, SPECS, ACTIONS, seed=seed, view=RunConfig().table_view)
     return Ppo(
-        actor, build_critic(network, SPECS, seed=seed + 1, depth_range_m=(0.2, 0.95)), config, seed
+        actor,
+        build_critic(network, SPECS, seed=seed + 1, view=RunConfig().table_view),
+        config,
+        seed,
     )
 
 
@@ -184,7 +188,7 @@ def test_losses_by_hand():
     rollout.own.advantages.copy_(torch.tensor([[1.0], [-1.0]]))
     rollout.own.returns.copy_(torch.tensor([[4.0], [3.0]]))
     rollout.own.values[:2] = torch.tensor([[2.0], [3.1]])
-    losses = ppo.losses(batch(rollout, torch.tensor([0])), ppo.actor.distribution.log_std.detach())
+    losses = ppo.losses(Batch.whole(rollout), ppo.actor.distribution.log_std.detach())
     assert losses["surrogate"].item() == pytest.approx(-(1.2 - 0.8) / 2, abs=1e-5)
     # values: (max((3-4)^2, (2.2-4)^2) + max((3-3)^2, (3-3)^2)) / 2
     assert losses["value"].item() == pytest.approx(1.8**2 / 2, abs=1e-4)

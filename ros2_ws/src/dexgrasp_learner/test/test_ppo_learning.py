@@ -5,6 +5,7 @@ import torch
 
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
+from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor, build_critic
 from dexgrasp_learner.rollout.rollout import Rollout
@@ -30,6 +31,8 @@ class MemoryTask:
     """
 
     length, size = 8, 16
+
+    table_mm = RunConfig().table_view.depth_m(size, size) * 1000
 
     def __init__(self, envs: int, horizon: int, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
@@ -64,7 +67,8 @@ class MemoryTask:
         grid = torch.linspace(-1, 1, self.size)
         x, y = self.place[:, 0, None, None], self.place[:, 1, None, None]
         spot = torch.exp(-((grid - x).square() + (grid[:, None] - y).square()) / 0.08)
-        shown = (spot * 700 + 200) * (self.age == 0)[:, None, None]
+        above_table = self.table_mm - 200 * spot  # [N, size, size]
+        shown = above_table * (self.age == 0)[:, None, None]
         self.tensors["depth"][slot] = shown.to(torch.int16)
         self.tensors["clock"][slot, :, 0] = self.age / self.length
         self.tensors["target"][slot] = torch.cat((self.place, self.age[:, None] / self.length), -1)
@@ -82,10 +86,10 @@ def train(iterations: int, envs: int = 64, horizon: int = 16) -> Actor:
         initial_std=0.5,
     )
     task = MemoryTask(envs, horizon, seed=0)
-    actor = build_actor(network, SPECS, action_dim=2, seed=0, depth_range_m=(0.2, 0.95))
+    actor = build_actor(network, SPECS, action_dim=2, seed=0, view=RunConfig().table_view)
     ppo = Ppo(
         actor,
-        build_critic(network, SPECS, seed=1, depth_range_m=(0.2, 0.95)),
+        build_critic(network, SPECS, seed=1, view=RunConfig().table_view),
         PpoConfig(epochs=4),
         seed=0,
     )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from benchmarks.peers.rsl_rl import make_ppo
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
+from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, Critic, build_actor, build_critic
 from dexgrasp_learner.rollout.rollout import Rollout
@@ -51,8 +52,8 @@ def make_ours(config: PpoConfig, memory: Literal["none", "lstm"]) -> Ppo:
         initial_std=0.5,
     )
     actor, critic = (
-        build_actor(network, SPECS, ACTIONS, depth_range_m=(0.2, 0.95)),
-        build_critic(network, SPECS, depth_range_m=(0.2, 0.95)),
+        build_actor(network, SPECS, ACTIONS, view=RunConfig().table_view),
+        build_critic(network, SPECS, view=RunConfig().table_view),
     )
     with torch.no_grad():
         last_layer = f"{2 * len(HIDDEN)}.weight"

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexgrasp_learner.rollout.minibatches import batch, deal
+from dexgrasp_learner.rollout.minibatches import Batch, deal
 from dexgrasp_learner.rollout.rollout import Rollout
 
 torch.set_num_threads(1)
@@ -69,12 +69,27 @@ def test_batch_holds_whole_rows_of_its_environments():
     rollout.memory["actor"].copy_(torch.arange(5.0)[None, :, None].expand(2, 5, 6))
     for slot in range(HORIZON + 1):
         rollout.receive(slot)
-    rows = batch(rollout, torch.tensor([4, 1]))
+    rows = Batch.whole(rollout).rows(torch.tensor([4, 1]))
     assert torch.equal(rows.observations["depth"], tensors["depth"][:3, [4, 1]])
     assert torch.equal(rows.start, rollout.own.start[:3, [4, 1]])
     assert torch.equal(rows.values, torch.tensor([[4.0, 1], [14, 11], [24, 21]]))
     assert torch.equal(rows.memory["actor"][:, :, 0], torch.tensor([[4.0, 1], [4, 1]]))
     assert rows.memory["critic"].shape == (2, 2, 0)
+
+
+def test_single_steps_are_the_same_steps_without_copies():
+    tensors = pool_tensors()
+    rollout = Rollout.on(tensors, ("proprio", "depth"), {"actor": 0, "critic": 0})
+    rollout.own.log_prob.copy_(10 * torch.arange(3.0)[:, None] + torch.arange(5.0))
+    for slot in range(HORIZON + 1):
+        rollout.receive(slot)
+    steps = Batch.whole(rollout).single_steps()
+    assert steps.num_envs == HORIZON * ENVS
+    assert steps.observations["depth"].data_ptr() == tensors["depth"].data_ptr()
+    some = steps.rows(torch.tensor([0, 7, 14]))  # environments 0, 2, 4 at steps 0, 1, 2
+    assert some.log_prob.tolist() == [[0.0, 12.0, 24.0]]
+    assert torch.equal(some.observations["depth"][0], tensors["depth"][[0, 1, 2], [0, 2, 4]])
+    assert some.memory["actor"].shape == (2, 3, 0)
 
 
 def test_memory_before_step_zero_is_kept():
@@ -103,13 +118,13 @@ def test_state_restores_the_memories():
     seed=st.integers(0, 1000),
 )
 def test_minibatches_deal_every_environment_once(envs, minibatches, micro_batches, seed):
-    rollout = make_rollout(pool_tensors(1, envs))
+    samples = Batch.whole(make_rollout(pool_tensors(1, envs)))
     generator = torch.Generator().manual_seed(seed)
     if minibatches * micro_batches > envs:
         with pytest.raises(ValueError, match=f"num_envs = {envs}"):
-            list(deal(rollout, minibatches, micro_batches, generator))
+            list(deal(samples, minibatches, micro_batches, generator))
         return
-    dealt = list(deal(rollout, minibatches, micro_batches, generator))
+    dealt = list(deal(samples, minibatches, micro_batches, generator))
     assert [len(minibatch) for minibatch in dealt] == [micro_batches] * minibatches
     sizes = [sum(len(micro) for micro in minibatch) for minibatch in dealt]
     assert max(sizes) - min(sizes) <= 1
@@ -120,21 +135,26 @@ def test_minibatches_deal_every_environment_once(envs, minibatches, micro_batche
 
 def test_by_default_micro_batches_hold_a_bearable_number_of_images():
     generator = torch.Generator()
-    tensors = pool_tensors(16, 64)
-    with_images = deal(make_rollout(tensors), 2, None, generator)
-    assert [[len(piece) for piece in pieces] for pieces in with_images] == [[16, 16]] * 2
-    without = deal(Rollout.on(tensors, ("proprio",), {}), 2, None, generator)
-    assert [[len(piece) for piece in pieces] for pieces in without] == [[32]] * 2
-    long = deal(Rollout.on(pool_tensors(300, 4), ("depth",), {}), 2, None, generator)
-    assert [[len(piece) for piece in pieces] for pieces in long] == [[1, 1]] * 2
+
+    def pieces(horizon: int, envs: int, group: str, pixels: int = 8) -> list[list[int]]:
+        tensors = pool_tensors(horizon, envs)
+        tensors["depth"] = tensors["depth"][..., :1].expand(-1, -1, 8, pixels)
+        samples = Batch.whole(Rollout.on(tensors, (group,), {}))
+        return [[len(piece) for piece in part] for part in deal(samples, 2, None, generator)]
+
+    assert pieces(16, 64, "depth", 384) == [[16, 16]] * 2  # 256 images of 64x48
+    assert pieces(16, 64, "depth", 192) == [[32]] * 2  # twice as many of half the size
+    assert pieces(16, 64, "depth", 9999) == [[16, 16]] * 2
+    assert pieces(16, 64, "proprio") == [[32]] * 2
+    assert pieces(300, 4, "depth", 384) == [[1, 1]] * 2
 
 
 def test_order_depends_on_the_generator_only():
-    rollout = make_rollout(pool_tensors(1, 16))
+    samples = Batch.whole(make_rollout(pool_tensors(1, 16)))
 
     def order(seed: int) -> list[int]:
         generator = torch.Generator().manual_seed(seed)
-        minibatches = deal(rollout, 4, 2, generator)
+        minibatches = deal(samples, 4, 2, generator)
         return [int(env) for minibatch in minibatches for micro in minibatch for env in micro]
 
     assert order(1) == order(1)

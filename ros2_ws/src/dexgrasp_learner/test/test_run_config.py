@@ -93,7 +93,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, words):
 def test_only_the_algorithm_in_use_is_checked():
     config = load_run_config(SMOKE, ["distillation.minibatches=32", "ppo.minibatches=16"])
     ppo = build_ppo(config)
-    message = r"distillation\.minibatches \* micro_batches = 32 is more than .*num_envs 16"
+    message = r"distillation\.minibatches \* micro_batches = 32 is more than .*num_envs = 16"
     with pytest.raises(ConfigError, match=message):
         build_distillation(config, ppo.actor)
     with pytest.raises(ConfigError, match=r"ppo\.minibatches \* micro_batches = 32"):
@@ -185,10 +185,17 @@ def test_a_key_of_a_robot_file_given_twice_is_refused(tmp_path):
         load_run_config(SMOKE, [f"task.robot={folder / 'robot.yaml'}"])
 
 
+def test_nets_without_memory_deal_out_single_steps():
+    memoryless = ["network.memory=none", "network.critic_memory=none", "training.horizon=3"]
+    build_ppo(load_run_config(SMOKE, [*memoryless, "ppo.minibatches=48"]))
+    with pytest.raises(ConfigError, match=r"= 49 is more than .*num_envs \* .*horizon = 48"):
+        build_ppo(load_run_config(SMOKE, [*memoryless, "ppo.minibatches=49"]))
+
+
 def test_the_nets_see_depth_as_far_as_the_camera():
     config = load_run_config(SMOKE, ["task.camera.far_m=0.8", "network.actor_groups=[depth]"])
     (encoder,) = build_ppo(config).actor.trunk.encoders.values()
-    assert (encoder.near_m, encoder.far_m) == (config.task.camera.near_m, 0.8)
+    assert (encoder.pixels.near_m, encoder.pixels.far_m) == (config.task.camera.near_m, 0.8)
 
 
 def test_all_wrong_keys_are_named_at_once():

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from dexgrasp_learner.algorithms.guards import NonFiniteLoss
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.networks.policy import build_actor
-from dexgrasp_learner.run.assembly import build_distillation, build_ppo
+from dexgrasp_learner.run.assembly import build_distillation, build_ppo, fresh_actor
 from dexgrasp_learner.run.control import RunControl, RunState
 from dexgrasp_learner.run.runner import Runner
 from dexgrasp_learner.storage.checkpoint import load_actor, load_state
@@ -113,7 +113,7 @@ def test_10_and_10_iterations_are_20_to_the_last_bit(tmp_path, long_run, transpo
     train(tmp_path, *choice, "training.iterations=10")
     assert not same(weights(tmp_path), weights(long_run))
     summary = train(tmp_path, *choice, "training.iterations=20", resume=True)
-    assert (summary.iterations, summary.env_steps) == (20, 20 * 8 * 8)
+    assert (summary.iterations, summary.env_steps) == (20, (1 + 20) * 8 * 8)
     assert (summary.slot_mismatches, summary.transport) == (0, transport)
     assert same(content(tmp_path), content(long_run))
     assert [record["iteration"] for record in records(tmp_path)] == [*range(1, 21)]
@@ -125,8 +125,9 @@ def test_the_long_run_was_no_trivial_one(long_run):
     assert state["episodes"]["count"] >= 8 * 9, "all environments have ended several whole ones"
     memory = content(long_run)["training"]["memory"]
     assert memory["actor"].abs().sum() > 0 and memory["critic"].abs().sum() > 0
-    first, last = records(long_run)[0], records(long_run)[-1]
-    assert last["update/value"] < first["update/value"]
+    fresh = fresh_actor(load_run_config(SMOKE, BASE)).state_dict()
+    learned = content(long_run)["training"]["algorithm"]["actor"]
+    assert not any(torch.equal(fresh[key], learned[key]) for key in fresh if "weight" in key)
 
 
 def test_the_seed_alone_decides(tmp_path):
@@ -177,27 +178,27 @@ def test_a_run_ends_when_an_evaluation_reaches_the_target(tmp_path):
         *TINY,
         *EASY,
         "training.iterations=9",
-        "training.evaluate_above=0.9",
         "training.evaluate_every=2",
         "training.evaluation_episodes=4",
+        "training.confirmation_episodes=6",
     )
     assert (summary.iterations, summary.evaluation_success, summary.success) == (2, 1.0, 1.0)
     found = [record.get("evaluation/success_rate") for record in records(tmp_path)]
     assert found == [None, 1.0]
     figures = records(tmp_path)[-1]
+    assert figures["evaluation/episodes"] == 4 + 6, "the target is confirmed on further ones"
     assert figures["evaluation/time_to_goal_s"] == pytest.approx(0.004)
     assert figures["evaluation/in_goal_region_fraction"] == 1.0
 
 
-@pytest.mark.parametrize(("above", "evaluated"), [(0.0, [2, 4]), (0.5, [])])
-def test_evaluations_come_when_due_and_only_above_the_threshold(tmp_path, above, evaluated):
+@pytest.mark.parametrize(("every", "evaluated"), [("2", [2, 4, 5]), ("null", [])])
+def test_evaluations_come_when_due_and_at_the_end(tmp_path, every, evaluated):
     summary = train(
         tmp_path,
         *TINY,
         *IMPOSSIBLE,
         "training.iterations=5",
-        f"training.evaluate_above={above}",
-        "training.evaluate_every=2",
+        f"training.evaluate_every={every}",
         "training.evaluation_episodes=4",
     )
     assert summary.iterations == 5
@@ -209,16 +210,13 @@ def test_evaluations_come_when_due_and_only_above_the_threshold(tmp_path, above,
 
 
 def test_evaluating_changes_nothing_about_the_training(tmp_path):
-    common = [*TINY, *IMPOSSIBLE, "training.iterations=4", "training.evaluate_every=1"]
-    train(tmp_path / "blind", *common)
-    train(
-        tmp_path / "watched",
-        *common,
-        "training.evaluate_above=0.0",
-        "training.evaluation_episodes=3",
-    )
+    common = [*TINY, *IMPOSSIBLE, "training.iterations=4", "training.evaluation_episodes=3"]
+    train(tmp_path / "blind", *common, "training.evaluate_every=null")
+    train(tmp_path / "watched", *common, "training.evaluate_every=1")
     assert "evaluation/success_rate" in records(tmp_path / "watched")[-1]
-    assert same(content(tmp_path / "blind"), content(tmp_path / "watched"))
+    blind, watched = content(tmp_path / "blind"), content(tmp_path / "watched")
+    assert same(blind["training"]["algorithm"], watched["training"]["algorithm"])
+    assert same(blind["simulators"], watched["simulators"])
 
 
 def test_every_record_has_finite_figures(tmp_path):
@@ -240,7 +238,7 @@ def test_the_status_tells_where_the_run_stands(tmp_path):
     summary = train(tmp_path, *TINY, *EASY, "training.iterations=3", control=control)
     status = control.status
     assert (status.run_id, status.iteration, status.iterations) == (tmp_path.name, 3, 3)
-    assert (status.env_steps, status.policy_version, status.episodes) == (48, 3, 48)
+    assert (status.env_steps, status.policy_version, status.episodes) == (64, 3, 64)
     assert (status.num_workers, status.success) == (2, 1.0)
     assert status.env_steps_per_s > 0 and math.isfinite(status.reward)
     assert 0 < status.rollout_fraction < 1 and 0 < status.update_fraction < 1
@@ -295,7 +293,7 @@ def make_teacher(config):
         all_specs(config.task),
         len(config.task.action_names),
         seed=9,
-        depth_range_m=config.depth_range_m,
+        view=config.table_view,
     )
     with torch.no_grad():
         list(teacher.head.parameters())[-2].mul_(50)
@@ -317,7 +315,7 @@ def test_distillation_learns_to_act_like_the_teacher(tmp_path):
         config.network,
         all_specs(config.task),
         student.action_dim,
-        config.depth_range_m,
+        config.table_view,
         config.seed,
     )
     assert not same(student.state_dict(), fresh.state_dict())

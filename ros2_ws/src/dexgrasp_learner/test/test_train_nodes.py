@@ -143,7 +143,7 @@ def saved_iteration(checkpoint):
 def check_learner(status, run_id):
     assert status.run_id == run_id
     assert len(status.schema_hash) == 16
-    assert status.env_steps == status.iteration * 8 * 8 > 0
+    assert status.env_steps == (1 + status.iteration) * 8 * 8 > 0
     assert status.iterations_total == 100000
     assert status.env_steps_per_second > 0.0
     assert status.eta_s > 0.0

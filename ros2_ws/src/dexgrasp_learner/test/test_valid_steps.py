@@ -9,9 +9,10 @@ from torch import Tensor
 from dexgrasp_learner.algorithms.config import DistillationConfig, PpoConfig
 from dexgrasp_learner.algorithms.distillation import Distillation
 from dexgrasp_learner.algorithms.ppo import Ppo
+from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
-from dexgrasp_learner.rollout.minibatches import batch, shares
+from dexgrasp_learner.rollout.minibatches import Batch, shares
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_sim.specs import TensorSpec
 
@@ -59,14 +60,14 @@ def pool_tensors(valid: bool = True, broken: list = []) -> dict[str, Tensor]:  #
 
 
 def make_ppo(**settings) -> Ppo:
-    actor = build_actor(NETWORK, SPECS, ACTIONS, depth_range_m=(0.2, 0.95))
+    actor = build_actor(NETWORK, SPECS, ACTIONS, view=RunConfig().table_view)
     config = PpoConfig(epochs=2, minibatches=2, normalize_values=True, **settings)
-    return Ppo(actor, build_critic(NETWORK, SPECS, depth_range_m=(0.2, 0.95)), config)
+    return Ppo(actor, build_critic(NETWORK, SPECS, view=RunConfig().table_view), config)
 
 
 def make_distillation(**settings) -> Distillation:
     student, teacher = (
-        build_actor(NETWORK, SPECS, ACTIONS, seed=seed, depth_range_m=(0.2, 0.95))
+        build_actor(NETWORK, SPECS, ACTIONS, seed=seed, view=RunConfig().table_view)
         for seed in (0, 1)
     )
     config = DistillationConfig(epochs=2, minibatches=2, bptt_steps=4, **settings)
@@ -133,14 +134,14 @@ def test_losses_are_means_over_the_valid_steps():
     rollout = collect(ppo, pool_tensors(broken=BROKEN))
     rollout.own.advantages.normal_(generator=torch.Generator().manual_seed(1))
     everyone = torch.arange(ENVS)
-    losses = ppo.losses(batch(rollout, everyone), rollout.log_std)
+    losses = ppo.losses(Batch.whole(rollout), rollout.log_std)
     valid = torch.ones(HORIZON, ENVS, dtype=torch.bool)
     for step, env in BROKEN:
         valid[step, env] = False
     # nothing was learned yet: every ratio is 1
     expected = -rollout.own.advantages[valid].mean()
     torch.testing.assert_close(losses["surrogate"], expected, rtol=1e-4, atol=1e-5)
-    assert shares(rollout, [everyone[:4], everyone[4:]]) == [21 / 44, 23 / 44]
+    assert shares(Batch.whole(rollout), [everyone[:4], everyone[4:]]) == [21 / 44, 23 / 44]
 
 
 def test_observation_statistics_leave_out_what_no_valid_step_was_made_from():

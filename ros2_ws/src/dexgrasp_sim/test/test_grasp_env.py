@@ -94,7 +94,6 @@ def test_state_terms_are_the_physics_seen_from_the_spawn_centre():
     extents = [[0.06, 0.06, 0.10], [0.06, 0.06, 0.10], [0.07, 0.07, 0.07]]
     assert torch.allclose(term("object_extents"), torch.tensor(extents))
     assert torch.equal(term("object_position", "object"), term("object_position"))
-    assert torch.equal(term("object_z_axis", "object"), term("object_z_axis"))
     velocity = torch.cat(
         (term("object_linear_velocity", "critic"), term("object_angular_velocity", "critic")), 1
     )

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dexgrasp_sim.vision.preprocess import (
-    INVALID_DEPTH,
     metres_to_millimetres,
     millimetres_to_metres,
     policy_depth,
@@ -18,6 +17,7 @@ from dexgrasp_sim.vision.preprocess import (
 )
 
 NEAR_M, FAR_M = 0.2, 0.95
+TABLE_M = 0.5 + 0.01 * torch.arange(24.0)[:, None].expand(24, 32)
 
 
 def depths(*shape, seed=0):
@@ -53,28 +53,29 @@ def test_rounding_error_is_half_a_millimetre(depth_m):
 
 
 def test_policy_depth_by_hand():
-    image = torch.tensor([[0, 199, 200, 575, 950, 951]], dtype=torch.int16)
-    seen = policy_depth(image, NEAR_M, FAR_M)
+    image = torch.tensor([[0, 199, 200, 650, 690, 700, 740, 760, 950, 951]], dtype=torch.int16)
+    seen = policy_depth(image, torch.full((1, 10), 0.7), NEAR_M, FAR_M)
     assert seen.dtype == torch.float32
-    expected = [[INVALID_DEPTH, INVALID_DEPTH, -0.5, 0.0, 0.5, INVALID_DEPTH]]
-    np.testing.assert_allclose(seen.numpy(), expected, atol=1e-6)
+    # a tenth of a metre is 1; clipped to [-0.5, 2]; invalid pixels are 0 as the table is
+    expected = [[0.0, 0.0, 2.0, 0.5, 0.1, 0.0, -0.4, -0.5, -0.5, 0.0]]
+    np.testing.assert_allclose(seen.numpy(), expected, atol=1e-5)
 
 
 @given(st.integers(0, 32767), st.floats(0.05, 2.0), st.floats(0.1, 5.0))
-def test_policy_depth_tells_invalid_from_valid(millimetres, near_m, range_m):
-    image = torch.tensor([millimetres], dtype=torch.int16)
-    seen = float(policy_depth(image, near_m, near_m + range_m))
+def test_policy_depth_ignores_what_is_out_of_range(millimetres, near_m, range_m):
+    image, table_m = torch.tensor([[millimetres]], dtype=torch.int16), torch.tensor([[3.0]])
+    seen = float(policy_depth(image, table_m, near_m, near_m + range_m))
+    assert -0.5 <= seen <= 2.0
     in_range = near_m * 1000 <= millimetres <= (near_m + range_m) * 1000
-    assert -0.5 <= seen <= 0.5 or seen == INVALID_DEPTH
-    if in_range:
-        assert seen != INVALID_DEPTH
-    if millimetres == 0:
-        assert seen == INVALID_DEPTH
+    if in_range and millimetres:
+        assert seen == pytest.approx(np.clip(30.0 - millimetres / 100, -0.5, 2.0), abs=1e-4)
+    if millimetres < near_m * 1000 - 1 or millimetres > (near_m + range_m) * 1000 + 1:
+        assert seen == 0.0
 
 
 class Preprocess(nn.Module):
     def forward(self, depth_mm, image):
-        return policy_depth(depth_mm, NEAR_M, FAR_M), policy_rgb(image)
+        return policy_depth(depth_mm, TABLE_M, NEAR_M, FAR_M), policy_rgb(image)
 
 
 def test_onnx_runtime_gives_the_same_policy_images(tmp_path):

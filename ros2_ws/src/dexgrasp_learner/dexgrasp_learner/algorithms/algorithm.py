@@ -34,6 +34,10 @@ class Algorithm(Protocol):
         """Reads the results of the last action into the rollout."""
         ...
 
+    def observe(self, rollout: Rollout) -> None:
+        """Takes a finished rollout into the normalisation of observations, without learning."""
+        ...
+
     def learn(self, rollout: Rollout) -> dict[str, float]:
         """Learns from a finished rollout; returns figures by name."""
         ...

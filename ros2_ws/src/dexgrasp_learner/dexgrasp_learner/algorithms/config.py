@@ -19,10 +19,11 @@ class PpoConfig:
 
     Attributes:
         epochs: Passes over each rollout.
-        minibatches: Optimizer steps per pass; each takes all steps of a share of environments.
+        minibatches: Optimizer steps per pass; each takes a share of the steps or, where a net has
+            a memory, all steps of a share of environments.
         micro_batches: Pieces in which a minibatch is computed; more pieces need less memory and
-            give the same result. None: the smallest number with at most 256 images per piece
-            (4096 on a GPU), or 1 without images.
+            give the same result. None: the smallest number with at most 256 images of 64x48 per
+            piece, more of smaller ones (4096 on a GPU), or 1 without images.
         gamma: Discount per step.
         gae_lambda: Lambda of the generalised advantage estimate.
         clip: The importance ratio is clipped to 1 +- `clip`; see also `clip_value_loss`.
@@ -83,7 +84,8 @@ class DistillationConfig:
 
     Attributes:
         epochs: Passes over each rollout.
-        minibatches: Optimizer steps per pass; each takes all steps of a share of environments.
+        minibatches: Optimizer steps per pass; each takes a share of the steps or, where a net has
+            a memory, all steps of a share of environments.
         micro_batches: As `ppo.micro_batches`.
         learning_rate: Learning rate of Adam, fixed.
         noise_std: Standard deviation of the noise on the student's actions, in units of the

@@ -1,12 +1,13 @@
 """Online distillation: the student acts, and the teacher labels each step with its own action."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dexgrasp_learner.algorithms.auxiliary import auxiliary_losses
 from dexgrasp_learner.algorithms.config import DistillationConfig
 from dexgrasp_learner.algorithms.guards import check_finite, check_rollout, valid_mean
 from dexgrasp_learner.networks.policy import Actor
@@ -63,7 +64,7 @@ class Distillation:
         auxiliary = (actor.auxiliary_group,) if actor.auxiliary_group else ()
         self.groups = tuple(dict.fromkeys((*actor.groups, *teacher.groups, *auxiliary)))
         self.memory_sizes = {"actor": actor.memory_size, "teacher": teacher.memory_size}
-        self.optimizer = torch.optim.Adam(actor.parameters(), config.learning_rate)
+        self.optimizer = torch.optim.Adam(actor.parameters(), config.learning_rate, fused=True)
         self.noise = torch.Generator(self.device).manual_seed(seed)
         self.shuffle = torch.Generator().manual_seed(seed + 1)
         self.transitions = 0
@@ -113,6 +114,11 @@ class Distillation:
         rollout.receive(rollout.horizon)
         self._finished_share = self.teacher_share
 
+    def observe(self, rollout: Rollout) -> None:
+        """Takes a finished rollout into the normalisation of observations; see `Ppo.observe`."""
+        for slot in range(rollout.horizon):
+            self.actor.update_statistics(rollout.flat_observations(slot), self.peers)
+
     def update(self, rollout: Rollout) -> dict[str, float]:
         """`finish` and `learn`."""
         self.finish(rollout)
@@ -123,28 +129,32 @@ class Distillation:
 
         Returns:
             Means over all optimizer steps of the loss terms `imitation` (squared, in units of half
-            the action range) and `auxiliary` (0 without that head) and of `actor_grad_norm`;
-            `teacher_share` and `learning_rate`.
+            the action range) and `auxiliary` (0 without that head), of `estimate_error` (see
+            `Ppo.learn`) and of `actor_grad_norm`; `teacher_share` and `learning_rate`.
 
         Raises:
             NonFiniteLoss: The labels, a loss or a gradient are not finite.
         """
         check_rollout({"mean": rollout.own.mean})
-        config = self.config
+        config, samples = self.config, self.samples(rollout)
         steps: list[dict[str, float]] = []
         for epoch in range(config.epochs):
-            minibatches = deal(rollout, config.minibatches, config.micro_batches, self.shuffle)
-            pieces = batches(rollout, minibatches)
+            minibatches = deal(samples, config.minibatches, config.micro_batches, self.shuffle)
+            pieces = batches(samples, minibatches, rollout.mirror.in_host)
             for minibatch in minibatches:
-                steps.append(self._optimize(rollout, minibatch, pieces, epoch))
-        for slot in range(rollout.horizon):
-            self.actor.update_statistics(rollout.flat_observations(slot), self.peers)
+                steps.append(self._optimize(shares(samples, minibatch), pieces, epoch))
+        self.observe(rollout)
         metrics = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
         return {
             **metrics,
             "teacher_share": self._finished_share,
             "learning_rate": config.learning_rate,
         }
+
+    def samples(self, rollout: Rollout) -> Batch:
+        """What an update deals out; see `Ppo.samples`."""
+        samples = Batch.whole(rollout)
+        return samples if self.actor.memory_size else samples.single_steps()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later updates depend on except the teacher; tensors and plain values."""
@@ -178,8 +188,7 @@ class Distillation:
 
     def _optimize(
         self,
-        rollout: Rollout,
-        minibatch: list[Tensor],
+        shares_of_pieces: Sequence[float],
         pieces: Iterator[Batch],
         epoch: int,
     ) -> dict[str, float]:
@@ -190,9 +199,9 @@ class Distillation:
         """
         self.optimizer.zero_grad()
         terms: dict[str, Tensor] = {}
-        for share_of_envs in shares(rollout, minibatch):
+        for share_of_piece in shares_of_pieces:
             for share, losses in self._piecewise_losses(next(pieces)):
-                share *= share_of_envs
+                share *= share_of_piece
                 total = losses["imitation"]
                 total = total + self.config.auxiliary_coefficient * losses["auxiliary"]
                 (share * total).backward()
@@ -221,13 +230,9 @@ class Distillation:
             valid = None if batch.valid is None else batch.valid[piece]
             output = self.actor(observations, batch.start[piece], memory)  # mean [t, n, A]
             memory = output.memory.detach()  # [2, n, H]
-            auxiliary = output.mean.new_zeros(())
-            if output.auxiliary is not None:
-                target = observations[str(self.actor.auxiliary_group)]
-                errors = self.actor.auxiliary_errors(output.auxiliary, target)  # [t, n, K]
-                auxiliary = valid_mean(errors, valid)
+            auxiliary = auxiliary_losses(self.actor, output, observations, valid)
             imitation = valid_mean((output.mean - batch.mean[piece]).square(), valid)
-            yield _share(batch, piece), {"imitation": imitation, "auxiliary": auxiliary}
+            yield _share(batch, piece), {"imitation": imitation, **auxiliary}
 
 
 def _share(batch: Batch, piece: slice) -> float:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dexgrasp_learner.algorithms.auxiliary import auxiliary_losses
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.gae import estimate_advantages, normalize_advantages
 from dexgrasp_learner.algorithms.guards import check_finite, check_rollout, valid_mean
@@ -70,9 +71,9 @@ class Ppo:
         self.value_normalizer = RunningNormalizer(1, min_std=1e-3).to(self.device)
         self._acting = self._nets = _Nets(actor, critic, self.value_normalizer)
         rate = config.learning_rate
-        self.actor_optimizer = torch.optim.Adam(actor.parameters(), rate)
+        self.actor_optimizer = torch.optim.Adam(actor.parameters(), rate, fused=True)
         self.critic_optimizer = torch.optim.Adam(
-            critic.parameters(), config.critic_learning_rate or rate
+            critic.parameters(), config.critic_learning_rate or rate, fused=True
         )
         self.noise = torch.Generator(self.device).manual_seed(seed)
         self.shuffle = torch.Generator().manual_seed(seed + 1)
@@ -127,6 +128,14 @@ class Ppo:
         rollout.own.values[-1], _ = self._value(rollout, rollout.horizon)
         rollout.log_std = self._acting.actor.distribution.log_std.detach().clone()
 
+    def observe(self, rollout: Rollout) -> None:
+        """Takes a finished rollout into the normalisation of observations, without learning.
+
+        Before the first update: statistics of slot 0 alone, where all robots stand in one posture,
+        would let the inputs of that update saturate.
+        """
+        self._update_statistics(rollout, range(rollout.horizon))
+
     def update(self, rollout: Rollout) -> dict[str, float]:
         """`finish` and `learn`."""
         self.finish(rollout)
@@ -138,26 +147,28 @@ class Ppo:
         Returns:
             Means over all optimizer steps of the loss terms `surrogate`, `value`, `auxiliary`
             (0 without that head), `bounds`, and of `entropy` and `kl` (nats), `clip_fraction`,
-            `actor_grad_norm`, `critic_grad_norm`; `explained_variance` of the returns by the
-            critic; `learning_rate` and `action_std` (mean over actions) after the update.
+            `saturated_actions` (the share of mean actions beyond [-1, 1]), `actor_grad_norm`,
+            `critic_grad_norm`, and with an auxiliary head of `estimate_error`, the distance of the
+            estimate from its target in that group's unit; `explained_variance` of the returns by
+            the critic; `learning_rate` and `action_std` (mean over actions) after the update.
 
         Raises:
             NonFiniteLoss: The rollout or a loss is not finite.
         """
         self._estimate(rollout)
-        config = self.config
+        samples = self.samples(rollout)
         steps: list[dict[str, float]] = []
-        for epoch in range(config.epochs):
-            minibatches = self.deal(rollout)
-            pieces = batches(rollout, minibatches)
+        for epoch in range(self.config.epochs):
+            minibatches = self.deal(samples)
+            pieces = batches(samples, minibatches, rollout.mirror.in_host)
             for minibatch in minibatches:
                 where = f"epoch {epoch}, learning rate {self.learning_rate:.3g}"
-                terms = self._accumulate(rollout, minibatch, pieces)
+                terms = self._accumulate(shares(samples, minibatch), pieces, rollout.log_std)
                 steps.append(check_finite(terms, where))
                 if len(steps) > 1:  # before the first step the policy is still the one that acted
                     self._adapt_learning_rate(steps[-1]["kl"])
                 self._step()
-        self._update_statistics(rollout, range(rollout.horizon))
+        self.observe(rollout)
         metrics = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
         return {
             **metrics,
@@ -166,20 +177,26 @@ class Ppo:
             "action_std": self.actor.distribution.std.mean().item(),
         }
 
-    def deal(self, rollout: Rollout) -> list[list[Tensor]]:
-        """The minibatches of one pass over a rollout, as lists of micro-batches; see `deal`."""
+    def samples(self, rollout: Rollout) -> Batch:
+        """What an update deals out: single steps, or whole environments if a net has a memory."""
+        samples = Batch.whole(rollout)
+        return samples if any(self.memory_sizes.values()) else samples.single_steps()
+
+    def deal(self, samples: Batch) -> list[list[Tensor]]:
+        """The minibatches of one pass over `samples`, as lists of micro-batches; see `deal`."""
         config = self.config
-        return deal(rollout, config.minibatches, config.micro_batches, self.shuffle)
+        return deal(samples, config.minibatches, config.micro_batches, self.shuffle)
 
     def losses(self, batch: Batch, old_log_std: Tensor) -> dict[str, Tensor]:
         """All terms of the loss for a batch, unweighted; scalars.
 
         Args:
-            batch: See `minibatches.batch`.
+            batch: Of `samples`.
             old_log_std: float32 [A], of the distribution that drew the actions.
 
         Returns:
-            `surrogate`, `value`, `auxiliary`, `bounds`, `entropy`, `kl`, `clip_fraction`.
+            `surrogate`, `value`, `auxiliary`, `bounds`, `entropy`, `kl`, `clip_fraction`,
+            `saturated_actions`, and with an auxiliary head `estimate_error`.
         """
         config, distribution = self.config, self.actor.distribution
         output = self.actor(batch.observations, batch.start, batch.memory["actor"])
@@ -187,12 +204,7 @@ class Ppo:
         log_prob = distribution.log_prob(output.mean, batch.actions)  # [T, n]
         ratio = (log_prob - batch.log_prob).exp()  # [T, n]
         clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
-        auxiliary = ratio.new_zeros(())
-        if output.auxiliary is not None:
-            target = batch.observations[str(self.actor.auxiliary_group)]
-            auxiliary = valid_mean(
-                self.actor.auxiliary_errors(output.auxiliary, target), batch.valid
-            )
+        auxiliary = auxiliary_losses(self.actor, output, batch.observations, batch.valid)
         excess = (output.mean.abs() - config.action_bound).clamp_min(0)  # [T, n, A]
         with torch.no_grad():
             kl = distribution.kl_from(batch.mean, old_log_std, output.mean)  # [T, n]
@@ -200,11 +212,12 @@ class Ppo:
         return {
             "surrogate": -valid_mean(gain, valid),
             "value": self._value_loss(value, batch),
-            "auxiliary": auxiliary,
             "bounds": valid_mean(excess.square().sum(-1), valid),
             "entropy": distribution.entropy(),
             "kl": valid_mean(kl, valid),
             "clip_fraction": valid_mean(((ratio.detach() - 1).abs() > config.clip).float(), valid),
+            "saturated_actions": valid_mean((output.mean.detach().abs() > 1).float(), valid),
+            **auxiliary,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -255,14 +268,14 @@ class Ppo:
             self.value_normalizer.update(counted.unsqueeze(-1), self.peers)
 
     def _accumulate(
-        self, rollout: Rollout, minibatch: list[Tensor], pieces: Iterator[Batch]
+        self, shares_of_pieces: list[float], pieces: Iterator[Batch], old_log_std: Tensor
     ) -> dict[str, Tensor]:
         """Computes the clipped gradients of a minibatch; returns its terms, scalars."""
         self.actor_optimizer.zero_grad()
         self.critic_optimizer.zero_grad()
         terms: dict[str, Tensor] = {}
-        for share in shares(rollout, minibatch):
-            losses = self.losses(next(pieces), rollout.log_std)
+        for share in shares_of_pieces:
+            losses = self.losses(next(pieces), old_log_std)
             (share * self._total(losses)).backward()
             for name, loss in losses.items():
                 terms[name] = terms.get(name, 0) + share * loss.detach()

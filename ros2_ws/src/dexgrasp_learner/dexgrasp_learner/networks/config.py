@@ -18,8 +18,10 @@ class NetworkConfig:
     Attributes:
         actor_groups: Observation groups that the actor sees; images and flat groups.
         critic_groups: Observation groups that the critic sees; may be privileged.
-        encoder: Depth encoder: `patch` for small images (32x24), `conv` for larger ones.
-        image_gain: Images in [-0.5, 0.5] are multiplied by this. The laptop runs have 3; larger
+        encoder: Of images: `patch` for small ones (32x24), `conv` for larger ones.
+        patch_layers: Side of the patches and number of features of each layer of the `patch`
+            encoder, the one that reads the pixels first.
+        rgb_gain: Colours in [-0.5, 0.5] are multiplied by this. The laptop runs have 3; larger
             nets at a fixed learning rate of 5e-5 want 1 (Isaac Lab's camera tasks).
         fused_size: Width of the layer that joins image features and flat groups; a net without
             images has no such layer.
@@ -30,7 +32,7 @@ class NetworkConfig:
         hidden: Hidden layers of the action head, ELU.
         critic_hidden: Hidden layers of the value head, ELU.
         auxiliary_group: Flat group that the actor learns to predict from what it sees (`object`:
-            position and axis); its action head reads the prediction. None: no such head.
+            its position); its action head reads the prediction. None: no such head.
         auxiliary_hidden: Hidden layers of the auxiliary head, ELU.
         initial_std: Exploration noise at the start, in units of the action (range [-1, 1]).
         min_std: The noise is never smaller.
@@ -41,7 +43,11 @@ class NetworkConfig:
     actor_groups: tuple[str, ...] = ("proprio", "state")
     critic_groups: tuple[str, ...] = ("proprio", "critic")
     encoder: Literal["patch", "conv"] = "patch"
-    image_gain: Positive = 3.0
+    patch_layers: Annotated[tuple[tuple[Width, Width], ...], Field(min_length=1)] = (
+        (4, 32),
+        (2, 64),
+    )
+    rgb_gain: Positive = 3.0
     fused_size: Width = 128
     memory: Literal["none", "lstm"] = "none"
     memory_size: Width = 256

@@ -1,6 +1,7 @@
 """Image encoders: raw images in their stored type to flat features."""
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -9,112 +10,165 @@ from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.vision.preprocess import policy_depth, policy_rgb
+from dexgrasp_sim.vision.table_view import TableView
 
 _MAX_FEATURES = 4096
-"""More flat features than this make the fusing layer larger than all the convolutions."""
+"""More flat features than this make the fusing layer larger than the encoder."""
 _MAX_CELLS = 96
 """The map of a `conv` encoder has at most this many cells."""
 
 
 def build_encoder(
-    spec: TensorSpec, config: NetworkConfig, depth_range_m: tuple[float, float] | None
-) -> "DepthEncoder | StereoEncoder":
+    spec: TensorSpec, config: NetworkConfig, view: TableView | None
+) -> "PatchEncoder | ConvEncoder":
     """Chooses the encoder of an image group from its spec.
 
     Args:
         spec: Of the group.
         config: Of the net.
-        depth_range_m: Nearer and farther depth counts as invalid; only depth images need it.
+        view: Of the depth camera; only depth images need it.
 
     Raises:
         ConfigError: The group is neither int16 depth [H, W] nor uint8 stereo colour [2, 3, H, W],
             or its size does not suit `config.encoder`.
     """
     if spec.dtype == "int16" and len(spec.shape) == 2:
-        if depth_range_m is None:
-            raise ValueError(f"{spec.name!r} is depth: give the range of its camera")
-        encoder = DepthEncoder(spec, config, depth_range_m)
+        if view is None:
+            raise ValueError(f"{spec.name!r} is depth: give the view of its camera")
+        pixels = DepthPixels(spec, view)
     elif spec.dtype == "uint8" and len(spec.shape) == 4 and spec.shape[:2] == (2, 3):
-        encoder = StereoEncoder(spec, config)
+        pixels = RgbPixels(config.rgb_gain)
     else:
         raise ConfigError(
             f"observation group {spec.name!r} is {spec.dtype} {list(spec.shape)}; the nets take "
             "int16 depth [H, W], uint8 stereo colour [2, 3, H, W] and float32 vectors [P]"
         )
+    kind = PatchEncoder if config.encoder == "patch" else ConvEncoder
+    encoder = kind(spec, config, pixels)
     if encoder.features > _MAX_FEATURES:
         raise ConfigError(
             f"{_size_text(spec)} gives the {config.encoder!r} encoder {encoder.features} "
-            f"features, more than {_MAX_FEATURES}; set encoder: conv or make the image smaller"
+            f"features, more than {_MAX_FEATURES}; set encoder: conv, larger patch_layers, or "
+            "make the image smaller"
         )
     return encoder
 
 
-class DepthEncoder(nn.Module):
-    """Depth in millimetres to features."""
+class DepthPixels(nn.Module):
+    """Depth images as the encoders read them, see `policy_depth`."""
 
-    def __init__(
-        self, spec: TensorSpec, config: NetworkConfig, depth_range_m: tuple[float, float]
-    ) -> None:
+    views, channels = 1, 1
+    table_m: Tensor
+
+    def __init__(self, spec: TensorSpec, view: TableView) -> None:
         super().__init__()
-        self.near_m, self.far_m = depth_range_m
-        self.gain = config.image_gain
-        layers, channels = _image_layers(spec, config, 1)
-        self.layers = nn.Sequential(
-            layers, nn.Conv2d(channels, 32, 3, stride=2, padding=1), nn.ELU(), nn.Flatten()
-        )
-        self.features = _output_shape(self.layers, (1, *spec.shape))[0]
+        self.near_m, self.far_m = view.camera.near_m, view.camera.far_m
+        height, width = spec.shape
+        # given by the config, so no part of the weights
+        self.register_buffer("table_m", view.depth_m(height, width), persistent=False)
 
     def forward(self, depth_mm: Tensor) -> Tensor:
-        """int16 [B, H, W] in mm (0 = invalid) to float32 [B, features]."""
-        depth = self.gain * policy_depth(depth_mm, self.near_m, self.far_m)
-        return self.layers(depth.unsqueeze(1))
+        """int16 [B, H, W] in mm (0 = invalid) to float32 [B, 1, 1, H, W]."""
+        depth = policy_depth(depth_mm, self.table_m, self.near_m, self.far_m)
+        return depth[:, None, None]
 
 
-class StereoEncoder(nn.Module):
-    """Two colour images to features: shared layers for each image, then one that joins both."""
+class RgbPixels(nn.Module):
+    """Stereo colour images as the encoders read them."""
 
-    def __init__(self, spec: TensorSpec, config: NetworkConfig) -> None:
+    views, channels = 2, 3
+
+    def __init__(self, gain: float) -> None:
         super().__init__()
-        self.gain = config.image_gain
-        self.shared, channels = _image_layers(spec, config, 3)
-        self.joint = nn.Sequential(
-            nn.Conv2d(2 * channels, 32, 3, stride=2, padding=1), nn.ELU(), nn.Flatten()
-        )
-        _, height, width = _output_shape(self.shared, spec.shape[1:])
-        self.features = _output_shape(self.joint, (2 * channels, height, width))[0]
+        self.gain = gain
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 [B, 2, 3, H, W] (left, right) to float32 [B, features]."""
-        pixels = self.gain * policy_rgb(images)  # [B, 2, 3, H, W]
-        maps = self.shared(pixels.flatten(0, 1))  # [2 B, C, h, w]
-        return self.joint(maps.unflatten(0, (-1, 2)).flatten(1, 2))
+        """uint8 [B, 2, 3, H, W] (left, right) to float32 of the same shape."""
+        return self.gain * policy_rgb(images)
 
 
-def _image_layers(
-    spec: TensorSpec, config: NetworkConfig, channels: int
-) -> tuple[nn.Sequential, int]:
-    """All but the last layer of an encoder, and their number of output channels."""
-    height, width = spec.shape[-2:]
-    if config.encoder == "patch":
-        return _patch_layers(spec, channels)
-    if min(height, width) < 16 or max(height, width) > 640:
-        raise ConfigError(
-            f"{_size_text(spec)} does not suit the `conv` encoder: height and width must be 16 "
-            "to 640; change the image size"
+class PatchEncoder(nn.Module):
+    """Layers that each map patches to features, without overlap: the cheapest encoder on a CPU.
+
+    The first layer reads patches of pixels, the same weights for each camera; the next one patches
+    of the first one's output from all cameras, and so on. Pixels are laid out once so that every
+    layer is a matrix product over consecutive elements.
+    """
+
+    def __init__(
+        self, spec: TensorSpec, config: NetworkConfig, pixels: DepthPixels | RgbPixels
+    ) -> None:
+        super().__init__()
+        self.pixels = pixels
+        self.sides = tuple(side for side, _ in config.patch_layers)
+        height, width = spec.shape[-2:]
+        step = prod(self.sides)
+        if height % step or width % step:
+            raise ConfigError(
+                f"{_size_text(spec)} does not suit the `patch` encoder: height and width must be "
+                f"multiples of {step}, the product of the sides in `patch_layers`; change the "
+                "image size or set encoder: conv"
+            )
+        inputs, views = pixels.channels, pixels.views
+        self.layers = nn.ModuleList()
+        for number, (side, width_of_layer) in enumerate(config.patch_layers):
+            joined = views if number == 1 else 1
+            self.layers.append(nn.Linear(side**2 * joined * inputs, width_of_layer))
+            inputs = width_of_layer
+        separate = views if len(self.sides) == 1 else 1
+        self.features = (height // step) * (width // step) * separate * inputs
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [B, ...] as in the group's spec to float32 [B, features]."""
+        values = self._in_patches(self.pixels(images))
+        for layer in self.layers:
+            values = values.reshape(len(values), -1, layer.in_features)  # [B, cells, inputs]
+            values = nn.functional.elu(layer(values))
+        return values.flatten(1)
+
+    def _in_patches(self, pixels: Tensor) -> Tensor:
+        """Lays pixels [B, V, C, H, W] out as [B, V H W C], those of each patch together."""
+        count, _, channels, height, width = pixels.shape
+        step, outwards = prod(self.sides), self.sides[::-1]
+        split = pixels.reshape(
+            count, -1, channels, height // step, *outwards, width // step, *outwards
         )
-    return _halving_layers(height, width, channels)
+        layers = len(self.sides)
+        rows, columns = 3, 4 + layers  # axes of the coarsest cells
+        patches = [axis + depth for depth in range(1, layers + 1) for axis in (rows, columns)]
+        # cells, then the patches from the last layer's to the second's, cameras, the first's
+        order = (0, rows, columns, *patches[:-2], 1, *patches[-2:], 2)
+        return split.permute(order).flatten(1)
 
 
-def _patch_layers(spec: TensorSpec, channels: int) -> tuple[nn.Sequential, int]:
-    """One feature per 4x4 patch, as in the laptop runs (32x24)."""
-    height, width = spec.shape[-2:]
-    if height % 4 or width % 4 or min(height, width) < 8:
-        raise ConfigError(
-            f"{_size_text(spec)} does not suit the `patch` encoder: height and width must be "
-            "multiples of 4 and at least 8; change the image size or set encoder: conv"
+class ConvEncoder(nn.Module):
+    """Convolutions that halve the image: the same for each camera, then one that joins them."""
+
+    def __init__(
+        self, spec: TensorSpec, config: NetworkConfig, pixels: DepthPixels | RgbPixels
+    ) -> None:
+        super().__init__()
+        del config
+        height, width = spec.shape[-2:]
+        if min(height, width) < 16 or max(height, width) > 640:
+            raise ConfigError(
+                f"{_size_text(spec)} does not suit the `conv` encoder: height and width must be "
+                "16 to 640; change the image size"
+            )
+        self.pixels = pixels
+        self.shared, channels = _halving_layers(height, width, pixels.channels)
+        self.joint = nn.Sequential(
+            nn.Conv2d(pixels.views * channels, 32, 3, stride=2, padding=1), nn.ELU(), nn.Flatten()
         )
-    layers = (nn.Conv2d(channels, 32, 4, stride=4), nn.ELU(), nn.Conv2d(32, 48, 3, padding=1))
-    return nn.Sequential(*layers, nn.ELU()), 48
+        shape = _output_shape(self.shared, (pixels.channels, height, width))
+        joined = (pixels.views * channels, *shape[1:])
+        self.features = _output_shape(self.joint, joined)[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [B, ...] as in the group's spec to float32 [B, features]."""
+        pixels = self.pixels(images)  # [B, V, C, H, W]
+        maps = self.shared(pixels.flatten(0, 1))  # [B V, C', h, w]
+        return self.joint(maps.unflatten(0, (-1, pixels.shape[1])).flatten(1, 2))
 
 
 def _halving_layers(height: int, width: int, channels: int) -> tuple[nn.Sequential, int]:

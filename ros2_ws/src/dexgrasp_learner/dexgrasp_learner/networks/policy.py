@@ -14,6 +14,7 @@ from dexgrasp_learner.networks.normalizer import RunningNormalizer
 from dexgrasp_learner.ranks.peers import Peers
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.specs import TensorSpec
+from dexgrasp_sim.vision.table_view import TableView
 
 _ACTION_GAIN = 0.01
 """Gain of the last actor layer: the first actions are exploration noise around zero."""
@@ -58,7 +59,7 @@ class Trunk(nn.Module):
         specs: Mapping[str, TensorSpec],
         config: NetworkConfig,
         memory_size: int,
-        depth_range_m: tuple[float, float] | None,
+        view: TableView | None,
     ) -> None:
         super().__init__()
         chosen = [_spec_of(name, specs) for name in groups]
@@ -67,9 +68,7 @@ class Trunk(nn.Module):
         self.image_groups = tuple(spec.name for spec in chosen if len(spec.shape) != 1)
         vector_size = sum(spec.shape[0] for spec in chosen if len(spec.shape) == 1)
         self.normalizer = RunningNormalizer(vector_size, clip=config.observation_clip)
-        encoders = {
-            name: build_encoder(specs[name], config, depth_range_m) for name in self.image_groups
-        }
+        encoders = {name: build_encoder(specs[name], config, view) for name in self.image_groups}
         self.encoders = nn.ModuleDict(encoders)
         self.features = memory_input = vector_size
         if self.image_groups:
@@ -125,13 +124,11 @@ class Actor(nn.Module):
         config: NetworkConfig,
         observation_specs: Mapping[str, TensorSpec],
         action_dim: int,
-        depth_range_m: tuple[float, float] | None = None,
+        view: TableView | None = None,
     ) -> None:
         super().__init__()
         memory_size = config.memory_size if config.memory == "lstm" else 0
-        self.trunk = Trunk(
-            config.actor_groups, observation_specs, config, memory_size, depth_range_m
-        )
+        self.trunk = Trunk(config.actor_groups, observation_specs, config, memory_size, view)
         self.groups = self.trunk.groups
         self.action_dim = action_dim
         self.memory_size = memory_size
@@ -197,13 +194,11 @@ class Critic(nn.Module):
         self,
         config: NetworkConfig,
         observation_specs: Mapping[str, TensorSpec],
-        depth_range_m: tuple[float, float] | None = None,
+        view: TableView | None = None,
     ) -> None:
         super().__init__()
         memory_size = config.critic_memory_size if config.critic_memory == "lstm" else 0
-        self.trunk = Trunk(
-            config.critic_groups, observation_specs, config, memory_size, depth_range_m
-        )
+        self.trunk = Trunk(config.critic_groups, observation_specs, config, memory_size, view)
         self.groups = self.trunk.groups
         self.memory_size = memory_size
         self.head = build_mlp(self.trunk.features, config.critic_hidden, 1)
@@ -236,7 +231,7 @@ def build_actor(
     config: NetworkConfig,
     observation_specs: Mapping[str, TensorSpec],
     action_dim: int,
-    depth_range_m: tuple[float, float] | None = None,
+    view: TableView | None = None,
     seed: int = 0,
 ) -> Actor:
     """An actor on the CPU whose initial weights depend only on the arguments.
@@ -245,8 +240,7 @@ def build_actor(
         config: Sizes and inputs.
         observation_specs: Of the environment, by group.
         action_dim: Length of an action.
-        depth_range_m: Range of the camera; nearer and farther depth counts as invalid. May be None
-            without depth images.
+        view: Of the depth camera; may be None without depth images.
         seed: Of the initial weights.
 
     Raises:
@@ -254,19 +248,19 @@ def build_actor(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Actor(config, observation_specs, action_dim, depth_range_m)
+        return Actor(config, observation_specs, action_dim, view)
 
 
 def build_critic(
     config: NetworkConfig,
     observation_specs: Mapping[str, TensorSpec],
-    depth_range_m: tuple[float, float] | None = None,
+    view: TableView | None = None,
     seed: int = 0,
 ) -> Critic:
     """A critic on the CPU; see `build_actor`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Critic(config, observation_specs, depth_range_m)
+        return Critic(config, observation_specs, view)
 
 
 def build_mlp(

@@ -72,6 +72,19 @@ class Pipeline(ABC):
     def is_ahead(self) -> bool:
         """Whether there is a collected rollout that was not learned from yet."""
 
+    def look_around(self, version: int) -> Collected:
+        """Collects a rollout only to begin the normalisation of observations.
+
+        Args:
+            version: See `iterate`, which raises the same errors.
+        """
+        self._collector.collect(version)
+        self._algorithm.finish(self._rollout)
+        collected = summarize(self._pool, self._rollout, version)
+        self._algorithm.observe(self._rollout)
+        self._pool.roll_over()
+        return collected
+
     @abstractmethod
     def iterate(self, version: int, look_ahead: bool) -> Learned:
         """One update.

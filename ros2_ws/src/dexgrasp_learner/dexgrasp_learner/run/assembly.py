@@ -22,11 +22,12 @@ that no other run is likely to use these seeds."""
 def build_ppo(config: RunConfig, peers: Peers | None = None) -> Ppo:
     """Fresh networks and PPO for a run; ConfigError where the config contradicts itself."""
     peers = peers or Peers()
-    _check_minibatches("ppo", config.ppo, config.simulators.num_envs)
+    single_steps = config.network.memory == config.network.critic_memory == "none"
+    _check_minibatches("ppo", config.ppo, config, single_steps)
     _check_samples(config, peers.size)
     actor = fresh_actor(config)
-    specs, depth_range_m = all_specs(config.task), config.depth_range_m
-    critic = build_critic(config.network, specs, depth_range_m, seed=config.seed + 1)
+    specs, view = all_specs(config.task), config.table_view
+    critic = build_critic(config.network, specs, view, seed=config.seed + 1)
     device = learner_device(config.training.device)
     seed = config.seed + _RANK_SEEDS * peers.rank
     return Ppo(actor.to(device), critic.to(device), config.ppo, seed, peers)
@@ -37,7 +38,8 @@ def build_distillation(
 ) -> Distillation:
     """A fresh student and distillation for a run; ConfigError as for `build_ppo`."""
     peers = peers or Peers()
-    _check_minibatches("distillation", config.distillation, config.simulators.num_envs)
+    single_steps = config.network.memory == "none"
+    _check_minibatches("distillation", config.distillation, config, single_steps)
     student = fresh_actor(config)
     device = learner_device(config.training.device)
     student, teacher = student.to(device), teacher.to(device)
@@ -48,7 +50,7 @@ def build_distillation(
 def fresh_actor(config: RunConfig) -> Actor:
     """The actor of a run before it has learned anything; ConfigError as for `build_actor`."""
     specs, action_dim = all_specs(config.task), len(config.task.action_names)
-    return build_actor(config.network, specs, action_dim, config.depth_range_m, config.seed)
+    return build_actor(config.network, specs, action_dim, config.table_view, config.seed)
 
 
 def learner_device(name: str) -> torch.device:
@@ -103,10 +105,15 @@ def _check_samples(config: RunConfig, learners: int) -> None:
         )
 
 
-def _check_minibatches(name: str, settings: PpoConfig | DistillationConfig, envs: int) -> None:
+def _check_minibatches(
+    name: str, settings: PpoConfig | DistillationConfig, config: RunConfig, single_steps: bool
+) -> None:
     pieces = settings.minibatches * (settings.micro_batches or 1)
-    if pieces > envs:
+    most, what = config.simulators.num_envs, "simulators.num_envs"
+    if single_steps:
+        most, what = most * config.training.horizon, f"{what} * training.horizon"
+    if pieces > most:
         raise ConfigError(
-            f"{name}.minibatches * micro_batches = {pieces} is more than simulators.num_envs "
-            f"{envs}; lower them"
+            f"{name}.minibatches * micro_batches = {pieces} is more than {what} = {most}; lower "
+            "them"
         )

@@ -68,6 +68,8 @@ class RunSummary:
     """What a run reports when it ends.
 
     Attributes:
+        evaluation_success: Success rate of the policy that the run exports, by its mean action;
+            None without an evaluation.
         seconds: Of the learner by stage: `wait` for simulators, `copy`, `infer`, `update`, `join`
             (waiting for an update that overlaps), `checkpoint`, `evaluation`.
         worker_seconds: Of each worker: steps, and seconds `simulating`, `rendering`, `waiting`.

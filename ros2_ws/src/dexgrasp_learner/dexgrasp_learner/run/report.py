@@ -28,14 +28,12 @@ class Tally:
         env_steps: Control periods over all environments.
         episodes: Statistics of the last episodes.
         adr: Controls the difficulty.
-        evaluation_success: Success rate of the last evaluation; not saved in checkpoints.
     """
 
     adr: AdrController
     iteration: int = 0
     env_steps: int = 0
     episodes: EpisodeStatistics = field(default_factory=EpisodeStatistics)
-    evaluation_success: float | None = None
 
     def add_episodes(self, episode: Tensor, ended: Tensor) -> None:
         """Adds the episodes that ended in a rollout: rows [T, N, E] where `ended` [T, N]."""
@@ -189,8 +187,8 @@ class RunReport:
             **changes,
         )
 
-    def summary(self) -> RunSummary:
-        """The summary of the run at its end."""
+    def summary(self, evaluation_success: float | None) -> RunSummary:
+        """The summary of the run at its end; see `RunSummary`."""
         return RunSummary(
             iterations=self._tally.iteration,
             env_steps=self._tally.env_steps,
@@ -198,7 +196,7 @@ class RunReport:
             transport=self._config.simulators.transport,
             slot_mismatches=self._pool.slot_mismatches,
             success=self._tally.episodes.success,
-            evaluation_success=self._tally.evaluation_success,
+            evaluation_success=evaluation_success,
             checkpoint=self._control.status.checkpoint,
             run_dir=str(self._folder),
             seconds=rounded(self.stopwatch.seconds),

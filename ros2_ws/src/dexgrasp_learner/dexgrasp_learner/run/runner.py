@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -12,11 +12,10 @@ from dexgrasp_learner.algorithms.algorithm import Algorithm
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.console import warn
 from dexgrasp_learner.evaluation.episode_statistics import EpisodeStatistics
-from dexgrasp_learner.evaluation.episodes import evaluate_actor
 from dexgrasp_learner.pipeline.collector import Collector
 from dexgrasp_learner.pipeline.in_turn import InTurn
 from dexgrasp_learner.pipeline.overlapped import Overlapped
-from dexgrasp_learner.pipeline.pipeline import Pipeline
+from dexgrasp_learner.pipeline.pipeline import Collected, Pipeline
 from dexgrasp_learner.pool.env_pool import make_pool
 from dexgrasp_learner.pool.pool import EnvPool
 from dexgrasp_learner.pool.worker_group import WorkerTimeout
@@ -27,6 +26,7 @@ from dexgrasp_learner.run.assembly import pool_spec
 from dexgrasp_learner.run.continuation import settle
 from dexgrasp_learner.run.control import RunControl, RunState, RunSummary
 from dexgrasp_learner.run.report import RunReport, Tally
+from dexgrasp_learner.run.selection import Selection
 from dexgrasp_learner.storage.checkpoint import (
     check_resumable,
     load_state,
@@ -42,8 +42,6 @@ from dexgrasp_learner.timing import Stopwatch
 from dexgrasp_sim.config import to_dict
 
 _PAUSE_POLL_S = 0.2
-EVALUATION_SEED = 1_000_003
-"""Evaluations draw from seeds that no training run uses."""
 
 
 class Runner:
@@ -121,6 +119,7 @@ class Runner:
             stopwatch,
             self._clock,
         )
+        self.selection = Selection(algorithm.actor, config.training, config.seed)
         self.pipeline = self._make_pipeline()
         self.pool.set_difficulty(self.tally.adr.difficulty)
 
@@ -151,6 +150,7 @@ class Runner:
             training["algorithm"] |= {name: own[name] for name in ("noise", "shuffle")}
         with reading(checkpoint / TRAINING):
             self.algorithm.load_state_dict(training["algorithm"])
+            self.selection.load_state_dict(training["selection"])
         with reading(checkpoint / STATE):
             self.tally.load_state_dict(state)
         self.pool.set_difficulty(self.tally.adr.difficulty)
@@ -181,6 +181,8 @@ class Runner:
                 self.pool.start()
             for net in weights(self.algorithm.state_dict()):
                 self.peers.broadcast_(list(net.values()))
+            if self.tally.iteration == 0:
+                self._count(self.pipeline.look_around(0))
             while self._goes_on():
                 self._iterate()
             self._check_peers()
@@ -194,7 +196,8 @@ class Runner:
         finally:
             self.report.close()
             self.close()
-        return self.report.summary()
+        choice = self.selection.choice
+        return self.report.summary(None if choice is None else choice.success)
 
     def close(self) -> None:
         """Stops the simulators; idempotent."""
@@ -232,7 +235,7 @@ class Runner:
             self.control.stopping
             or self.tally.iteration >= training.iterations
             or (training.max_minutes is not None and self.report.minutes >= training.max_minutes)
-            or (self.tally.evaluation_success or 0.0) >= training.target_success
+            or self.selection.has_reached_target
         )
 
     def _may_look_ahead(self) -> bool:
@@ -255,12 +258,9 @@ class Runner:
         tally = self.tally
         learned = self.pipeline.iterate(tally.iteration, self._may_look_ahead())
         lag = tally.iteration - learned.rollout.policy_version
-        rollout = gathered(self.peers, learned.rollout)
-        tally.add_episodes(rollout.episode, rollout.ended)
-        self.pool.set_difficulty(tally.adr.difficulty)
+        self.selection.follow()
+        rollout, steps = self._count(learned.rollout)
         tally.iteration += 1
-        steps = self.rollout.horizon * self.rollout.num_envs * self.peers.size
-        tally.env_steps += steps
         rate = steps / max(self._clock() - started_s, 1e-9)
         figures = {f"update/{name}": value for name, value in learned.figures.items()}
         figures |= self._evaluate_if_due()
@@ -272,28 +272,28 @@ class Runner:
             self._check_peers()
             self._save_or_warn()
 
+    def _count(self, collected: Collected) -> tuple[Collected, int]:
+        """Counts a rollout of all ranks; returns its summary and its environment steps."""
+        rollout, tally = gathered(self.peers, collected), self.tally
+        tally.add_episodes(rollout.episode, rollout.ended)
+        self.pool.set_difficulty(tally.adr.difficulty)
+        steps = self.rollout.horizon * self.rollout.num_envs * self.peers.size
+        tally.env_steps += steps
+        return rollout, steps
+
     def _evaluate_if_due(self) -> dict[str, float]:
         training, tally = self.config.training, self.tally
-        above = training.evaluate_above
-        if above is None or tally.iteration % training.evaluate_every:
+        every, is_last = training.evaluate_every, tally.iteration == training.iterations
+        if every is None or (tally.iteration % every and not is_last):
             return {}
-        if not tally.episodes.success >= above:
-            return {}
+        task = replace(self.config.task, difficulty=tally.adr.difficulty)
         with self.report.stopwatch.measure("evaluation"):
-            result = evaluate_actor(
-                self.algorithm.actor,
-                replace(self.config.task, difficulty=tally.adr.difficulty),
-                training.evaluation_episodes,
-                seed=EVALUATION_SEED + self.config.seed,
-                threads=training.update_threads,
-                device=self.config.simulators.worker_specs[0].device,
-            )
-        tally.evaluation_success = result.success_rate
+            record = self.selection.evaluate(task, tally.iteration)
         self.report.message(
-            f"iteration {tally.iteration}: {result.success_rate:.3f} of "
-            f"{result.episodes} evaluation episodes succeed"
+            f"iteration {tally.iteration}: {record['evaluation/success_rate']:.3f} of "
+            f"{record['evaluation/episodes']} evaluation episodes succeed"
         )
-        return result.record()
+        return record
 
     def _save(self, with_simulators: bool = True) -> None:
         """Writes a checkpoint unless this iteration has one, which is complete then."""
@@ -309,17 +309,18 @@ class Runner:
             **self.tally.state_dict(),
             "schema_hash": self.schema_hash,
             "config": to_dict(self.config),
+            "policy": None if self.selection.choice is None else asdict(self.selection.choice),
         }
         training = {
             "algorithm": self.algorithm.state_dict(),
+            "selection": self.selection.state_dict(),
             "memory": self.rollout.state_dict(),
         }
-        actor = self.algorithm.actor
         with self.report.stopwatch.measure("checkpoint"):
             path = save_checkpoint(
                 self.folder / "checkpoints",
                 self.tally.iteration,
-                actor,
+                self.selection.policy,
                 training,
                 state,
                 save_simulators,

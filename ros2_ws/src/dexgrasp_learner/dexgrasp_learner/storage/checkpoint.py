@@ -3,7 +3,7 @@
 A checkpoint is a folder:
 
 - `state.json`: iteration, steps, episode statistics, schema hash, config
-- `actor.safetensors`: the policy, all that evaluation and export need
+- `actor.safetensors`: the policy that the run chose, all that evaluation and export need
 - `training.pt`: all nets, optimizers, generators, memories (tensors and numbers only)
 - `simulators/`: one file per worker, written by the worker itself
 - `checksums.json`: sizes and hashes of all of these, see `checkpoint_files`
@@ -163,7 +163,7 @@ def load_actor(path: Path) -> tuple[Actor, RunConfig, dict[str, TensorSpec]]:
         config = replace(config, task=replace(config.task, difficulty=reached))
     specs = all_specs(config.task)
     action_dim = len(config.task.action_names)
-    actor = build_actor(config.network, specs, action_dim, config.depth_range_m)
+    actor = build_actor(config.network, specs, action_dim, config.table_view)
     found = policy_schema(actor, config.task)
     if found != state["schema_hash"]:
         raise ConfigError(

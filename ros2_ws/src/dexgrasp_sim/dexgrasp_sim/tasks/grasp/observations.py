@@ -130,17 +130,12 @@ def _write_critic(env: "GraspEnv", out: Tensor) -> None:
 
 def _object_spec(config: GraspConfig) -> TensorSpec:
     del config
-    terms = (
-        Term("object_position", 3, "m", "base, from the spawn centre"),
-        Term("object_z_axis", 3, "1", "base"),
-    )
-    return flat_spec("object", terms)
+    return flat_spec("object", [Term("object_position", 3, "m", "base, from the spawn centre")])
 
 
 def _write_object(env: "GraspEnv", out: Tensor) -> None:
-    engine = env.engine
-    position, axis = engine.object_position - env.origin, engine.object_rotation[:, :, 2]
-    torch.cat((position, axis), dim=1, out=out)
+    # without the attitude, which of round objects cannot be seen: its errors train the encoder
+    torch.sub(env.engine.object_position, env.origin, out=out)
 
 
 def _depth_spec(config: GraspConfig) -> TensorSpec:

@@ -1,0 +1,160 @@
+"""Which weights a run exports: the best that were evaluated, newest ones or their average.
+
+The success of the newest weights jumps by up to 15 points between iterations; an average over
+iterations is steadier, but lags behind while a policy still improves. So both are evaluated.
+"""
+
+import copy
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from dexgrasp_learner.evaluation.episodes import evaluate_actor
+from dexgrasp_learner.evaluation.figures import Evaluation, success_interval
+from dexgrasp_learner.networks.policy import Actor
+from dexgrasp_learner.run.config import TrainingConfig
+from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+
+EVALUATION_SEED = 1_000_003
+"""Evaluations draw from seeds that no training run uses."""
+_FRESH = 500_009
+"""Distance of the seed of the episodes that confirm an evaluation from that of the others."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The policy that a run exports.
+
+    Attributes:
+        iteration: Iteration after which it was evaluated.
+        averaged: Whether it is the average over iterations.
+        difficulty: Of the task then.
+        episodes: How many it was evaluated on, by its mean action.
+        success: Their success rate.
+        success_low: Lower end of the 95 % interval of the rate, by which policies are compared: of
+            two equal rates, the one from more episodes is better.
+    """
+
+    iteration: int
+    averaged: bool
+    difficulty: float
+    episodes: int
+    success: float
+    success_low: float
+
+
+class Selection:
+    """Follows the weights of an actor and keeps the best that were evaluated.
+
+    Attributes:
+        choice: What is known about the best; None before the first evaluation.
+    """
+
+    def __init__(self, actor: Actor, config: TrainingConfig, seed: int) -> None:
+        """Args:
+        actor: The one that learns.
+        config: When and how to evaluate.
+        seed: Of the run.
+        """
+        self.choice: Choice | None = None
+        self._actor, self._config = actor, config
+        self._seed = EVALUATION_SEED + seed
+        average = get_ema_multi_avg_fn(config.averaging_decay)
+        self._average = AveragedModel(actor, multi_avg_fn=average)
+        self._best = copy.deepcopy(actor)
+
+    @property
+    def policy(self) -> Actor:
+        """The actor to export: the best evaluated, before any evaluation the newest."""
+        return self._actor if self.choice is None else self._best
+
+    @property
+    def has_reached_target(self) -> bool:
+        """Whether the best has reached `target_success`, and not in a few episodes by chance."""
+        choice, config = self.choice, self._config
+        return (
+            choice is not None
+            and choice.success >= config.target_success
+            and choice.episodes > config.evaluation_episodes
+        )
+
+    def follow(self) -> None:
+        """Takes the newest weights into the average; to be called after each update."""
+        self._average.update_parameters(self._actor)
+
+    def evaluate(self, task: GraspConfig, iteration: int) -> dict[str, float]:
+        """Evaluates newest and averaged weights, and chooses the better if it is the best so far.
+
+        Both act in the same episodes, which are the same at each call. What reaches the target
+        there must also do so on further ones that were never used. Policies of other difficulties
+        are not compared: the first one evaluated at a new difficulty replaces the best.
+
+        Args:
+            task: At the difficulty of the evaluation.
+            iteration: Updates so far.
+
+        Returns:
+            `evaluation/...` for the record of the iteration.
+        """
+        config = self._config
+        candidates = {True: self._average.module, False: self._actor}  # averaged ones if equal
+        results = {
+            averaged: self._run(actor, task, config.evaluation_episodes, self._seed)
+            for averaged, actor in candidates.items()
+        }
+        averaged = max(results, key=lambda key: results[key].success_rate)
+        result = results[averaged]
+        counted = [result]
+        if result.success_rate >= config.target_success:
+            seed = self._seed + _FRESH * iteration
+            fresh = self._run(candidates[averaged], task, config.confirmation_episodes, seed)
+            counted.append(fresh)
+        episodes = sum(part.episodes for part in counted)
+        successes = round(sum(part.success_rate * part.episodes for part in counted))
+        low, _ = success_interval(successes, episodes)
+        found = Choice(
+            iteration, averaged, task.difficulty, episodes, round(successes / episodes, 4), low
+        )
+        self._consider(found, candidates[averaged])
+        return {
+            **result.record(),
+            "evaluation/success_rate": found.success,
+            "evaluation/episodes": episodes,
+            "evaluation/newest_success_rate": results[False].success_rate,
+            "evaluation/averaged_success_rate": results[True].success_rate,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values for a checkpoint."""
+        return {
+            "average": self._average.state_dict(),
+            "best": self._best.state_dict(),
+            "choice": None if self.choice is None else asdict(self.choice),
+        }
+
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """Restores `state_dict`.
+
+        Raises:
+            ConfigError: There is none, in a checkpoint of an older version.
+        """
+        if state is None:
+            raise ConfigError(
+                "the checkpoint comes from a version that did not choose weights by evaluation "
+                "and cannot be resumed here; use the commit in run.json or start a new run"
+            )
+        self._average.load_state_dict(state["average"])
+        self._best.load_state_dict(state["best"])
+        self.choice = None if state["choice"] is None else Choice(**state["choice"])
+
+    def _consider(self, found: Choice, actor: Actor) -> None:
+        best = self.choice
+        is_comparable = best is not None and best.difficulty == found.difficulty
+        if best is None or not is_comparable or found.success_low >= best.success_low:
+            self.choice = found
+            self._best.load_state_dict(actor.state_dict())
+
+    def _run(self, actor: Actor, task: GraspConfig, episodes: int, seed: int) -> Evaluation:
+        return evaluate_actor(actor, task, episodes, seed, threads=self._config.update_threads)
