@@ -228,7 +228,9 @@ def test_patch_layers_are_strided_convolutions(layers, stereo):
     net = build_encoder(spec, NetworkConfig(patch_layers=layers), RunConfig().table_view)
     images = (torch.rand(3, *shape) * (255 if stereo else 950)).to(spec.torch_dtype)
     maps = net.pixels(images)  # [B, V, C, H, W]
-    for number, (layer, (side, width)) in enumerate(zip(net.layers, layers)):
+    for number, (layer, (side, width)) in enumerate(
+        zip(net.get_submodule("layers").children(), layers)
+    ):
         if number == 1:
             maps = maps.flatten(1, 2).unsqueeze(1)  # features of one camera, then of the next
         weight = layer.weight.view(width, side, side, maps.shape[2]).permute(0, 3, 1, 2)

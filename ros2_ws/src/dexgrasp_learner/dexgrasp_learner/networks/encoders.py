@@ -111,9 +111,11 @@ class PatchEncoder(nn.Module):
             )
         inputs, views = pixels.channels, pixels.views
         self.layers = nn.ModuleList()
+        self.patch_sizes: list[int] = []
         for number, (side, width_of_layer) in enumerate(config.patch_layers):
             joined = views if number == 1 else 1
-            self.layers.append(nn.Linear(side**2 * joined * inputs, width_of_layer))
+            self.patch_sizes.append(side**2 * joined * inputs)
+            self.layers.append(nn.Linear(self.patch_sizes[-1], width_of_layer))
             inputs = width_of_layer
         separate = views if len(self.sides) == 1 else 1
         self.features = (height // step) * (width // step) * separate * inputs
@@ -121,9 +123,9 @@ class PatchEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, ...] as in the group's spec to float32 [B, features]."""
         values = self._in_patches(self.pixels(images))
-        for layer in self.layers:
-            values = values.reshape(len(values), -1, layer.in_features)  # [B, cells, inputs]
-            values = nn.functional.elu(layer(values))
+        for layer, size in zip(self.layers, self.patch_sizes):
+            patches = values.reshape(len(values), -1, size)  # [B, cells, size]
+            values = nn.functional.elu(layer(patches))
         return values.flatten(1)
 
     def _in_patches(self, pixels: Tensor) -> Tensor:
