@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import learner, pipeline, transport
+from benchmarks import CHECKOUT, learner, learning, pipeline, transport
 from benchmarks.learner_side import run_ours
 from benchmarks.learner_workload import Sizes
 from benchmarks.peers.transport import PEERS, Payload
@@ -131,3 +131,22 @@ def test_pipeline_gives_its_figures():
         for name in ("double_buffered_ratio", "overlap_ratio", "overlapped_run_steps_per_s")
     )
     assert figures["run_seconds"].keys() == {"barrier", "overlapped"}
+
+
+@pytest.mark.slow
+def test_learning_is_judged_on_fresh_episodes_beside_swapped_images():
+    overrides = ["training.iterations=2", "task.episode_s=1.0", "simulators.transport=in_process"]
+    options = [part for text in overrides for part in ("--set", text)]
+    smoke = str(CHECKOUT / "config" / "smoke.yaml")
+    args = arguments(
+        learning, "--presets", smoke, "--seeds", "3", "--episodes", "4", "--updates", "1", *options
+    )
+    _, figures = learning.measure(args)
+    preset = figures["presets"]["smoke"]
+    (run,) = preset["runs"]
+    assert (preset["reached"], preset["of"], run["seed"]) == (0, 1, 3)
+    assert run["steps"] == (1 + 2) * 16 * 8 and run["steps_to_target"] is None
+    assert 0.0 <= run["success_with_swapped_images"] <= 1.0 and run["cpu_s"] > 0
+    assert run["curve"] == [[run["steps"], run["curve"][0][1]]], "evaluated at its end"
+    assert figures["update"]["passes"] == 5 * 16 * 128
+    assert 0 < figures["update"]["ratio"] < 1

@@ -22,6 +22,7 @@ BENCHMARKS = (
     "gpu_train",
     "gpu_transport",
     "learner",
+    "learning",
     "parity",
     "pipeline",
     "rollout",
