@@ -37,7 +37,7 @@ def make_policy(network: NetworkConfig) -> tuple[Actor, Specs, RunConfig]:
     config = RunConfig(network=network)
     found = grasp_specs(to_dict(config.task), config.groups)
     specs = {spec.name: spec for spec in found.observation_specs}
-    actor = build_actor(network, specs, found.action_dim, seed=3, depth_range_m=(0.2, 0.95))
+    actor = build_actor(network, specs, found.action_dim, seed=3, view=config.table_view)
     with torch.no_grad():
         list(actor.head.parameters())[-2].mul_(60.0)  # the weights of the last layer
     return actor.eval(), specs, config

@@ -8,7 +8,7 @@ import torch
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.run.assembly import fresh_actor
 from dexgrasp_learner.run.selection import Choice, Selection
-from dexgrasp_sim.config import ConfigError, replace
+from dexgrasp_sim.config import replace
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("restore_torch")]
 
@@ -106,9 +106,3 @@ def test_a_state_restores_choice_average_and_weights():
         each.follow()
         each.evaluate(replace(config.task, difficulty=0.5), 3)
     assert values(other.policy) == values(selection.policy)
-
-
-def test_a_checkpoint_without_a_choice_is_refused_in_one_line():
-    _, _, selection = make(IMPOSSIBLE)
-    with pytest.raises(ConfigError, match=r"cannot be resumed here; use the commit in run\.json"):
-        selection.load_state_dict(None)

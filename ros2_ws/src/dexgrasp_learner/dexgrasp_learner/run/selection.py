@@ -14,7 +14,6 @@ from dexgrasp_learner.evaluation.episodes import evaluate_actor
 from dexgrasp_learner.evaluation.figures import Evaluation, success_interval
 from dexgrasp_learner.networks.policy import Actor
 from dexgrasp_learner.run.config import TrainingConfig
-from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 EVALUATION_SEED = 1_000_003
@@ -134,17 +133,8 @@ class Selection:
             "choice": None if self.choice is None else asdict(self.choice),
         }
 
-    def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        """Restores `state_dict`.
-
-        Raises:
-            ConfigError: There is none, in a checkpoint of an older version.
-        """
-        if state is None:
-            raise ConfigError(
-                "the checkpoint comes from a version that did not choose weights by evaluation "
-                "and cannot be resumed here; use the commit in run.json or start a new run"
-            )
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`."""
         self._average.load_state_dict(state["average"])
         self._best.load_state_dict(state["best"])
         self.choice = None if state["choice"] is None else Choice(**state["choice"])
