@@ -86,9 +86,10 @@ class Selection:
     def evaluate(self, task: GraspConfig, iteration: int) -> dict[str, float]:
         """Evaluates newest and averaged weights, and chooses the better if it is the best so far.
 
-        Both act in the same episodes, which are the same at each call. What reaches the target
-        there must also do so on further ones that were never used. Policies of other difficulties
-        are not compared: the first one evaluated at a new difficulty replaces the best.
+        Both act in the same episodes, which are the same at each call. The better one also acts in
+        further ones, never used before, unless its 95 % interval excludes that it has reached the
+        target; all of them count then. Policies of other difficulties are not compared: the first
+        one evaluated at a new difficulty replaces the best.
 
         Args:
             task: At the difficulty of the evaluation.
@@ -106,7 +107,7 @@ class Selection:
         averaged = max(results, key=lambda key: results[key].success_rate)
         result = results[averaged]
         counted = [result]
-        if result.success_rate >= config.target_success:
+        if result.success_high >= config.target_success:
             seed = self._seed + _FRESH * iteration
             fresh = self._run(candidates[averaged], task, config.confirmation_episodes, seed)
             counted.append(fresh)
