@@ -92,7 +92,7 @@ def _train(args: argparse.Namespace, run: Path | None) -> dict[str, Any]:
         "simulators.num_workers": 1,
         "simulators.transport": "in_process",
         "training.device": "cuda" if is_gpu else "cpu",
-        "training.evaluate_above": "null",
+        "training.evaluate_every": "null",
         "training.max_minutes": args.minutes,
         "training.iterations": args.iterations,
         "training.checkpoint_every": 1_000_000,

@@ -119,7 +119,8 @@ class Runner:
             stopwatch,
             self._clock,
         )
-        self.selection = Selection(algorithm.actor, config.training, config.seed)
+        device = config.simulators.worker_specs[0].device
+        self.selection = Selection(algorithm.actor, config.training, config.seed, device)
         self.pipeline = self._make_pipeline()
         self.pool.set_difficulty(self.tally.adr.difficulty)
 

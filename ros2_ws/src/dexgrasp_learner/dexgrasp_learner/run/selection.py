@@ -19,7 +19,7 @@ from dexgrasp_sim.tasks.grasp.config import GraspConfig
 EVALUATION_SEED = 1_000_003
 """Evaluations draw from seeds that no training run uses."""
 _FRESH = 500_009
-"""Distance of the seed of the episodes that confirm an evaluation from that of the others."""
+"""Distance of the seeds of further episodes, by iteration, from that of the usual ones."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,18 @@ class Selection:
         choice: What is known about the best; None before the first evaluation.
     """
 
-    def __init__(self, actor: Actor, config: TrainingConfig, seed: int) -> None:
+    def __init__(
+        self, actor: Actor, config: TrainingConfig, seed: int, device: str = "cpu"
+    ) -> None:
         """Args:
         actor: The one that learns.
         config: When and how to evaluate.
         seed: Of the run.
+        device: Where the environments of evaluations compute.
         """
         self.choice: Choice | None = None
         self._actor, self._config = actor, config
-        self._seed = EVALUATION_SEED + seed
+        self._seed, self._device = EVALUATION_SEED + seed, device
         average = get_ema_multi_avg_fn(config.averaging_decay)
         self._average = AveragedModel(actor, multi_avg_fn=average)
         self._best = copy.deepcopy(actor)
@@ -108,7 +111,7 @@ class Selection:
         result = results[averaged]
         counted = [result]
         if result.success_high >= config.target_success:
-            seed = self._seed + _FRESH * iteration
+            seed = self._seed + _FRESH + iteration
             fresh = self._run(candidates[averaged], task, config.confirmation_episodes, seed)
             counted.append(fresh)
         episodes = sum(part.episodes for part in counted)
@@ -148,4 +151,5 @@ class Selection:
             self._best.load_state_dict(actor.state_dict())
 
     def _run(self, actor: Actor, task: GraspConfig, episodes: int, seed: int) -> Evaluation:
-        return evaluate_actor(actor, task, episodes, seed, threads=self._config.update_threads)
+        threads = self._config.update_threads
+        return evaluate_actor(actor, task, episodes, seed, threads, device=self._device)
