@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.capacity_probes.calibrate import Sizes, calibrate
-from dexgrasp_learner.commands.plan_capacity import parse_resolution
 from dexgrasp_learner.run.assembly import learner_device
+from dexgrasp_sim.arguments import parse_resolution, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,10 +27,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     usual = Sizes()
     images = [f"{width}x{height}" for width, height in usual.images]
-    parser.add_argument("--images", nargs="+", default=images, metavar="WIDTHxHEIGHT")
-    parser.add_argument("--simulated", type=int, nargs="+", default=usual.simulated)
-    parser.add_argument("--inferred", type=int, nargs="+", default=usual.inferred)
-    parser.add_argument("--learned", type=int, nargs="+", default=usual.learned)
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        default=images,
+        metavar="WIDTHxHEIGHT",
+        help="sizes of images, WIDTHxHEIGHT",
+    )
+    parser.add_argument(
+        "--simulated",
+        type=whole(0),
+        nargs="+",
+        default=usual.simulated,
+        help="environments in the simulator's measurements",
+    )
+    parser.add_argument(
+        "--inferred",
+        type=whole(0),
+        nargs="+",
+        default=usual.inferred,
+        help="environments in the measurements of inference",
+    )
+    parser.add_argument(
+        "--learned",
+        type=whole(0),
+        nargs="+",
+        default=usual.learned,
+        help="samples in the measurements of updates",
+    )
 
 
 def result_name(args: argparse.Namespace) -> str:

@@ -24,6 +24,7 @@ from benchmarks import CHECKOUT
 from benchmarks.gpu.plan import Part, Plan
 from benchmarks.gpu_train import ARCHIVE
 from dexgrasp_learner.storage.provenance import provenance
+from dexgrasp_sim.arguments import number
 
 _RESERVE_S = 15.0
 """Left at the end for the last files."""
@@ -134,7 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the few result files")
     parser.add_argument("--work", type=Path, default=Path("/tmp/dexgrasp_gpu"))
     parser.add_argument("--earlier", type=Path, help="files of an earlier call, to continue from")
-    parser.add_argument("--budget-s", type=float, default=540.0)
+    parser.add_argument(
+        "--budget-s", type=number(0.0), default=540.0, help="time for all parts, s"
+    )
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--backend", default="mujoco_warp")
     parser.add_argument("--tiny", action="store_true", help="sizes for a try on a CPU")

@@ -25,8 +25,8 @@ from benchmarks.capacity_probes.holding import Holding, run_holding
 from benchmarks.gpu.device import check_device
 from benchmarks.gpu.parts import Parts
 from dexgrasp_learner.capacity.workload import plan_config, workload
-from dexgrasp_learner.commands.plan_capacity import parse_resolution
 from dexgrasp_learner.config import RunConfig
+from dexgrasp_sim.arguments import number, parse_resolution, whole
 from dexgrasp_sim.config import replace, to_dict
 
 _GIB = 2**30
@@ -43,16 +43,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, help="YAML of the run; default: recurrent, on depth images"
     )
-    parser.add_argument("--images", nargs="+", default=["160x120", "320x240"])
-    parser.add_argument("--horizon", type=int, default=16)
     parser.add_argument(
-        "--budget-gib", type=float, help="of each device; default: 22 % of the GPU"
+        "--images", nargs="+", default=["160x120", "320x240"], help="sizes of images, WIDTHxHEIGHT"
     )
-    parser.add_argument("--simulated", type=int, nargs=2, default=(128, 512))
-    parser.add_argument("--micro-batch", type=int, default=1024, help="samples, in ours")
-    parser.add_argument("--most", type=int, default=2**20, help="largest number tried")
-    parser.add_argument("--timeout-s", type=float, default=240.0, help="of each part")
-    parser.add_argument("--minutes", type=float, help="after which no further part begins")
+    parser.add_argument("--horizon", type=whole(0), default=16, help="steps of a rollout")
+    parser.add_argument(
+        "--budget-gib", type=number(0.0), help="of each device; default: 22 % of the GPU"
+    )
+    parser.add_argument(
+        "--simulated",
+        type=whole(0),
+        nargs=2,
+        default=(128, 512),
+        help="environments in the simulator's measurements",
+    )
+    parser.add_argument("--micro-batch", type=whole(0), default=1024, help="samples, in ours")
+    parser.add_argument("--most", type=whole(0), default=2**20, help="largest number tried")
+    parser.add_argument("--timeout-s", type=number(0.0), default=240.0, help="of each part")
+    parser.add_argument("--minutes", type=number(0.0), help="after which no further part begins")
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -16,19 +16,23 @@ from benchmarks.gpu.parts import Parts
 from benchmarks.learner import compared, run_side
 from benchmarks.learner_side import SIDES
 from benchmarks.learner_workload import PPO, Sizes
-from dexgrasp_learner.commands.plan_capacity import parse_resolution
+from dexgrasp_sim.arguments import number, parse_resolution, whole
 from dexgrasp_sim.config import ConfigError, replace, to_dict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench gpu_learner`; the defaults are the paper's sizes."""
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--envs", type=int, nargs="+", default=[1024, 2048])
-    parser.add_argument("--horizon", type=int, default=16)
-    parser.add_argument("--image", default="160x120", metavar="WIDTHxHEIGHT")
-    parser.add_argument("--memory", type=int, default=1024, help="width of the LSTMs")
-    parser.add_argument("--updates", type=int, default=4, help="the first one warms up")
-    parser.add_argument("--minutes", type=float, help="after which no further part begins")
+    parser.add_argument(
+        "--envs", type=whole(0), nargs="+", default=[1024, 2048], help="environments to simulate"
+    )
+    parser.add_argument("--horizon", type=whole(0), default=16, help="steps of a rollout")
+    parser.add_argument(
+        "--image", default="160x120", metavar="WIDTHxHEIGHT", help="size of images, WIDTHxHEIGHT"
+    )
+    parser.add_argument("--memory", type=whole(0), default=1024, help="width of the LSTMs")
+    parser.add_argument("--updates", type=whole(0), default=4, help="the first one warms up")
+    parser.add_argument("--minutes", type=number(0.0), help="after which no further part begins")
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

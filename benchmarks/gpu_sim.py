@@ -30,8 +30,8 @@ from benchmarks.gpu.device import (
 )
 from benchmarks.gpu.parts import Parts
 from benchmarks.grasp_tape import grasp_config, grasp_tape
-from dexgrasp_learner.commands.plan_capacity import parse_resolution
 from dexgrasp_learner.config import load_run_config
+from dexgrasp_sim.arguments import number, parse_resolution, whole
 from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
@@ -59,18 +59,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench gpu_sim`."""
     parser.add_argument("--device", default="cuda", help="cuda, cuda:K or cpu")
     parser.add_argument("--backend", default="mujoco_warp", help="physics.backend")
-    parser.add_argument("--config", type=Path, default=Path("config/laptop_depth.yaml"))
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("config/laptop_depth.yaml"),
+        help="YAML file of the run",
+    )
     parser.add_argument("--paper-config", type=Path, default=Path("config/paper.yaml"))
     parser.add_argument("--tasks", nargs="+", default=["grasp", "paper"])
-    parser.add_argument("--envs", type=int, nargs="+", default=[4096, 1024, 16384, 256])
+    parser.add_argument(
+        "--envs",
+        type=whole(0),
+        nargs="+",
+        default=[4096, 1024, 16384, 256],
+        help="environments to simulate",
+    )
     parser.add_argument(
         "--images",
         nargs="+",
         default=["64x64", "160x120", "32x24", "64x48", "320x240"],
         metavar="WIDTHxHEIGHT",
     )
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measured rate")
-    parser.add_argument("--minutes", type=float, help="after which no further size begins")
+    parser.add_argument("--seconds", type=number(0.0), default=2.0, help="of each measured rate")
+    parser.add_argument("--minutes", type=number(0.0), help="after which no further size begins")
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

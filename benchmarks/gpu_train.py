@@ -21,6 +21,7 @@ from benchmarks import CHECKOUT
 from benchmarks.gpu.device import check_device
 from benchmarks.gpu.parts import Parts
 from dexgrasp_learner.storage.checkpoint_files import CHECKPOINTS, list_checkpoints, seal
+from dexgrasp_sim.arguments import number, whole
 
 ARCHIVE = "gpu_train_run.tar.xz"
 _SPARE_S = 240.0
@@ -32,12 +33,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench gpu_train`."""
     parser.add_argument("--device", default="cuda:0", help="of simulators and learner, or cpu")
     parser.add_argument("--backend", default="mujoco_warp", help="physics.backend")
-    parser.add_argument("--config", type=Path, default=Path("config/laptop_depth.yaml"))
-    parser.add_argument("--envs", type=int, default=4096)
-    parser.add_argument("--minutes", type=float, default=5.0, help="of training in this call")
-    parser.add_argument("--iterations", type=int, default=1_000_000)
-    parser.add_argument("--episodes", type=int, default=512, help="of the evaluation; 0: none")
-    parser.add_argument("--threads", type=int, default=8, help="of the evaluation")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("config/laptop_depth.yaml"),
+        help="YAML file of the run",
+    )
+    parser.add_argument("--envs", type=whole(0), default=4096, help="environments to simulate")
+    parser.add_argument(
+        "--minutes", type=number(0.0), default=5.0, help="of training in this call"
+    )
+    parser.add_argument(
+        "--iterations", type=whole(0), default=1_000_000, help="iterations of the training"
+    )
+    parser.add_argument(
+        "--episodes", type=whole(0), default=512, help="of the evaluation; 0: none"
+    )
+    parser.add_argument("--threads", type=whole(0), default=8, help="of the evaluation")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
     )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.evaluation.episodes import evaluate, scripted_policy
+from dexgrasp_sim.arguments import whole
 from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.objects.config import ObjectConfig
 from dexgrasp_sim.objects.sets import object_set
@@ -37,11 +38,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench parity`."""
     parser.add_argument("--backends", default="mujoco,mujoco_warp", help="with commas between")
     parser.add_argument("--device", default="cpu", help="of the backends that compute on it")
-    parser.add_argument("--config", type=Path, default=Path("config/laptop_depth.yaml"))
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("config/laptop_depth.yaml"),
+        help="YAML file of the run",
+    )
     parser.add_argument("--objects", default="train", help="set of which some are taken")
-    parser.add_argument("--per-class", type=int, default=3, help="objects of each shape class")
-    parser.add_argument("--episodes", type=int, default=16, help="of the scripted teacher")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--per-class", type=whole(0), default=3, help="objects of each shape class"
+    )
+    parser.add_argument("--episodes", type=whole(0), default=16, help="of the scripted teacher")
+    parser.add_argument("--seed", type=whole(0), default=0, help="seed of the episodes")
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -19,8 +19,8 @@ import warp as wp
 
 from benchmarks.gpu.device import check_device
 from benchmarks.gpu_sim import GROUPS, add_arguments, play_named
-from dexgrasp_learner.commands.plan_capacity import parse_resolution
 from dexgrasp_learner.config import load_run_config
+from dexgrasp_sim.arguments import parse_resolution, whole
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.vec_env import allocate
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Records and compiles; 0 if all could be compiled."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--arch", type=int, default=90, help="90: Hopper (H100, H200)")
+    parser.add_argument("--arch", type=whole(0), default=90, help="90: Hopper (H100, H200)")
     parser.add_argument(
         "--runs",
         nargs="*",

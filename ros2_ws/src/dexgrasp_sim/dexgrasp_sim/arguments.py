@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from dexgrasp_sim.config import LARGEST_SEED
+from dexgrasp_sim.config import LARGEST_SEED, ConfigError
 
 LONGEST_S = 1e6
 """Limit of waiting times, 11.6 days: a longer one is a mistake."""
@@ -67,6 +67,14 @@ def resolution(text: str) -> tuple[int, int]:
         return read(width), read(height)
     except argparse.ArgumentTypeError:
         raise _not(text, "of the form WIDTHxHEIGHT, 1 to 4096 pixels each, as 160x120") from None
+
+
+def parse_resolution(text: str) -> tuple[int, int]:
+    """As `resolution`, for texts that are no arguments; ConfigError if it is not of that form."""
+    try:
+        return resolution(text)
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(str(error)) from None
 
 
 def add_seed(parser: argparse.ArgumentParser, default: int, of: str) -> None:
