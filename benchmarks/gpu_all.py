@@ -118,9 +118,9 @@ class Host:
 
 def _end_session(process: subprocess.Popen[Any]) -> None:
     """Ends a process and those that it has started."""
-    for number in (15, 9):
+    for signal_number in (15, 9):
         try:
-            os.killpg(process.pid, number)
+            os.killpg(process.pid, signal_number)
         except ProcessLookupError:
             return
         try:

@@ -39,7 +39,7 @@ _GUESS_SHARE = 0.5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench gpu_capacity`."""
     parser.add_argument("--device", default="cuda", help="cuda, cuda:K or cpu")
-    parser.add_argument("--backend", default="mujoco_warp", help="physics.backend")
+    parser.add_argument("--backend", default="mujoco_warp", help="physics backend to measure")
     parser.add_argument(
         "--config", type=Path, help="YAML of the run; default: recurrent, on depth images"
     )

@@ -22,7 +22,9 @@ from dexgrasp_sim.config import ConfigError, replace, to_dict
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench gpu_learner`; the defaults are the paper's sizes."""
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="where to measure"
+    )
     parser.add_argument(
         "--envs", type=whole(0), nargs="+", default=[1024, 2048], help="environments to simulate"
     )

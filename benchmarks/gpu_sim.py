@@ -58,15 +58,20 @@ class Play:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench gpu_sim`."""
     parser.add_argument("--device", default="cuda", help="cuda, cuda:K or cpu")
-    parser.add_argument("--backend", default="mujoco_warp", help="physics.backend")
+    parser.add_argument("--backend", default="mujoco_warp", help="physics backend to measure")
     parser.add_argument(
         "--config",
         type=Path,
         default=Path("config/laptop_depth.yaml"),
         help="YAML file of the run",
     )
-    parser.add_argument("--paper-config", type=Path, default=Path("config/paper.yaml"))
-    parser.add_argument("--tasks", nargs="+", default=["grasp", "paper"])
+    parser.add_argument(
+        "--paper-config",
+        type=Path,
+        default=Path("config/paper.yaml"),
+        help="YAML of the paper task",
+    )
+    parser.add_argument("--tasks", nargs="+", default=["grasp", "paper"], help="tasks to measure")
     parser.add_argument(
         "--envs",
         type=whole(0),
@@ -79,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["64x64", "160x120", "32x24", "64x48", "320x240"],
         metavar="WIDTHxHEIGHT",
+        help="sizes of images to measure",
     )
     parser.add_argument("--seconds", type=number(0.0), default=2.0, help="of each measured rate")
     parser.add_argument("--minutes", type=number(0.0), help="after which no further size begins")

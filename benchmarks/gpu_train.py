@@ -21,7 +21,7 @@ from benchmarks import CHECKOUT
 from benchmarks.gpu.device import check_device
 from benchmarks.gpu.parts import Parts
 from dexgrasp_learner.storage.checkpoint_files import CHECKPOINTS, list_checkpoints, seal
-from dexgrasp_sim.arguments import number, whole
+from dexgrasp_sim.arguments import add_overrides, number, whole
 
 ARCHIVE = "gpu_train_run.tar.xz"
 _SPARE_S = 240.0
@@ -32,7 +32,7 @@ _EVALUATION_TIMEOUT_S = 300.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench gpu_train`."""
     parser.add_argument("--device", default="cuda:0", help="of simulators and learner, or cpu")
-    parser.add_argument("--backend", default="mujoco_warp", help="physics.backend")
+    parser.add_argument("--backend", default="mujoco_warp", help="physics backend to measure")
     parser.add_argument(
         "--config",
         type=Path,
@@ -50,9 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--episodes", type=whole(0), default=512, help="of the evaluation; 0: none"
     )
     parser.add_argument("--threads", type=whole(0), default=8, help="of the evaluation")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
-    )
+    add_overrides(parser)
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

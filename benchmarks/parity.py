@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.evaluation.episodes import evaluate, scripted_policy
-from dexgrasp_sim.arguments import whole
+from dexgrasp_sim.arguments import add_seed, whole
 from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.objects.config import ObjectConfig
 from dexgrasp_sim.objects.sets import object_set
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--per-class", type=whole(0), default=3, help="objects of each shape class"
     )
     parser.add_argument("--episodes", type=whole(0), default=16, help="of the scripted teacher")
-    parser.add_argument("--seed", type=whole(0), default=0, help="seed of the episodes")
+    add_seed(parser, 0, "the episodes")
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
