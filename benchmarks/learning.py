@@ -29,7 +29,8 @@ from dexgrasp_learner.networks.policy import Actor
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.run.assembly import build_ppo
 from dexgrasp_learner.storage.checkpoint import load_actor
-from dexgrasp_sim.config import replace
+from dexgrasp_sim.arguments import number, whole
+from dexgrasp_sim.config import LARGEST_SEED, replace
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.observations import all_specs, image_groups
 
@@ -42,10 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench learning`."""
     presets = [Path("config/laptop_depth.yaml"), Path("config/laptop_state.yaml")]
     parser.add_argument("--presets", type=Path, nargs="*", default=presets, help="run configs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--episodes", type=int, default=400, help="of the final evaluations")
-    parser.add_argument("--minutes", type=float, default=10.0, help="longest training")
-    parser.add_argument("--updates", type=int, default=3, help="repetitions of the update")
+    parser.add_argument(
+        "--seeds",
+        type=whole(0, LARGEST_SEED),
+        nargs="+",
+        default=[0, 1, 2, 3, 4],
+        help="seeds of the runs",
+    )
+    parser.add_argument("--episodes", type=whole(1), default=400, help="of the final evaluations")
+    parser.add_argument("--minutes", type=number(above=0.0), default=10.0, help="longest training")
+    parser.add_argument("--updates", type=whole(1), default=3, help="repetitions of the update")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
     )
