@@ -29,7 +29,7 @@ from dexgrasp_learner.networks.policy import Actor
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.run.assembly import build_ppo
 from dexgrasp_learner.storage.checkpoint import load_actor
-from dexgrasp_sim.arguments import number, whole
+from dexgrasp_sim.arguments import add_overrides, number, whole
 from dexgrasp_sim.config import LARGEST_SEED, replace
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.observations import all_specs, image_groups
@@ -53,9 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=whole(1), default=400, help="of the final evaluations")
     parser.add_argument("--minutes", type=number(above=0.0), default=10.0, help="longest training")
     parser.add_argument("--updates", type=whole(1), default=3, help="repetitions of the update")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
-    )
+    add_overrides(parser)
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
