@@ -14,6 +14,7 @@ _OUT_OF_MEMORY = (
     "bad alloc",
     "can't allocate",
     "failed to allocate",
+    "alloc_failed",
     "do not fit into the memory",
 )
 """Parts of the messages with which torch, Warp, C++ and our engines report a lack of memory."""

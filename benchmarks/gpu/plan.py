@@ -46,13 +46,13 @@ class Plan:
         """All parts."""
         costs = f"capacity_costs_{self._kind}.json"
         return [
-            Part("facts", lambda _: ["-m", "benchmarks.gpu.facts", self._device], 90),
-            Part("engine_tests", lambda _: self._engine_tests(), 150),
+            Part("facts", lambda _: ["-m", "benchmarks.gpu.facts", self._device], 150),
+            Part("gpu_sim", self._sim, 180, "gpu_sim.json"),
             Part("gpu_tests", lambda _: self._gpu_tests(), 90),
             Part("gpu_transport", self._transport, 90, "gpu_transport.json"),
-            Part("gpu_sim", self._sim, 180, "gpu_sim.json"),
             Part("gpu_capacity", self._capacity, 240, "gpu_capacity.json"),
             Part("gpu_learner", self._learner, 180, "gpu_learner.json"),
+            Part("engine_tests", lambda _: self._engine_tests(), 240),
             Part("capacity_costs", self._costs, 150, costs),
             Part("gpu_sim_sweep", self._sweep, 300, "gpu_sim.json"),
             Part("gpu_train", self._train, 600, "gpu_train.json"),
