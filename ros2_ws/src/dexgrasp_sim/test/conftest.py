@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dexgrasp_sim.physics.backends import BACKENDS
-from engine_lab import Lab
+from engine_lab import COMPILES, Lab
 
 _BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chromium-browser")
 
@@ -41,8 +41,7 @@ def no_host_reads():
     return NoHostReads()
 
 
-_MARKS = {"mujoco_warp": (pytest.mark.slow, pytest.mark.timeout(1200))}
-"""Warp compiles for minutes where its kernel cache is empty."""
+_MARKS = {"mujoco_warp": (pytest.mark.slow, COMPILES)}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=_MARKS.get(name, ())) for name in BACKENDS])

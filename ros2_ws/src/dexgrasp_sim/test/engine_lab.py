@@ -14,6 +14,8 @@ from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 DEVICE = os.environ.get("DEXGRASP_TEST_DEVICE", "cpu")
 """Device of the backends that compute on it; the others are tested on the CPU."""
+COMPILES = pytest.mark.timeout(1200 if DEVICE == "cpu" else 300)
+"""Of tests that may have to compile kernels first: on the CPU for minutes, beside other work."""
 CONFIG = GraspConfig()
 ROBOT = load_robot()
 PREGRASP = torch.tensor(ROBOT.postures["pregrasp"])

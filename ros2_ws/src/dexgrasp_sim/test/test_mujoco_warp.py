@@ -14,7 +14,7 @@ from dexgrasp_sim.objects.sets import object_set
 from dexgrasp_sim.physics.backends import make_engine
 from dexgrasp_sim.physics.engine import PhysicsParameters
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from engine_lab import CONFIG, PREGRASP, ROBOT, Lab, on, poses, put, rest, start, upright
+from engine_lab import COMPILES, CONFIG, PREGRASP, ROBOT, Lab, on, poses, put, rest, start, upright
 
 mjw = pytest.importorskip("mujoco_warp")
 wp = pytest.importorskip("warp")
@@ -34,7 +34,7 @@ from dexgrasp_sim.physics.mujoco_warp.parameters import (  # noqa: E402
 )
 
 slow = pytest.mark.slow
-pytestmark = pytest.mark.timeout(1200)  # kernels may have to be compiled first
+pytestmark = COMPILES
 
 
 @pytest.fixture
