@@ -88,7 +88,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     costs = load_costs(args.costs) if args.costs else _measured_costs()
     budget = args.budget_mib * _MIB
     extra = round(fit_to_paper().simulator_pixel * width * height)
-    with tqdm(desc="bench capacity", unit="process") as bar:
+    with tqdm(desc="bench capacity", unit="process", disable=None) as bar:
         figures = {
             name: _Comparison(costs, size, args.horizon, budget, simulator_env, bar).run()
             for name, simulator_env in (("gpu_like_simulators", extra), ("cpu_simulators", 0))

@@ -45,7 +45,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings and figures; `equal` is True when all four runs agree in every byte."""
     config = load_run_config(args.config)
     prints: dict[str, Fingerprint] = {}
-    for transport, workers in tqdm(SPLITS, desc="bench equivalence", unit="run"):
+    for transport, workers in tqdm(SPLITS, desc="bench equivalence", unit="run", disable=None):
         simulators = replace(config.simulators, transport=transport, num_workers=workers)
         split = replace(config, simulators=simulators)
         prints[f"{transport}_{workers}"] = _train(split, args.iterations)

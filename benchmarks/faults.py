@@ -263,7 +263,7 @@ def _train(
     left = _LAST_ITERATIONS
     total = args.kills + args.hangs
     try:
-        with tqdm(total=total, desc="bench faults", unit="fault") as bar:
+        with tqdm(total=total, desc="bench faults", unit="fault", disable=None) as bar:
             while left and time.monotonic() < deadline_s:
                 collector.collect(policy_version=iterations)
                 invalid += int((~pool.tensors["valid"][1:]).sum())

@@ -63,7 +63,9 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
         end_probability=args.end_probability,
     )
     results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-    with tqdm(total=args.repeats * len(SIDES), desc="bench learner", unit="run") as bar:
+    with tqdm(
+        total=args.repeats * len(SIDES), desc="bench learner", unit="run", disable=None
+    ) as bar:
         for _ in range(args.repeats):
             for side in SIDES:
                 results[side].append(run_side(side, sizes))

@@ -67,7 +67,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     inference_s: list[float] = []
     update_s: list[float] = []
     total = args.rounds * (len(GROUPS) + len(RUNS))
-    with tqdm(total=total, desc="bench pipeline", unit="run") as bar:
+    with tqdm(total=total, desc="bench pipeline", unit="run", disable=None) as bar:
         for _ in range(args.rounds):
             inference, update = _learner_s(args)
             inference_s.append(inference)

@@ -64,7 +64,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
         observation: {side.name: [] for side in SIDES} for observation in OBSERVATIONS
     }
     rounds = args.repeats * len(OBSERVATIONS) * len(SIDES)
-    with tqdm(total=rounds, desc="bench rollout", unit="run") as bar:
+    with tqdm(total=rounds, desc="bench rollout", unit="run", disable=None) as bar:
         for _ in range(args.repeats):
             for observation, groups in OBSERVATIONS.items():
                 for side in SIDES:

@@ -169,7 +169,7 @@ def _sides(
 def _medians(sides: dict[str, Callable[[], float | None]], repeats: int) -> dict[str, float]:
     """The median rate of each side that can run; the sides are measured in turn."""
     found: dict[str, list[float]] = {name: [] for name in sides}
-    with tqdm(total=repeats * len(sides), desc="bench sim", unit="run") as bar:
+    with tqdm(total=repeats * len(sides), desc="bench sim", unit="run", disable=None) as bar:
         for _ in range(repeats):
             for name, run in sides.items():
                 if (rate := run()) is not None:

@@ -58,7 +58,9 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
         "dexgrasp": PoolCarrier,
     }
     makers |= {name: PEERS[name].make for name in args.peers if PEERS[name].is_installed}
-    with tqdm(total=len(payloads) * args.rounds, desc="bench transport", unit="round") as bar:
+    with tqdm(
+        total=len(payloads) * args.rounds, desc="bench transport", unit="round", disable=None
+    ) as bar:
         step_ms = {
             name: _step_ms(payload, makers, args.rounds, args.steps, bar)
             for name, payload in payloads.items()

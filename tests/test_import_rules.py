@@ -12,6 +12,7 @@ LEVELS = (
         *("config", "devices", "kernels", "linear_algebra", "random_streams", "schedules"),
         *("arguments", "config_keys", "specs", "units", "version", "yaml_file"),
     ),
+    ("stop_signals", "streams"),
     ("robot",),
     ("control", "vision"),
     ("objects",),

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import math
 import os
+import sys
 import time
 from typing import Any, ClassVar
 
@@ -41,7 +42,7 @@ def gymnasium_steps_per_s(
         mode = vector.AutoresetMode.DISABLED
         envs = vector.SyncVectorEnv([environment] * _ENVS, autoreset_mode=mode)
     except Exception as error:  # a missing driver raises errors of many types
-        print(f"no figures of Gymnasium's renderer: {error}")
+        print(f"no figures of Gymnasium's renderer: {error}", file=sys.stderr)
         return None
     try:
         envs.reset(seed=0)

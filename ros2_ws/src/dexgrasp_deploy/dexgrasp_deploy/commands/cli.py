@@ -1,12 +1,17 @@
 """The `dexgrasp` command: finds the module of a subcommand and runs it."""
 
 import difflib
+import gc
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dexgrasp_sim.stop_signals import stop_signals
+from dexgrasp_sim.streams import lasting_streams
+
+OUTPUT_LOST = 1
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
@@ -57,12 +62,29 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand.
 
+    A reader of its output that leaves, such as `head`, changes nothing: the command goes on, and
+    what it prints is lost. It has the same exit code then.
+
     Args:
         argv: Arguments after the program's name; None for those of this process.
 
     Returns:
-        Exit code: the subcommand's own, 2 for a wrong argument or config, 130 after Ctrl-C.
+        Exit code: the subcommand's own, 1 if its results could not be written, 2 for a wrong
+        argument or config, 130 after SIGINT, SIGTERM or SIGHUP (a training has then written a
+        checkpoint).
     """
+    with stop_signals(), lasting_streams() as output:
+        code = _checked(argv)
+        sys.stdout.flush()
+        if output is not None and output.failure is not None:
+            print(f"dexgrasp: results are lost: {output.failure.strerror}", file=sys.stderr)
+            code = code or OUTPUT_LOST
+    gc.freeze()  # else the end of the process frees all modules, which takes a second
+    return code
+
+
+def _checked(argv: Sequence[str] | None) -> int:
+    """Runs one subcommand; a wrong config and an interruption become exit codes."""
     # read when torch starts its threads: busy waiting between parallel regions makes an update ten
     # times slower as soon as another process wants a core
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

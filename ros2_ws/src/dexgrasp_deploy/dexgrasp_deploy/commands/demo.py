@@ -56,24 +56,29 @@ def run(args: argparse.Namespace) -> int:
     started_s = time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {}
-    print("1/5  training a depth policy from scratch, by PPO from depth images", flush=True)
+    _say("1/5  training a depth policy from scratch, by PPO from depth images")
     training = _train(args)
     figures["training"] = training
-    print("2/5  measuring it against chance, a script and swapped images", flush=True)
+    _say("2/5  measuring it against chance, a script and swapped images")
     figures["evaluations"] = _evaluate(args, Path(training["run_dir"]))
-    print("3/5  filming it", flush=True)
+    _say("3/5  filming it")
     _film(args, Path(training["run_dir"]))
-    print("4/5  exporting it and running it on the simulated robot over ROS 2", flush=True)
+    _say("4/5  exporting it and running it on the simulated robot over ROS 2")
     figures["bundle"] = str(_export(args, Path(training["run_dir"])))
     figures["robot"] = _run_on_robot(args, figures["bundle"])
-    print("5/5  writing the report", flush=True)
+    _say("5/5  writing the report")
     figures["minutes"] = round((time.monotonic() - started_s) / 60, 2)
     report = _report(args, figures)
-    _print_figures(figures)
-    print(f"\nreport: {report.resolve()}\nvideo:  {(args.out / 'grasps.mp4').resolve()}")
     if args.json:
         print(json.dumps({**figures, "report": str(report)}))
+    else:
+        _print_figures(figures)
+        print(f"\nreport: {report.resolve()}\nvideo:  {(args.out / 'grasps.mp4').resolve()}")
     return 0 if figures["robot"] or not args.robot_episodes else 1
+
+
+def _say(stage: str) -> None:
+    print(stage, file=sys.stderr, flush=True)
 
 
 def _train(args: argparse.Namespace) -> dict[str, Any]:

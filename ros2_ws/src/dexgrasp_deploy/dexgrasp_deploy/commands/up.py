@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -105,7 +104,6 @@ def _bring_up(
     if "ROS_DOMAIN_ID" not in environment:
         environment["ROS_DOMAIN_ID"] = str(free_domain_id())
     print(f"ROS_DOMAIN_ID={environment['ROS_DOMAIN_ID']}", file=sys.stderr)
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     with tempfile.TemporaryDirectory(prefix="dexgrasp_up_") as folder:
         environment.setdefault("ROS_LOG_DIR", str(Path(folder) / "log"))
         try:

@@ -86,10 +86,10 @@ def _evaluate_named(args: argparse.Namespace) -> Evaluation:
     names = ("episodes", "seed", "threads", "device")
     common = {name: getattr(args, name) for name in names}
     if args.policy == "scripted":
-        return evaluate(
-            "scripted", scripted_policy, task, (), show_progress=not args.json, **common
-        )
-    return evaluate_actor(fresh_actor(config), task, name="untrained", **common)
+        return evaluate("scripted", scripted_policy, task, (), show_progress=True, **common)
+    return evaluate_actor(
+        fresh_actor(config), task, name="untrained", show_progress=True, **common
+    )
 
 
 def _evaluate_checkpoint(args: argparse.Namespace) -> Evaluation:
@@ -116,7 +116,7 @@ def _evaluate_checkpoint(args: argparse.Namespace) -> Evaluation:
         device=args.device,
         swap_images=args.swap_images,
         name="swapped images" if args.swap_images else "trained",
-        show_progress=not args.json,
+        show_progress=True,
     )
 
 

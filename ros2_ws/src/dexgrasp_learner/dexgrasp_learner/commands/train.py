@@ -3,19 +3,19 @@
 import argparse
 import json
 import math
+import os
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from dexgrasp_sim.arguments import LONGEST_S, add_json, add_overrides, number
 from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.stop_signals import stop_signals
 
 if TYPE_CHECKING:
     from dexgrasp_learner.algorithms.algorithm import Algorithm
@@ -57,7 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains; 0 when done, 1 after a lost process or a non-finite loss, 130 after Ctrl-C."""
+    """Trains; 0 when done, 1 after a lost process or a non-finite loss, 130 after a stop signal.
+
+    SIGINT, SIGTERM and SIGHUP (the terminal is closed) end it after the present iteration with a
+    checkpoint; before the first iteration is done they end it at once. A second Ctrl-C ends it
+    without a checkpoint.
+    """
     from dexgrasp_learner.run.assembly import build_ppo
 
     return supervise(args, build_ppo)
@@ -141,9 +146,9 @@ def _train(
     config = shared_config(peers, partial(read_config, args))
     algorithm = build(config, peers)
     folder = rank_folder(peers, resume, args.runs, config)
-    show_progress = sys.stderr.isatty() and peers.rank == 0
-    with _stop_on_signal(control.stop):
-        runner = Runner(config, folder, algorithm, control, show_progress)
+    first = peers.rank == 0
+    with stop_signals(partial(_ask_to_stop, control)):
+        runner = Runner(config, folder, algorithm, control, show_progress=first)
         try:
             if resume:
                 path = folder if resume == args.resume else args.resume
@@ -155,22 +160,19 @@ def _train(
             runner.close()
 
 
-@contextmanager
-def _stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM asks for an orderly end, the second one interrupts."""
+def _ask_to_stop(control: "RunControl") -> None:
+    """Ends the run after the present iteration, or at once if none is done yet.
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, signal.default_int_handler)
-        stop()
-        print("\nstopping after this iteration, with a checkpoint", file=sys.stderr)
+    Raises:
+        KeyboardInterrupt: There is nothing to save.
+    """
+    from dexgrasp_learner.run.control import RunState
 
-    previous = {name: signal.signal(name, handle) for name in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for name, handler in previous.items():
-            signal.signal(name, handler)
+    control.stop()
+    if control.status.state is RunState.STARTING:
+        raise KeyboardInterrupt
+    with suppress(OSError):  # not print: this may interrupt another print
+        os.write(2, b"\nstopping after this iteration, with a checkpoint\n")
 
 
 def where_figures_are(folder: Path) -> str:

@@ -47,14 +47,16 @@ def evaluate(
         episodes: How many; more than 128 run in several batches of nearly the same size.
         seed: Of the episodes' starts.
         threads: CPU threads.
-        show_progress: Whether a progress bar is shown on stderr.
+        show_progress: Whether a progress bar is shown on stderr, if that is a terminal.
         device: Where the environments compute.
     """
     config = replace(config, stagger_starts=False)
     rows, diverged = [], 0
     batches = math.ceil(episodes / _BATCH)
     limits = [episodes * batch // batches for batch in range(batches + 1)]
-    with tqdm(total=episodes, desc=name, unit="episode", disable=not show_progress) as bar:
+    with tqdm(
+        total=episodes, desc=name, unit="episode", disable=None if show_progress else True
+    ) as bar:
         for offset, stop in pairwise(limits):
             count = stop - offset
             env = make_grasp_env(config, count, seed, threads, groups, offset, device)

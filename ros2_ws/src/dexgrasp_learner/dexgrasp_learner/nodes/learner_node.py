@@ -14,6 +14,7 @@ from rclpy.node import Node
 from dexgrasp_learner.commands.train import summary_json
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.nodes.learner_report import learner_status
+from dexgrasp_learner.run.control import RunState
 from dexgrasp_learner.run.thread import RunThread
 from dexgrasp_learner.storage.checkpoint_files import run_folder_of
 from dexgrasp_learner.storage.history import load_settings
@@ -26,6 +27,8 @@ from dexgrasp_sim.nodes.node_main import run_node
 _STATUS_PERIOD_S = 1.0
 _POLL_S = 0.2
 _FAILED_EXIT = 1
+_START_PATIENCE_S = 1.0
+"""For a run that is stopped before its first iteration is done."""
 
 
 class LearnerNode(Node):
@@ -127,20 +130,25 @@ def train(node: LearnerNode, executor: Executor) -> None:
         if node.context.ok():
             node.publish_status()
     finally:
-        error = _end_in_order(node)
-        if error is not None:
-            node.get_logger().error(f"the run failed: {error}")
+        if reason := _end_in_order(node):
+            node.get_logger().error(f"the run failed: {reason}")
             raise SystemExit(_FAILED_EXIT)
     if training.summary is not None:
         print(summary_json(training.summary), flush=True)
 
 
-def _end_in_order(node: LearnerNode) -> BaseException | None:
+def _end_in_order(node: LearnerNode) -> str:
+    """Ends the run with a checkpoint, if there is something to save; returns why it failed."""
+    training = node.training
+    starting = training.control.status.state is RunState.STARTING
     try:
-        node.training.stop(node.stop_timeout_s)
-    except (TimeoutError, KeyboardInterrupt) as error:
-        return error
-    return node.training.error
+        training.stop(_START_PATIENCE_S if starting else node.stop_timeout_s)
+    except TimeoutError as error:
+        return "" if starting else str(error)  # the pool ends its workers at the process's exit
+    except KeyboardInterrupt:
+        return "interrupted for the second time, ended without a checkpoint"
+    error = training.error
+    return "" if error is None else str(error) or type(error).__name__
 
 
 def main(args: list[str] | None = None) -> int:

@@ -15,6 +15,7 @@ from dexgrasp_learner.console import warn
 from dexgrasp_learner.pool.config import WorkerSpec
 from dexgrasp_learner.pool.worker_connection import WorkerConnection, WorkerDied, drain
 from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.stop_signals import children_without_stop_signals
 from dexgrasp_sim.transport.channel import Channel, ChannelClosed, Listener, ready_channels
 from dexgrasp_sim.transport.protocol import Message, MessageType
 from dexgrasp_sim.transport.shared_memory import socket_path
@@ -78,8 +79,9 @@ class WorkerProcess(WorkerConnection):
     def spawn(self) -> None:
         """Starts the worker, or prints the command to start it by hand.
 
-        It runs in its own session, so that Ctrl-C in the terminal reaches only the learner, which
-        then stops the workers. Its output is appended to the log of the worker before it.
+        It runs in its own session and ignores SIGINT, SIGTERM and SIGHUP: where all processes get
+        them, it is the learner that stops the workers. Its output is appended to the log of the
+        worker before it.
 
         Raises:
             ConfigError: The interpreter cannot be started.
@@ -91,14 +93,15 @@ class WorkerProcess(WorkerConnection):
         with open(self.log_path, "ab") as log:
             self._log_start = log.tell()
             try:
-                self._process = subprocess.Popen(
-                    self.command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=worker_environment(self.spec.python, self.spec.threads),
-                    start_new_session=True,
-                )
+                with children_without_stop_signals():
+                    self._process = subprocess.Popen(
+                        self.command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        env=worker_environment(self.spec.python, self.spec.threads),
+                        start_new_session=True,
+                    )
             except OSError as error:
                 raise ConfigError(
                     f"cannot start {self.spec.python!r}: {error.strerror}; give the path of a "
@@ -158,13 +161,10 @@ class WorkerProcess(WorkerConnection):
             drain(self.channel, deadline_s)
             self.channel.close()
         self._listener.close()
-        if self._process is not None:
-            if self._wait(deadline_s - time.monotonic()) is None:
-                self._process.terminate()
-            if self._wait(_EXIT_TIMEOUT_S) is None:
-                self._process.kill()
-                if self._wait(_KILL_TIMEOUT_S) is None:  # only warn, to end the others too
-                    warn(f"worker {self.index}, process {self._process.pid}, does not end")
+        if self._process is not None and self._wait(deadline_s - time.monotonic()) is None:
+            self._process.kill()
+            if self._wait(_KILL_TIMEOUT_S) is None:  # only warn, to end the others too
+                warn(f"worker {self.index}, process {self._process.pid}, does not end")
 
     def _log_tail(self) -> list[str]:
         try:

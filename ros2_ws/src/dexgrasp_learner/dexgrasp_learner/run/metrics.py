@@ -1,7 +1,10 @@
-"""Output of a run's figures: a JSON line per iteration, TensorBoard and a progress bar."""
+"""Output of a run's figures: a JSON line per iteration, TensorBoard and the progress on stderr."""
 
 import json
 import math
+import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +13,8 @@ from tqdm import tqdm
 
 from dexgrasp_learner.console import warn
 from dexgrasp_learner.storage.checkpoint_files import write_atomically
+
+_LINE_PERIOD_S = 30.0
 
 
 class MetricsWriter:
@@ -51,37 +56,69 @@ class MetricsWriter:
 
 
 class Progress:
-    """The progress bar of a run: rate, reward, success and remaining time."""
+    """The progress of a run on stderr: a bar on a terminal, else a line every half minute."""
 
-    def __init__(self, total: int, start: int, description: str, enabled: bool) -> None:
+    def __init__(
+        self,
+        total: int,
+        start: int,
+        description: str,
+        enabled: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Starts the clock.
+
+        Args:
+            total: Iterations of the run.
+            start: Iterations done.
+            description: Name of the run.
+            enabled: Whether to show anything.
+            clock: Monotonic seconds.
+        """
+        self._total, self._first, self._done = total, start, start
+        self._clock, self._since_s = clock, clock()
+        self._said_s = -math.inf
+        self._enabled = enabled
         self._bar = tqdm(
             total=total,
             initial=start,
             desc=description,
             unit="it",
-            disable=not enabled,
+            disable=None if enabled else True,  # None: unless stderr is a terminal
             dynamic_ncols=True,
             mininterval=1.0,
         )
 
     def update(self, steps_per_s: float, reward: float, success: float) -> None:
         """Advances by one iteration."""
-        self._bar.set_postfix_str(
-            f"{steps_per_s:,.0f} steps/s, reward {reward:.3f}, success {success:.2f}",
-            refresh=False,
-        )
+        self._done += 1
+        figures = f"{steps_per_s:,.0f} steps/s, reward {reward:.3f}, success {success:.2f}"
+        self._bar.set_postfix_str(figures, refresh=False)
         self._bar.update(1)
+        now_s, ended = self._clock(), self._done >= self._total
+        if self._done == self._first + 1:
+            self._since_s = now_s
+        if self._bar.disable and (ended or now_s - self._said_s >= _LINE_PERIOD_S):
+            self._said_s = now_s
+            left_s = self.remaining_s
+            left = f", {tqdm.format_interval(left_s)} left" if math.isfinite(left_s) else ""
+            self.message(f"iteration {self._done}/{self._total}: {figures}{left}")
 
     def message(self, text: str) -> None:
-        """A line above the bar."""
-        if not self._bar.disable:
-            self._bar.write(text)
+        """A line of its own, above the bar if there is one."""
+        if self._enabled:
+            tqdm.write(text, file=sys.stderr)
 
     @property
     def remaining_s(self) -> float:
-        """Estimated time to the end, NaN while unknown."""
-        rate = self._bar.format_dict["rate"]
-        return (self._bar.total - self._bar.n) / rate if rate else math.nan
+        """Estimated time to the end; NaN before the second iteration.
+
+        The first one takes longer: simulators start in it and kernels are compiled.
+        """
+        measured = self._done - self._first - 1
+        if measured < 1:
+            return math.nan
+        return (self._total - self._done) * (self._clock() - self._since_s) / measured
 
     def close(self) -> None:
         """Removes the bar; idempotent."""

@@ -104,7 +104,7 @@ class RunReport:
         self._progress: Progress | None = None
 
     def open(self, show_progress: bool) -> None:
-        """Opens the record files and, if wanted, shows a progress bar on stderr."""
+        """Opens the record files and, if wanted, shows the progress on stderr."""
         training, iteration = self._config.training, self._tally.iteration
         self._writer = MetricsWriter(self._folder, iteration)
         self._progress = Progress(training.iterations, iteration, self._config.name, show_progress)

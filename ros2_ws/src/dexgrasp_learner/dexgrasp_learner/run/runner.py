@@ -64,7 +64,7 @@ class Runner:
             algorithm: What learns; see `assembly`.
             folder: The run folder; made by `create_run_folder`.
             control: Lets other threads control the run.
-            show_progress: Whether a progress bar goes to stderr.
+            show_progress: Whether stderr shows the progress.
             clock: Seconds, monotonic.
             run_id: Id under which observers find the run's shared memory; "" draws one.
 

@@ -63,7 +63,7 @@ class RunThread(threading.Thread):
         algorithm = build_ppo(self._config)
         control, run_id = self.control, self._run_id
         runner = Runner(
-            self._config, self._folder, algorithm, control, show_progress=False, run_id=run_id
+            self._config, self._folder, algorithm, control, show_progress=True, run_id=run_id
         )
         try:
             if self._resume:

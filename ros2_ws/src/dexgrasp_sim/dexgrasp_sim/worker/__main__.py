@@ -8,12 +8,14 @@ name such a file, or DEXGRASP_SECRET hold the secret.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from dexgrasp_sim.arguments import LONGEST_S, Parser, number, whole
 from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.stop_signals import take_default_signals
 from dexgrasp_sim.transport.channel import ChannelClosed
 from dexgrasp_sim.transport.protocol import ProtocolError
 from dexgrasp_sim.transport.secret import find_secret
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.run_id is not None and options.secret_file is not None:
         parser.error("--secret-file is for --learner; on this host the run's files have an owner")
+    take_default_signals()
     if options.retry > 0:
         given = sys.argv[1:] if arguments is None else list(arguments)
         return run_again(given, options.retry)
@@ -80,4 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # freeing the libraries takes a second or hangs, while the learner waits

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
+from dexgrasp_sim.stop_signals import STOP_SIGNALS
+
 WRONG_CONFIG = 2
 _EXIT_TIMEOUT_S = 10.0
 
@@ -14,7 +16,7 @@ def run_again(arguments: Sequence[str], times: int) -> int:
     """Runs a worker in a child process and starts it again when it is lost.
 
     It is not started again if the learner has stopped it, if its arguments are wrong, or after
-    SIGINT or SIGTERM.
+    SIGINT, SIGTERM or SIGHUP.
 
     Args:
         arguments: Of the command line, including `--retry`.
@@ -26,7 +28,7 @@ def run_again(arguments: Sequence[str], times: int) -> int:
     command = [sys.executable, "-m", "dexgrasp_sim.worker", *arguments, "--retry", "0"]
     for attempt in range(times + 1):
         returncode = _run(command)
-        if returncode in (0, WRONG_CONFIG, 128 + signal.SIGINT, 128 + signal.SIGTERM):
+        if returncode in (0, WRONG_CONFIG, *(128 + number for number in STOP_SIGNALS)):
             break
         if attempt < times:
             print(
@@ -44,7 +46,7 @@ def _run(command: Sequence[str]) -> int:
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     process = subprocess.Popen(command)
     try:
         return process.wait()
