@@ -1,5 +1,5 @@
 SHELL := /bin/bash
-BIN := $(CURDIR)/.venv/bin
+BIN := .venv/bin
 
 BACKEND_TESTS := $(addprefix ros2_ws/src/dexgrasp_sim/test/,test_backends.py test_engine_contract.py \
   test_engine_images.py test_engine_parameters.py test_mujoco_warp.py) tests/test_backend_tasks.py
@@ -27,7 +27,7 @@ test-backends: setup  ## what every physics backend must do; on a GPU with DEXGR
 check: setup  ## lint, formatting and types
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
-	@source ros2_ws/install/setup.bash && $(BIN)/pyright -p pyproject.toml --pythonpath $(BIN)/python
+	@source ros2_ws/install/setup.bash && $(BIN)/pyright -p pyproject.toml --pythonpath "$$PWD/$(BIN)/python"
 
 format: setup  ## let ruff format and mend what it can
 	@$(BIN)/ruff format

@@ -16,6 +16,13 @@ fail() {
   exit 1
 }
 
+check_folder() { # colcon leaves the path of its Python unquoted, CMake splits lists at a semicolon
+  local awkward=$'[[:space:]"\'`$&|;<>()*?[!#:\\\\]'
+  [[ ! $root =~ $awkward ]] ||
+    fail "the path '$root' has a space or another character that colcon and CMake cannot handle;" \
+      "move the clone to a folder of letters, digits, '-', '_' and '.'"
+}
+
 has_gpu() { [[ -e /proc/driver/nvidia/version ]] || command -v nvidia-smi >/dev/null; }
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
 
@@ -151,6 +158,7 @@ build_workspace() {
   python -m colcon build --event-handlers console_direct- status- desktop_notification-
 }
 
+check_folder
 choose_ros
 if [[ ${1:-} == --missing ]]; then
   missing_packages

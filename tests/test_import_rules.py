@@ -21,7 +21,7 @@ LEVELS = (
     ("synthetic_env", "tasks"),
     ("environments",),
     ("transport", "worker"),
-    ("bringup", "nodes", "ros_environment", "view"),
+    ("bringup", "nodes", "ros_environment", "ros_settings", "view"),
 )
 """The rooms of dexgrasp_sim, bottom first: none imports from a higher level."""
 MUJOCO = "dexgrasp_sim.physics.mujoco"

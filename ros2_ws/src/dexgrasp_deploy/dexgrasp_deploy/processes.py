@@ -1,10 +1,7 @@
 """The nodes of a deployment; the launch files and `dexgrasp up` start this one list."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-
-import yaml
 
 from dexgrasp_sim.bringup import NodeSpec
 from dexgrasp_sim.config import ConfigError
@@ -59,28 +56,3 @@ def episode_node(mode: str, bundle: str | Path, episodes: int) -> NodeSpec:
         "simulated": mode == "sim",
     }
     return NodeSpec(PACKAGE, EPISODE_NODE, EPISODE_NODE, parameters)
-
-
-def with_parameter_file(nodes: Sequence[NodeSpec], path: Path) -> list[NodeSpec]:
-    """The nodes with values overridden by a ROS parameter file (`<node>: ros__parameters: ...`).
-
-    Raises:
-        ConfigError: The file cannot be read, or names a node that is not in the list.
-    """
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"--params {path}: {error}") from None
-    names = [node.name for node in nodes]
-    for name, values in content.items():
-        if name not in names or not isinstance(values, dict) or set(values) != {"ros__parameters"}:
-            raise ConfigError(
-                f"--params {path}: `{name}` must be one of {', '.join(names)} and hold "
-                "`ros__parameters` only"
-            )
-    return [
-        replace(node, parameters={**node.parameters, **values["ros__parameters"]})
-        if (values := content.get(node.name))
-        else node
-        for node in nodes
-    ]

@@ -50,6 +50,27 @@ def test_a_missing_workspace_is_a_problem(shm, monkeypatch, capsys):
     assert shown.endswith("not ready\n")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF", "ROS_AUTOMATIC_DISCOVERY_RANGE=OFF"),
+        ("ROS_DOMAIN_ID", "1000", "ROS_DOMAIN_ID=1000"),
+        ("ROS_DISCOVERY_SERVER", "127.0.0.1:9", "do not find each other"),
+    ],
+)
+def test_a_setting_with_which_nodes_do_not_meet_is_no_good(
+    monkeypatch, capsys, variable, value, said
+):
+    monkeypatch.setenv(variable, value)
+    assert main(["doctor", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    (problem,) = report["problems"]
+    assert said in problem and "make clean setup" not in problem
+    assert report["messages"] is False
+    assert any(variable in text for text in [problem, *report["hints"]])
+
+
 def test_dead_runs_are_told_from_live_ones(shm):
     (shm / "dexgrasp_dead").mkdir()
     (shm / "dexgrasp_live").mkdir()

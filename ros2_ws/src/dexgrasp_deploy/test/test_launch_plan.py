@@ -3,12 +3,13 @@
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
 from dexgrasp_deploy.control.control_loop import ControlConfig
-from dexgrasp_deploy.processes import MODES, deploy_nodes, episode_node, with_parameter_file
+from dexgrasp_deploy.parameter_file import with_parameter_file
+from dexgrasp_deploy.processes import MODES, deploy_nodes, episode_node
 from dexgrasp_sim.config import ConfigError, parse_config
 
 HARDWARE = {"arm": "lab:Arm", "hand": "lab:Hand", "camera": "lab:Camera"}
@@ -46,32 +47,18 @@ def test_wrong_plans_are_refused():
         deploy_nodes("hardware", "bundle", {"arm": "lab:Arm"})
 
 
-def test_parameter_file_lies_on_top(tmp_path):
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump({"policy_node": {"ros__parameters": {"approach_speed": 0.1}}}))
-    nodes = with_parameter_file(deploy_nodes("mock", "bundle"), path)
-    assert nodes[2].parameters["approach_speed"] == 0.1
-    assert nodes[2].parameters["autostart"] is True
-    assert "approach_speed" not in nodes[0].parameters
-
-
-@pytest.mark.parametrize(
-    "content", [{"other_node": {"ros__parameters": {}}}, {"policy_node": {"speed": 1}}]
-)
-def test_parameter_file_of_other_nodes_is_refused(tmp_path, content):
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(content))
-    with pytest.raises(ConfigError, match="must be one of robot_driver_node, camera_node"):
-        with_parameter_file(deploy_nodes("mock", "bundle"), path)
-    with pytest.raises(ConfigError, match=r"missing\.yaml"):
-        with_parameter_file(deploy_nodes("mock", "bundle"), tmp_path / "missing.yaml")
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_parameter_files_of_the_package_fit(mode):
     plan = deploy_nodes(mode, "bundle", HARDWARE)
     nodes = with_parameter_file(plan, PACKAGE / "config" / f"{mode}.yaml")
     own = {"bundle", "autostart"}
-    policy = {key: v for key, v in nodes[2].parameters.items() if key not in own}
+    policy: dict[str, Any] = {}
+    for name, value in nodes[2].parameters.items():
+        *above, key = name.split(".")
+        place = policy
+        for part in above:
+            place = place.setdefault(part, {})
+        if name not in own:
+            place[key] = value
     parse_config(ControlConfig, policy)
     assert (PACKAGE / "launch" / f"{mode}.launch.py").is_file()

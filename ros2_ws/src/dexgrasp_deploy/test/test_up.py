@@ -131,3 +131,36 @@ def test_no_node_outlives_the_command(bundle_folder, number):
     process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 0)
     wait_until(lambda: not any(map(is_alive, nodes)), "the nodes to end")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_script_can_stop_what_it_has_started_in_the_background(bundle_folder, number):
+    """A shell that runs a script starts background commands with SIGINT ignored."""
+    ignored = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
+    try:
+        process = start_up("mock", "--bundle", bundle_folder)
+    finally:
+        for each, handler in zip(ignored, before, strict=True):
+            signal.signal(each, handler)
+    wait_until(lambda: len(children_of(process.pid)) == 3, "three nodes")
+    nodes = children_of(process.pid)
+    for line in process.stderr or ():
+        if "policy" in line and str(bundle_folder) in line:
+            break
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0
+    assert "Traceback" not in err
+    assert not any(map(is_alive, nodes))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("ROS_DOMAIN_ID", "abc"), ("RMW_IMPLEMENTATION", "rmw_none"), ("ROS_STATIC_PEERS", "a,b")],
+)
+def test_a_wrong_setting_of_ros_is_refused_in_one_line(bundle_folder, variable, value):
+    code, out, err = finish(start_up("mock", "--bundle", bundle_folder, **{variable: value}))
+    assert (code, out) == (2, "")
+    said = [line for line in err.splitlines() if not line.startswith("ROS_DOMAIN_ID=")]
+    assert len(said) == 1 and said[0].startswith(f"dexgrasp up: {variable}")

@@ -25,6 +25,8 @@ _TERMINATE_S = 5.0
 _KILL_S = 30.0
 _READ_S = 10.0
 _TAIL_LINES = 20
+_REFUSED = 2
+"""Exit code of a node that refuses its config, parameters or settings."""
 _DOMAINS = 101
 """Domain numbers 0 to 101 use ports below the ephemeral range (DDS-RTPS 2.5, 9.6.2.3)."""
 
@@ -163,10 +165,10 @@ class NodeGroup:
                     return process.result or {}
                 if code == 0 and others_may_end:
                     continue
-                raise NodeFailed(
-                    f"{process.spec.name} ended with exit code {code}; its last lines:\n"
-                    + "\n".join(process.tail)
-                )
+                what = f"{process.spec.name} ended with exit code {code}"
+                if code == _REFUSED:  # its last line says why
+                    raise NodeFailed(f"{what}: {' '.join([*process.tail][-1:])}")
+                raise NodeFailed(f"{what}; its last lines:\n" + "\n".join(process.tail))
             if deadline_s is not None and time.monotonic() > deadline_s:
                 raise NodeFailed(f"{name} did not finish within {timeout_s:.0f} s")
             time.sleep(_POLL_S)

@@ -4,9 +4,11 @@ import argparse
 import importlib
 import json
 import platform
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 
 _SELF_TEST = "dexgrasp_deploy.nodes.self_test"
 _SELF_TEST_TIMEOUT_S = 30.0
+_NO_DISCOVERY = (
+    "ROS self-test: two participants on this host do not find each other; bring the interface "
+    "`lo` up, and let no firewall block UDP on it"
+)
+_NOT_LOADED = re.compile(r"ModuleNotFoundError|ImportError|shared object|UnsupportedTypeSupport")
 _SHM_NEEDED_MB = 64.0
 """Enough for the laptop preset; the usual 64 MB of a container may be slightly too small."""
 
@@ -37,9 +44,9 @@ def examine() -> dict[str, Any]:
     """Checks this machine and this installation.
 
     Returns:
-        JSON values: `ok`, `problems` (what is wrong and what to do, one text each), `python`,
-        `torch`, `gpu` (names), `ros`, `messages`, `backends`, `robots`, `shm_free_mb`,
-        `dead_runs` (folders of runs whose learner is gone).
+        JSON values: `ok`, `problems` (what is wrong and what to do, one text each), `hints` (what
+        may be wrong), `python`, `torch`, `gpu` (names), `ros`, `messages`, `backends`, `robots`,
+        `shm_free_mb`, `dead_runs` (folders of runs whose learner is gone).
     """
     import torch
 
@@ -47,7 +54,8 @@ def examine() -> dict[str, Any]:
     from dexgrasp_sim.robot.robot import robot_names
     from dexgrasp_sim.transport.shared_memory import SHARED_MEMORY_ROOT
 
-    ros, messages, problems = _check_ros()
+    ros = _check_ros()
+    problems = ros.problems
     backends = {name: _check_backend(backend) for name, backend in BACKENDS.items()}
     if not any(state["available"] for state in backends.values()):
         reasons = "; ".join(state["reason"] for state in backends.values())
@@ -64,8 +72,9 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "gpu": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "ros": ros,
-        "messages": messages,
+        "hints": ros.hints,
+        "ros": ros.found,
+        "messages": ros.messages,
         "backends": backends,
         "robots": list(robot_names()),
         "shm_free_mb": round(shm_free_mb, 1),
@@ -73,18 +82,38 @@ def examine() -> dict[str, Any]:
     }
 
 
-def _check_ros() -> tuple[dict[str, Any], bool, list[str]]:
-    """Runs the self-test as a child; returns the ROS found, whether it passed, and problems."""
+@dataclass
+class _Ros:
+    """What was found out about ROS: its source, and whether a message went through it."""
+
+    found: dict[str, Any]
+    messages: bool = False
+    problems: list[str] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
+
+
+def _check_ros() -> _Ros:
+    """Checks the settings of ROS, and if they are right runs the self-test as a child."""
     from dexgrasp_sim.ros_environment import WorkspaceError, ros_environment, wheels_distro
+    from dexgrasp_sim.ros_settings import find_problems
 
     wheels = wheels_distro()
-    ros: dict[str, Any] = {"source": "wheels" if wheels else None, "distro": wheels}
+    ros = _Ros({"source": "wheels" if wheels else None, "distro": wheels})
     try:
         environment = ros_environment()
     except WorkspaceError as error:
-        return ros, False, [str(error)]
+        ros.problems.append(str(error))
+        return ros
     if wheels is None and "ROS_DISTRO" in environment:
-        ros = {"source": "system", "distro": environment["ROS_DISTRO"]}
+        ros.found = {"source": "system", "distro": environment["ROS_DISTRO"]}
+    ros.problems = find_problems(environment)
+    ros.hints = find_problems(environment, stops=False)
+    if not ros.problems:
+        _run_self_test(ros, environment)
+    return ros
+
+
+def _run_self_test(ros: _Ros, environment: dict[str, str]) -> None:
     try:
         result = subprocess.run(
             [sys.executable, "-m", _SELF_TEST],
@@ -95,13 +124,18 @@ def _check_ros() -> tuple[dict[str, Any], bool, list[str]]:
             timeout=_SELF_TEST_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        return ros, False, [f"the ROS self-test did not end within {_SELF_TEST_TIMEOUT_S} s"]
+        ros.problems.append(f"the ROS self-test did not end within {_SELF_TEST_TIMEOUT_S} s")
+        return
+    ros.messages = result.returncode == 0
     if result.stdout.strip():
-        ros |= json.loads(result.stdout.splitlines()[-1])
-    if result.returncode == 0:
-        return ros, True, []
-    reason = result.stderr.strip().splitlines()[-1:] or ["the message did not come back"]
-    return ros, False, [f"ROS self-test: {reason[0]}; run `make clean setup`"]
+        ros.found |= json.loads(result.stdout.splitlines()[-1])
+        if not ros.messages:
+            ros.problems.append(_NO_DISCOVERY)
+        return
+    reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
+    # only what cannot be imported or loaded is mended by building it anew
+    remedy = "; run `make clean setup`" if _NOT_LOADED.search(reason) else ""
+    ros.problems.append(f"ROS self-test: {reason}{remedy}")
 
 
 def _check_backend(backend: "Backend") -> dict[str, Any]:
@@ -134,6 +168,7 @@ def _table(report: dict[str, Any]) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:{width}}  {value}" for name, value in rows]
+    lines += [f"HINT: {hint}" for hint in report["hints"]]
     lines += [f"PROBLEM: {problem}" for problem in report["problems"]]
     return "\n".join([*lines, "", "all good" if report["ok"] else "not ready"])
 

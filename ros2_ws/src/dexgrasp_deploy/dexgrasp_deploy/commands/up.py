@@ -9,16 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dexgrasp_deploy.processes import (
-    EPISODE_NODE,
-    deploy_nodes,
-    episode_node,
-    with_parameter_file,
-)
+from dexgrasp_deploy.parameter_file import with_parameter_file
+from dexgrasp_deploy.processes import EPISODE_NODE, deploy_nodes, episode_node
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_sim.arguments import add_json, add_overrides, add_seed, whole
 from dexgrasp_sim.bringup import NodeFailed, NodeGroup, NodeSpec, free_domain_id
 from dexgrasp_sim.ros_environment import ros_environment
+from dexgrasp_sim.ros_settings import find_problems
 
 _START_S = 120.0
 """Time for discovery, imports and the compilation of image kernels on a slow computer."""
@@ -106,6 +103,8 @@ def _bring_up(
     print(f"ROS_DOMAIN_ID={environment['ROS_DOMAIN_ID']}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="dexgrasp_up_") as folder:
         environment.setdefault("ROS_LOG_DIR", str(Path(folder) / "log"))
+        if problems := find_problems(environment):
+            raise ConfigError(problems[0])
         try:
             with NodeGroup(nodes, environment, Path(folder)) as group:
                 return 0, group.wait(worker, timeout_s, others_may_end)

@@ -11,13 +11,8 @@ from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
-from dexgrasp_deploy.processes import (
-    EPISODE_NODE,
-    PACKAGE,
-    deploy_nodes,
-    episode_node,
-    with_parameter_file,
-)
+from dexgrasp_deploy.parameter_file import with_parameter_file
+from dexgrasp_deploy.processes import EPISODE_NODE, PACKAGE, deploy_nodes, episode_node
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_sim.bringup import NodeSpec
 
