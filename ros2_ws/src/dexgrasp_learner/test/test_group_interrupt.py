@@ -1,7 +1,7 @@
 """Ctrl-C in `ros2 launch`, the end of a session, a process manager: all processes are signalled.
 
-Nodes are started in one process group, as `ros2 launch` does it. The signal goes to all of them and
-to the simulator workers.
+Nodes are started in one process group, as `ros2 launch` does it. The signal goes to all of them
+and to the simulator workers.
 """
 
 import json
@@ -39,9 +39,9 @@ class Launched:
             file = folder / f"{node.name}.yaml"
             file.write_text(yaml.safe_dump({node.name: {"ros__parameters": {**node.parameters}}}))
             with (folder / f"{node.name}.log").open("wb") as log:
+                arguments = ["-r", f"__node:={node.name}", "--params-file", str(file)]
                 self.processes[node.name] = subprocess.Popen(
-                    [sys.executable, "-m", node.module, "--ros-args"]
-                    + ["-r", f"__node:={node.name}", "--params-file", str(file)],
+                    [sys.executable, "-m", node.module, "--ros-args", *arguments],
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     preexec_fn=lambda group=leader: os.setpgid(0, group),

@@ -15,7 +15,7 @@ KILLS = 20
 def measure(options):
     parser = argparse.ArgumentParser()
     faults.add_arguments(parser)
-    return faults.measure(parser.parse_args(options.split()))
+    return faults.measure(parser.parse_args(["--kinds", "workers", *options.split()]))
 
 
 def test_training_survives_20_random_kills():
@@ -30,7 +30,9 @@ def test_training_survives_20_random_kills():
     assert figures["slot_mismatches"] == 0
 
 
-@pytest.mark.parametrize("options", ["--workers 1", "--groups 5", "--kills -1", "--timeout-s 0"])
+@pytest.mark.parametrize(
+    "options", ["--workers 1", "--groups 5", "--kills -1", "--timeout-s 0", "--kinds all"]
+)
 def test_arguments_out_of_range_are_refused(options):
     with pytest.raises(ConfigError, match=options.split()[0]):
         measure(options)
