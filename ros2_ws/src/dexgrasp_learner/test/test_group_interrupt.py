@@ -26,6 +26,13 @@ SMOKE = find_workspace_root() / "config" / "smoke.yaml"
 SMALL = ["simulators.num_envs=8", "training.iterations=100000", "training.checkpoint_every=100000"]
 
 
+def handles(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (caught,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
 class Launched:
     """The nodes of a training in one process group, with what they print."""
 
@@ -57,7 +64,13 @@ class Launched:
             return metrics.exists() and metrics.read_text().count("\n") >= count
 
         wait_until(trained, "iterations")
+        self.wait_until_all_listen()
         return [status.pid for status in RunObserver(self.run_id).statuses()]
+
+    def wait_until_all_listen(self) -> None:
+        """Waits until every node has imported its modules and handles signals."""
+        for process in self.processes.values():
+            wait_until(lambda pid=process.pid: handles(pid, signal.SIGHUP), "its handlers")
 
     def signal_all(self, number: int, workers: list[int]) -> None:
         """What a terminal or a process manager does."""
@@ -101,6 +114,7 @@ def test_a_signal_to_all_processes_ends_a_training_in_order(launched, number):
 
 def test_a_training_that_only_starts_ends_too(launched):
     wait_until(lambda: run_folder(launched.run_id).exists(), "shared memory")
+    launched.wait_until_all_listen()
     launched.signal_all(signal.SIGINT, [])
     assert set(launched.codes().values()) == {0}, launched.said()
     said = launched.said()

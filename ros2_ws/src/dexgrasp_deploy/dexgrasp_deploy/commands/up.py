@@ -54,10 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Starts the plan; ends when its work is done, a node dies or Ctrl-C is pressed.
+    """Starts the plan; ends when its work is done, a node dies or a stop signal comes.
 
     Returns:
-        0; 1 when a node died or did not finish in time; 130 after Ctrl-C before the work was done.
+        0; 1 when a node died or did not finish in time; 130 after SIGINT,
+        SIGTERM or SIGHUP before the work was done.
     """
     code, result = _train(args) if args.mode == "train" else _deploy(args)
     if code == 0 and (args.json or result):

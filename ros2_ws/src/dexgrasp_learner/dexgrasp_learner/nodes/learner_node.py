@@ -83,6 +83,7 @@ class LearnerNode(Node):
         else:
             config = load_run_config(Path(config_path), wanted)
             folder = create_run_folder(Path(runs), config.name, config, self._run_id)
+        self.get_logger().info(f"run folder: {folder}")
         self._run_id = self._run_id or folder.name
         return RunThread(config, folder, self._run_id, resume=start)
 
