@@ -23,7 +23,7 @@ def make_run(folder: Path) -> Path:
         RuntimeError: The training failed.
     """
     arguments = train("--runs", str(folder), f"--set=training.iterations={_ITERATIONS}")
-    made = run("none", [*arguments, "--set=simulators.num_workers=1"])
+    made = run("none", [*arguments, "--set=simulators.transport=in_process"])
     if made.code:
         raise RuntimeError(f"the run to be damaged could not be made:\n{made.said}")
     (run_folder,) = folder.iterdir()
@@ -131,7 +131,6 @@ def _resume_full(made: Path, folder: Path) -> Outcome:
     copy = _copy("", made, folder)
     before = sorted(path.name for path in (copy / "checkpoints").iterdir())
     arguments = ["train", "--resume", str(copy), "--json", _MORE]
-    arguments += ["--set=simulators.transport=in_process"]
     outcome = run("resume, a disk that takes no more", arguments, 'ulimit -f 8; "$@"')
     after = sorted(path.name for path in (copy / "checkpoints").iterdir())
     return Outcome(outcome.fault, outcome.code, outcome.said, sound=after == before)
