@@ -89,6 +89,11 @@ def run(fault: str, arguments: Sequence[str], shell: str = '"$@"', **expected: A
     return Outcome(fault, done.returncode, done.stdout, **expected)
 
 
+def _take_hangups() -> None:
+    """SIGHUP has its effect, even if the benchmark runs under `nohup`."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Running:
     """A command in the background, in a process group of its own."""
 
@@ -112,6 +117,7 @@ class Running:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_take_hangups,
             )
 
     def __enter__(self) -> "Running":

@@ -136,12 +136,13 @@ def test_no_node_outlives_the_command(bundle_folder, number):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_script_can_stop_what_it_has_started_in_the_background(bundle_folder, number):
     """A shell that runs a script starts background commands with SIGINT ignored."""
-    ignored = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
+    inherited = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN}
+    inherited |= {signal.SIGHUP: signal.SIG_DFL}
+    before = {each: signal.signal(each, handler) for each, handler in inherited.items()}
     try:
         process = start_up("mock", "--bundle", bundle_folder)
     finally:
-        for each, handler in zip(ignored, before, strict=True):
+        for each, handler in before.items():
             signal.signal(each, handler)
     wait_until(lambda: len(children_of(process.pid)) == 3, "three nodes")
     nodes = children_of(process.pid)

@@ -33,6 +33,12 @@ def handles(pid: int, number: int) -> bool:
     return bool(int(caught, 16) >> (number - 1) & 1)
 
 
+def join(group: int) -> None:
+    """Enters a process group and takes SIGHUP, which whoever runs the tests may ignore."""
+    os.setpgid(0, group)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Launched:
     """The nodes of a training in one process group, with what they print."""
 
@@ -51,7 +57,7 @@ class Launched:
                     [sys.executable, "-m", node.module, "--ros-args", *arguments],
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    preexec_fn=lambda group=leader: os.setpgid(0, group),
+                    preexec_fn=lambda group=leader: join(group),
                 )
             leader = leader or self.processes[node.name].pid
 

@@ -52,7 +52,8 @@ def start():
     processes = []
 
     def start(script, ignored=()):
-        prelude = "".join(f"signal.signal({int(n)}, signal.SIG_IGN); " for n in ignored)
+        prelude = "signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # of whoever runs the tests
+        prelude += "".join(f"signal.signal({int(n)}, signal.SIG_IGN); " for n in ignored)
         launcher = f"import os, signal, sys; {prelude}os.execv(sys.executable, sys.argv[1:])"
         command = [sys.executable, "-c", launcher, sys.executable, "-c", script]
         process = subprocess.Popen(
