@@ -21,7 +21,7 @@ PARENT_VARIABLE = "DEXGRASP_PARENT_PID"
 """Environment variable with the parent's process id; a node ends when this process has ended."""
 
 _POLL_S = 0.05
-_TERMINATE_S = 5.0
+_HURRY_S = 5.0
 _KILL_S = 30.0
 _READ_S = 10.0
 _TAIL_LINES = 20
@@ -40,7 +40,7 @@ class NodeSpec:
         executable: Console script of the package; its module is `<package>.nodes.<executable>`.
         name: Node name.
         parameters: Parameter values by dotted name.
-        stop_s: How long the node may take to end after SIGINT. It needs less than a second of one
+        stop_s: How long the node may take to end after SIGTERM. It needs less than a second of one
             core; the rest is for a busy machine and for a node that is still starting.
     """
 
@@ -174,14 +174,16 @@ class NodeGroup:
             time.sleep(_POLL_S)
 
     def stop(self) -> None:
-        """Ends every process: SIGINT, then SIGTERM, then SIGKILL; idempotent.
+        """Ends every process: SIGTERM, then SIGINT, then SIGKILL; idempotent.
 
-        The next signal is sent when every process has ended or used up its own time.
+        The next signal is sent when every process has ended or used up its own time. SIGTERM ends
+        a node that still imports its modules without a traceback; SIGINT hurries it, see
+        `stop_signals`.
         """
         processes = self._processes.values()
         for number, patience_s in (
-            (signal.SIGINT, lambda process: process.spec.stop_s),
-            (signal.SIGTERM, lambda _: _TERMINATE_S),
+            (signal.SIGTERM, lambda process: process.spec.stop_s),
+            (signal.SIGINT, lambda _: _HURRY_S),
             (signal.SIGKILL, lambda _: _KILL_S),
         ):
             running = [p for p in processes if p.popen.poll() is None]

@@ -89,7 +89,7 @@ def test_every_process_ends_with_the_group(package, tmp_path):
         running = processes(started)
         assert [process.poll() for process in running][:2] == [None, None]
     codes = [process.poll() for process in running]
-    assert codes == [-signal.SIGINT, -signal.SIGKILL, 0]
+    assert codes == [-signal.SIGTERM, -signal.SIGKILL, 0]
 
 
 def test_node_that_dies_ends_the_wait_with_its_last_words(package, tmp_path):
@@ -126,7 +126,7 @@ def test_stop_can_be_called_again(package, tmp_path):
         wait_for_line(started._processes["my_sleeper"], "ready")
         for _ in range(2):
             started.stop()
-            assert [process.returncode for process in processes(started)] == [-signal.SIGINT]
+            assert [process.returncode for process in processes(started)] == [-signal.SIGTERM]
 
 
 def test_free_domain_avoids_one_in_use():
