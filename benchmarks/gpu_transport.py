@@ -81,7 +81,9 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     sizes = [name for name in payloads if payloads[name].num_envs >= args.workers]
     ways = WAYS if args.device == "cuda" else {"pageable": WAYS["pageable"]}
     step_ms: dict[str, dict[str, dict[str, float]]] = {}
-    with tqdm(total=len(sizes) * len(ways) * args.rounds, desc="bench gpu_transport", disable=None) as bar:
+    with tqdm(
+        total=len(sizes) * len(ways) * args.rounds, desc="bench gpu_transport", disable=None
+    ) as bar:
         for size in sizes:
             samples: dict[str, list[float]] = {name: [] for name in ways}
             for _ in range(args.rounds):

@@ -67,7 +67,9 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     figures: dict[str, Any] = {"presets": {}}
     if args.updates:
         figures["update"] = _update_costs(args.updates)
-    with tqdm(total=len(args.presets) * len(args.seeds), desc="bench learning", unit="run") as bar:
+    with tqdm(
+        total=len(args.presets) * len(args.seeds), desc="bench learning", unit="run", disable=None
+    ) as bar:
         for preset in args.presets:
             runs = []
             for seed in args.seeds:

@@ -116,7 +116,9 @@ def calibrate(
     """
     sizes = sizes or Sizes()
     counts = (*sizes.inferred, *sizes.learned, *sizes.simulated)
-    with tqdm(total=len(sizes.images) * len(counts), desc="calibrate", unit="process", disable=None) as bar:
+    with tqdm(
+        total=len(sizes.images) * len(counts), desc="calibrate", unit="process", disable=None
+    ) as bar:
         bench = _Bench(config_path, device, backend, bar.update)
         inferred = [bench.inference(size, n) for size in sizes.images for n in sizes.inferred]
         learned = [bench.update(size, n) for size in sizes.images for n in sizes.learned]

@@ -14,6 +14,7 @@ from dexgrasp_deploy.processes import EPISODE_NODE, deploy_nodes, episode_node
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_sim.arguments import add_json, add_overrides, add_seed, whole
 from dexgrasp_sim.bringup import NodeFailed, NodeGroup, NodeSpec, free_domain_id
+from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.ros_environment import ros_environment
 from dexgrasp_sim.ros_settings import find_problems
 
