@@ -157,7 +157,7 @@ class DriverPort:
     def joints(self):
         if self.frozen_joints is not None:
             return self.frozen_joints
-        return join([driver.read() for driver in self.drivers])
+        return [driver.read() for driver in self.drivers]
 
     def image(self) -> CameraSample | None:
         if self.frozen_image is not None:
@@ -172,20 +172,6 @@ class DriverPort:
 
     def wait_until(self, time_s):
         self.clock.now_s = max(self.clock.now_s, time_s)
-
-
-def join(samples):
-    """One joint sample of several."""
-    import numpy as np
-
-    from dexgrasp_deploy.drivers.base import JointSample
-
-    return JointSample(
-        tuple(name for sample in samples for name in sample.names),
-        np.concatenate([sample.position for sample in samples]),
-        np.concatenate([sample.velocity for sample in samples]),
-        min(sample.stamp_s for sample in samples),
-    )
 
 
 @pytest.fixture

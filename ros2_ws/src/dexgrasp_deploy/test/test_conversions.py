@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from rclpy.clock import Clock, ClockType
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import CameraInfo, Image, JointState
 
+from dexgrasp_deploy.drivers.base import Intrinsics
 from dexgrasp_deploy.nodes.conversions import (
+    ImageError,
+    from_camera_info,
     from_image,
     from_joint_state,
     from_pose,
     from_stamp,
+    to_camera_info,
 )
 from dexgrasp_sim.nodes.conversions import to_image, to_joint_state, to_pose, to_stamp
 
@@ -46,12 +50,57 @@ def test_padded_rows_and_big_endian_images():
     np.testing.assert_array_equal(from_image(message), [[1, 2], [3, 4]])
 
 
-def test_image_that_cannot_be_read():
+@pytest.mark.parametrize("big_endian", [0, 1])
+def test_metres_with_padded_rows_become_millimetres(big_endian):
+    rows = np.array([[0.5, 1.2344, 9], [np.nan, np.inf, 9], [-1.0, 65.6, 9]])
+    data = rows.astype(">f4" if big_endian else "<f4").tobytes()
+    message = Image(height=3, width=2, step=12, encoding="32FC1", is_bigendian=big_endian)
+    message.data = array("B", data)
+    depth = from_image(message)
+    assert depth.dtype == np.uint16
+    np.testing.assert_array_equal(depth, [[500, 1234], [0, 0], [0, 0]])
+
+
+def test_mono16_is_depth_in_millimetres():
+    message = to_image(np.array([[7, 70000 // 2]], np.uint16), "camera", Time())
+    message.encoding = "mono16"
+    np.testing.assert_array_equal(from_image(message), [[7, 35000]])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pixel", "expected"),
+    [
+        ("rgb8", [1, 2, 3], [1, 2, 3]),
+        ("bgr8", [1, 2, 3], [3, 2, 1]),
+        ("rgba8", [1, 2, 3, 4], [1, 2, 3]),
+        ("bgra8", [1, 2, 3, 4], [3, 2, 1]),
+        ("mono8", [5], [5, 5, 5]),
+    ],
+)
+def test_colour_encodings(encoding, pixel, expected):
+    message = Image(height=1, width=2, step=2 * len(pixel) + 1, encoding=encoding)
+    message.data = array("B", [*pixel, *pixel, 99])
+    np.testing.assert_array_equal(from_image(message), [[expected, expected]])
+
+
+def test_image_that_cannot_be_read_says_why():
     message = to_image(np.zeros((3, 4), np.uint16), "camera", Time())
-    message.encoding = "32FC1"
-    assert from_image(message) is None
+    message.encoding = "yuv422"
+    with pytest.raises(ImageError, match="'yuv422' is not understood; one of 16UC1, mono16"):
+        from_image(message)
     message.encoding, message.height = "16UC1", 5
-    assert from_image(message) is None
+    with pytest.raises(ImageError, match="24 bytes in rows of 8 for 4x5 pixels"):
+        from_image(message)
+    with pytest.raises(ImageError, match="the image is empty"):
+        from_image(Image(encoding="16UC1"))
+
+
+def test_intrinsics_come_back():
+    lens = Intrinsics(640, 480, (600.0, 601.0), (310.5, 245.0))
+    image = to_image(np.zeros((480, 640), np.uint16), "camera", Time())
+    assert from_camera_info(to_camera_info(image, lens)) == lens
+    uncalibrated = from_camera_info(CameraInfo(width=640, height=480))
+    assert uncalibrated.focal_px == (0.0, 0.0)
 
 
 def test_joint_state():
@@ -63,12 +112,20 @@ def test_joint_state():
     assert sample.velocity.tolist() == [2.0, 3.0]
     without = from_joint_state(CLOCK, to_joint_state(["b"], [0.5], [], stamp))
     assert without.velocity.tolist() == [0.0]
+    assert without.effort is None
+    assert without.arrival_s == pytest.approx(time.monotonic(), abs=10)
+    message.effort = array("d", [7.0, 8.0])
+    assert from_joint_state(CLOCK, message).effort.tolist() == [7.0, 8.0]
 
 
 def test_joint_state_whose_lengths_differ():
-    assert from_joint_state(CLOCK, JointState(name=["a"], position=[1.0, 2.0])) is None
-    message = JointState(name=["a"], position=[1.0], velocity=[1.0, 2.0])
-    assert from_joint_state(CLOCK, message) is None
+    wrong = (
+        JointState(name=["a"], position=[1.0, 2.0]),
+        JointState(name=["a"], position=[1.0], velocity=[1.0, 2.0]),
+        JointState(name=["a"], position=[1.0], effort=[1.0, 2.0]),
+    )
+    assert not any(from_joint_state(CLOCK, message).consistent for message in wrong)
+    assert from_joint_state(CLOCK, JointState(name=["a"], position=[1.0])).consistent
 
 
 def test_pose():

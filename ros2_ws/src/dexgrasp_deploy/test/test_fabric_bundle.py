@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from dexgrasp_deploy.control.control_loop import ControlConfig, ControlLoop
+from dexgrasp_deploy.control.config import ControlConfig
+from dexgrasp_deploy.control.control_loop import ControlLoop
 from dexgrasp_deploy.control.episode import Reason, State
-from dexgrasp_deploy.control.observation import FreshnessConfig, PolicyObserver
+from dexgrasp_deploy.control.observation import PolicyObserver
 from dexgrasp_deploy.control.policy_runtime import PolicyRuntime
+from dexgrasp_deploy.control.sensing.streams import FreshnessConfig, Measurement
 from dexgrasp_deploy.drivers.base import CameraSample, DriverContext, JointSample
 from dexgrasp_deploy.drivers.sim import SimArm, SimHand, SimWorld
 from dexgrasp_learner.commands.export import record_episode, write_bundle
@@ -81,7 +83,7 @@ class WorldPort:
 
     def joints(self):
         self.world.advance()
-        return self.world.read(self.names)
+        return [self.world.read(self.names)]
 
     def image(self) -> CameraSample | None:
         return None
@@ -120,7 +122,7 @@ def test_bundle_records_the_damping_that_the_policy_was_trained_with(bundle, rob
     assert manifest.action_names == TASK.action_names
     assert manifest.task.action.damping_per_s.at(manifest.task.difficulty) == 15.0
     loop = ControlLoop(PolicyRuntime(bundle), robot, None, lambda: 0.0, ControlConfig())  # type: ignore[arg-type]
-    assert loop._decoder.damping.tolist() == [15.0]
+    assert loop._policy.decoder.damping.tolist() == [15.0]
 
 
 def test_a_real_bundle_runs_on_the_simulated_robot(bundle, robot, clock):
@@ -165,29 +167,30 @@ def test_in_shadow_mode_the_fabric_begins_where_the_robot_stands(bundle, robot, 
     away = start.copy()
     away[:7] -= 0.1
     sample = partial(JointSample, tuple(robot.joint_names), velocity=np.zeros(23))
-    port.joints = lambda: sample(position=away, stamp_s=clock())
+    port.joints = lambda: [sample(position=away, stamp_s=clock())]
     loop = ControlLoop(PolicyRuntime(bundle), robot, port, clock, ControlConfig())
     loop.start(shadow=True)
     loop.tick()
-    assert loop.episode.state is State.RUNNING
-    assert torch.allclose(loop._decoder.target[0].double(), torch.from_numpy(away), atol=1e-6)
+    assert loop.episode.state is State.GRASP
+    target = loop._policy.decoder.target[0].double()
+    assert torch.allclose(target, torch.from_numpy(away), atol=1e-6)
     loop.tick()
     assert loop.progress.steps == 1 and not port.sent
 
 
 def test_a_posture_inside_an_obstacle_is_a_fault_in_shadow_mode(bundle, robot, clock):
     port = WorldPort(bundle.manifest, robot, clock)
-    flat = np.zeros(23)
-    flat[1] = -1.9  # the arm reaches down through the table
+    flat = np.array(bundle.manifest.robot.start_position_rad)
+    flat[:7] = [0, -1.9, 0, 0, 0, 0, 0]  # the arm reaches down through the table
     sample = partial(JointSample, tuple(robot.joint_names), velocity=np.zeros(23))
-    port.joints = lambda: sample(position=flat, stamp_s=clock())
+    port.joints = lambda: [sample(position=flat, stamp_s=clock())]
     decoder = make_decoder(TASK.action, robot, 1, TASK.control_dt_s, TASK.table_obstacle)
     assert not decoder.can_start(torch.from_numpy(flat).float()[None]).item()
     loop = ControlLoop(PolicyRuntime(bundle), robot, port, clock, ControlConfig())
     loop.start(shadow=True)
     loop.tick()
     assert loop.episode.state is State.FAULT
-    assert loop.episode.reason is Reason.START_POSTURE_TOO_FAR and not port.sent
+    assert loop.episode.reason is Reason.IN_OBSTACLE and not port.sent
 
 
 def test_velocities_that_training_blanked_are_blanked_on_the_robot(bundle, robot):
@@ -198,5 +201,6 @@ def test_velocities_that_training_blanked_are_blanked_on_the_robot(bundle, robot
     last = np.zeros(11, np.float32)
     for manifest, speed in ((bundle.manifest, 0.5), (blind, 0.0)):
         observer = PolicyObserver(manifest, robot, FreshnessConfig())
-        seen = observer.observe(position, np.full(23, 0.5), None, decoder, last, 0.0, 0.0)
+        measured = Measurement(position, np.full(23, 0.5), np.full(23, np.nan), 0.0)
+        seen = observer.observe(measured, None, decoder, last, 0.0)
         assert seen["proprio"][23:30].tolist() == [speed] * 7

@@ -5,7 +5,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from dexgrasp_deploy.control.control_loop import ControlConfig, ControlLoop
+from dexgrasp_deploy.control.config import ControlConfig
+from dexgrasp_deploy.control.control_loop import ControlLoop
 from dexgrasp_deploy.control.episode import Reason
 from dexgrasp_deploy.control.judge import GraspJudge
 from dexgrasp_deploy.drivers.base import DriverContext, JointSample, Level
@@ -35,6 +36,9 @@ class TwinPort:
         self.judge = self.exposure = None
 
     def joints(self):
+        return [self.joined()]
+
+    def joined(self):
         arm, hand = self.arm.read(), self.hand.read()
         return JointSample(
             arm.names + hand.names,
@@ -44,7 +48,7 @@ class TwinPort:
         )
 
     def image(self):
-        self.camera.observe(self.joints(), self.world.object_pose, self.world.object.name)
+        self.camera.observe(self.joined(), self.world.object_pose, self.world.object.name)
         self.exposure = self.camera.read() or self.exposure
         return self.exposure
 
@@ -96,7 +100,7 @@ def test_same_actions_give_the_same_episode_as_in_training(
         assert loop.episode.reason is Reason.TIME_UP
         assert loop.progress.clamped_commands == 0
         assert success, "the script must grasp, else the test says nothing"
-        assert port.judge.success(port.joints())
+        assert port.judge.success(port.joined())
         # until the fingers touch: contact is chaotic
         for step in range(20):
             seen = policy.seen[step]
@@ -149,12 +153,12 @@ def test_world_follows_the_clock_and_reports_lost_time(manifest, robot, clock):
 
 def test_command_moves_the_named_joint(manifest, robot, clock):
     port = TwinPort(manifest, robot, clock)
-    before = port.joints()
+    before = port.joined()
     place = before.names.index("iiwa7_joint_2")
     target = float(before.position[place] + 0.1)
     port.send({"iiwa7_joint_2": target})
     port.wait_until(clock.now_s + 1.0)
-    moved = port.joints().position - before.position
+    moved = port.joined().position - before.position
     assert moved[place] == pytest.approx(0.1, abs=0.01)
     assert np.abs(np.delete(moved, place)).max() < 0.01
 
@@ -165,18 +169,18 @@ def test_camera_sees_the_object_it_is_told_about(manifest, robot, clock):
     first = port.image()
     assert first.image.shape == (24, 32)
     assert first.image.dtype == np.uint16
-    assert first.stamp_s == port.joints().stamp_s
+    assert first.stamp_s == port.joined().stamp_s
     assert port.camera.read() is None, "an exposure is given once"
     clock.now_s += 0.001
-    port.camera.observe(port.joints(), port.world.object_pose, "box")
+    port.camera.observe(port.joined(), port.world.object_pose, "box")
     assert port.camera.read() is None, "not faster than the rate"
     clock.now_s += 1.0
     away = port.world.object_pose + np.array([0.0, 0.0, 5.0, 0, 0, 0, 0])
-    port.camera.observe(port.joints(), away, "box")
+    port.camera.observe(port.joined(), away, "box")
     assert (port.camera.read().image != first.image).any()
     with pytest.raises(ValueError, match="no object 'teapot'"):
         clock.now_s += 1.0
-        port.camera.observe(port.joints(), away, "teapot")
+        port.camera.observe(port.joined(), away, "teapot")
     port.camera.deactivate()
 
 

@@ -1,118 +1,44 @@
-"""The control loop of the robot: each period observes, infers, decodes, filters and commands."""
+"""The control loop of the robot: each period judges, observes, infers, decodes and commands."""
 
 from collections.abc import Callable
-from dataclasses import dataclass as plain_dataclass
-from dataclasses import field, replace
+from dataclasses import replace
 from math import ceil
-from typing import Annotated, Protocol
+from typing import NoReturn
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 
-from dexgrasp_deploy.control.episode import Episode, Reason, State
-from dexgrasp_deploy.control.observation import FreshnessConfig, PolicyObserver, UnfitInput
-from dexgrasp_deploy.control.policy_runtime import PolicyRuntime, predicted_object_position
-from dexgrasp_deploy.control.safety import SafetyConfig, SafetyFilter
-from dexgrasp_deploy.drivers.base import CameraSample, JointSample
-from dexgrasp_sim.config import STRICT
-from dexgrasp_sim.control.decoder import make_decoder
+from dexgrasp_deploy.control.config import ControlConfig
+from dexgrasp_deploy.control.episode import POLICY_ACTS, STALE, Episode, Reason, State, UnfitInput
+from dexgrasp_deploy.control.evidence import EvidenceTracker
+from dexgrasp_deploy.control.motion.cell import obstacles_of, safety_filter
+from dexgrasp_deploy.control.motion.commander import Commander
+from dexgrasp_deploy.control.motion.journey import Journey
+from dexgrasp_deploy.control.motion.way import WayPlanner
+from dexgrasp_deploy.control.observation import PolicyObserver
+from dexgrasp_deploy.control.policy_runtime import PolicyRuntime
+from dexgrasp_deploy.control.policy_step import PolicyStep
+from dexgrasp_deploy.control.port import Progress, RobotPort
+from dexgrasp_deploy.control.sensing.streams import Measurement
 from dexgrasp_sim.robot.robot import Robot
 
-Positive = Annotated[float, Field(gt=0)]
-Vector = NDArray[np.float64]
-
-
-@dataclass(frozen=True, config=STRICT)
-class ControlConfig:
-    """How the robot is driven around and during an episode.
-
-    Attributes:
-        approach_speed: Share of the URDF velocity limits on the way to the start posture.
-        approach_tolerance_rad: The start posture counts as reached within this.
-        approach_timeout_s: Longest time beyond the planned motion to reach the start posture.
-        max_approach_rad: No arm joint may start further than this from the start posture: the
-            motion is a straight line in joint space and does not avoid obstacles.
-        max_tracking_s: A fault is raised when commands were limited for this long because the
-            robot does not follow them.
-        freshness: Largest ages of measurements.
-        safety: Limits of commands.
-    """
-
-    approach_speed: Annotated[float, Field(gt=0, le=1)] = 0.25
-    approach_tolerance_rad: Positive = 0.1
-    approach_timeout_s: Positive = 5.0
-    max_approach_rad: Positive = 1.0
-    max_tracking_s: Positive = 1.0
-    freshness: FreshnessConfig = FreshnessConfig()
-    safety: SafetyConfig = SafetyConfig()
-
-
-class RobotPort(Protocol):
-    """Source of measurements and sink of commands: topics in a node, drivers in a test."""
-
-    def joints(self) -> JointSample | None:
-        """The newest joint measurement."""
-        ...
-
-    def image(self) -> CameraSample | None:
-        """The newest exposure."""
-        ...
-
-    def send(self, positions: dict[str, float]) -> None:
-        """Sends joint position targets, rad by joint name."""
-        ...
-
-    def wait_until(self, time_s: float) -> None:
-        """Returns at the monotonic time `time_s`; may receive measurements meanwhile."""
-        ...
-
-
-@plain_dataclass(frozen=True)
-class Progress:
-    """Progress of an episode; a new object at every step.
-
-    Attributes:
-        steps: Actions so far.
-        first_s: Monotonic time of the first action.
-        last_s: Monotonic time of the newest action.
-        deadline_misses: Control periods that ended late.
-        clamped_commands: Commands that the safety filter changed.
-        inference_s: Duration of the newest policy evaluation.
-        observation_age_s: Age of the oldest sample in the newest observation.
-        action: [A], the newest action.
-        first_object_m: [3] first prediction of the object's position, base frame; None without.
-        object_m: [3] the newest such prediction.
-    """
-
-    steps: int = 0
-    first_s: float = 0.0
-    last_s: float = 0.0
-    deadline_misses: int = 0
-    clamped_commands: int = 0
-    inference_s: float = 0.0
-    observation_age_s: float = 0.0
-    action: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    first_object_m: Vector | None = None
-    object_m: Vector | None = None
-
-    @property
-    def control_hz(self) -> float:
-        """Actions per second, 0 before the second action."""
-        return (self.steps - 1) / (self.last_s - self.first_s) if self.steps > 1 else 0.0
-
-    @property
-    def predicted_lift_m(self) -> float | None:
-        """Predicted lift of the object since the first step; None if the policy predicts none."""
-        if self.object_m is None or self.first_object_m is None:
-            return None
-        return float(self.object_m[2] - self.first_object_m[2])
+_REUSED_PERIODS = 2
+"""For so many periods a command goes on while a measurement is late."""
 
 
 class ControlLoop:
-    """Runs a policy on a robot. One thread makes all calls, also from within `wait_until`."""
+    """Runs a policy on a robot. One thread makes all calls, also from within `wait_until`.
+
+    Attributes:
+        task: The training task of the policy.
+        config: All that can be set.
+        bundle_id: Of the policy.
+        control_dt_s: Control period.
+        length: Steps of the present episode.
+        lift_height_m: Rise of the hand that counts as lifted in it.
+        episode: The state.
+        progress: Of the present or the last episode.
+        refusal: Why the robot was not started when it was last asked to; "" if it was.
+    """
 
     def __init__(
         self,
@@ -124,73 +50,135 @@ class ControlLoop:
     ) -> None:
         """Raises ConfigError where the policy does not fit the robot."""
         task = runtime.manifest.task
-        self.task = task
+        self.task, self.config = task, config
         self.bundle_id = runtime.manifest.bundle_id
         self.control_dt_s = task.control_dt_s
-        self.config = config
-        self._runtime = runtime
-        self._robot = robot
-        self._port = port
-        self._clock = clock
+        self._port, self._clock = port, clock
         self._observer = PolicyObserver(runtime.manifest, robot, config.freshness)
-        self._decoder = make_decoder(
-            task.action,
-            robot,
-            1,
-            task.control_dt_s,
-            task.table_obstacle,
-            difficulty=task.difficulty,
-        )
-        self._safety = SafetyFilter(robot, config.safety, task.control_dt_s)
-        self._arm = robot.arm
-        self._shadow = False
-        self.length = task.episode_steps
-        self._approach: _Approach | None = None
-        self._target: Vector = np.zeros(robot.num_joints)
-        self._cut_since_s: float | None = None
+        self._policy = PolicyStep(runtime, robot, self._observer, clock)
+        self._home = self._policy.start
+        safety = safety_filter(task, robot, config.safety)
+        self._commander = Commander(robot, port, safety, config)
+        planner = WayPlanner(robot, obstacles_of(task), safety.clearances)
+        self._journey = Journey(planner, self._commander, robot, config, self.control_dt_s, clock)
+        self._tracker = EvidenceTracker(robot, task, config.evidence)
+        self._wants_policy = self._goes_home = False
+        self._fit_s = self._unfit_image_s = -np.inf
+        self._hindrances: dict[Reason, str] = {}
+        self.length, self.lift_height_m = task.episode_steps, task.success.height_m
         self.episode = Episode(clock())
         self.progress = Progress()
+        self.refusal = ""
 
-    def start(self, duration_s: float | None = None, shadow: bool = False) -> None:
-        """Begins an episode: first moves to the start posture, then runs the policy.
+    def start(
+        self,
+        duration_s: float | None = None,
+        shadow: bool = False,
+        lift_height_m: float | None = None,
+    ) -> None:
+        """Begins an episode: home, look, grasp.
+
+        All that can be known is checked before anything moves.
 
         Args:
             duration_s: Time for the policy; None: as in training.
             shadow: Infer, but command nothing; the policy begins where the robot is.
+            lift_height_m: Rise of the hand that counts as lifted; None: the task's.
 
         Raises:
-            ValueError: An episode is running, or a fault is not cleared.
-            UnfitInput: No fresh joint measurement, or the arm is too far from the start posture.
+            UnfitInput: It must not begin; the reason is also in `refusal`.
         """
         now_s = self._clock()
-        position, _ = self._observer.joints(self._port.joints(), now_s)
-        start = self._decoder.start_position.double().numpy()
-        distance = np.abs(position - start)[self._arm].max()
-        if distance > self.config.max_approach_rad and not shadow:
-            raise UnfitInput(
-                Reason.START_POSTURE_TOO_FAR,
-                f"an arm joint is {distance:.2f} rad from the start posture, allowed "
-                f"{self.config.max_approach_rad}; move the arm closer",
-            )
-        self.episode.enter(State.APPROACH, Reason.GOAL_ACCEPTED, now_s)
-        self._safety.reset(position)
-        speed = self.config.approach_speed * self._robot.velocity_limit
-        self._approach = _Approach(position, start, speed, now_s)
-        self._cut_since_s = None
-        self._shadow = shadow
+        try:
+            measured = self._ready(now_s)
+            self._observer.begin()
+            self._observer.image(self._port.image(), measured.position, now_s)
+            self._go_home(Reason.GOAL_ACCEPTED, measured, now_s, shadow)
+        except UnfitInput as unfit:
+            self._refuse(unfit)
         length = self.task.episode_s if duration_s is None else duration_s
         self.length = max(1, round(length / self.control_dt_s))
+        self.lift_height_m = lift_height_m or self.task.success.height_m
+        self._wants_policy = True
         self.progress = Progress()
+
+    def go_home(self) -> None:
+        """Sends the robot home, after it has put down what it holds; errors as for `start`."""
+        now_s = self._clock()
+        try:
+            measured = self._ready(now_s)
+            if self.episode.state is State.HOLD and self._tracker.evidence.closed:
+                self._put_down(Reason.SENT_HOME, measured, now_s, self._height_m)
+            else:
+                self._go_home(Reason.SENT_HOME, measured, now_s)
+        except UnfitInput as unfit:
+            self._refuse(unfit)
+        self._wants_policy = False
+
+    def open_hand(self) -> None:
+        """Opens the hand where it is; what was handed over counts as taken.
+
+        Raises:
+            UnfitInput: As for `start`.
+        """
+        now_s = self._clock()
+        handing = self.episode.state is State.HAND_OVER
+        try:
+            samples = self._port.joints()
+            measured = self._observer.joints(samples, now_s) if handing else self._ready(now_s)
+            reason = Reason.HANDED_OVER if handing else Reason.RELEASED
+            self._put_down(reason, measured, now_s, 0.0, then_home=handing)
+        except UnfitInput as unfit:
+            self._refuse(unfit)
 
     def cancel(self) -> None:
         """Ends a running episode in HOLD; does nothing when none is running."""
         if self.episode.active:
-            self._hold(Reason.CANCELLED, self._clock())
+            self._stop(State.HOLD, Reason.CANCELLED, "", self._clock())
 
     def release(self) -> None:
-        """Stops commanding: changes from HOLD or FAULT to IDLE; no effect in other states."""
+        """Stops commanding: changes from HOLD or FAULT to IDLE; no effect in other states.
+
+        The next episode begins where the robot is measured then.
+
+        Raises:
+            UnfitInput: What caused the fault is still there: `hinder` was not taken back.
+        """
+        if self.episode.state is State.FAULT:
+            self._check_hindrances()
         if self.episode.state in (State.HOLD, State.FAULT):
+            self._commander.release()
+            self._observer.commanded(None)
             self.episode.enter(State.IDLE, Reason.RELEASED, self._clock())
+            self.refusal = ""
+
+    def hinder(self, reason: Reason, detail: str, latched: bool = True) -> None:
+        """Stops the robot in a fault and forbids every start until `allow`.
+
+        Args:
+            reason: As an emergency stop.
+            detail: What happened.
+            latched: Also a robot that does not move is in a fault then.
+        """
+        self._hindrances[reason] = detail
+        if not latched and not self.episode.active:
+            return
+        now_s = self._clock()
+        self._stop(State.FAULT, reason, detail, now_s)
+        self._commander.brake(now_s)
+
+    def allow(self, reason: Reason) -> None:
+        """Takes back `hinder`; a person must still `release` the fault."""
+        self._hindrances.pop(reason, None)
+
+    @property
+    def speed_scale(self) -> float:
+        """Share of the allowed speed, above 0 and at most 1; a change takes effect at once."""
+        return self._commander.safety.speed_scale
+
+    @speed_scale.setter
+    def speed_scale(self, scale: float) -> None:
+        self._commander.safety.speed_scale = scale
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Calls `tick` at absolute deadlines until `stop()` is true.
@@ -213,146 +201,186 @@ class ControlLoop:
 
     def tick(self) -> None:
         """One control period in the present state."""
-        now_s = self._clock()
+        now_s, state = self._clock(), self.episode.state
+        if state is State.IDLE:
+            return
         try:
-            if self.episode.state is State.APPROACH:
-                self._tick_approach(now_s)
-            elif self.episode.state is State.RUNNING:
-                self._tick_running(now_s)
-            elif self.episode.state in (State.HOLD, State.FAULT):
-                self._tick_hold(now_s)
-        except UnfitInput as unfit:
-            self._refuse(unfit.reason, now_s)
-
-    def _tick_approach(self, now_s: float) -> None:
-        assert self._approach is not None
-        position, _ = self._observer.joints(self._port.joints(), now_s)
-        if self._shadow:
-            self._begin(now_s, stands_at=position)
-            return
-        self._command(self._approach.at(now_s), position, now_s)
-        if not self.episode.active:
-            return
-        error = np.abs(position - self._approach.goal).max()
-        arrived = self._approach.done(now_s) and error <= self.config.approach_tolerance_rad
-        sees = self._observer.image_is_fresh(self._port.image(), now_s)
-        if arrived and sees:
-            self._begin(now_s)
-        elif now_s > self._approach.end_s + self.config.approach_timeout_s:
-            if arrived:
-                self._hold(Reason.STALE_IMAGE, now_s)
+            measured = self._observer.joints(self._port.joints(), now_s)
+            if state is State.HOME:
+                self._tick_home(measured, now_s)
+            elif state is State.LOOK:
+                self._commander.hold(measured, now_s)
+                self._look(measured, now_s)
+            elif state in POLICY_ACTS:
+                self._tick_policy(measured, now_s)
+            elif state is State.PLACE:
+                self._tick_place(measured, now_s)
             else:
-                self.episode.fault(Reason.APPROACH_TIMEOUT, now_s)
+                self._tick_hold(measured, now_s)
+            self._fit_s = now_s
+        except UnfitInput as unfit:
+            self._react(unfit, now_s)
+        if self._commander.engaged and not self._commander.shadow:
+            self._observer.commanded(self._commander.position)
 
-    def _begin(self, now_s: float, stands_at: Vector | None = None) -> None:
-        """Starts the policy; `stands_at` is the present position, None at the start posture."""
-        self._runtime.reset()
-        if stands_at is None:
-            self._decoder.reset()
-        else:
-            try:
-                self._decoder.reset(None, torch.from_numpy(stands_at).float().unsqueeze(0))
-            except ValueError as error:
-                raise UnfitInput(Reason.START_POSTURE_TOO_FAR, str(error)) from None
-        action_dim = len(self._runtime.manifest.action_names)
-        self.progress = Progress(action=np.zeros(action_dim, np.float32))
-        self.episode.enter(State.RUNNING, Reason.START_POSTURE_REACHED, now_s)
+    def _tick_home(self, measured: Measurement, now_s: float) -> None:
+        if not (self._commander.shadow or self._journey.advance(measured, now_s)):
+            return
+        if not self._wants_policy:
+            self._stop(State.HOLD, Reason.AT_HOME, "", now_s)
+            return
+        self._unfit_image_s = -np.inf
+        self.episode.enter(State.LOOK, Reason.AT_HOME, now_s)
+        self._look(measured, now_s)
 
-    def _tick_running(self, now_s: float) -> None:
+    def _look(self, measured: Measurement, now_s: float) -> None:
+        life, since_s = self.config.life, self.episode.since_s
+        try:
+            self._observer.image(self._port.image(), measured.position, now_s)
+        except UnfitInput as unfit:
+            self._unfit_image_s = now_s
+            if now_s - since_s > life.look_timeout_s:
+                self._stop(State.HOLD, unfit.reason, str(unfit), now_s)
+            return
+        if now_s - max(self._unfit_image_s, since_s) >= life.look_s:
+            self._begin_policy(measured, now_s)
+
+    def _begin_policy(self, measured: Measurement, now_s: float) -> None:
+        """Starts the policy where the robot is commanded to be: at home, or in shadow anywhere."""
+        shadow = self._commander.shadow
+        stands_at = measured.position if shadow else None
+        self.progress = self._policy.begin(stands_at, self.progress.attempts + 1)
+        self._commander.safety.blend_from(measured.position if shadow else self._home)
+        self._tracker.begin(self._home)
+        self._observer.begin()
+        self.episode.enter(State.GRASP, Reason.START_POSTURE_REACHED, now_s)
+
+    def _tick_policy(self, measured: Measurement, now_s: float) -> None:
         # The last action had its full period before the episode ends, as in training.
         if self.progress.steps >= self.length:
-            self._hold(Reason.TIME_UP, now_s)
+            self._end_policy(measured, now_s)
             return
-        joints, image = self._port.joints(), self._port.image()
-        position, velocity = self._observer.joints(joints, now_s)
-        progress = self.progress
-        fraction = min(1.0, progress.steps / self.task.episode_steps)
-        observation = self._observer.observe(
-            position, velocity, image, self._decoder, progress.action, fraction, now_s
-        )
-        started_s = self._clock()
-        action, prediction = self._runtime.act(observation)
-        inference_s = self._clock() - started_s
-        if not np.isfinite(action).all():
-            raise UnfitInput(Reason.BAD_ACTION, f"action {action}")
-        target = self._decoder.decode(torch.from_numpy(action).unsqueeze(0))[0]  # [J] rad
-        clamped = self._command(target.double().numpy(), position, now_s)
-        object_m = predicted_object_position(self._runtime.manifest, prediction)
-        samples = [joints, image] if self._observer.needs_image else [joints]
-        self.progress = Progress(
-            steps=progress.steps + 1,
-            first_s=progress.first_s if progress.steps else now_s,
-            last_s=now_s,
-            deadline_misses=progress.deadline_misses,
-            clamped_commands=progress.clamped_commands + clamped,
-            inference_s=inference_s,
-            observation_age_s=max(now_s - sample.stamp_s for sample in samples if sample),
-            action=action,
-            first_object_m=progress.first_object_m if progress.steps else object_m,
-            object_m=object_m,
-        )
+        target, progress = self._policy.step(measured, self._port.image(), self.progress, now_s)
+        commanded = self._commander.position
+        evidence = self._tracker.observe(measured, commanded, progress.object_m, now_s)
+        self.progress = replace(progress, evidence=evidence)
+        command = self._commander.command(target, measured, now_s)
+        if command.clamped.any():
+            clamped = progress.clamped_commands + 1
+            self.progress = replace(self.progress, clamped_commands=clamped)
+        lifting = self._tracker.lifting
+        if lifting and self.episode.state is State.GRASP:
+            self.episode.enter(State.LIFT, Reason.LIFTED, now_s)
+        elif not lifting and self.episode.state is State.LIFT:
+            self.episode.enter(State.GRASP, Reason.DROPPED, now_s)
 
-    def _tick_hold(self, now_s: float) -> None:
-        if self._shadow:
-            return
-        position, _ = self._observer.joints(self._port.joints(), now_s)
-        self._send(self._safety.filter(self._target, position).position)
-
-    def _command(self, target: Vector, measured: Vector, now_s: float) -> bool:
-        """Sends a target through the safety filter; returns whether the filter changed it."""
-        command = self._safety.filter(target, measured)
-        if not self._shadow:
-            self._send(command.position)
-        self._target = command.position
-        self._watch_tracking("tracking" in command.reasons, now_s)
-        return bool(command.clamped.any())
-
-    def _watch_tracking(self, cut: bool, now_s: float) -> None:
-        if not cut:
-            self._cut_since_s = None
-        elif self._cut_since_s is None:
-            self._cut_since_s = now_s
-        elif now_s - self._cut_since_s > self.config.max_tracking_s and not self._shadow:
-            self.episode.fault(Reason.TRACKING, now_s)
-
-    def _send(self, position: Vector) -> None:
-        self._port.send(dict(zip(self._robot.joint_names, position.tolist(), strict=True)))
-
-    def _hold(self, reason: Reason, now_s: float) -> None:
-        self.episode.enter(State.HOLD, reason, now_s)
-
-    def _refuse(self, reason: Reason, now_s: float) -> None:
-        """Ends the episode after an old measurement; raises a fault after a wrong one."""
-        if not self.episode.active:
-            return
-        if reason in (Reason.STALE_JOINTS, Reason.STALE_IMAGE):
-            self._hold(reason, now_s)
+    def _end_policy(self, measured: Measurement, now_s: float) -> None:
+        evidence, life = self.progress.evidence, self.config.life
+        success = evidence.is_grasp(self.lift_height_m)
+        self.progress = replace(self.progress, success=success)
+        again = not success and self.progress.attempts <= life.retries
+        if self._commander.shadow or (not again and (not success or life.after == "hold")):
+            self._stop(State.HOLD, Reason.TIME_UP, str(evidence), now_s)
+        elif again:
+            self._go_home(Reason.TRY_AGAIN, measured, now_s)
         else:
-            self.episode.fault(reason, now_s)
+            self._wants_policy = False
+            self.episode.enter(State.HAND_OVER, Reason.TIME_UP, now_s, str(evidence))
+            if life.after == "place":
+                self._put_down(Reason.TIME_UP, measured, now_s, self._height_m)
 
-    def _count_misses(self, number: int) -> None:
-        if self.episode.state is State.RUNNING:
-            missed = self.progress.deadline_misses + number
-            self.progress = replace(self.progress, deadline_misses=missed)
+    def _tick_place(self, measured: Measurement, now_s: float) -> None:
+        if not self._journey.advance(measured, now_s):
+            return
+        self._tracker.begin(self._home)
+        if self._goes_home:
+            self._go_home(Reason.PUT_DOWN, measured, now_s)
+        else:
+            self._stop(State.HOLD, Reason.PUT_DOWN, "", now_s)
 
+    def _tick_hold(self, measured: Measurement, now_s: float) -> None:
+        if not self._commander.engaged or self._commander.shadow:
+            return
+        self._commander.hold(measured, now_s)
+        evidence = self._tracker.observe(measured, self._commander.position, None, now_s)
+        if self.episode.state is State.HAND_OVER:
+            if not evidence.closed:
+                self._put_down(Reason.HANDED_OVER, measured, now_s, 0.0)
+            elif now_s - self.episode.since_s > self.config.life.hand_over_s:
+                self._put_down(Reason.TIME_UP, measured, now_s, self._height_m)
 
-class _Approach:
-    """A straight line in joint space with a quintic time profile, at rest at both ends."""
+    def _go_home(
+        self, reason: Reason, measured: Measurement, now_s: float, shadow: bool = False
+    ) -> None:
+        self._commander.engage(measured, shadow)
+        if not shadow:
+            self._journey.home(self._home, self.task.table.top_m, now_s)
+        self._enter(State.HOME, reason, now_s)
 
-    def __init__(self, start: Vector, goal: Vector, speed: Vector, now_s: float) -> None:
-        self.goal = goal
-        self._start = start
-        self._begin_s = now_s
-        # the profile's top speed is 15/8 of its mean speed
-        self._duration_s = max(1e-3, float((np.abs(goal - start) / speed).max()) * 15 / 8)
+    def _put_down(
+        self,
+        reason: Reason,
+        measured: Measurement,
+        now_s: float,
+        down_m: float,
+        then_home: bool = True,
+    ) -> None:
+        self._commander.engage(measured, shadow=False)
+        self._journey.put_down(down_m, self._home, now_s)
+        self._goes_home = then_home
+        self._enter(State.PLACE, reason, now_s)
+
+    def _enter(self, state: State, reason: Reason, now_s: float) -> None:
+        self.episode.enter(state, reason, now_s)
+        self._fit_s, self.refusal = now_s, ""
 
     @property
-    def end_s(self) -> float:
-        return self._begin_s + self._duration_s
+    def _height_m(self) -> float:
+        """How far what is held must go down."""
+        return max(0.0, self._tracker.evidence.lift_m - self.config.life.release_m)
 
-    def at(self, now_s: float) -> Vector:
-        x = min(1.0, max(0.0, (now_s - self._begin_s) / self._duration_s))
-        return self._start + (self.goal - self._start) * (10 * x**3 - 15 * x**4 + 6 * x**5)
+    def _ready(self, now_s: float) -> Measurement:
+        """The joints, if the robot may be started."""
+        if self.episode.active or self.episode.state is State.FAULT:
+            state = f"{self.episode.state.name} ({self.episode.why})"
+            raise UnfitInput(Reason.BUSY, f"the robot is in {state}")
+        self._check_hindrances()
+        return self._observer.joints(self._port.joints(), now_s)
 
-    def done(self, now_s: float) -> bool:
-        return now_s >= self.end_s
+    def _check_hindrances(self) -> None:
+        for reason, detail in self._hindrances.items():
+            raise UnfitInput(reason, detail)
+
+    def _refuse(self, unfit: UnfitInput) -> NoReturn:
+        self.refusal = f"{unfit.reason.value}: {unfit}"
+        if self.episode.state is State.IDLE:
+            self._commander.release()
+        raise unfit
+
+    def _react(self, unfit: UnfitInput, now_s: float) -> None:
+        """In stages: goes on for two periods, then slows down and holds; a fault is latched."""
+        late_s = now_s - self._fit_s
+        stale, active = unfit.reason in STALE, self.episode.active
+        if stale and active and late_s <= (_REUSED_PERIODS + 0.5) * self.control_dt_s:
+            self._commander.repeat(now_s)
+            self.progress = replace(self.progress, reused=self.progress.reused + 1)
+            return
+        if active:
+            holds = stale or unfit.reason is Reason.NO_WAY
+            state = State.HOLD if holds else State.FAULT
+            self._stop(state, unfit.reason, str(unfit), now_s)
+        elif not stale or late_s > self.config.fault_after_s:
+            self.episode.fault(unfit.reason, now_s, str(unfit))
+        self._commander.brake(now_s)
+
+    def _stop(self, state: State, reason: Reason, detail: str, now_s: float) -> None:
+        self._wants_policy = False
+        if state is State.FAULT:
+            self.episode.fault(reason, now_s, detail)
+        else:
+            self.episode.enter(state, reason, now_s, detail)
+
+    def _count_misses(self, number: int) -> None:
+        if self.episode.state in POLICY_ACTS:
+            missed = self.progress.deadline_misses + number
+            self.progress = replace(self.progress, deadline_misses=missed)

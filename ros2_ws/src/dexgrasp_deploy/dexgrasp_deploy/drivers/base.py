@@ -38,19 +38,57 @@ _BUILT_IN = {
 
 @dataclass(frozen=True)
 class JointSample:
-    """Measured joints.
+    """One measurement of a stream of joints: all joints of a robot, or those of one device.
 
     Attributes:
         names: J joint names as in the URDF; the arrays are in this order.
         position: [J] float64 rad.
         velocity: [J] float64 rad/s.
         stamp_s: Monotonic time at which they were measured.
+        effort: [J] float64 N m; None if not measured.
+        arrival_s: Monotonic time at which the sample arrived here; None: it did not travel.
     """
 
     names: tuple[str, ...]
     position: NDArray[np.float64]
     velocity: NDArray[np.float64]
     stamp_s: float
+    effort: NDArray[np.float64] | None = None
+    arrival_s: float | None = None
+
+    @property
+    def received_s(self) -> float:
+        """Monotonic time since which the sample is here."""
+        return self.stamp_s if self.arrival_s is None else self.arrival_s
+
+    @property
+    def consistent(self) -> bool:
+        """Whether all arrays have one value for each name, as a message need not."""
+        arrays = [self.position, self.velocity, *([] if self.effort is None else [self.effort])]
+        return all(len(array) == len(self.names) for array in arrays)
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """A pinhole camera without distortion; pixel coordinates as in `CameraConfig`.
+
+    Attributes:
+        width: Pixels per row.
+        height: Rows.
+        focal_px: Focal lengths in x and y.
+        center_px: Principal point, x and y; ((width - 1) / 2, (height - 1) / 2) at the centre.
+    """
+
+    width: int
+    height: int
+    focal_px: tuple[float, float]
+    center_px: tuple[float, float]
+
+    @staticmethod
+    def centered(width: int, height: int, focal_px: float) -> "Intrinsics":
+        """Square pixels and the principal point at the centre of the image."""
+        center_px = ((width - 1) / 2, (height - 1) / 2)
+        return Intrinsics(width, height, (focal_px, focal_px), center_px)
 
 
 @dataclass(frozen=True)
@@ -59,14 +97,21 @@ class CameraSample:
 
     Attributes:
         image: Depth [H, W] uint16 millimetres (0 = no return), or left and right colour image
-            [2, H, W, 3] uint8 RGB.
+            [2, H, W, 3] uint8 RGB, rectified.
         stamp_s: Monotonic time of the exposure.
-        focal_px: Focal length; None if not known, which means the training camera's field of view.
+        intrinsics: Of the camera, or of both of a rectified pair; None if not known.
+        arrival_s: Monotonic time at which the sample arrived here; None: it did not travel.
     """
 
     image: NDArray[Any]
     stamp_s: float
-    focal_px: float | None = None
+    intrinsics: Intrinsics | None = None
+    arrival_s: float | None = None
+
+    @property
+    def received_s(self) -> float:
+        """Monotonic time since which the sample is here."""
+        return self.stamp_s if self.arrival_s is None else self.arrival_s
 
 
 class Level(IntEnum):

@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from dexgrasp_deploy.control.sensing.scene_check import table_depth
 from dexgrasp_deploy.drivers.base import (
     ArmDriver,
     CameraDriver,
     CameraSample,
     DriverContext,
     HandDriver,
+    Intrinsics,
     JointDriver,
     JointSample,
 )
@@ -55,7 +57,8 @@ class MockHand(_MockJoints, HandDriver):
 
 
 class MockCamera(CameraDriver):
-    """A ramp that moves from exposure to exposure, in the size and kind that the policy reads.
+    """The empty table behind a bar that moves from exposure to exposure, or a moving ramp of
+    colour: whatever the policy reads, in the size of the training camera.
 
     Parameters: `rate_hz`, exposures per second.
     """
@@ -64,6 +67,7 @@ class MockCamera(CameraDriver):
         """Raises ConfigError without a bundle or for a rate that is not positive."""
         manifest = context.required_manifest("camera.driver = 'mock'")
         self._camera = manifest.task.camera
+        self._table_mm = 1000 * table_depth(self._camera, manifest.task.table)
         self._stereo = manifest.image is not None and manifest.image.name == "stereo_rgb"
         rate_hz = float(parameters.get("rate_hz", _DEFAULT_RATE_HZ))
         if rate_hz <= 0:
@@ -81,15 +85,18 @@ class MockCamera(CameraDriver):
         self._next_s = max(self._next_s + self._period_s, now_s)
         self._count += 1
         pixels = self._stereo_image() if self._stereo else self._depth_image()
-        return CameraSample(pixels, now_s, self._camera.focal_px)
+        camera = self._camera
+        intrinsics = Intrinsics.centered(camera.width, camera.height, camera.focal_px)
+        return CameraSample(pixels, now_s, intrinsics)
 
     def _depth_image(self) -> np.ndarray:
-        camera = self._camera
-        ramp = np.linspace(camera.near_m, camera.far_m, camera.width) * 1000
-        depth = np.tile(np.roll(ramp, self._count), (camera.height, 1))
-        return depth.astype(np.uint16)
+        depth = self._table_mm.copy()
+        depth[:, self._count % self._camera.width] *= 0.9
+        return depth.round().astype(np.uint16)
 
     def _stereo_image(self) -> np.ndarray:
         camera = self._camera
-        ramp = np.roll(np.linspace(0, 255, camera.width), self._count).astype(np.uint8)
-        return np.broadcast_to(ramp[:, np.newaxis], (2, camera.height, camera.width, 3)).copy()
+        ramp = np.linspace(0, 255, camera.width).astype(np.uint8)
+        pair = np.stack((np.roll(ramp, self._count), np.roll(ramp, self._count - 1)))
+        shape = (2, camera.height, camera.width, 3)
+        return np.broadcast_to(pair[:, np.newaxis, :, np.newaxis], shape).copy()

@@ -18,6 +18,7 @@ from dexgrasp_deploy.drivers.base import (
     DriverContext,
     HandDriver,
     Health,
+    Intrinsics,
     JointDriver,
     JointSample,
     Level,
@@ -215,7 +216,9 @@ class SimCamera(SceneCamera):
         """The image of the newest scene; None if it was returned before."""
         if self._stamp_s is None:
             return None
-        sample = CameraSample(self._draw(), self._stamp_s, self._task.camera.focal_px)
+        camera = self._task.camera
+        intrinsics = Intrinsics.centered(camera.width, camera.height, camera.focal_px)
+        sample = CameraSample(self._draw(), self._stamp_s, intrinsics)
         self._last_s, self._stamp_s = self._stamp_s, None
         return sample
 

@@ -17,13 +17,14 @@ from dexgrasp_deploy.drivers.base import (
     CameraDriver,
     CameraSample,
     DriverContext,
+    Intrinsics,
     SceneCamera,
     make_driver,
 )
-from dexgrasp_deploy.nodes.conversions import from_joint_state, from_pose
+from dexgrasp_deploy.nodes.conversions import from_joint_state, from_pose, to_camera_info
 from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST, Parameters
 from dexgrasp_learner.storage.bundle import read_manifest
-from dexgrasp_sim.nodes.conversions import to_camera_info, to_image, to_stamp
+from dexgrasp_sim.nodes.conversions import to_image, to_stamp
 from dexgrasp_sim.nodes.node_main import run_node
 
 _POLL_PERIOD_S = 0.005
@@ -59,10 +60,10 @@ class CameraNode(Node):
     def publish(self, sample: CameraSample, stamp: Time) -> None:
         """Publishes one exposure on the stream or streams of its kind."""
         if sample.image.ndim == 2:
-            self._stream("depth").publish(sample.image, sample.focal_px, stamp)
+            self._stream("depth").publish(sample.image, sample.intrinsics, stamp)
             return
-        self._stream("left").publish(sample.image[0], sample.focal_px, stamp)
-        self._stream("right").publish(sample.image[1], sample.focal_px, stamp)
+        self._stream("left").publish(sample.image[0], sample.intrinsics, stamp)
+        self._stream("right").publish(sample.image[1], sample.intrinsics, stamp)
 
     def _poll(self) -> None:
         sample = self._driver.read()
@@ -90,11 +91,12 @@ class _Stream:
         self._images = node.create_publisher(Image, f"camera/{name}/image_raw", NEWEST)
         self._infos = node.create_publisher(CameraInfo, f"camera/{name}/camera_info", NEWEST)
 
-    def publish(self, pixels: NDArray[Any], focal_px: float | None, stamp: Time) -> None:
+    def publish(self, pixels: NDArray[Any], intrinsics: Intrinsics | None, stamp: Time) -> None:
         image = to_image(pixels, self._frame, stamp)
-        if focal_px is not None:
-            info = to_camera_info(image, focal_px)
-            info.p[3] = -focal_px * self._baseline_m  # the right camera of a pair (REP 104)
+        if intrinsics is not None:
+            info = to_camera_info(image, intrinsics)
+            # the right camera of a pair (REP 104)
+            info.p[3] = -intrinsics.focal_px[0] * self._baseline_m
             self._infos.publish(info)
         self._images.publish(image)
 
@@ -130,7 +132,7 @@ class _Scene:
         if joints.header.stamp != pose.header.stamp:
             return
         sample = from_joint_state(self._node.get_clock(), joints)
-        if sample is None:
+        if not sample.consistent:
             return
         self._camera.observe(sample, from_pose(pose.pose), name)
         image = self._camera.read()

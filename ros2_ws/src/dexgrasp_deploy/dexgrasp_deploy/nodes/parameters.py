@@ -1,5 +1,6 @@
 """ROS parameters from defaults and config dataclasses; unknown parameters are errors."""
 
+from array import array
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import ParameterDescriptor
@@ -88,7 +89,8 @@ class Parameters:
         self._known.append(name)
         if not self._node.has_parameter(name):
             self._node.declare_parameter(name, default, ParameterDescriptor(dynamic_typing=True))
-        return self._node.get_parameter(name).value
+        value = self._node.get_parameter(name).value
+        return value.tolist() if isinstance(value, array) else value
 
     def _nested(self, prefix: str, defaults: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -10,12 +10,17 @@ import torch
 from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
-from dexgrasp_deploy.control.control_loop import ControlConfig, ControlLoop
+from dexgrasp_deploy.control.config import ControlConfig
+from dexgrasp_deploy.control.control_loop import ControlLoop
+from dexgrasp_deploy.control.episode import Reason, State
 from dexgrasp_deploy.control.policy_runtime import PolicyRuntime
 from dexgrasp_deploy.nodes.parameters import Parameters
+from dexgrasp_deploy.nodes.policy.emergency_stop import EmergencyStop
 from dexgrasp_deploy.nodes.policy.grasp_action import GraspAction
 from dexgrasp_deploy.nodes.policy.policy_services import PolicyServices
-from dexgrasp_deploy.nodes.policy.status import policy_status
+from dexgrasp_deploy.nodes.policy.publisher_watch import PublisherWatch
+from dexgrasp_deploy.nodes.policy.speed import SpeedScale
+from dexgrasp_deploy.nodes.policy.status import describe, policy_status
 from dexgrasp_deploy.nodes.policy.topic_port import TopicPort
 from dexgrasp_learner.storage.bundle import load_bundle
 from dexgrasp_msgs.msg import PolicyStatus
@@ -24,6 +29,7 @@ from dexgrasp_sim.nodes.node_main import run_node
 
 _STATUS_PERIOD_S = 0.2
 _END_CHECK_PERIOD_S = 0.05
+_WATCH_PERIOD_S = 0.5
 _IDLE_SPIN_S = 0.1
 _DONE, _REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -31,7 +37,8 @@ _DONE, _REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAI
 class PolicyNode(LifecycleNode):
     """While inactive, it commands nothing and refuses goals; configuring loads the bundle.
 
-    Parameters: `bundle`, `autostart` (configure and activate at once), and those of ControlConfig.
+    Parameters: `bundle`, `autostart` (configure and activate at once), `speed_scale` (see
+    SpeedScale), `estop.heartbeat_s` (see EmergencyStop), and those of ControlConfig.
     """
 
     def __init__(self) -> None:
@@ -40,14 +47,23 @@ class PolicyNode(LifecycleNode):
         self._bundle = parameters.get("bundle", "")
         self.autostart = parameters.get("autostart", False)
         self._config = parameters.config(ControlConfig)
+        speed_scale = parameters.get("speed_scale", 1.0)
+        heartbeat_s = parameters.get("estop.heartbeat_s", 0.0)
         parameters.reject_unknown()
         self.port = TopicPort(self)
         self.loop: ControlLoop | None = None
         self._active = False
         self._action = GraspAction(self, lambda: self.active_loop)
         self._status = self.create_publisher(PolicyStatus, "policy/status", 1)
-        self._interfaces = PolicyServices(self, lambda: self.loop, self.load)
-        self.create_timer(_END_CHECK_PERIOD_S, self._action.end_when_over)
+        self._interfaces = PolicyServices(
+            self, lambda: self.loop, lambda: self.active_loop, self.load
+        )
+        self._stop = EmergencyStop(self, lambda: self.loop, heartbeat_s)
+        self._speed = SpeedScale(self, lambda: self.loop, speed_scale)
+        self._watch = PublisherWatch(self, self.port.joint_streams)
+        self._told = ""
+        self.create_timer(_END_CHECK_PERIOD_S, self._check)
+        self.create_timer(_WATCH_PERIOD_S, self._check_publishers)
         self.create_timer(_STATUS_PERIOD_S, self._publish_status)
 
     @property
@@ -75,7 +91,8 @@ class PolicyNode(LifecycleNode):
         if self.loop is not None:
             self.loop.cancel()
             self._action.end_when_over()
-            self.loop.release()
+            if self.loop.episode.state is not State.FAULT:
+                self.loop.release()
         self._active = False
         return super().on_deactivate(state)
 
@@ -93,11 +110,34 @@ class PolicyNode(LifecycleNode):
         runtime = PolicyRuntime(load_bundle(Path(folder)))
         robot = runtime.manifest.task.load_robot()
         self.loop = ControlLoop(runtime, robot, self.port, time.monotonic, self._config)
+        self._stop.apply()
+        self._speed.apply()
         image = runtime.manifest.image
         self.port.listen(image.name if image else None)
         self.get_logger().info(f"policy {runtime.manifest.bundle_id} from {folder}")
         gc.collect()
         gc.freeze()  # later collections in the control loop skip these lasting objects
+
+    def _check(self) -> None:
+        """Ends goals, watches the heartbeat, and logs every change of state with its reason."""
+        self._stop.check()
+        self._action.end_when_over()
+        if self.loop is None:
+            return
+        told = describe(self.loop)
+        if told != self._told:
+            bad = self.loop.episode.state is State.FAULT or self.loop.refusal
+            (self.get_logger().error if bad else self.get_logger().info)(told)
+            self._told = told
+
+    def _check_publishers(self) -> None:
+        loop, found = self.loop, self._watch.check()
+        if loop is None:
+            return
+        if found:
+            loop.hinder(Reason.SECOND_PUBLISHER, found, latched=False)
+        else:
+            loop.allow(Reason.SECOND_PUBLISHER)
 
     def _publish_status(self) -> None:
         self._action.report()

@@ -13,6 +13,7 @@ from std_msgs.msg import String
 
 from dexgrasp_deploy.drivers.base import Driver, DriverContext, JointDriver, make_driver
 from dexgrasp_deploy.nodes.parameters import COMMAND, LATCHED, Parameters
+from dexgrasp_deploy.nodes.policy.publisher_watch import publisher_names
 from dexgrasp_deploy.nodes.robot.world_topics import WorldTopics
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_sim.config import ConfigError
@@ -20,6 +21,8 @@ from dexgrasp_sim.nodes.conversions import to_joint_state, to_stamp
 from dexgrasp_sim.nodes.node_main import run_node
 
 _HEALTH_PERIOD_S = 1.0
+_COMMANDERS_PERIOD_S = 0.5
+_LIMIT_SLACK_RAD = 1e-3
 
 
 class RobotDriverNode(Node):
@@ -52,8 +55,12 @@ class RobotDriverNode(Node):
             self._drivers.append(driver)
         parameters.reject_unknown()
         _check_joints(self._drivers, context.robot.joint_names)
-        self._joints = set(context.robot.joint_names)
+        robot = context.robot
+        limits = zip(robot.lower.tolist(), robot.upper.tolist(), strict=True)
+        self._limits = dict(zip(robot.joint_names, limits, strict=True))
         self.refused_commands = 0
+        self._commanders: list[str] = []
+        self._seen: list[str] = []
         self._create_interfaces(rate_hz, context.robot.urdf_path.read_text())
         self._world_topics = WorldTopics.of(self, context, self._drivers)
         for driver in self._drivers:
@@ -67,6 +74,7 @@ class RobotDriverNode(Node):
         self.create_subscription(JointState, "joint_command", self._on_command, COMMAND)
         self.create_timer(1.0 / rate_hz, self._publish)
         self.create_timer(_HEALTH_PERIOD_S, self._publish_health)
+        self.create_timer(_COMMANDERS_PERIOD_S, self._count_commanders)
 
     def _publish(self) -> None:
         """Publishes all joints in one message, stamped with the older of the two measurements."""
@@ -81,19 +89,37 @@ class RobotDriverNode(Node):
 
     def _on_command(self, message: JointState) -> None:
         positions = dict(zip(message.name, message.position, strict=False))
-        complete = len(message.name) == len(message.position)
-        if not complete or not set(positions) <= self._joints or not _finite(positions):
+        refusal = self._refusal(message, positions)
+        if refusal:
             self.refused_commands += 1
-            self.get_logger().error(
-                "joint_command refused: unknown joints, lengths that differ or values that are "
-                "not finite",
-                throttle_duration_sec=1.0,
-            )
+            text = f"joint_command refused: {refusal}"
+            self.get_logger().error(text, throttle_duration_sec=1.0)
             return
         for driver in self._drivers:
             own = {name: positions[name] for name in driver.joint_names if name in positions}
             if own:
                 driver.write(own)
+
+    def _refusal(self, message: JointState, positions: dict[str, float]) -> str:
+        """Why a command is not obeyed; "" if it is."""
+        if len(self._commanders) > 1:
+            return f"{', '.join(self._commanders)} publish it; only one may"
+        if len(message.name) != len(message.position):
+            return f"{len(message.name)} names and {len(message.position)} positions"
+        unknown = sorted(set(positions) - set(self._limits))
+        if unknown:
+            return f"unknown joints {', '.join(unknown)}"
+        for name, position in positions.items():
+            lower, upper = self._limits[name]
+            if not lower - _LIMIT_SLACK_RAD <= position <= upper + _LIMIT_SLACK_RAD:
+                return f"{name} = {position:g} rad, its limits are {lower:.4g} to {upper:.4g}"
+        return ""
+
+    def _count_commanders(self) -> None:
+        """Who publishes commands; two must be seen twice in a row, as one may just be ending."""
+        names = publisher_names(self, "joint_command")
+        self._commanders = names if names == self._seen or len(names) < 2 else self._commanders
+        self._seen = names
 
     def _publish_health(self) -> None:
         message = DiagnosticArray()
@@ -112,10 +138,6 @@ def _status(node_name: str, driver: Driver) -> DiagnosticStatus:
     health = driver.health()
     name = f"{node_name}: {type(driver).__name__}"
     return DiagnosticStatus(level=bytes([health.level]), name=name, message=health.message)
-
-
-def _finite(positions: dict[str, float]) -> bool:
-    return bool(np.isfinite(list(positions.values())).all())
 
 
 def _check_joints(drivers: list[JointDriver], wanted: tuple[str, ...]) -> None:

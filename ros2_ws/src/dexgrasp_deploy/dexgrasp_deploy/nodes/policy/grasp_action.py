@@ -12,18 +12,21 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
 
 from dexgrasp_deploy.control.control_loop import ControlLoop
-from dexgrasp_deploy.control.episode import Reason, State
-from dexgrasp_deploy.control.observation import UnfitInput
+from dexgrasp_deploy.control.episode import POLICY_ACTS, Reason, State, UnfitInput
 from dexgrasp_msgs.action import Grasp
 
 _MAX_TIMEOUT_S = 600.0
-_LIFTING_M = 0.02
 _CODES = {
+    Reason.BUSY: Grasp.Result.BUSY,
     Reason.CANCELLED: Grasp.Result.CANCELLED,
     Reason.STALE_JOINTS: Grasp.Result.STALE_OBSERVATION,
     Reason.STALE_IMAGE: Grasp.Result.STALE_OBSERVATION,
+    Reason.STAMP_AHEAD: Grasp.Result.STALE_OBSERVATION,
+    Reason.FROZEN: Grasp.Result.STALE_OBSERVATION,
     Reason.TIME_UP: Grasp.Result.TIMEOUT,
 }
+_ENDS_WELL = frozenset({Reason.TIME_UP, Reason.AT_HOME})
+"""How an episode ends in HOLD when nothing went wrong: where it grasped, or at home again."""
 
 
 class GraspAction:
@@ -37,6 +40,7 @@ class GraspAction:
             loop: Returns the active control loop; None while no policy is active.
         """
         self._loop = loop
+        self._log = node.get_logger().error
         self._goal: ServerGoalHandle | None = None
         self._server = ActionServer(
             node,
@@ -56,14 +60,14 @@ class GraspAction:
         if loop is None:
             result = _failure(Grasp.Result.FAULT, "the policy was deactivated")
         else:
-            result = _result(loop, _lift_height_m(goal, loop))
+            result = _result(loop)
         goal.execute(partial(_conclude, result=result))
 
     def report(self) -> None:
         """Publishes feedback; called by a timer."""
         goal, loop = self._goal, self._loop()
         if goal is not None and loop is not None:
-            goal.publish_feedback(_feedback(loop, _lift_height_m(goal, loop)))
+            goal.publish_feedback(_feedback(loop))
 
     def destroy(self) -> None:
         """Destroys the server."""
@@ -89,12 +93,15 @@ class GraspAction:
             values = f"timeout_s {request.timeout_s}, lift_height_m {request.lift_height_m}"
             allowed = f"allowed are 0 to {_MAX_TIMEOUT_S} s and not negative"
             return _failure(codes.INVALID_GOAL, f"{values}: {allowed}")
+        shadow = request.mode == Grasp.Goal.SHADOW
+        if loop.episode.state is State.FAULT:
+            return _failure(codes.FAULT, f"refused: the robot is in FAULT: {loop.episode.why}")
         try:
-            loop.start(request.timeout_s or None, shadow=request.mode == Grasp.Goal.SHADOW)
+            loop.start(request.timeout_s or None, shadow, request.lift_height_m or None)
         except UnfitInput as unfit:
-            return _failure(_CODES.get(unfit.reason, codes.FAULT), str(unfit))
-        except ValueError as error:
-            return _failure(codes.FAULT, str(error))
+            code = _CODES.get(unfit.reason, codes.FAULT)
+            self._log(f"goal refused: {loop.refusal}")
+            return _failure(code, f"refused: {loop.refusal}")
         return None
 
     def _cancel(self, goal: ServerGoalHandle) -> CancelResponse:
@@ -119,22 +126,18 @@ def _failure(code: int, message: str) -> Grasp.Result:
     return Grasp.Result(success=False, error_code=code, error_msg=message)
 
 
-def _lift_height_m(goal: ServerGoalHandle, loop: ControlLoop) -> float:
-    return goal.request.lift_height_m or loop.task.success.height_m
-
-
-def _result(loop: ControlLoop, lift_height_m: float) -> Grasp.Result:
-    """The result of an ended episode; success is judged by the policy's own prediction."""
+def _result(loop: ControlLoop) -> Grasp.Result:
+    """The result of an ended episode; the message says what speaks for a grasp, or against it."""
     progress, reason = loop.progress, loop.episode.reason
-    lift_m = progress.predicted_lift_m
-    success = reason is Reason.TIME_UP and lift_m is not None and lift_m >= lift_height_m
-    code = Grasp.Result.SUCCESS if success else _CODES.get(reason, Grasp.Result.FAULT)
-    message = "" if success else reason.value
-    if reason is Reason.TIME_UP and lift_m is None:
-        message += "; this policy does not predict where the object is: lift not judged"
+    ended_well = loop.episode.state is State.HOLD and reason in _ENDS_WELL
+    success = ended_well and progress.success is True
+    code = _CODES.get(Reason.TIME_UP if ended_well else reason, Grasp.Result.FAULT)
+    message = loop.episode.why
+    if reason is Reason.AT_HOME:
+        message = f"{message}; {progress.evidence}"
     return Grasp.Result(
         success=success,
-        error_code=code,
+        error_code=Grasp.Result.SUCCESS if success else code,
         error_msg=message,
         duration_s=progress.last_s - progress.first_s,
         steps=progress.steps,
@@ -143,16 +146,17 @@ def _result(loop: ControlLoop, lift_height_m: float) -> Grasp.Result:
     )
 
 
-def _feedback(loop: ControlLoop, lift_height_m: float) -> Grasp.Feedback:
-    progress = loop.progress
+def _feedback(loop: ControlLoop) -> Grasp.Feedback:
+    progress, state = loop.progress, loop.episode.state
     feedback = Grasp.Feedback(phase=Grasp.Feedback.STARTING)
-    if loop.episode.state is State.RUNNING:
-        lift_m = progress.predicted_lift_m or 0.0
+    if state in (State.HAND_OVER, State.PLACE) or (progress.steps and state is State.HOME):
+        feedback.phase = Grasp.Feedback.STOPPING
+    elif state is State.GRASP:
         feedback.phase = Grasp.Feedback.REACHING
-        if lift_m > _LIFTING_M:
-            feedback.phase = Grasp.Feedback.LIFTING
-        if lift_m >= lift_height_m:
-            feedback.phase = Grasp.Feedback.HOLDING
+    elif state is State.LIFT:
+        high = progress.evidence.lift_m >= loop.lift_height_m
+        feedback.phase = Grasp.Feedback.HOLDING if high else Grasp.Feedback.LIFTING
+    if state in POLICY_ACTS:
         feedback.elapsed_s = progress.last_s - progress.first_s
         feedback.progress = min(1.0, progress.steps / loop.length)
     return feedback

@@ -10,10 +10,8 @@ from dexgrasp_deploy.control.episode import State
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.nodes.conversions import BASE_FRAME
 
-_STATES = {
+_RESTING = {
     State.IDLE: PolicyStatus.IDLE,
-    State.APPROACH: PolicyStatus.RUNNING,
-    State.RUNNING: PolicyStatus.RUNNING,
     State.HOLD: PolicyStatus.HOLD,
     State.FAULT: PolicyStatus.FAULT,
 }
@@ -35,8 +33,8 @@ def policy_status(loop: ControlLoop | None, stamp: Time) -> PolicyStatus:
         return status
     progress = loop.progress
     status.bundle_id = loop.bundle_id
-    status.state = _STATES[loop.episode.state]
-    status.message = f"{loop.episode.state.name}: {loop.episode.reason.value}"
+    status.state = _RESTING.get(loop.episode.state, PolicyStatus.RUNNING)
+    status.message = describe(loop)
     status.control_hz = 1.0 / loop.control_dt_s
     status.step = progress.steps
     status.deadline_misses = progress.deadline_misses
@@ -48,3 +46,9 @@ def policy_status(loop: ControlLoop | None, stamp: Time) -> PolicyStatus:
         x, y, z = progress.object_m.tolist()
         status.predicted_object_position = Point(x=x, y=y, z=z)
     return status
+
+
+def describe(loop: ControlLoop) -> str:
+    """State, reason and numbers, and why the last start was refused, in one line."""
+    refusal = f"; last refusal: {loop.refusal}" if loop.refusal else ""
+    return f"{loop.episode.state.name}: {loop.episode.why}{refusal}"

@@ -9,27 +9,43 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from typing_extensions import override
 
-from dexgrasp_deploy.control.control_loop import RobotPort
-from dexgrasp_deploy.drivers.base import CameraSample, JointSample
-from dexgrasp_deploy.nodes.conversions import from_image, from_joint_state, from_stamp
+from dexgrasp_deploy.control.episode import Reason, UnfitInput
+from dexgrasp_deploy.control.port import RobotPort
+from dexgrasp_deploy.drivers.base import CameraSample, Intrinsics, JointSample
+from dexgrasp_deploy.nodes.conversions import (
+    ImageError,
+    from_camera_info,
+    from_image,
+    from_joint_state,
+    from_stamp,
+)
 from dexgrasp_deploy.nodes.parameters import COMMAND, NEWEST
 from dexgrasp_sim.nodes.conversions import to_joint_state
 
 MAX_PAIR_SKEW_S = 0.005
 """Left and right image belong together if their stamps differ by less than this: an eighth of the
 period of a 25 Hz camera."""
+_STREAMS = {"depth": ("depth",), "stereo_rgb": ("left", "right"), None: ()}
+_MAX_JOINT_STREAMS = 16
+_STREAM_ENDS_S = 2.0
 
 
 class TopicPort(RobotPort):
-    """A port on topics; all callbacks run in the thread that calls `wait_until`."""
+    """A port on topics; all callbacks run in the thread that calls `wait_until`.
+
+    A stream of joints is recognised by the names in its messages, so that arm and hand may come
+    from one driver or from two.
+    """
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._executor: Executor | None = None
-        self._joints: JointSample | None = None
-        self._image: CameraSample | None = None
-        self._side: dict[str, CameraSample] = {}
-        self._focal_px: float | None = None
+        self._joints: dict[tuple[str, ...], JointSample] = {}
+        self._intrinsics: dict[str, Intrinsics] = {}
+        self._newest: dict[str, CameraSample] = {}
+        self._unreadable: dict[str, str] = {}
+        self._pair: CameraSample | None = None
+        self._group: str | None = None
         self._commands = node.create_publisher(JointState, "joint_command", COMMAND)
         node.create_subscription(JointState, "joint_states", self._on_joints, NEWEST)
 
@@ -39,26 +55,42 @@ class TopicPort(RobotPort):
 
     def listen(self, image_group: str | None) -> None:
         """Subscribes to the camera streams of a policy's image group, once."""
-        streams = {"depth": ("depth",), "stereo_rgb": ("left", "right"), None: ()}[image_group]
+        self._group = image_group
         listening = {subscription.topic_name for subscription in self._node.subscriptions}
-        for stream in streams:
+        for stream in _STREAMS[image_group]:
             topic = self._node.resolve_topic_name(f"camera/{stream}/image_raw")
             if topic in listening:
                 continue
-            self._node.create_subscription(
-                Image, topic, partial(self._on_image, side=stream), NEWEST
-            )
-            self._node.create_subscription(
-                CameraInfo, f"camera/{stream}/camera_info", self._on_info, NEWEST
-            )
+            on_image = partial(self._on_image, stream=stream)
+            on_info = partial(self._on_info, stream=stream)
+            info_topic = f"camera/{stream}/camera_info"
+            self._node.create_subscription(Image, topic, on_image, NEWEST)
+            self._node.create_subscription(CameraInfo, info_topic, on_info, NEWEST)
 
     @override
-    def joints(self) -> JointSample | None:
-        return self._joints
+    def joints(self) -> list[JointSample]:
+        return list(self._joints.values())
+
+    def joint_streams(self) -> list[tuple[str, ...]]:
+        """The joint names of each stream that has sent something lately."""
+        since_s = time.monotonic() - _STREAM_ENDS_S
+        return [names for names, each in self._joints.items() if each.received_s > since_s]
 
     @override
     def image(self) -> CameraSample | None:
-        return self._image
+        """The newest exposure, or pair of exposures.
+
+        Raises:
+            UnfitInput: The newest message of a stream cannot be read, or the pair is skewed.
+        """
+        streams = _STREAMS[self._group]
+        for stream in streams:
+            if stream in self._unreadable:
+                problem = f"camera/{stream}: {self._unreadable[stream]}"
+                raise UnfitInput(Reason.BAD_CAMERA, problem)
+        if len(streams) < 2:
+            return self._newest.get("depth")
+        return self._checked_pair()
 
     @override
     def send(self, positions: dict[str, float]) -> None:
@@ -75,28 +107,53 @@ class TopicPort(RobotPort):
             if time.monotonic() >= time_s:
                 return
 
-    def _on_joints(self, message: JointState) -> None:
-        self._joints = from_joint_state(self._node.get_clock(), message) or self._joints
-
-    def _on_info(self, message: CameraInfo) -> None:
-        self._focal_px = message.k[0] if message.k[0] > 0 else None
-
-    def _on_image(self, message: Image, side: str) -> None:
-        pixels = from_image(message)
-        if pixels is None:
-            self._node.get_logger().error(
-                f"camera/{side}: encoding {message.encoding!r} or a short message; 16UC1 and rgb8 "
-                "are understood",
-                throttle_duration_sec=5.0,
+    def _checked_pair(self) -> CameraSample | None:
+        """The newest pair; it says so where both images arrive but are not of one time."""
+        left, right = self._newest.get("left"), self._newest.get("right")
+        if self._pair is None and left is not None and right is not None:
+            skew_s = abs(left.stamp_s - right.stamp_s)
+            raise UnfitInput(
+                Reason.BAD_CAMERA,
+                f"left and right image are {skew_s:.3f} s apart, allowed {MAX_PAIR_SKEW_S} s; "
+                "synchronise the cameras",
             )
+        return self._pair
+
+    def _on_joints(self, message: JointState) -> None:
+        sample = from_joint_state(self._node.get_clock(), message)
+        self._joints[tuple(sorted(sample.names))] = sample
+        if len(self._joints) > _MAX_JOINT_STREAMS:
+            self._joints.pop(next(iter(self._joints)))
+
+    def _on_info(self, message: CameraInfo, stream: str) -> None:
+        self._intrinsics[stream] = from_camera_info(message)
+
+    def _on_image(self, message: Image, stream: str) -> None:
+        try:
+            pixels = from_image(message)
+        except ImageError as error:
+            self._unreadable[stream] = str(error)
             return
+        self._unreadable.pop(stream, None)
         stamp_s = from_stamp(self._node.get_clock(), message.header.stamp)
-        sample = CameraSample(pixels, stamp_s, self._focal_px)
-        if side == "depth":
-            self._image = sample
+        intrinsics = self._intrinsics.get(stream)
+        self._newest[stream] = CameraSample(pixels, stamp_s, intrinsics, time.monotonic())
+        if stream != "depth":
+            self._join()
+
+    def _join(self) -> None:
+        left, right = self._newest.get("left"), self._newest.get("right")
+        if left is None or right is None:
             return
-        self._side[side] = sample
-        left, right = self._side.get("left"), self._side.get("right")
-        if left and right and abs(left.stamp_s - right.stamp_s) < MAX_PAIR_SKEW_S:
-            pair = np.stack((left.image, right.image))
-            self._image = CameraSample(pair, min(left.stamp_s, right.stamp_s), self._focal_px)
+        if abs(left.stamp_s - right.stamp_s) >= MAX_PAIR_SKEW_S:
+            return
+        if left.image.shape != right.image.shape or left.image.ndim != 3:
+            sizes = f"{list(left.image.shape)} and {list(right.image.shape)}"
+            self._unreadable["right"] = f"left and right image are {sizes}, not two of one size"
+            return
+        self._pair = CameraSample(
+            np.stack((left.image, right.image)),
+            min(left.stamp_s, right.stamp_s),
+            left.intrinsics,
+            min(left.received_s, right.received_s),
+        )

@@ -52,6 +52,7 @@ class FabricGains:
         palm: Pull on seven points of the palm, the error being that of all of them.
         palm_lever_m: Six of those points lie this far from the seventh, on the palm's axes.
         hand: Pull on the hand's principal components.
+        joints: Pull to a joint position, where a goal has one; the metric is the posture's.
         posture: Geometric pull of all joints to a posture.
         joint_limits: Barriers of the joint limits.
         repulsion: By obstacles and the own upper arm.
@@ -60,6 +61,7 @@ class FabricGains:
     palm: AttractorGains = AttractorGains(metric=_PALM_METRIC)
     palm_lever_m: Annotated[float, Field(gt=0)] = 0.25
     hand: AttractorGains = AttractorGains(metric=_HAND_METRIC)
+    joints: AttractorGains = AttractorGains(metric=1.0)
     posture: PostureGains = PostureGains()
     joint_limits: LimitGains = LimitGains()
     repulsion: RepulsionGains = RepulsionGains()
@@ -78,11 +80,14 @@ class Goal(NamedTuple):
         palm_points: [N, 3, 7] m, see `Fabric.palm_points`.
         hand: [N, C], principal components of the hand.
         damping: [N] 1/s, damping of all joints on the way.
+        joints: [N, J] rad, a joint position that pulls as well, with the metric of the posture;
+            None: none does.
     """
 
     palm_points: Tensor
     hand: Tensor
     damping: Tensor
+    joints: Tensor | None = None
 
 
 class Fabric:
@@ -196,6 +201,9 @@ class Fabric:
         barrier = limit_barrier(q, qd, self._lower, self._upper, gains.joint_limits)
         forces[0] += gains.posture.metric * posture_pull(q - self._posture, qd, gains.posture)
         forces[1] += barrier.force
+        if goal.joints is not None:
+            pull = attract(q - goal.joints.mT, qd, gains.joints)
+            forces[1] += gains.posture.metric * pull
         forces[1, self._hand] += self._hand_force(q, qd, goal)
         metric += self._constant_metric
         metric.diagonal().add_(barrier.metric.mT)
