@@ -48,10 +48,17 @@ def make_loop(policy, robot, port, clock, **changes):
     return ControlLoop(policy, robot, port, clock, ControlConfig(**changes))
 
 
-def run_episode(loop, clock, limit_s=30.0):
+def until(loop, clock, condition, limit_s=60.0):
+    """Runs until the condition; a loop that stops before fails the test and says why."""
     end_s = clock.now_s + limit_s
-    loop.run(stop=lambda: not loop.episode.active or clock.now_s > end_s)
-    assert not loop.episode.active, "the episode must end"
+    loop.run(
+        stop=lambda: condition() or not loop.episode.active or clock.now_s > end_s
+    )
+    assert condition(), f"{loop.episode.state}: {loop.episode.why}"
+
+
+def run_episode(loop, clock, limit_s=60.0):
+    until(loop, clock, lambda: not loop.episode.active, limit_s)
 
 
 def move_away(port, radians):
@@ -93,10 +100,10 @@ def test_episode_of_a_real_policy(bundle, robot, port, clock):
 @pytest.mark.slow
 def test_policy_begins_at_the_start_posture_after_a_slow_approach(still, robot, port, clock):
     start = np.array(still.manifest.robot.start_position_rad)
-    move_away(port, 0.3)
+    move_away(port, np.array([-0.3, 0.3, -0.3, -0.3, 0.3, -0.3, -0.3]))
     loop = make_loop(still, robot, port, clock, approach_speed=0.2)
     loop.start()
-    loop.run(stop=lambda: loop.episode.state is State.GRASP)
+    until(loop, clock, lambda: loop.episode.state is State.GRASP)
     sent = np.array([[command[name] for name in robot.joint_names] for _, command in port.sent])
     np.testing.assert_allclose(sent[-1], start, atol=1e-3)
     speed = np.abs(np.diff(sent, axis=0)) / DT_S
@@ -139,21 +146,21 @@ def test_one_goal_at_a_time_and_the_next_after_hold(still, robot, port, clock):
 def test_cancel_holds(still, robot, port, clock):
     loop = make_loop(still, robot, port, clock)
     loop.start()
-    loop.run(stop=lambda: loop.progress.steps == 3)
+    until(loop, clock, lambda: loop.progress.steps == 3)
     loop.cancel()
     assert (loop.episode.state, loop.episode.reason) == (State.HOLD, Reason.CANCELLED)
     loop.cancel()
     assert loop.episode.reason is Reason.CANCELLED
 
 
-def advance_to_running(loop):
+def advance_to_running(loop, clock):
     loop.start()
-    loop.run(stop=lambda: loop.progress.steps == 2)
+    until(loop, clock, lambda: loop.progress.steps == 2)
 
 
 def test_stale_joints_end_the_episode_and_nothing_is_sent(still, robot, port, clock):
     loop = make_loop(still, robot, port, clock)
-    advance_to_running(loop)
+    advance_to_running(loop, clock)
     port.frozen_joints = port.joints()
     clock.now_s += 0.5
     loop.tick()
@@ -169,7 +176,7 @@ def test_stale_joints_end_the_episode_and_nothing_is_sent(still, robot, port, cl
 
 def test_stale_image_ends_the_episode(still, robot, port, clock):
     loop = make_loop(still, robot, port, clock)
-    advance_to_running(loop)
+    advance_to_running(loop, clock)
     port.frozen_image = port.image()
     clock.now_s += 0.35
     loop.tick()
@@ -200,7 +207,7 @@ def test_nothing_moves_without_a_fresh_image(still, robot, port, clock):
 
 def test_measurement_that_is_not_finite_is_a_fault_until_released(still, robot, port, clock):
     loop = make_loop(still, robot, port, clock)
-    advance_to_running(loop)
+    advance_to_running(loop, clock)
     good = joined(port.joints())
     broken = good.position.copy()
     broken[9] = np.nan

@@ -29,7 +29,9 @@ _DAMPING_PER_S = 10.0
 _MARGIN_M = 0.001
 _MAX_INSIDE_M = 0.03
 """A start this deep in an obstacle is not one that the robot can have reached."""
-_LEG_S = 6.0
+_LEG_S = 5.0
+_STUCK_RAD_S, _STUCK_STEPS = 1e-3, 20
+"""A robot that is slower than this for so many steps goes no further."""
 _ARRIVED_RAD, _NEAR_RAD, _ARRIVED_M = 0.01, 0.15, 0.005
 _STILL_RAD_S = 0.05
 _NO_PULL = AttractorGains(metric=1e-6)
@@ -145,15 +147,15 @@ class WayPlanner:
         inside = [max(0.0, _MARGIN_M - gap) for gap in gaps]
         if max(inside, default=0.0) == 0.0:
             return fabric
-        worst = int(np.argmax(inside))
-        if inside[worst] > _MAX_INSIDE_M:
+        shrunk = [_shrunk(box, depth) for box, depth in zip(self._obstacles, inside, strict=True)]
+        fabric, worst = self._fabric(spec, gains, posture, tuple(shrunk)), int(np.argmax(inside))
+        if inside[worst] > _MAX_INSIDE_M or fabric.gaps(_tensor(start)).min() < 0:
             raise UnfitInput(
                 Reason.IN_OBSTACLE,
-                f"the robot stands {1e3 * inside[worst]:.0f} mm inside "
+                f"the robot stands {1e3 * inside[worst]:.0f} mm or more inside "
                 f"{self._obstacles[worst].name!r}; move it out by hand, or correct the obstacle",
             )
-        shrunk = [_shrunk(box, depth) for box, depth in zip(self._obstacles, inside, strict=True)]
-        return self._fabric(spec, gains, posture, tuple(shrunk))
+        return fabric
 
     def _fabric(
         self,
@@ -266,6 +268,7 @@ class Planning:
             goal[self._planner.hand] = leg.joints[self._planner.hand]
             leg = replace(leg, joints=goal)
         self._leg, self._leg_start, self._leg_steps = leg, start, 0
+        self._still_steps = 0
         gains = _PALM_ONLY if leg.joints is None else _JOINTS_ONLY
         posture = start if leg.joints is None else leg.joints
         self._fabric = self._planner.fabric(start, gains, posture)
@@ -278,9 +281,11 @@ class Planning:
             q[:, hand], self._qd[:, hand] = _tensor(self._leg_start)[:, hand], 0.0
         self._path.append(q[0].double().numpy())
         self._leg_steps += 1
+        still = self._qd.abs().max().item() < _STUCK_RAD_S
+        self._still_steps = self._still_steps + 1 if still else 0
         if self._planner.arrived(self._leg, self._place, q, self._qd):
             self._end_leg()
-        elif self._leg_steps * _DT_S > _LEG_S:
+        elif self._leg_steps * _DT_S > _LEG_S or self._still_steps > _STUCK_STEPS:
             # a palm that cannot go straight up or down any further has done its leg
             self._end_leg() if self._leg.joints is None else self._fail("it does not arrive")
 
