@@ -93,8 +93,9 @@ def test_summary_by_hand():
     common = {"deadline_misses": 1, "clamped_commands": 2}
     first = {"success": True, "steps": 61, "duration_s": 4.0, **common}
     second = {"success": False, "steps": 31, "duration_s": 2.0, **common}
-    found = summarize([first, second, {**second, "success": None, "steps": 0, "duration_s": 0.0}])
-    assert found["episodes"] == 3
+    nothing = {**second, "success": None, "refused": True, "steps": 0, "duration_s": 0.0}
+    found = summarize([first, second, nothing])
+    assert (found["episodes"], found["refused"]) == (3, 1)
     assert found["success_rate"] == 0.5
     assert found["control_hz"] == 15.0
     assert (found["deadline_misses"], found["clamped_commands"]) == (3, 6)

@@ -10,13 +10,18 @@ import rclpy
 from action_msgs.msg import GoalStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from dexgrasp_deploy.nodes.parameters import COMMAND, NEWEST, Parameters
+from dexgrasp_deploy.control.sensing.scene_check import table_depth
+from dexgrasp_deploy.drivers.base import Intrinsics
+from dexgrasp_deploy.nodes.conversions import to_camera_info
+from dexgrasp_deploy.nodes.parameters import COMMAND, LATCHED, NEWEST, Parameters
 from dexgrasp_msgs.action import Grasp
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_msgs.srv import LoadPolicy
@@ -50,26 +55,64 @@ class Robot:
         robot = manifest.robot
         self.start = dict(zip(robot.joint_names, robot.start_position_rad, strict=True))
         self.position = dict(self.start)
-        self.depth = np.full((24, 32), 500, np.uint16)
-        self.sees, self.broken = True, False
+        camera, table = manifest.task.camera, manifest.task.table
+        self.table = (1000 * table_depth(camera, table)).astype(np.uint16)
+        self.lens = Intrinsics.centered(camera.width, camera.height, camera.focal_px)
+        self.images, self.hand_states = 0, None
+        self.heal()
         self.commands, self.statuses = [], []
         self._states = self.node.create_publisher(JointState, "joint_states", COMMAND)
         self._images = self.node.create_publisher(Image, "camera/depth/image_raw", NEWEST)
+        self._infos = self.node.create_publisher(CameraInfo, "camera/depth/camera_info", NEWEST)
+        self._button = self.node.create_publisher(Bool, "estop", LATCHED)
         self.node.create_subscription(JointState, "joint_command", self._on_command, COMMAND)
         self.node.create_subscription(PolicyStatus, "policy/status", self.statuses.append, NEWEST)
         self.node.create_timer(PERIOD_S, self._publish)
         self.grasp = ActionClient(self.node, Grasp, "grasp")
         self.load = self.node.create_client(LoadPolicy, "policy/load")
         self.release = self.node.create_client(Trigger, "policy/release")
+        names = ("home", "hold", "open_hand", "estop", "reset", "confirm_faster")
+        self.services = {
+            name: self.node.create_client(Trigger, f"policy/{name}") for name in names
+        }
         self.change = self.node.create_client(ChangeState, "policy_node/change_state")
+
+    def heal(self):
+        """Sees, measures and moves as it should."""
+        self.sees, self.broken, self.in_degrees = True, False, False
+        self.depth, self.encoding, self.ahead_s = self.table, "16UC1", 0.0
 
     def _publish(self):
         stamp = to_stamp(self.node.get_clock(), time.monotonic())
         names = sorted(self.position)
-        values = [float("nan") if self.broken else self.position[name] for name in names]
-        self._states.publish(to_joint_state(names, values, [0.0] * len(names), stamp))
+        parts = {self._states: names}
+        if self.hand_states is not None:
+            arm = [name for name in names if name.startswith("iiwa")]
+            hand = [name for name in names if name not in arm]
+            parts = {self._states: arm, self.hand_states: hand}
+        for publisher, part in parts.items():
+            values = [float("nan") if self.broken else self.position[name] for name in part]
+            values = np.rad2deg(values).tolist() if self.in_degrees else values
+            publisher.publish(to_joint_state(part, values, [0.0] * len(part), stamp))
         if self.sees:
-            self._images.publish(to_image(self.depth, "camera", stamp))
+            self._show()
+
+    def _show(self):
+        """Publishes the image with a bar that moves on."""
+        self.images += 1
+        depth = self.depth.copy()
+        depth[:, self.images % 32] = 0.9 * depth[:, self.images % 32]
+        stamp = to_stamp(self.node.get_clock(), time.monotonic() + self.ahead_s)
+        image = to_image(depth, "camera", stamp)
+        image.encoding = self.encoding
+        self._infos.publish(to_camera_info(image, self.lens))
+        self._images.publish(image)
+
+    def press(self, pressed):
+        self._button.publish(Bool(data=pressed))
+
+    def trigger(self, name):
+        return self.call(self.services[name], Trigger.Request())
 
     def _on_command(self, message):
         command = dict(zip(message.name, message.position, strict=True))
@@ -125,7 +168,8 @@ def running(context, bundle, bundle_folder, tmp_path_factory):
 @pytest.fixture
 def robot_at_start(running):
     """The robot at its start posture, healthy, and the policy idle."""
-    running.sees, running.broken = True, False
+    running.heal()
+    running.until(lambda: running.trigger("reset").success, "the reset")
     running.call(running.release, Trigger.Request())
     running.until_state(PolicyStatus.IDLE)
     running.position = dict(running.start)
@@ -155,9 +199,10 @@ def test_goal_runs_an_episode_and_commands_by_name(robot_at_start, robot):
     feedback = []
     handle = robot_at_start.send(feedback.append)
     status, result = robot_at_start.outcome(handle)
-    expected = GoalStatus.STATUS_SUCCEEDED if result.success else GoalStatus.STATUS_ABORTED
-    assert status == expected
-    assert result.error_code == (Grasp.Result.SUCCESS if result.success else Grasp.Result.TIMEOUT)
+    assert (status, result.success) == (GoalStatus.STATUS_ABORTED, False), "the hand holds nothing"
+    assert result.error_code == Grasp.Result.TIMEOUT
+    assert "the hand is not closed on anything" in result.error_msg
+    assert "the object is estimated at" in result.error_msg
     assert result.steps == 18
     assert len(robot_at_start.commands) >= 18
     for command in robot_at_start.commands:
@@ -242,6 +287,134 @@ def test_load_policy(robot_at_start, bundle_folder, tmp_path):
     robot_at_start.until(
         lambda: robot_at_start.outcome(robot_at_start.send())[1].steps == 18, "an episode"
     )
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "message"),
+    [
+        ({"depth": np.zeros((24, 32), np.uint16)}, Grasp.Result.FAULT, "every pixel is 0"),
+        ({"ahead_s": 30.0}, Grasp.Result.STALE_OBSERVATION, "ahead of now"),
+        ({"in_degrees": True}, Grasp.Result.FAULT, "in degrees"),
+        ({"broken": True}, Grasp.Result.FAULT, "is not finite"),
+        ({"encoding": "yuv422"}, Grasp.Result.FAULT, "encoding 'yuv422' is not understood"),
+    ],
+    ids=["covered", "clock", "degrees", "NaN", "encoding"],
+)
+def test_unfit_robot_does_not_move_and_the_reason_is_told(robot_at_start, fault, code, message):
+    for name, value in fault.items():
+        setattr(robot_at_start, name, value)
+
+    def refused():
+        result = robot_at_start.outcome(robot_at_start.send(timeout_s=0.1))[1]
+        return message in result.error_msg and result.error_code == code
+
+    # an episode may still begin with what was measured before; then it ends in a fault
+    robot_at_start.until(refused, "the refusal")
+    robot_at_start.call(robot_at_start.release, Trigger.Request())
+    robot_at_start.until_state(PolicyStatus.IDLE)
+    robot_at_start.commands.clear()
+    result = robot_at_start.outcome(robot_at_start.send())[1]
+    assert (result.success, result.steps, result.error_code) == (False, 0, code)
+    assert result.error_msg.startswith("refused: ") and message in result.error_msg
+    assert not robot_at_start.commands
+    robot_at_start.until(lambda: message in robot_at_start.statuses[-1].message, "the status")
+
+
+def test_arm_and_hand_may_report_separately(robot_at_start):
+    node = robot_at_start.node
+    robot_at_start.hand_states = node.create_publisher(JointState, "joint_states", COMMAND)
+    robot_at_start.until(
+        lambda: robot_at_start.outcome(robot_at_start.send())[1].steps == 18, "an episode"
+    )
+    node.destroy_publisher(robot_at_start.hand_states)
+    robot_at_start.hand_states = None
+
+
+def test_robot_goes_home_by_itself_within_its_limits(robot_at_start, robot):
+    away = dict(zip(robot.arm_joints, (-0.4, 0.3, -0.4, -0.4, 0.4, -0.4, -0.4), strict=True))
+    robot_at_start.position = {
+        name: value + away.get(name, 0.0) for name, value in robot_at_start.start.items()
+    }
+    robot_at_start.until(lambda: robot_at_start.trigger("home").success, "the way home to begin")
+    robot_at_start.until_state(PolicyStatus.RUNNING)
+    found = robot_at_start.until_state(PolicyStatus.HOLD)
+    assert found.message.startswith("hold: at home")
+    assert robot_at_start.position == pytest.approx(robot_at_start.start, abs=0.02)
+    assert robot_at_start.trigger("open_hand").success
+    assert robot_at_start.until_state(PolicyStatus.HOLD).message.startswith("hold: put down")
+
+
+@pytest.mark.parametrize("way", ["topic", "service"])
+def test_emergency_stop_is_latched_until_it_is_reset(robot_at_start, way):
+    handle = robot_at_start.send(timeout_s=60.0)
+    robot_at_start.until(lambda: len(robot_at_start.commands) > 3, "commands")
+    if way == "topic":
+        robot_at_start.press(True)
+    else:
+        assert robot_at_start.trigger("estop").success
+    result = robot_at_start.outcome(handle)[1]
+    assert result.error_code == Grasp.Result.FAULT
+    assert result.error_msg.startswith("emergency stop")
+    assert not robot_at_start.call(robot_at_start.release, Trigger.Request()).success
+    assert "emergency stop" in robot_at_start.outcome(robot_at_start.send())[1].error_msg
+    if way == "topic":
+        answer = robot_at_start.trigger("reset")
+        assert (answer.success, answer.message) == (
+            False,
+            "not reset: the topic estop is still true",
+        )
+        robot_at_start.press(False)
+    robot_at_start.until(lambda: robot_at_start.trigger("reset").success, "the reset")
+    robot_at_start.until_state(PolicyStatus.IDLE)
+
+
+def test_missing_heartbeat_is_an_emergency_stop(context, bundle, bundle_folder, tmp_path):
+    parameters = {"bundle": str(bundle_folder), "autostart": True, "estop.heartbeat_s": 0.2}
+    with policy_process(tmp_path, **parameters):
+        robot = Robot(context, bundle.manifest)
+        found = robot.until_state(PolicyStatus.FAULT)
+        assert "no heartbeat on estop/heartbeat for 0.2 s" in found.message
+        assert "the heartbeat is missing" in robot.trigger("reset").message
+        robot.executor.shutdown()
+        robot.node.destroy_node()
+
+
+@pytest.mark.parametrize("topic", ["joint_command", "joint_states"])
+def test_second_publisher_stops_the_robot_and_is_named(robot_at_start, context, topic):
+    handle = robot_at_start.send(timeout_s=60.0)
+    robot_at_start.until(lambda: len(robot_at_start.commands) > 3, "commands")
+    stranger = rclpy.create_node("stranger", context=context)
+    stranger.create_publisher(JointState, topic, COMMAND)
+    result = robot_at_start.outcome(handle)[1]
+    assert result.error_code == Grasp.Result.FAULT
+    assert "somebody else publishes" in result.error_msg and "/stranger" in result.error_msg
+    stranger.destroy_node()
+
+    def released():
+        return robot_at_start.call(robot_at_start.release, Trigger.Request()).success
+
+    robot_at_start.until(released, "the stranger to be gone")
+
+
+def set_speed(robot, client, scale):
+    request = SetParameters.Request(
+        parameters=[Parameter("speed_scale", value=scale).to_parameter_msg()]
+    )
+    return robot.call(client, request).results[0]
+
+
+def test_slower_at_once_and_faster_only_with_confirmation(robot_at_start):
+    client = robot_at_start.node.create_client(SetParameters, "policy_node/set_parameters")
+    assert set_speed(robot_at_start, client, 0.5).successful
+    refused = set_speed(robot_at_start, client, 1.0)
+    assert not refused.successful and "call policy/confirm_faster first" in refused.reason
+    assert not set_speed(robot_at_start, client, -0.1).successful
+    assert robot_at_start.trigger("confirm_faster").success
+    assert set_speed(robot_at_start, client, 1.0).successful
+    assert set_speed(robot_at_start, client, 0.5).successful
+    assert not set_speed(robot_at_start, client, 1.0).successful, "one call allows one change"
+    robot_at_start.trigger("confirm_faster")
+    assert set_speed(robot_at_start, client, 1.0).successful
 
 
 def node_with(context, **values):

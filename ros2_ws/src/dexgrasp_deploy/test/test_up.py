@@ -83,7 +83,11 @@ def test_mock_with_drivers_of_a_lab(bundle_folder, tmp_path):
     result = json.loads(out.splitlines()[-1])
     assert result["success_rate"] is None, "without a simulation nothing can judge"
     assert [item["steps"] for item in result["outcomes"]] == [18, 18]
-    assert [item["ended"] for item in result["outcomes"]] == ["episode time is up"] * 2
+    for item in result["outcomes"]:
+        assert item["ended"].startswith("episode time is up: the hand is not closed on anything")
+        assert item["way_home"].startswith("hold: at home")
+        assert (item["refused"], item["believed"]) == (False, False)
+    assert result["refused"] == 0
     assert result["control_hz"] > 0
 
 

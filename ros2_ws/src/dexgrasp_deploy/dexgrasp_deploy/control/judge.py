@@ -19,17 +19,18 @@ def summarize(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Args:
         outcomes: For each episode at least `success` (None if it was not judged), `steps`,
             `duration_s` from the first to the last action, `deadline_misses` and
-            `clamped_commands`.
+            `clamped_commands`; `refused` where the robot did not begin.
 
     Returns:
-        `episodes`, `success_rate` (None if none was judged), the measured `control_hz`,
-        `deadline_misses`, `clamped_commands`, and the `outcomes` themselves.
+        `episodes`, `refused`, `success_rate` (None if none was judged), the measured
+        `control_hz`, `deadline_misses`, `clamped_commands`, and the `outcomes` themselves.
     """
     judged = [item["success"] for item in outcomes if item["success"] is not None]
     periods = sum(max(0, item["steps"] - 1) for item in outcomes)
     duration_s = sum(item["duration_s"] for item in outcomes)
     return {
         "episodes": len(outcomes),
+        "refused": sum(bool(item.get("refused")) for item in outcomes),
         "success_rate": sum(judged) / len(judged) if judged else None,
         "control_hz": round(periods / duration_s, 2) if duration_s else 0.0,
         "deadline_misses": sum(item["deadline_misses"] for item in outcomes),

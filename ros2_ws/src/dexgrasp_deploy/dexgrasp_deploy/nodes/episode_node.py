@@ -24,16 +24,23 @@ from dexgrasp_msgs.action import Grasp
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.nodes.node_main import run_node
 
+_HOME_TIMEOUT_S = 60.0
 _START_TIMEOUT_S = 60.0
 _FIRST_SAMPLES_S = 10.0
 _MARGIN_S = 15.0
 _RETRY_S = 0.2
+_FINAL = frozenset({Grasp.Result.SUCCESS, Grasp.Result.INVALID_GOAL, Grasp.Result.NO_POLICY})
+"""What trying again does not change."""
 
 
 class EpisodeNode(Node):
     """Parameters: `bundle`, `episodes` and `simulated`.
 
-    If `simulated`, the node uses `sim/reset`, and `sim/object_pose` to judge the episodes.
+    Between episodes the robot puts down what it holds and goes home. If `simulated`, the node then
+    uses `sim/reset`, and `sim/object_pose` to judge the episodes.
+
+    An episode that the policy node refused to begin is not a failed grasp: it is counted as
+    refused, with the reason.
     """
 
     def __init__(self) -> None:
@@ -45,10 +52,11 @@ class EpisodeNode(Node):
         parameters.reject_unknown()
         self._robot = self._task.load_robot()
         self._joints: JointSample | None = None
-        self._policy_ready = False
+        self._status: PolicyStatus | None = None
         self._judge: GraspJudge | None = None
         self._grasp = ActionClient(self, Grasp, "grasp")
         self._release = self.create_client(Trigger, "policy/release")
+        self._home = self.create_client(Trigger, "policy/home")
         self._reset = self.create_client(Trigger, "sim/reset")
         self.create_subscription(JointState, "joint_states", self._on_joints, NEWEST)
         self.create_subscription(PoseStamped, "sim/object_pose", self._on_pose, NEWEST)
@@ -65,39 +73,75 @@ class EpisodeNode(Node):
         return summarize([self._run_episode(call) for _ in range(self._episodes)])
 
     def _all_there(self) -> bool:
-        servers = [self._release, *([self._reset] if self._simulated else [])]
+        servers = [self._release, self._home, *([self._reset] if self._simulated else [])]
         return (
-            self._policy_ready
+            self._status is not None
+            and bool(self._status.bundle_id)
             and self._joints is not None
             and self._grasp.server_is_ready()
             and all(server.service_is_ready() for server in servers)
         )
 
     def _run_episode(self, call: Caller) -> dict[str, Any]:
-        call.trigger(self._release)
+        way_home = self._go_home(call)
         start: dict[str, Any] = {"object": None}
         if self._simulated:
+            call.trigger(self._release)
             start = json.loads(call.trigger(self._reset))
             self._judge = GraspJudge(self._robot, self._task, start["start_height_m"])
+            self._await_joints(call)
         result = self._send_goal(call)
+        refused = result.steps == 0 and not result.success
         success = lift_m = None
-        if self._judge is not None and self._joints is not None:
+        if self._judge is not None and self._joints is not None and not refused:
             success, lift_m = self._judge.success(self._joints), round(self._judge.max_lift_m, 4)
-        if result.error_msg:
-            self.get_logger().info(f"episode ended: {result.error_msg}")
+        self.get_logger().info(f"episode ended: {result.error_msg}")
         return {
             "object": start["object"],
             "success": success,
+            "believed": None if refused else result.success,
+            "refused": refused,
             "max_lift_m": lift_m,
-            "ended": result.error_msg or "success",
+            "ended": result.error_msg,
+            "way_home": way_home,
             "steps": result.steps,
             "duration_s": result.duration_s,
             "deadline_misses": result.deadline_misses,
             "clamped_commands": result.clamped_commands,
         }
 
+    def _go_home(self, call: Caller) -> str:
+        """Sends the robot home, and waits until it has stopped; returns where it did and why."""
+        deadline_s = time.monotonic() + _FIRST_SAMPLES_S
+        while True:
+            answer = call.result(self._home.call_async(Trigger.Request()))
+            if answer.success or time.monotonic() > deadline_s:
+                break
+            call.pause(_RETRY_S)
+        if not answer.success:
+            return answer.message
+        answered_s = time.monotonic()
+
+        def has_stopped() -> bool:
+            status = self._status
+            if status is None or status.state == PolicyStatus.RUNNING:
+                return False
+            return from_stamp(self.get_clock(), status.header.stamp) > answered_s
+
+        call.until(has_stopped, _HOME_TIMEOUT_S, "the robot to come home")
+        return self._status.message if self._status is not None else ""
+
+    def _await_joints(self, call: Caller) -> None:
+        """Waits for joints that were measured after now."""
+        now_s = time.monotonic()
+
+        def measured() -> bool:
+            return self._joints is not None and self._joints.stamp_s > now_s
+
+        call.until(measured, _FIRST_SAMPLES_S, "joint states")
+
     def _send_goal(self, call: Caller) -> Grasp.Result:
-        """Sends a goal; repeats it while the policy node has no first measurements yet."""
+        """Sends a goal; repeats it for a while if it is refused: first measurements may lack."""
         deadline_s = time.monotonic() + _FIRST_SAMPLES_S
         while True:
             handle = call.result(self._grasp.send_goal_async(Grasp.Goal()))
@@ -105,16 +149,17 @@ class EpisodeNode(Node):
                 call.fail("the goal was rejected")
             future = handle.get_result_async()
             result = call.result(future, self._task.episode_s + _MARGIN_S).result
-            stale = result.error_code == Grasp.Result.STALE_OBSERVATION and result.steps == 0
-            if not stale or time.monotonic() > deadline_s:
+            refused = result.steps == 0 and result.error_code not in _FINAL
+            if not refused or time.monotonic() > deadline_s:
                 return result
             call.pause(_RETRY_S)
 
     def _on_joints(self, message: JointState) -> None:
-        self._joints = from_joint_state(self.get_clock(), message)
+        sample = from_joint_state(self.get_clock(), message)
+        self._joints = sample if sample.consistent else self._joints
 
     def _on_status(self, message: PolicyStatus) -> None:
-        self._policy_ready = bool(message.bundle_id)
+        self._status = message
 
     def _on_pose(self, message: PoseStamped) -> None:
         if self._judge is not None:

@@ -16,6 +16,8 @@ Value = TypeVar("Value", bool, int, float, str)
 
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 """For measurements: only the newest counts; a best-effort reader matches every publisher."""
+STREAMS = QoSProfile(depth=8, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""For a topic on which several devices publish: one must not push the other out of the queue."""
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 """For commands."""
 LATCHED = QoSProfile(

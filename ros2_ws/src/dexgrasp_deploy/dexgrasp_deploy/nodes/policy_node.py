@@ -127,8 +127,12 @@ class PolicyNode(LifecycleNode):
         told = describe(self.loop)
         if told != self._told:
             bad = self.loop.episode.state is State.FAULT or self.loop.refusal
-            (self.get_logger().error if bad else self.get_logger().info)(told)
             self._told = told
+            # rclpy wants one severity for each line that logs
+            if bad:
+                self.get_logger().error(told)
+            else:
+                self.get_logger().info(told)
 
     def _check_publishers(self) -> None:
         loop, found = self.loop, self._watch.check()

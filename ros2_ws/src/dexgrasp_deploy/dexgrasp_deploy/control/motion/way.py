@@ -292,8 +292,6 @@ class Planning:
     def _end_leg(self) -> None:
         self._legs.pop(0)
         if self._legs:
-            if not self._leg.passes:
-                self._qd = torch.zeros_like(self._qd)
             self._begin_leg()
             return
         path = np.array(self._path)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from rclpy.node import Node
 
-_LASTS = 2
+_LASTS = 3
 """Checks in a row that must agree: nodes that start or end are not seen all at once."""
 
 

@@ -19,7 +19,7 @@ from dexgrasp_deploy.nodes.conversions import (
     from_joint_state,
     from_stamp,
 )
-from dexgrasp_deploy.nodes.parameters import COMMAND, NEWEST
+from dexgrasp_deploy.nodes.parameters import COMMAND, NEWEST, STREAMS
 from dexgrasp_sim.nodes.conversions import to_joint_state
 
 MAX_PAIR_SKEW_S = 0.005
@@ -27,7 +27,7 @@ MAX_PAIR_SKEW_S = 0.005
 period of a 25 Hz camera."""
 _STREAMS = {"depth": ("depth",), "stereo_rgb": ("left", "right"), None: ()}
 _MAX_JOINT_STREAMS = 16
-_STREAM_ENDS_S = 2.0
+_STREAM_ENDS_S = 0.5
 
 
 class TopicPort(RobotPort):
@@ -47,7 +47,7 @@ class TopicPort(RobotPort):
         self._pair: CameraSample | None = None
         self._group: str | None = None
         self._commands = node.create_publisher(JointState, "joint_command", COMMAND)
-        node.create_subscription(JointState, "joint_states", self._on_joints, NEWEST)
+        node.create_subscription(JointState, "joint_states", self._on_joints, STREAMS)
 
     def attach(self, executor: Executor) -> None:
         """Sets the executor whose callbacks `wait_until` runs."""
