@@ -357,10 +357,10 @@ def test_robot_goes_home_by_itself_within_its_limits(robot_at_start, robot):
 
     robot_at_start.until(sets_out, "the way home to begin")
     found = robot_at_start.until_state(PolicyStatus.HOLD)
-    assert found.message.startswith("hold: at home")
+    assert found.message.startswith("HOLD: at home")
     assert robot_at_start.position == pytest.approx(robot_at_start.start, abs=0.02)
     assert robot_at_start.trigger("open_hand").success
-    assert robot_at_start.until_state(PolicyStatus.HOLD).message.startswith("hold: put down")
+    assert robot_at_start.until_state(PolicyStatus.HOLD).message.startswith("HOLD: put down")
 
 
 @pytest.mark.parametrize("way", ["topic", "service"])

@@ -85,7 +85,7 @@ def test_mock_with_drivers_of_a_lab(bundle_folder, tmp_path):
     assert [item["steps"] for item in result["outcomes"]] == [18, 18]
     for item in result["outcomes"]:
         assert item["ended"].startswith("episode time is up: the hand is not closed on anything")
-        assert item["way_home"].startswith("hold: at home")
+        assert item["way_home"].startswith("HOLD: at home")
         assert (item["refused"], item["believed"]) == (False, False)
     assert result["refused"] == 0
     assert result["control_hz"] > 0
