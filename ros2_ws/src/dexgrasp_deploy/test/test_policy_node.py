@@ -344,12 +344,14 @@ def test_arm_and_hand_may_report_separately(robot_at_start):
 
 def test_robot_goes_home_by_itself_within_its_limits(robot_at_start, robot):
     away = dict(zip(robot.arm_joints, (-0.4, 0.3, -0.4, -0.4, 0.4, -0.4, -0.4), strict=True))
-    robot_at_start.position = {
-        name: value + away.get(name, 0.0) for name, value in robot_at_start.start.items()
-    }
 
     def sets_out():
-        """Where the node still knows the old posture only, it is at home at once."""
+        """Where the node still knows the old posture only, it is at home at once, and holds."""
+        robot_at_start.call(robot_at_start.release, Trigger.Request())
+        robot_at_start.position = {
+            name: value + away.get(name, 0.0) for name, value in robot_at_start.start.items()
+        }
+        robot_at_start.until_state(PolicyStatus.IDLE)
         robot_at_start.trigger("home")
         robot_at_start.statuses.clear()
         robot_at_start.until(lambda: robot_at_start.statuses, "a status")
