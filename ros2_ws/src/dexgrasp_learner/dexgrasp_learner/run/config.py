@@ -47,7 +47,7 @@ class TrainingConfig:
     evaluate_every: Count | None = 10
     evaluation_episodes: Count = 64
     target_success: Annotated[float, Field(gt=0, le=1)] = 0.97
-    confirmation_episodes: Count = 320
+    confirmation_episodes: Count = 192
     averaging_decay: Annotated[float, Field(ge=0, lt=1)] = 0.85
 
 
