@@ -64,4 +64,4 @@ def test_a_training_needs_one_more_word(other, tmp_path, monkeypatch, capsys):
     sets = [part for word in words for part in ("--set", word)]
     assert main(["train", str(CONFIGS / "smoke.yaml"), *sets, "--json"]) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert summary["iterations"] == 2 and summary["env_steps"] == 2 * 4 * 4
+    assert summary["iterations"] == 2 and summary["env_steps"] == (1 + 2) * 4 * 4
