@@ -347,7 +347,7 @@ def _fits(scene: Scene, device: torch.device) -> bool:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    engine = object.__new__(MujocoWarpEngine)
+    engine = MujocoWarpEngine.__new__(MujocoWarpEngine)
     try:
         engine._build(scene, *start_warp(device))
         engine.depth_m()
