@@ -22,6 +22,7 @@ from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 ROBOT = load_robot()
+LIMITS = torch.tensor([ROBOT.lower.tolist(), ROBOT.upper.tolist()])
 TABLE = GraspConfig().table_obstacle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
