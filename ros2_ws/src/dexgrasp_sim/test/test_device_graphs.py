@@ -200,3 +200,26 @@ def test_replayed_draws_are_those_of_the_streams(taped, monkeypatch):
         for own, other in zip(found, expected, strict=True):
             assert torch.equal(own, other)
     assert len(taped) == 5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_graph_of_a_gpu_does_what_the_called_decoder_does(monkeypatch, capsys, name):
+    """One decoder without graphs, one with, through a reset and another damping."""
+    count = 6
+    called, replayed = (
+        make_decoder(CONFIGS[name], ROBOT, count, 1 / 60, TABLE, "cuda") for _ in range(2)
+    )
+    generator = torch.Generator().manual_seed(0)
+    for step in range(12):
+        actions = torch.randn(count, called.action_dim, generator=generator).cuda()
+        with monkeypatch.context() as context:
+            context.delitem(device_graphs.RECORDERS, "cuda")
+            expected = called.decode(actions)
+        assert torch.allclose(replayed.decode(actions), expected, atol=1e-6)
+        if step == 5:
+            for decoder in (called, replayed):
+                decoder.set_difficulty(1.0)
+                decoder.reset(torch.tensor([1, 4], device="cuda"))
+    assert "without a CUDA graph" not in capsys.readouterr().err
+    assert (called.target - called.start_position).abs().max() > 0.01
