@@ -6,6 +6,7 @@ does. A replay costs one launch for all of them.
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -31,6 +32,12 @@ class Recording(Protocol):
         ...
 
 
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all recordings, because torch keeps the memory of each stream apart."""
+    return torch.cuda.Stream(device)
+
+
 class CudaGraph(Recording):
     """A CUDA graph, captured after a run on the same stream that loads the kernels."""
 
@@ -41,7 +48,7 @@ class CudaGraph(Recording):
         """
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(inputs[0].device):
-            stream = torch.cuda.Stream()
+            stream = _side_stream(inputs[0].device)
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 function(*inputs)
