@@ -139,7 +139,8 @@ class Plan:
 
     def _gpu_tests(self) -> list[str]:
         """Files with tests that are skipped where there is no GPU, and need few kernels."""
-        folders = [CHECKOUT / "tests", *sorted((CHECKOUT / "ros2_ws/src").glob("*/test"))]
+        # last those of the checkout, which start many workers
+        folders = [*sorted((CHECKOUT / "ros2_ws/src").glob("*/test"))[::-1], CHECKOUT / "tests"]
         paths = [path for folder in folders for path in sorted(folder.glob("test_*.py"))]
         files = [path for path in paths if path.name not in _ENGINE_TESTS]
         chosen = [str(path) for path in files if _GPU_MARK in path.read_text(encoding="utf-8")]
