@@ -1,5 +1,6 @@
 """The ChArUco board: what it is, and where its corners are in an image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass as plain_dataclass
 from enum import Enum
 from pathlib import Path
@@ -40,7 +41,7 @@ class BoardConfig:
     rows: Annotated[int, Field(ge=3, le=40)] = 5
     square_m: Annotated[float, Field(gt=0.0, le=1.0)] = 0.03
     marker_m: Annotated[float, Field(gt=0.0)] = 0.022
-    dictionary: str = "DICT_5X5_100"
+    dictionary: str = "DICT_4X4_50"
 
     @model_validator(mode="after")
     def _check(self) -> "BoardConfig":
@@ -52,7 +53,7 @@ class BoardConfig:
         number = getattr(cv2.aruco, self.dictionary, None)
         if not self.dictionary.startswith("DICT_") or not isinstance(number, int):
             raise ValueError(
-                f"dictionary {self.dictionary!r} is not one of OpenCV's; use DICT_5X5_100 or "
+                f"dictionary {self.dictionary!r} is not one of OpenCV's; use DICT_4X4_50 or "
                 "another cv2.aruco.DICT_*"
             )
         available = len(cv2.aruco.getPredefinedDictionary(number).bytesList)
@@ -153,17 +154,20 @@ class BoardDetector:
 
     def __init__(self, board: BoardConfig) -> None:
         self.board = board
-        self._detector = cv2.aruco.CharucoDetector(board.to_opencv())
+        self._board = board.to_opencv()
+        self._detector = cv2.aruco.CharucoDetector(self._board)
 
     def find(self, gray: NDArray[np.uint8]) -> BoardView | Miss:
         """The board in an image [H, W] uint8, or why there is none."""
-        corners, ids, _, marker_ids = self._detector.detectBoard(gray)
+        corners, ids, marker_corners, marker_ids = self._detector.detectBoard(gray)
         if marker_ids is None or len(marker_ids) == 0:
             mirrored = self._detector.detectBoard(np.ascontiguousarray(gray[:, ::-1]))[3]
             seen = 0 if mirrored is None else len(mirrored)
             return Miss.MIRRORED if seen > 1 else Miss.NO_MARKERS
+        if not self._is_laid_out(marker_corners, marker_ids):
+            return Miss.OTHER_BOARD
         if ids is None or len(ids) == 0:
-            return Miss.OTHER_BOARD if len(marker_ids) > 3 else Miss.FEW_CORNERS
+            return Miss.FEW_CORNERS
         # OpenCV 4 returns [K, 1] and [K, 1, 2], OpenCV 5 [K] and [K, 2]
         number = np.asarray(ids).reshape(-1).astype(np.int64)
         pixels = np.asarray(corners).reshape(-1, 2).astype(np.float64)
@@ -171,19 +175,24 @@ class BoardDetector:
         on_a_line = len(set(number // columns)) < 2 or len(set(number % columns)) < 2
         if len(number) < _LEAST_CORNERS or on_a_line:
             return Miss.FEW_CORNERS
-        view = BoardView(number, pixels)
-        return view if self._is_plane(view) else Miss.OTHER_BOARD
+        return BoardView(number, pixels)
 
-    def _is_plane(self, view: BoardView) -> bool:
-        """Whether the corners are the board's, seen by some camera: a homography fits.
+    def _is_laid_out(self, corners: Sequence[NDArray], ids: NDArray) -> bool:
+        """Whether markers lie as on the board, seen by some camera: a homography fits.
 
         A lens bends the image of a board by a few hundredths of a square.
         """
-        flat = self.board.corners_m[view.ids, :2]
-        homography, _ = cv2.findHomography(flat, view.pixels)
+        own = dict(zip(self._board.getIds().reshape(-1).tolist(), self._board.getObjPoints()))
+        seen = dict(zip(np.asarray(ids).reshape(-1).tolist(), corners, strict=True))
+        common = sorted(own.keys() & seen.keys())
+        if len(common) < 2:
+            return len(seen) < 2
+        flat = np.concatenate([np.asarray(own[number])[:, :2] for number in common])
+        pixels = np.concatenate([np.asarray(seen[number]).reshape(4, 2) for number in common])
+        homography, _ = cv2.findHomography(flat, pixels)
         if homography is None:
             return False
         mapped = cv2.perspectiveTransform(flat[:, None], homography)[:, 0]
-        errors = np.linalg.norm(mapped - view.pixels, axis=1)
-        extent = np.ptp(view.pixels, axis=0).max() / max(np.ptp(flat, axis=0))  # px per m
-        return bool(np.sqrt(np.mean(errors**2)) < 0.25 * self.board.square_m * extent)
+        errors = np.linalg.norm(mapped - pixels, axis=1)
+        pixels_per_m = np.ptp(pixels, axis=0).max() / np.ptp(flat, axis=0).max()
+        return bool(np.median(errors) < 0.1 * self.board.square_m * pixels_per_m)

@@ -95,7 +95,9 @@ class CornerFit:
 
         def at(change: NDArray[np.float64]) -> Solution:
             scale = start.scale * np.exp(change[12]) if free_scale else start.scale
-            return Solution(moved(start.camera, change[:6]), moved(start.board, change[6:12]), scale)
+            return Solution(
+                moved(start.camera, change[:6]), moved(start.board, change[6:12]), scale
+            )
 
         result = least_squares(
             lambda change: self.errors(at(change), rows).reshape(-1),

@@ -184,9 +184,7 @@ def board_pose(board: BoardConfig, info: CameraInfo, view: BoardView) -> Matrix:
     """camera_T_board [4, 4] from one image."""
     points = board.corners_m[view.ids]
     pixels = info.ideal_pixels(view.pixels)
-    _, turn, shift = cv2.solvePnP(
-        points, pixels, info.matrix, None, flags=cv2.SOLVEPNP_IPPE
-    )
+    _, turn, shift = cv2.solvePnP(points, pixels, info.matrix, None, flags=cv2.SOLVEPNP_IPPE)
     turn, shift = cv2.solvePnPRefineLM(points, pixels, info.matrix, None, turn, shift)
     return transform(np.asarray(cv2.Rodrigues(turn)[0]), np.asarray(shift).reshape(3))
 

@@ -113,7 +113,12 @@ class _Fit:
 def _fit(images: BoardImages, views: Sequence[BoardView], model: str) -> _Fit:
     points, pixels = opencv_points(images.board, views)
     result = cv2.calibrateCameraExtended(
-        points, pixels, images.size, None, None, flags=_MODELS[model]  # type: ignore[arg-type]
+        points,
+        pixels,
+        images.size,
+        None,
+        None,
+        flags=_MODELS[model],  # type: ignore[arg-type]
     )
     matrix, distortion = np.asarray(result[1]), np.asarray(result[2]).reshape(-1)
     length = 5 if model == "plumb_bob" else 8
@@ -162,7 +167,9 @@ def _checks(fit: _Fit, tilt_deg: float, coverage: float, rejected: int) -> tuple
         Check(
             "share of the image covered", coverage, 0.6, 0.3, "show the board at edges and corners"
         ),
-        Check("tilt of the board between images in degrees", tilt_deg, 30, 10, "tilt the board more"),
+        Check(
+            "tilt of the board between images in degrees", tilt_deg, 30, 10, "tilt the board more"
+        ),
         Check(
             "share of images rejected",
             rejected / (rejected + count),

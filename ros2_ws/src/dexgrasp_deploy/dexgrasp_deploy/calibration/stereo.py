@@ -31,6 +31,8 @@ class StereoResult:
         epipolar_px: [K] row differences of corners in the rectified images, right minus left.
         pair_epipolar_px: Their root mean square for each used pair, by name.
         rejected: Pairs that do not fit the others, with theirs.
+        residuals: [K, 4] px: place of each corner in the rectified left image, 0 and the row
+            difference.
         verdict: Verdict.
     """
 
@@ -41,6 +43,7 @@ class StereoResult:
     epipolar_px: NDArray[np.float64]
     pair_epipolar_px: dict[str, float]
     rejected: dict[str, float]
+    residuals: NDArray[np.float64]
     verdict: Verdict
 
     @property
@@ -96,8 +99,14 @@ def calibrate_stereo(
         rejected[worst] = sizes[worst]
         del pairs[worst]
     rows = np.concatenate(list(errors.values()))
+    places = np.concatenate(
+        [rectified[0].rectified_pixels(pair[0].pixels) for pair in pairs.values()]
+    )
+    residuals = np.column_stack((places, np.zeros_like(rows), rows))
     verdict = Verdict(_checks(rms_px, rows, len(sizes), len(rejected)))
-    return StereoResult(*rectified, left_T_right, rms_px, rows, sizes, rejected, verdict)
+    return StereoResult(
+        *rectified, left_T_right, rms_px, rows, sizes, rejected, residuals, verdict
+    )
 
 
 _Pair = tuple[BoardView, BoardView]

@@ -60,9 +60,7 @@ def change_between(start: Matrix, end: Matrix) -> NDArray[np.float64]:
 def distance(first: Matrix, second: Matrix) -> tuple[float, float]:
     """How far two transforms are apart: position in mm, orientation in degrees."""
     change = change_between(first, second)
-    return 1e3 * float(np.linalg.norm(change[3:])), float(
-        np.rad2deg(np.linalg.norm(change[:3]))
-    )
+    return 1e3 * float(np.linalg.norm(change[3:])), float(np.rad2deg(np.linalg.norm(change[:3])))
 
 
 def mean_rotation(rotations: NDArray[np.float64]) -> NDArray[np.float64]:

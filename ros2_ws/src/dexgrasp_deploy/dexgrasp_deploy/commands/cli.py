@@ -49,6 +49,9 @@ COMMANDS = {
         "dexgrasp_deploy.commands.up",
         "start the ROS nodes of a robot or of a run",
     ),
+    "calibrate": Command(
+        "dexgrasp_deploy.commands.calibrate", "find the cameras' lenses and where they are"
+    ),
     "plan-capacity": Command(
         "dexgrasp_learner.commands.plan_capacity", "predict how many environments fit on GPUs"
     ),

@@ -76,6 +76,28 @@ def unrectified(
     return CameraInfo(name, *size, matrix, distortion, model, np.eye(3), projection)
 
 
+def project(info: CameraInfo, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pixels [K, 2] of points [K, 3] m in the camera's optical frame, with distortion."""
+    turn = np.zeros(3)
+    pixels, _ = cv2.projectPoints(points, turn, turn, info.matrix, info.distortion)
+    return np.asarray(pixels).reshape(-1, 2)
+
+
+def triangulate(
+    left: CameraInfo,
+    right: CameraInfo,
+    left_pixels: NDArray[np.float64],
+    right_pixels: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Points [K, 3] m in the left optical frame from their pixels [K, 2] in a rectified pair."""
+    first = left.rectified_pixels(left_pixels)
+    disparity = first[:, 0] - right.rectified_pixels(right_pixels)[:, 0]
+    depth = -right.projection[0, 3] / disparity
+    rays = np.concatenate((first, np.ones((len(first), 1))), axis=1)
+    rays = rays @ np.linalg.inv(left.projection[:, :3]).T
+    return (rays * depth[:, None]) @ left.rectification  # rows: the inverse turn
+
+
 def write_camera_info(path: Path, info: CameraInfo) -> None:
     """Writes the file."""
     content = {

@@ -15,6 +15,7 @@ _BLACK, _WHITE, _WALL = 30.0, 225.0, 120.0
 _PIXELS_PER_SQUARE = 60
 _MARGIN_SQUARES = 0.7
 """White paper around the board."""
+_LEAST_COSINE = 0.71
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,12 @@ class BoardCamera:
         self.info, self.board = info, board
         self._noise = noise
         self._generator = np.random.default_rng(seed)
-        size = np.array(info.size) * _SUPERSAMPLING
-        u, v = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
-        fine = np.stack((u, v), -1).reshape(-1, 2)  # [P, 2]
-        pixels = info.ideal_pixels((fine + 0.5) / _SUPERSAMPLING - 0.5)
+        u, v = np.meshgrid(np.arange(info.width), np.arange(info.height))
+        pixels = info.ideal_pixels(np.stack((u, v), -1).reshape(-1, 2).astype(np.float64))
         homogeneous = np.concatenate((pixels, np.ones((len(pixels), 1))), axis=1)
-        rays = homogeneous @ np.linalg.inv(info.matrix).T
-        self._rays = rays.reshape(size[1], size[0], 3)
+        rays = (homogeneous @ np.linalg.inv(info.matrix).T).reshape(info.height, info.width, 3)
+        fine = (info.width * _SUPERSAMPLING, info.height * _SUPERSAMPLING)
+        self._rays = cv2.resize(rays, fine, interpolation=cv2.INTER_LINEAR)
         self._texture = self._paper()
 
     def _paper(self) -> NDArray[np.float32]:
@@ -62,15 +62,17 @@ class BoardCamera:
     def draw(self, camera_T_board: Matrix) -> NDArray[np.uint8]:
         """The image [H, W] uint8 of the board at a pose in the camera's optical frame."""
         rotation, position = camera_T_board[:3, :3], camera_T_board[:3, 3]
+        window = self._window(camera_T_board)
+        rays = self._rays[window]
         normal = rotation[:, 2]
-        along = self._rays @ normal
-        depth = (position @ normal) / np.where(np.abs(along) < 1e-9, np.nan, along)
-        flat = (self._rays * depth[..., None] - position) @ rotation[:, :2]  # [H, W, 2] m
+        depth = (position @ normal) / (rays @ normal)
+        flat = (rays * depth[..., None] - position) @ rotation[:, :2]  # [h, w, 2] m
         scale = _PIXELS_PER_SQUARE / self.board.square_m
         border = round(_MARGIN_SQUARES * _PIXELS_PER_SQUARE) + 1
         place = (flat * scale - 0.5 + border).astype(np.float32)
         place[~(depth > 0)] = -10.0
-        fine = cv2.remap(
+        fine = np.full(self._rays.shape[:2], _WALL, np.float32)
+        fine[window] = cv2.remap(
             self._texture,
             place[..., 0],
             place[..., 1],
@@ -84,15 +86,32 @@ class BoardCamera:
         noise = self._generator.normal(0.0, self._noise.grey_levels, image.shape)
         return np.clip(np.round(image + noise), 0, 255).astype(np.uint8)
 
-    def sees(self, camera_T_board: Matrix, margin_px: float = 8.0) -> bool:
-        """Whether the whole board, from its front and tilted by less than 55 degrees, is seen."""
-        corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=np.float64)
-        corners[:, :2] *= self.board.size_m
+    def _window(self, camera_T_board: Matrix) -> tuple[slice, slice]:
+        """Rows and columns of the fine image that hold the paper."""
+        pixels = self._corner_pixels(camera_T_board, _MARGIN_SQUARES + 0.3)
+        limits = np.array(self.info.size)
+        lower = np.clip(np.floor(pixels.min(axis=0)) - 2, 0, limits).astype(int)
+        upper = np.clip(np.ceil(pixels.max(axis=0)) + 3, 0, limits).astype(int)
+        (left, top), (right, bottom) = lower * _SUPERSAMPLING, upper * _SUPERSAMPLING
+        return slice(top, bottom), slice(left, right)
+
+    def _corner_pixels(self, camera_T_board: Matrix, margin_squares: float) -> NDArray[np.float64]:
+        """Outer corners [4, 2] px of the board with a margin around it."""
+        corners = np.array([[-1.0, -1, 0], [1, -1, 0], [-1, 1, 0], [1, 1, 0]])
+        half = np.array([*self.board.size_m, 0.0]) / 2
+        corners = half + corners * (half + margin_squares * self.board.square_m)
+        corners[:, 2] = 0.0
         points = corners @ camera_T_board[:3, :3].T + camera_T_board[:3, 3]
-        facing = camera_T_board[:3, 2] @ camera_T_board[:3, 3]
-        if points[:, 2].min() < 0.1 or facing < 0.57 * np.linalg.norm(camera_T_board[:3, 3]):
-            return False
         turn = np.zeros(3)
         pixels, _ = cv2.projectPoints(points, turn, turn, self.info.matrix, self.info.distortion)
-        pixels = np.asarray(pixels).reshape(-1, 2)
-        return bool((pixels > margin_px).all() and (pixels < np.array(self.info.size) - margin_px).all())
+        return np.asarray(pixels).reshape(-1, 2)
+
+    def sees(self, camera_T_board: Matrix, margin_px: float = 8.0) -> bool:
+        """Whether the whole board, from its front and tilted by less than 45 degrees, is seen."""
+        direction = camera_T_board[:3, 3] / np.linalg.norm(camera_T_board[:3, 3])
+        reach = np.linalg.norm(self.board.size_m)
+        if camera_T_board[2, 3] < reach or camera_T_board[:3, 2] @ direction < _LEAST_COSINE:
+            return False
+        pixels = self._corner_pixels(camera_T_board, 0.0)
+        upper = np.array(self.info.size) - margin_px
+        return bool((pixels > margin_px).all() and (pixels < upper).all())
