@@ -78,7 +78,7 @@ class BoardConfig:
         """
         x, y = np.meshgrid(np.arange(1, self.columns), np.arange(1, self.rows))
         flat = np.stack((x, y, np.zeros_like(x)), -1).reshape(-1, 3)
-        return flat * self.square_m
+        return flat.astype(np.float64) * self.square_m
 
     def scaled(self, measured_bar_m: float) -> "BoardConfig":
         """The board as it was really printed.
@@ -106,7 +106,7 @@ class BoardConfig:
     def image(self, pixels_per_square: int) -> NDArray[np.uint8]:
         """The board [H, W] uint8 without a margin."""
         size = (self.columns * pixels_per_square, self.rows * pixels_per_square)
-        return np.asarray(self.to_opencv().generateImage(size, marginSize=0))
+        return np.asarray(self.to_opencv().generateImage(size, marginSize=0), np.uint8)
 
 
 def read_board(path: Path | None, measured_bar_m: float | None = None) -> BoardConfig:
@@ -160,14 +160,9 @@ class BoardDetector:
     def find(self, gray: NDArray[np.uint8]) -> BoardView | Miss:
         """The board in an image [H, W] uint8, or why there is none."""
         corners, ids, marker_corners, marker_ids = self._detector.detectBoard(gray)
-        if marker_ids is None or len(marker_ids) == 0:
-            mirrored = self._detector.detectBoard(np.ascontiguousarray(gray[:, ::-1]))[3]
-            seen = 0 if mirrored is None else len(mirrored)
-            return Miss.MIRRORED if seen > 1 else Miss.NO_MARKERS
-        if not self._is_laid_out(marker_corners, marker_ids):
-            return Miss.OTHER_BOARD
-        if ids is None or len(ids) == 0:
-            return Miss.FEW_CORNERS
+        laid_out = marker_ids is not None and self._is_laid_out(marker_corners, marker_ids)
+        if not laid_out or ids is None or len(ids) == 0:
+            return self._reason(gray, marker_ids, laid_out)
         # OpenCV 4 returns [K, 1] and [K, 1, 2], OpenCV 5 [K] and [K, 2]
         number = np.asarray(ids).reshape(-1).astype(np.int64)
         pixels = np.asarray(corners).reshape(-1, 2).astype(np.float64)
@@ -177,12 +172,23 @@ class BoardDetector:
             return Miss.FEW_CORNERS
         return BoardView(number, pixels)
 
+    def _reason(self, gray: NDArray[np.uint8], marker_ids: NDArray | None, laid_out: bool) -> Miss:
+        mirrored = np.ascontiguousarray(gray[:, ::-1])
+        _, _, corners, ids = self._detector.detectBoard(mirrored)
+        if ids is not None and len(ids) > 3 and self._is_laid_out(corners, ids):
+            return Miss.MIRRORED
+        if marker_ids is None or len(marker_ids) == 0:
+            return Miss.NO_MARKERS
+        return Miss.FEW_CORNERS if laid_out else Miss.OTHER_BOARD
+
     def _is_laid_out(self, corners: Sequence[NDArray], ids: NDArray) -> bool:
         """Whether markers lie as on the board, seen by some camera: a homography fits.
 
         A lens bends the image of a board by a few hundredths of a square.
         """
-        own = dict(zip(self._board.getIds().reshape(-1).tolist(), self._board.getObjPoints()))
+        own = dict(
+            zip(np.asarray(self._board.getIds()).reshape(-1).tolist(), self._board.getObjPoints())
+        )
         seen = dict(zip(np.asarray(ids).reshape(-1).tolist(), corners, strict=True))
         common = sorted(own.keys() & seen.keys())
         if len(common) < 2:

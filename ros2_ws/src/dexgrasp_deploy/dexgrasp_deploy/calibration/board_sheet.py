@@ -1,5 +1,6 @@
 """The board as a page to print at true size, with a bar to check the print."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -84,7 +85,7 @@ def _black_runs(image: np.ndarray) -> list[tuple[tuple[int, int], int, int]]:
     changes = np.flatnonzero((image[1:] != image[:-1]).any(axis=1)) + 1
     bounds = [0, *changes.tolist(), len(image)]
     runs = []
-    for start, end in zip(bounds, bounds[1:]):
+    for start, end in pairwise(bounds):
         black = np.pad((image[start] < 128).astype(np.int8), 1)
         steps = np.flatnonzero(np.diff(black)).tolist()
         runs += [((start, end), a, b) for a, b in zip(steps[::2], steps[1::2])]

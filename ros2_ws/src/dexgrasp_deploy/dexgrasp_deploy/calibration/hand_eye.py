@@ -5,10 +5,10 @@ The board is on the hand or on the table, respectively. For each pose i of the a
     carrier_T_i @ other_T_board == carrier_T_camera @ camera_T_board_i
 
 where the carrier is the base and carrier_T_i the palm's pose, or, eye-in-hand, the carrier is the
-palm and carrier_T_i the inverse of the palm's pose. The start is the closed form of Park and Martin
-(1994) on small sets of poses, of which the one that most poses agree with is kept. It is then
-refined on the pixels of all corners. In twelve simulated runs of 15 poses that is a third of the
-closed form's error (median 1.1 mm against 3.2 mm).
+palm and carrier_T_i the inverse of the palm's pose. The start is the closed form of Park and
+Martin (1994) on small sets of poses, of which the one that most poses agree with is kept. It is
+then refined on the pixels of all corners. In twelve simulated runs of 15 poses that leaves a third
+of the closed form's error (median 1.1 mm against 3.2 mm).
 """
 
 from collections.abc import Sequence
@@ -55,12 +55,12 @@ class Pose:
 
     Attributes:
         name: Name of the image.
-        base_T_palm: [4, 4], measured.
+        palm: [4, 4] base_T_palm, measured.
         view: The board in the image.
     """
 
     name: str
-    base_T_palm: Matrix
+    palm: Matrix
     view: BoardView
 
 
@@ -125,7 +125,7 @@ def calibrate_hand_eye(
             the intrinsics are wrong.
     """
     _check_poses(poses)
-    carriers = np.array([pose.base_T_palm for pose in poses])  # [N, 4, 4]
+    carriers = np.array([pose.palm for pose in poses])  # [N, 4, 4]
     if setup is Setup.EYE_IN_HAND:
         carriers = inverse(carriers)
     fit = CornerFit(carriers, [pose.view for pose in poses], board, info)
@@ -257,7 +257,7 @@ def _check_poses(poses: Sequence[Pose]) -> None:
             f"{len(poses)} poses show the board, at least {LEAST_POSES} are needed (15 or more "
             "are good); record more"
         )
-    _check_spread(rotation_spread_deg(np.array([pose.base_T_palm[:3, :3] for pose in poses])))
+    _check_spread(rotation_spread_deg(np.array([pose.palm[:3, :3] for pose in poses])))
 
 
 def _check_spread(spread_deg: NDArray[np.float64]) -> None:

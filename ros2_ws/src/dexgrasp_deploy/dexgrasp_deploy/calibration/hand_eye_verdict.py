@@ -27,18 +27,16 @@ def judge(result: HandEyeResult) -> Verdict:
         (
             Check("poses", len(result.used), GOOD_POSES, LEAST_POSES, "record more"),
             Check(
-                "spread of the poses about a second axis in degrees",
+                "spread about a second axis in degrees",
                 float(result.spread_deg[1]),
                 GOOD_SPREAD_DEG,
                 LEAST_SPREAD_DEG,
                 "turn the hand more, about two axes",
             ),
             Check("error at the board in mm", result.rms_mm, 1.0, 3.0, still),
+            Check("uncertainty of the position in mm", result.position_std_mm, 2.0, 5.0, more),
             Check(
-                "standard deviation of the position in mm", result.position_std_mm, 2.0, 5.0, more
-            ),
-            Check(
-                "standard deviation of the orientation in degrees",
+                "uncertainty of the rotation in degrees",
                 result.rotation_std_deg,
                 0.2,
                 0.5,

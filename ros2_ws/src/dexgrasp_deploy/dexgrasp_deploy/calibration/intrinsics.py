@@ -88,8 +88,8 @@ def calibrate_intrinsics(
     tilt_deg = _largest_tilt_deg(fit.rotations[:, :, 2])
     if tilt_deg < 5:
         raise ConfigError(
-            "the board has the same tilt in all images, so that focal length and distance cannot be told "
-            "apart; tilt it by 20 to 45 degrees in several directions"
+            "the board has the same tilt in all images, so that focal length and distance cannot "
+            "be told apart; tilt it by 20 to 45 degrees in several directions"
         )
     info = unrectified(name, images.size, fit.matrix, fit.distortion, model)
     pixels = [view.pixels for view in used.values()]
@@ -116,8 +116,8 @@ def _fit(images: BoardImages, views: Sequence[BoardView], model: str) -> _Fit:
         points,
         pixels,
         images.size,
-        None,
-        None,
+        None,  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
         flags=_MODELS[model],  # type: ignore[arg-type]
     )
     matrix, distortion = np.asarray(result[1]), np.asarray(result[2]).reshape(-1)
@@ -163,7 +163,7 @@ def _checks(fit: _Fit, tilt_deg: float, coverage: float, rejected: int) -> tuple
     return (
         Check("images", count, 15, LEAST_IMAGES, "record more"),
         Check("reprojection error in px", fit.rms_px, 0.5, 1.5, blur),
-        Check("standard deviation of the focal length in %", focal, 0.2, 1.0, "record more"),
+        Check("uncertainty of the focal length in %", focal, 0.2, 1.0, "record more"),
         Check(
             "share of the image covered", coverage, 0.6, 0.3, "show the board at edges and corners"
         ),

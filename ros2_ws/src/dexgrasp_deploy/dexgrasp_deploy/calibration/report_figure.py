@@ -39,7 +39,9 @@ def write_figure(
         size: Width and height of the images.
     """
     figure = plt.figure(figsize=(11, 7.6), dpi=110)
-    grid = figure.add_gridspec(2, 2, height_ratios=(1, 1.1), hspace=0.42, wspace=0.18)
+    grid = figure.add_gridspec(
+        2, 2, height_ratios=(1, 1.1), width_ratios=(1, 1.1), hspace=0.42, wspace=0.14
+    )
     grade = Grade(report["verdict"])
     figure.suptitle(f"{title}: {grade.value}", color=_COLORS[grade], fontsize=15, y=0.97)
     _bars(figure.add_subplot(grid[0, :]), image_errors, report["rejected"])

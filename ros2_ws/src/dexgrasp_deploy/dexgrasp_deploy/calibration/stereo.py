@@ -26,7 +26,8 @@ class StereoResult:
     Attributes:
         left: Intrinsics with the rectification.
         right: The same.
-        left_T_right: [4, 4], the right camera in the left one's optical frame, not rectified.
+        right_pose: [4, 4] left_T_right: the right camera in the left one's optical frame, both as
+            they are, not rectified.
         rms_px: Reprojection error.
         epipolar_px: [K] row differences of corners in the rectified images, right minus left.
         pair_epipolar_px: Their root mean square for each used pair, by name.
@@ -38,7 +39,7 @@ class StereoResult:
 
     left: CameraInfo
     right: CameraInfo
-    left_T_right: Matrix
+    right_pose: Matrix
     rms_px: float
     epipolar_px: NDArray[np.float64]
     pair_epipolar_px: dict[str, float]
@@ -49,7 +50,7 @@ class StereoResult:
     @property
     def baseline_m(self) -> float:
         """Distance of the cameras."""
-        return float(np.linalg.norm(self.left_T_right[:3, 3]))
+        return float(np.linalg.norm(self.right_pose[:3, 3]))
 
     def to_dict(self) -> dict[str, Any]:
         """For the report."""

@@ -280,9 +280,10 @@ def _compare(args: argparse.Namespace) -> int:
     extrinsics = read_extrinsics(args.extrinsics)
     now = datetime.now(timezone.utc)
     extrinsics.check(now, 86400 * args.max_age_days)
-    deviations = compare_pose(extrinsics, task)
-    if args.camera_info is not None:
-        deviations += compare_lens(read_camera_info(args.camera_info), task)
+    info = None if args.camera_info is None else read_camera_info(args.camera_info)
+    deviations = compare_pose(extrinsics, task, info)
+    if info is not None:
+        deviations += compare_lens(info, task)
     if args.right_info is not None:
         deviations += compare_pair(read_camera_info(args.right_info), task)
     outside = [each for each in deviations if not each.is_inside]

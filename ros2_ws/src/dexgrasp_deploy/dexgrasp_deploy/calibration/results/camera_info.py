@@ -53,7 +53,7 @@ class CameraInfo:
             return pixels
         points = pixels[:, None]
         ideal = cv2.undistortImagePoints(points, self.matrix, self.distortion, None, _EXACT)
-        return np.asarray(ideal).reshape(-1, 2)
+        return np.asarray(ideal, np.float64).reshape(-1, 2)
 
     def rectified_pixels(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
         """Where points at `pixels` [K, 2] are in the rectified image."""
@@ -80,7 +80,7 @@ def project(info: CameraInfo, points: NDArray[np.float64]) -> NDArray[np.float64
     """Pixels [K, 2] of points [K, 3] m in the camera's optical frame, with distortion."""
     turn = np.zeros(3)
     pixels, _ = cv2.projectPoints(points, turn, turn, info.matrix, info.distortion)
-    return np.asarray(pixels).reshape(-1, 2)
+    return np.asarray(pixels, np.float64).reshape(-1, 2)
 
 
 def triangulate(

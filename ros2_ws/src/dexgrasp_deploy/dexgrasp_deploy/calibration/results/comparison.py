@@ -9,7 +9,7 @@ import numpy as np
 
 from dexgrasp_deploy.calibration.results.camera_info import CameraInfo
 from dexgrasp_deploy.calibration.results.extrinsics import Extrinsics
-from dexgrasp_deploy.calibration.transforms import inverse, rotation_vectors, transform
+from dexgrasp_deploy.calibration.transforms import rotation_vectors, transform
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
@@ -36,7 +36,7 @@ class Deviation:
     @property
     def is_inside(self) -> bool:
         """Whether training covered it."""
-        return abs(self.value) <= self.allowed
+        return bool(abs(self.value) <= self.allowed)
 
     def to_dict(self) -> dict[str, Any]:
         """For the report."""
@@ -51,11 +51,18 @@ class Deviation:
         return f"{self.name} {self.value:+.3g} (trained with at most {self.allowed:.3g})"
 
 
-def compare_pose(extrinsics: Extrinsics, task: GraspConfig) -> list[Deviation]:
+def compare_pose(
+    extrinsics: Extrinsics, task: GraspConfig, info: CameraInfo | None = None
+) -> list[Deviation]:
     """Position and orientation of the (left) camera against `task.camera` and its jitter.
 
     What is allowed is the range of `task.image.camera_jitter`, and half a pixel of the policy's
     image on top, at the distance of the spawn area.
+
+    Args:
+        extrinsics: Of the camera whose images are not rectified.
+        task: The training task.
+        info: Its lens; a rectified image looks along other axes than the camera.
 
     Raises:
         ConfigError: The camera is on the hand, or in the frame of another robot.
@@ -72,7 +79,8 @@ def compare_pose(extrinsics: Extrinsics, task: GraspConfig) -> list[Deviation]:
     angle_rad = _UNSEEN_PX / camera.focal_px
     position_m = angle_rad * float(np.linalg.norm(spawn - camera.position))
     moved = extrinsics.matrix[:3, 3] - camera.position
-    turned = rotation_vectors((inverse(trained) @ extrinsics.matrix)[None, :3, :3])[0]
+    axes = extrinsics.matrix[:3, :3] @ (np.eye(3) if info is None else info.rectification.T)
+    turned = rotation_vectors((trained[:3, :3].T @ axes)[None])[0]
     names = "xyz"
     return [
         Deviation(f"position {axis} in mm", 1e3 * value, 1e3 * (jitter.position_m + position_m))
@@ -118,7 +126,7 @@ def compare_lens(info: CameraInfo, task: GraspConfig) -> list[Deviation]:
             Deviation(f"missing {name} of the field of view in %", missing, 100 * _VIEW_TOLERANCE)
         )
     # by how much a non-square pixel stretches the image at its edge
-    stretch = abs(fy / fx - 1) * camera.width / 2
+    stretch = abs(float(fy / fx) - 1) * camera.width / 2
     result.append(Deviation("stretch at the edge in px of the policy", stretch, _UNSEEN_PX))
     return result + list(_lens_distortion(info, task))
 
@@ -137,7 +145,7 @@ def _lens_distortion(info: CameraInfo, task: GraspConfig) -> Iterator[Deviation]
     inside = np.all((pixels > 0) & (pixels < np.array(info.size) - 1), axis=1)
     shift = np.linalg.norm(info.ideal_pixels(pixels) - pixels, axis=1)[inside]
     if len(shift):
-        scale = camera.focal_px / info.matrix[0, 0]
+        scale = camera.focal_px / float(info.matrix[0, 0])
         yield Deviation(
             "shift by distortion in px of the policy", scale * float(shift.max()), _UNSEEN_PX
         )
@@ -149,7 +157,7 @@ def compare_pair(right: CameraInfo, task: GraspConfig) -> list[Deviation]:
     Raises:
         ConfigError: The right camera's projection matrix has no baseline.
     """
-    baseline_m = -right.projection[0, 3] / right.projection[0, 0]
+    baseline_m = -float(right.projection[0, 3]) / float(right.projection[0, 0])
     if not baseline_m > 0:
         raise ConfigError(
             "the right camera's projection matrix has no baseline (its [0, 3] must be negative); "

@@ -27,7 +27,7 @@ _TURN_RAD = (0.6, 1.2)
 
 
 def board_poses(camera: BoardCamera, count: int, seed: int) -> list[Matrix]:
-    """camera_T_board of a board that a person holds before a camera, in every part of the image."""
+    """camera_T_board [4, 4] of a board that a person shows to every part of the image."""
     generator = np.random.default_rng(seed)
     board, info = camera.board, camera.info
     centre = np.array([*board.size_m, 0.0]) / 2
@@ -50,12 +50,12 @@ class ArmMotion:
     Attributes:
         joints_rad: [N, J] true joint positions, in the robot's order.
         camera: Pose of the camera in the base or in the palm.
-        camera_T_board: [N, 4, 4].
+        boards: [N, 4, 4] camera_T_board.
     """
 
     joints_rad: NDArray[np.float64]
     camera: Matrix
-    camera_T_board: Matrix
+    boards: Matrix
 
 
 def arm_motion(

@@ -57,7 +57,7 @@ class BoardCamera:
         image = self.board.image(_PIXELS_PER_SQUARE).astype(np.float32) / 255
         framed = np.pad(image, margin, constant_values=1.0)
         framed = _BLACK + (_WHITE - _BLACK) * framed
-        return np.pad(framed, 1, constant_values=_WALL)
+        return np.pad(framed, 1, constant_values=_WALL).astype(np.float32)
 
     def draw(self, camera_T_board: Matrix) -> NDArray[np.uint8]:
         """The image [H, W] uint8 of the board at a pose in the camera's optical frame."""
@@ -104,7 +104,7 @@ class BoardCamera:
         points = corners @ camera_T_board[:3, :3].T + camera_T_board[:3, 3]
         turn = np.zeros(3)
         pixels, _ = cv2.projectPoints(points, turn, turn, self.info.matrix, self.info.distortion)
-        return np.asarray(pixels).reshape(-1, 2)
+        return np.asarray(pixels, np.float64).reshape(-1, 2)
 
     def sees(self, camera_T_board: Matrix, margin_px: float = 8.0) -> bool:
         """Whether the whole board, from its front and tilted by less than 45 degrees, is seen."""

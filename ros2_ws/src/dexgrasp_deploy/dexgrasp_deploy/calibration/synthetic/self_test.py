@@ -233,7 +233,7 @@ def record_samples(
     measured = motion.joints_rad + generator.normal(0, _JOINT_NOISE_RAD, motion.joints_rad.shape)
     folder.mkdir(parents=True)
     entries = []
-    for index, view in enumerate(motion.camera_T_board):
+    for index, view in enumerate(motion.boards):
         name = f"{index:02}.png"
         _write(folder / name, camera.draw(view))
         arm = zip(robot.arm_joints, measured[index, robot.arm].tolist(), strict=True)
