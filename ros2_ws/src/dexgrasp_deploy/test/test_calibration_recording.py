@@ -13,6 +13,7 @@ from dexgrasp_deploy.calibration.samples import palm_pose, read_samples
 from dexgrasp_deploy.calibration.synthetic.motions import arm_motion
 from dexgrasp_deploy.calibration.synthetic.rendering import BoardCamera, ImageNoise
 from dexgrasp_deploy.calibration.transforms import distance, inverse, transform
+from dexgrasp_deploy.commands.cli import main
 from dexgrasp_deploy.drivers.base import ArmDriver, CameraDriver, CameraSample, JointSample
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
@@ -144,3 +145,12 @@ def test_samples_are_not_overwritten(rig, robot, tmp_path):
     next(record(*rig))
     with pytest.raises(ConfigError, match="holds samples already"):
         Recorder(tmp_path / "samples", Setup.EYE_TO_BASE, robot, BoardConfig())
+
+
+def test_the_command_refuses_a_driver_that_gives_depth(bundle_folder, tmp_path, capsys):
+    arguments = ["calibrate", "record", "--arm", "mock", "--camera", "mock"]
+    arguments += ["--setup", "eye-to-base", "--out", str(tmp_path / "samples")]
+    assert main(arguments) == 2
+    assert "needs a policy bundle" in capsys.readouterr().err
+    assert main([*arguments, "--bundle", str(bundle_folder)]) == 2
+    assert "configure it for colour or infrared" in capsys.readouterr().err

@@ -22,11 +22,13 @@ class Solution(NamedTuple):
         camera: [4, 4] carrier_T_camera.
         board: [4, 4] other_T_board.
         scale: Size of the board relative to the given one.
+        focal: Focal length relative to the given one.
     """
 
     camera: Matrix
     board: Matrix
-    scale: float
+    scale: float = 1.0
+    focal: float = 1.0
 
     def change_from(self, other: "Solution") -> NDArray[np.float64]:
         """[6] rotation (rad) and translation (m) of the camera from another solution."""
@@ -57,7 +59,8 @@ class CornerFit:
         chosen = slice(None) if rows is None else rows
         points, pixels = self._in_camera(solution, chosen), self._pixels[chosen]
         depth = np.maximum(points[:, 2:], _BEHIND_M)
-        predicted = (points[:, :2] / depth) @ self._matrix[:2, :2].T + self._matrix[:2, 2]
+        rays = solution.focal * points[:, :2] / depth
+        predicted = rays @ self._matrix[:2, :2].T + self._matrix[:2, 2]
         return pixels - predicted
 
     def _in_camera(
@@ -84,9 +87,11 @@ class CornerFit:
         return float(self._in_camera(solution, np.isin(self._pose, poses))[:, 2].mean())
 
     def refine(
-        self, start: Solution, poses: NDArray[np.int64], free_scale: bool = False
+        self, start: Solution, poses: NDArray[np.int64], free_sizes: bool = False
     ) -> Solution:
         """Least squares from a start over the corners of some poses.
+
+        `free_sizes` fits the size of the board and the focal length, too.
 
         Errors beyond a pixel count less than by their square (soft L1), so that a few corners that
         were found at a wrong place do no harm.
@@ -94,14 +99,13 @@ class CornerFit:
         rows = np.isin(self._pose, poses)
 
         def at(change: NDArray[np.float64]) -> Solution:
-            scale = start.scale * np.exp(change[12]) if free_scale else start.scale
-            return Solution(
-                moved(start.camera, change[:6]), moved(start.board, change[6:12]), scale
-            )
+            camera, board = moved(start.camera, change[:6]), moved(start.board, change[6:12])
+            scale, focal = np.exp(change[12:]) if free_sizes else (1.0, 1.0)
+            return Solution(camera, board, scale * start.scale, focal * start.focal)
 
         result = least_squares(
             lambda change: self.errors(at(change), rows).reshape(-1),
-            np.zeros(13 if free_scale else 12),
+            np.zeros(14 if free_sizes else 12),
             loss="soft_l1",
             f_scale=1.0,
             x_scale="jac",

@@ -82,6 +82,7 @@ class HandEyeResult:
         leave_one_out: [N, 6] change of the camera when a pose is left out.
         spread_deg: [3] see `rotation_spread_deg`.
         board_scale: Size of the board that would fit best, relative to the given one.
+        focal_scale: The same of the focal length.
     """
 
     setup: Setup
@@ -97,6 +98,7 @@ class HandEyeResult:
     leave_one_out: NDArray[np.float64]
     spread_deg: NDArray[np.float64]
     board_scale: float
+    focal_scale: float
 
     @property
     def position_std_mm(self) -> float:
@@ -138,7 +140,7 @@ def calibrate_hand_eye(
             f"{1e3 * free.scale * board.square_m:.1f} mm instead of {1e3 * board.square_m:.1f}); "
             "measure its squares and correct --board or --scale-bar-mm, or check --camera-info"
         )
-    solution = fit.refine(Solution(free.camera, free.board, 1.0), used)
+    solution = fit.refine(Solution(free.camera, free.board), used)
     spread = rotation_spread_deg(carriers[used][:, :3, :3])
     _check_spread(spread)
     others = [
@@ -166,6 +168,7 @@ def calibrate_hand_eye(
         leave_one_out,
         spread,
         free.scale,
+        free.focal,
     )
 
 
@@ -227,11 +230,11 @@ def _consensus(carriers: Matrix, cameras: Matrix, fit: CornerFit) -> Solution:
 
 
 def _inliers(fit: CornerFit, start: Solution, count: int) -> tuple[NDArray[np.int64], Solution]:
-    """The poses that agree, and their solution with free scale of the board."""
+    """The poses that agree, and their solution with free sizes of board and focal length."""
     used = _agreeing(fit.pose_rms_px(start), slack=2.0)
     solution = start
     for _ in range(_ROUNDS):
-        solution = fit.refine(solution, used, free_scale=True)
+        solution = fit.refine(solution, used, free_sizes=True)
         kept = _agreeing(fit.pose_rms_px(solution), slack=1.0)
         if np.array_equal(kept, used):
             break

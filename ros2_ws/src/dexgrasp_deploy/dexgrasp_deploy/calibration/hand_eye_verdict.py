@@ -51,6 +51,13 @@ def judge(result: HandEyeResult) -> Verdict:
                 3.0,
                 "measure the printed squares and check the intrinsics",
             ),
+            Check(
+                "error of the focal length in %",
+                100 * abs(result.focal_scale - 1),
+                1.5,
+                3.0,
+                "calibrate the intrinsics at the resolution and focus of these images",
+            ),
         )
     )
 
@@ -71,6 +78,7 @@ def to_dict(result: HandEyeResult, verdict: Verdict) -> dict[str, Any]:
         "covariance_rad_m": result.covariance.tolist(),
         "spread_deg": result.spread_deg.tolist(),
         "board_scale": result.board_scale,
+        "focal_scale": result.focal_scale,
         "image_rms_px": dict(zip(result.used, result.pose_rms_px.tolist())),
         "leave_one_out_mm": dict(
             zip(

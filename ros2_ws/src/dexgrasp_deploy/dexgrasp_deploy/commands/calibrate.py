@@ -46,6 +46,7 @@ from dexgrasp_deploy.calibration.results.extrinsics import (
 from dexgrasp_deploy.calibration.samples import SampleSet, read_samples
 from dexgrasp_deploy.calibration.stereo import calibrate_stereo
 from dexgrasp_deploy.calibration.synthetic.self_test import run_self_test
+from dexgrasp_deploy.commands import calibrate_record
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.config import to_dict as config_to_dict
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--self-test", action="store_true", help="calibrate simulated cameras and compare"
     )
     parts = parser.add_subparsers(
-        dest="part", metavar="{board,intrinsics,stereo,hand-eye,compare}"
+        dest="part", metavar="{board,intrinsics,stereo,record,hand-eye,compare}"
     )
     board = _part(parts, "board", "draw the board to print")
     board.add_argument("--out", type=Path, required=True, help="a .pdf or .png file")
@@ -81,6 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     stereo.add_argument("--left-info", type=Path, help="camera info of the left lens, if known")
     stereo.add_argument("--right-info", type=Path, help="the same of the right one")
     _add_results(stereo)
+
+    record = _part(parts, "record", "samples for hand-eye from a robot that a person moves")
+    calibrate_record.add_arguments(record)
 
     hand_eye = _part(parts, "hand-eye", "where a camera is, from images at known poses of the arm")
     hand_eye.add_argument("samples", type=Path, help="folder with samples.json and its images")
@@ -132,9 +136,7 @@ def run(args: argparse.Namespace) -> int:
     if args.self_test:
         return _self_test(args)
     if args.part is None:
-        raise ConfigError(
-            "nothing to do; give board, intrinsics, stereo, hand-eye, compare or --self-test"
-        )
+        raise ConfigError(f"nothing to do; give {', '.join(_PARTS)} or --self-test")
     return _PARTS[args.part](args)
 
 
@@ -216,6 +218,10 @@ def _lens(
     except ConfigError as error:
         raise ConfigError(f"{side} camera: {error}") from None
     return result.info, result
+
+
+def _record(args: argparse.Namespace) -> int:
+    return calibrate_record.run(args, read_board(args.board))
 
 
 def _hand_eye(args: argparse.Namespace) -> int:
@@ -324,6 +330,7 @@ _PARTS = {
     "board": _board,
     "intrinsics": _intrinsics,
     "stereo": _stereo,
+    "record": _record,
     "hand-eye": _hand_eye,
     "compare": _compare,
 }
