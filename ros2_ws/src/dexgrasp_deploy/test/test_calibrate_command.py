@@ -56,10 +56,10 @@ def recorded(tmp_path_factory, camera):
 
 
 def calibrate(capsys, *arguments):
-    """Exit code, JSON on stdout (None without), and stderr of `dexgrasp calibrate`."""
+    """Exit code, JSON on stdout (empty without), and stderr of `dexgrasp calibrate`."""
     code = main(["calibrate", "--json", *map(str, arguments)])
     shown = capsys.readouterr()
-    return code, json.loads(shown.out) if shown.out else None, shown.err
+    return code, json.loads(shown.out) if shown.out else {}, shown.err
 
 
 def test_the_self_test_holds_its_limits(tmp_path):
@@ -169,5 +169,5 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(
 ):
     monkeypatch.chdir(tmp_path)
     code, report, error = calibrate(capsys, *arguments)
-    assert code == 2 and report is None
+    assert code == 2 and report == {}
     assert message in error and error.count("\n") == 1
