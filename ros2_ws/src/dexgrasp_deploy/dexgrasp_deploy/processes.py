@@ -35,7 +35,7 @@ def deploy_nodes(
         chosen = dict(drivers or {})
         if missing := [kind for kind in ("arm", "hand", "camera") if not chosen.get(kind)]:
             names = ", ".join(f"{kind}.driver" for kind in missing)
-            raise ConfigError(f"hardware needs {names}; give `module:Class` of your drivers")
+            raise ConfigError(f"hardware needs {names}; `dexgrasp drivers` lists what they may be")
     folder = str(Path(bundle).resolve())
     robot = {"bundle": folder, "seed": seed}
     robot |= {f"{kind}.driver": chosen[kind] for kind in ("arm", "hand")}

@@ -1,4 +1,4 @@
-"""A policy bundle on your robot: name your drivers as `arm_driver:=module:Class` and so on.
+"""A policy bundle on your robot: name its drivers as `arm_driver:=lbr` and so on.
 
 The policy starts unconfigured: `ros2 lifecycle set /policy_node configure`, then `activate`.
 """

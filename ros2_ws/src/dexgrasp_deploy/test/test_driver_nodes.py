@@ -191,9 +191,10 @@ def test_simulated_stereo_camera_follows_the_world(make_bench, bundle):
     ("node_class", "parameters", "message"),
     [
         (RobotDriverNode, {"arm.driver": "kuka"}, "not one of mock, sim"),
+        (RobotDriverNode, {"arm.topics": 1}, "unknown key `topics`"),
         (RobotDriverNode, {"state_rate": 30.0}, "unknown parameter state_rate"),
         (RobotDriverNode, {"state_rate_hz": 0.0}, "state_rate_hz = 0.0: must be positive"),
-        (CameraNode, {"camera.rate_hz": -1.0}, "must be positive"),
+        (CameraNode, {"camera.rate_hz": -1.0}, "greater than 0"),
         (CameraNode, {"bundle": "nowhere"}, "no bundle here"),
     ],
 )

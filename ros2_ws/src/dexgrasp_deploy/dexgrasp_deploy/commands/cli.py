@@ -51,6 +51,8 @@ COMMANDS = {
     ),
     "calibrate": Command(
         "dexgrasp_deploy.commands.calibrate", "find the cameras' lenses and where they are"
+    "drivers": Command(
+        "dexgrasp_deploy.commands.drivers", "list the drivers of arms, hands and cameras"
     ),
     "plan-capacity": Command(
         "dexgrasp_learner.commands.plan_capacity", "predict how many environments fit on GPUs"

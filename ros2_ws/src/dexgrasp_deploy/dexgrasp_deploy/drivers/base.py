@@ -1,16 +1,15 @@
-"""The interface of drivers, and how one is chosen by name.
+"""The interface of drivers; `registry` finds one by its name.
 
-Drivers do not use ROS. `robot_driver_node` and `camera_node` give them their parameters, read them
-and publish what they return; a lab adds its hardware by naming its class in a ROS parameter.
+`robot_driver_node` and `camera_node` give drivers their parameters, read them and publish what
+they return; a lab adds its hardware by naming its class in a ROS parameter. Drivers do not need
+ROS; those that speak to other nodes are under `nodes/drivers` and use the node of their process.
 """
 
-import importlib
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,21 +18,6 @@ from typing_extensions import override
 from dexgrasp_learner.storage.bundle import BundleManifest
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.robot.robot import Robot
-
-_BUILT_IN = {
-    "arm": {
-        "mock": "dexgrasp_deploy.drivers.mock:MockArm",
-        "sim": "dexgrasp_deploy.drivers.sim:SimArm",
-    },
-    "hand": {
-        "mock": "dexgrasp_deploy.drivers.mock:MockHand",
-        "sim": "dexgrasp_deploy.drivers.sim:SimHand",
-    },
-    "camera": {
-        "mock": "dexgrasp_deploy.drivers.mock:MockCamera",
-        "sim": "dexgrasp_deploy.drivers.sim:SimCamera",
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -142,12 +126,14 @@ class DriverContext:
         clock: Monotonic seconds.
         manifest: Manifest of the policy bundle that will run; None if none was named.
         seed: Seed of the random draws of a simulated or mock driver.
+        node: The ROS node of this process, for drivers on topics; None without ROS.
     """
 
     robot: Robot
     clock: Callable[[], float]
     manifest: BundleManifest | None = None
     seed: int = 0
+    node: Any = None
     _shared: dict[Any, Any] = field(default_factory=dict)
 
     def shared(self, factory: Callable[["DriverContext"], Shared]) -> Shared:
@@ -168,7 +154,15 @@ class DriverContext:
 
 
 class Driver(ABC):
-    """Life cycle: configure, activate, (read and write)*, deactivate. One thread calls all."""
+    """Life cycle: configure, activate, (read and write)*, deactivate. One thread calls all.
+
+    Attributes:
+        kind: "arm", "hand" or "camera": the prefix of its parameters.
+        profile: Values of the topic profile by which it was chosen.
+    """
+
+    kind: ClassVar[str]
+    profile: Mapping[str, Any] = {}
 
     @abstractmethod
     def configure(self, context: DriverContext, parameters: Mapping[str, Any]) -> None:
@@ -220,6 +214,8 @@ class JointDriver(Driver):
 class ArmDriver(JointDriver):
     """The arm."""
 
+    kind = "arm"
+
     @override
     def own_joints(self, robot: Robot) -> tuple[str, ...]:
         return robot.arm_joints
@@ -228,6 +224,8 @@ class ArmDriver(JointDriver):
 class HandDriver(JointDriver):
     """The hand."""
 
+    kind = "hand"
+
     @override
     def own_joints(self, robot: Robot) -> tuple[str, ...]:
         return robot.hand_joints
@@ -235,6 +233,8 @@ class HandDriver(JointDriver):
 
 class CameraDriver(Driver):
     """A depth camera or a stereo pair."""
+
+    kind = "camera"
 
     @abstractmethod
     def read(self) -> CameraSample | None:
@@ -255,42 +255,3 @@ class SceneCamera(CameraDriver):
             object_pose: [7] xyz m and quaternion wxyz, base frame.
             object_name: Which object of the task it is.
         """
-
-
-_KINDS: dict[str, type[Driver]] = {"arm": ArmDriver, "hand": HandDriver, "camera": CameraDriver}
-
-
-def make_driver(kind: str, name: str) -> Driver:
-    """Builds an unconfigured driver.
-
-    Args:
-        kind: "arm", "hand" or "camera".
-        name: Built-in name, or `module:Class` of a class on the Python path that derives from
-            ArmDriver, HandDriver or CameraDriver.
-
-    Raises:
-        ConfigError: There is no such driver, or it is of another kind, or it is incomplete.
-    """
-    parameter = f"{kind}.driver"
-    path = _BUILT_IN[kind].get(name, name)
-    module_name, separator, class_name = path.partition(":")
-    if not separator or not module_name or not class_name:
-        raise ConfigError(
-            f"{parameter} = {name!r}: not one of {', '.join(_BUILT_IN[kind])} and not of the form "
-            "`module:Class`"
-        )
-    try:
-        driver_class = getattr(importlib.import_module(module_name), class_name)
-    except ImportError as error:
-        raise ConfigError(
-            f"{parameter} = {name!r}: cannot import {module_name} ({error}); install it or put it "
-            "on PYTHONPATH"
-        ) from error
-    except AttributeError:
-        raise ConfigError(f"{parameter} = {name!r}: {module_name} has no {class_name}") from None
-    base = _KINDS[kind]
-    if not (inspect.isclass(driver_class) and issubclass(driver_class, base)):
-        raise ConfigError(f"{parameter} = {name!r}: {class_name} is not a {base.__name__}")
-    if missing := sorted(driver_class.__abstractmethods__):
-        raise ConfigError(f"{parameter} = {name!r}: {class_name} lacks {', '.join(missing)}")
-    return driver_class()

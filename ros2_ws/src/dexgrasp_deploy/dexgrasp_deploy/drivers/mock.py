@@ -16,9 +16,9 @@ from dexgrasp_deploy.drivers.base import (
     JointDriver,
     JointSample,
 )
-from dexgrasp_sim.config import ConfigError
-
-_DEFAULT_RATE_HZ = 30.0
+from dexgrasp_deploy.drivers.camera_config import MockCameraConfig
+from dexgrasp_deploy.drivers.joint_config import NoParameters
+from dexgrasp_deploy.drivers.registry import driver_config
 
 
 class _MockJoints(JointDriver):
@@ -26,6 +26,7 @@ class _MockJoints(JointDriver):
 
     def configure(self, context: DriverContext, parameters: Mapping[str, Any]) -> None:
         """Needs no parameters; without a bundle the joints start at 0 inside their limits."""
+        driver_config(NoParameters, self.kind, parameters)
         self.joint_names = self.own_joints(context.robot)
         self._clock = context.clock
         if context.manifest is not None:
@@ -60,19 +61,17 @@ class MockCamera(CameraDriver):
     """The empty table behind a bar that moves from exposure to exposure, or a moving ramp of
     colour: whatever the policy reads, in the size of the training camera.
 
-    Parameters: `rate_hz`, exposures per second.
+    Parameters: MockCameraConfig.
     """
 
     def configure(self, context: DriverContext, parameters: Mapping[str, Any]) -> None:
         """Raises ConfigError without a bundle or for a rate that is not positive."""
+        config = driver_config(MockCameraConfig, self.kind, parameters)
         manifest = context.required_manifest("camera.driver = 'mock'")
         self._camera = manifest.task.camera
         self._table_mm = 1000 * table_depth(self._camera, manifest.task.table)
         self._stereo = manifest.image is not None and manifest.image.name == "stereo_rgb"
-        rate_hz = float(parameters.get("rate_hz", _DEFAULT_RATE_HZ))
-        if rate_hz <= 0:
-            raise ConfigError(f"camera.rate_hz = {rate_hz}: must be positive")
-        self._period_s = 1.0 / rate_hz
+        self._period_s = 1.0 / config.rate_hz
         self._clock = context.clock
         self._next_s = context.clock()
         self._count = 0

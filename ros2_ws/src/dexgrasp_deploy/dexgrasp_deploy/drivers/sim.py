@@ -24,7 +24,10 @@ from dexgrasp_deploy.drivers.base import (
     Level,
     SceneCamera,
 )
-from dexgrasp_sim.config import ConfigError, replace
+from dexgrasp_deploy.drivers.camera_config import SimCameraConfig
+from dexgrasp_deploy.drivers.joint_config import NoParameters
+from dexgrasp_deploy.drivers.registry import driver_config
+from dexgrasp_sim.config import replace
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.config import ObjectConfig
 from dexgrasp_sim.physics.backends import make_engine
@@ -35,7 +38,6 @@ from dexgrasp_sim.tasks.grasp.images import Images
 
 _CATCH_UP_S = 0.25
 """Simulated time may lag the clock by at most this; a longer lag is dropped and reported."""
-_DEFAULT_RATE_HZ = 60.0
 
 
 class SimWorld:
@@ -129,6 +131,7 @@ class _SimJoints(JointDriver):
 
     def configure(self, context: DriverContext, parameters: Mapping[str, Any]) -> None:
         """Needs a bundle; see `SimWorld`."""
+        driver_config(NoParameters, self.kind, parameters)
         self.joint_names = self.own_joints(context.robot)
         self.world = context.shared(SimWorld)
 
@@ -162,8 +165,7 @@ class SimCamera(SceneCamera):
     Errors of the camera's pose and of the scene's appearance, which training draws for each
     episode, are drawn once.
 
-    Parameters: `rate_hz`, most exposures per second; `kind`, `depth` or `stereo_rgb`, by default
-    what the policy reads.
+    Parameters: SimCameraConfig.
     """
 
     def configure(self, context: DriverContext, parameters: Mapping[str, Any]) -> None:
@@ -172,16 +174,12 @@ class SimCamera(SceneCamera):
         Raises:
             ConfigError: No bundle was given, or a parameter is wrong.
         """
+        config = driver_config(SimCameraConfig, self.kind, parameters)
         manifest = context.required_manifest("camera.driver = 'sim'")
         self._task = manifest.task
         read_by_policy = manifest.image.name if manifest.image else "depth"
-        self._kind = str(parameters.get("kind", read_by_policy))
-        if self._kind not in ("depth", "stereo_rgb"):
-            raise ConfigError(f"camera.kind = {self._kind!r}: not one of depth, stereo_rgb")
-        rate_hz = float(parameters.get("rate_hz", _DEFAULT_RATE_HZ))
-        if rate_hz <= 0:
-            raise ConfigError(f"camera.rate_hz = {rate_hz}: must be positive")
-        self._period_s = 1.0 / rate_hz
+        self._kind = read_by_policy if config.kind == "policy" else config.kind
+        self._period_s = 1.0 / config.rate_hz
         self._order = context.robot.joint_names
         self._seed = context.seed
         self._engines: dict[str, PhysicsEngine] = {}

@@ -19,8 +19,8 @@ from dexgrasp_deploy.drivers.base import (
     DriverContext,
     Intrinsics,
     SceneCamera,
-    make_driver,
 )
+from dexgrasp_deploy.drivers.registry import make_driver
 from dexgrasp_deploy.nodes.conversions import from_joint_state, from_pose, to_camera_info
 from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST, Parameters
 from dexgrasp_learner.storage.bundle import read_manifest
@@ -46,7 +46,7 @@ class CameraNode(Node):
         assert isinstance(driver, CameraDriver)
         self._driver = driver
         robot = parameters.robot(manifest)
-        context = DriverContext(robot, time.monotonic, manifest)
+        context = DriverContext(robot, time.monotonic, manifest, node=self)
         driver.configure(context, parameters.under("camera"))
         parameters.reject_unknown()
         self._baseline_m = manifest.task.stereo_baseline_m if manifest else 0.0

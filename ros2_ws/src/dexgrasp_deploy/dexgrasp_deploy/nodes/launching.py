@@ -35,11 +35,19 @@ def deployment(mode: str) -> LaunchDescription:
         ),
         DeclareLaunchArgument("seed", default_value="0", description="seed of a simulated world"),
         DeclareLaunchArgument("episodes", default_value="0", description="episodes to run"),
+        DeclareLaunchArgument(
+            "namespace",
+            default_value="",
+            description="of all nodes, where the robot's own drivers use the same topics",
+        ),
         DeclareLaunchArgument("rviz", default_value="false", description="show the robot"),
     ]
     if mode == "hardware":
         arguments += [
-            DeclareLaunchArgument(f"{kind}_driver", description="`module:Class`")
+            DeclareLaunchArgument(
+                f"{kind}_driver",
+                description="built-in driver or profile (`dexgrasp drivers`), or `module:Class`",
+            )
             for kind in _DRIVERS
         ]
     nodes = OpaqueFunction(function=_plan, args=[mode])
@@ -55,16 +63,16 @@ def _plan(context: LaunchContext, mode: str) -> list[Node]:
     nodes = with_parameter_file(nodes, Path(value("params")))
     if int(value("episodes")):
         nodes.append(episode_node(mode, value("bundle"), int(value("episodes"))))
-    return [*map(_node, nodes), *_viewers(Path(value("bundle")))]
+    return [*(_node(spec, value("namespace")) for spec in nodes), *_viewers(Path(value("bundle")))]
 
 
-def _node(spec: NodeSpec) -> Node:
+def _node(spec: NodeSpec, namespace: str) -> Node:
     action = LifecycleNode if spec.name == "policy_node" else Node
     return action(
         package=spec.package,
         executable=spec.executable,
         name=spec.name,
-        namespace="",
+        namespace=namespace,
         parameters=[dict(spec.parameters)],
         output="screen",
         on_exit=Shutdown(reason="all episodes are done") if spec.name == EPISODE_NODE else None,

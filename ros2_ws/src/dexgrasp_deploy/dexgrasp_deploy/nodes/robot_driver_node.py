@@ -2,16 +2,19 @@
 
 import sys
 import time
+from array import array
 from pathlib import Path
 
 import numpy as np
 import torch
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
-from dexgrasp_deploy.drivers.base import Driver, DriverContext, JointDriver, make_driver
+from dexgrasp_deploy.drivers.base import DriverContext, JointDriver, JointSample
+from dexgrasp_deploy.drivers.registry import make_driver
+from dexgrasp_deploy.nodes.drivers.device_status import device_status
 from dexgrasp_deploy.nodes.parameters import COMMAND, LATCHED, Parameters
 from dexgrasp_deploy.nodes.policy.publisher_watch import publisher_names
 from dexgrasp_deploy.nodes.robot.world_topics import WorldTopics
@@ -42,6 +45,7 @@ class RobotDriverNode(Node):
             clock=time.monotonic,
             manifest=manifest,
             seed=parameters.get("seed", 0),
+            node=self,
         )
         rate_hz = parameters.get("state_rate_hz", 60.0)
         if rate_hz <= 0:
@@ -83,7 +87,9 @@ class RobotDriverNode(Node):
         names = [name for sample in samples for name in sample.names]
         position = np.concatenate([sample.position for sample in samples])
         velocity = np.concatenate([sample.velocity for sample in samples])
-        self._states.publish(to_joint_state(names, position.tolist(), velocity.tolist(), stamp))
+        message = to_joint_state(names, position.tolist(), velocity.tolist(), stamp)
+        message.effort = _efforts(samples)
+        self._states.publish(message)
         if self._world_topics is not None:
             self._world_topics.publish(stamp)
 
@@ -124,7 +130,7 @@ class RobotDriverNode(Node):
     def _publish_health(self) -> None:
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
-        message.status = [_status(self.get_name(), driver) for driver in self._drivers]
+        message.status = [device_status(self, driver) for driver in self._drivers]
         self._health.publish(message)
 
     def destroy_node(self) -> None:
@@ -134,10 +140,13 @@ class RobotDriverNode(Node):
         super().destroy_node()
 
 
-def _status(node_name: str, driver: Driver) -> DiagnosticStatus:
-    health = driver.health()
-    name = f"{node_name}: {type(driver).__name__}"
-    return DiagnosticStatus(level=bytes([health.level]), name=name, message=health.message)
+def _efforts(samples: list[JointSample]) -> array:
+    """N m of all joints, NaN where they are not measured; empty where none is."""
+    if all(sample.effort is None for sample in samples):
+        return array("d")
+    missing = [np.full(len(sample.names), np.nan) for sample in samples]
+    efforts = [m if s.effort is None else s.effort for s, m in zip(samples, missing)]
+    return array("d", np.concatenate(efforts))
 
 
 def _check_joints(drivers: list[JointDriver], wanted: tuple[str, ...]) -> None:
