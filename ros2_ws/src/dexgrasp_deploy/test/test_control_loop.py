@@ -51,9 +51,7 @@ def make_loop(policy, robot, port, clock, **changes):
 def until(loop, clock, condition, limit_s=60.0):
     """Runs until the condition; a loop that stops before fails the test and says why."""
     end_s = clock.now_s + limit_s
-    loop.run(
-        stop=lambda: condition() or not loop.episode.active or clock.now_s > end_s
-    )
+    loop.run(stop=lambda: condition() or not loop.episode.active or clock.now_s > end_s)
     assert condition(), f"{loop.episode.state}: {loop.episode.why}"
 
 

@@ -3,16 +3,18 @@
 import time
 from array import array
 
+import cv2
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from rclpy.clock import Clock, ClockType
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from dexgrasp_deploy.drivers.base import Intrinsics
 from dexgrasp_deploy.nodes.conversions import (
     ImageError,
     from_camera_info,
+    from_compressed,
     from_image,
     from_joint_state,
     from_pose,
@@ -81,6 +83,35 @@ def test_colour_encodings(encoding, pixel, expected):
     message = Image(height=1, width=2, step=2 * len(pixel) + 1, encoding=encoding)
     message.data = array("B", [*pixel, *pixel, 99])
     np.testing.assert_array_equal(from_image(message), [[expected, expected]])
+
+
+@pytest.mark.parametrize("order", ["rggb", "bggr", "gbrg", "grbg"])
+def test_a_bayer_image_of_one_colour_is_that_colour(order):
+    colour = {"r": 200, "g": 100, "b": 50}
+    tile = np.array([[colour[order[0]], colour[order[1]]], [colour[order[2]], colour[order[3]]]])
+    message = Image(height=8, width=8, step=8, encoding=f"bayer_{order}8")
+    message.data = array("B", np.tile(tile, (4, 4)).astype(np.uint8).tobytes())
+    np.testing.assert_array_equal(from_image(message), np.full((8, 8, 3), [200, 100, 50]))
+
+
+def test_compressed_images():
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[:] = (10, 20, 30)
+    png = cv2.imencode(".png", image[..., ::-1])[1]
+    message = CompressedImage(format="rgb8; png compressed bgr8", data=array("B", png.tobytes()))
+    np.testing.assert_array_equal(from_compressed(message), image)
+    depth = np.arange(24, dtype=np.uint16).reshape(4, 6) * 1000
+    png = cv2.imencode(".png", depth)[1]
+    message = CompressedImage(format="16UC1; png", data=array("B", png.tobytes()))
+    np.testing.assert_array_equal(from_compressed(message), depth)
+    message.format = "16UC1; compressedDepth png"
+    message.data = array("B", bytes(12) + png.tobytes())
+    np.testing.assert_array_equal(from_compressed(message), depth)
+    message.format = "32FC1; compressedDepth png"
+    with pytest.raises(ImageError, match="is not understood; 16UC1 as PNG is"):
+        from_compressed(message)
+    with pytest.raises(ImageError, match="'jpeg' image of 3 bytes cannot be decoded"):
+        from_compressed(CompressedImage(format="jpeg", data=array("B", [1, 2, 3])))
 
 
 def test_image_that_cannot_be_read_says_why():

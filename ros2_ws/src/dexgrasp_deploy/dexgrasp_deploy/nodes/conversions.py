@@ -3,13 +3,14 @@
 import time
 from typing import Any
 
+import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose
 from numpy.typing import NDArray
 from rclpy.clock import Clock
 from rclpy.time import Time as RosTime
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from dexgrasp_deploy.drivers.base import Intrinsics, JointSample
 from dexgrasp_sim.nodes.conversions import to_camera_info as to_ideal_camera_info
@@ -23,7 +24,16 @@ _COLOUR: dict[str, tuple[int, ...]] = {
     "mono8": (0, 0, 0),
 }
 """Which channels are red, green and blue."""
+_BAYER = {
+    "bayer_rggb8": cv2.COLOR_BayerRGGB2RGB,
+    "bayer_bggr8": cv2.COLOR_BayerBGGR2RGB,
+    "bayer_gbrg8": cv2.COLOR_BayerGBRG2RGB,
+    "bayer_grbg8": cv2.COLOR_BayerGRBG2RGB,
+}
+"""Named by the colours of the first two rows and columns."""
 _MAX_DEPTH_MM = 65535
+_COMPRESSED_DEPTH_HEADER = 12
+"""Bytes before the PNG in messages of compressed_depth_image_transport."""
 
 
 class ImageError(ValueError):
@@ -66,12 +76,37 @@ def from_image(message: Image) -> NDArray[Any]:
     if encoding in _DEPTH:
         depth = _pixels(message, np.dtype(_DEPTH[encoding]), 1)[..., 0]
         return _millimetres(depth) if encoding == "32FC1" else depth.astype(np.uint16)
+    if encoding in _BAYER:
+        raw = _pixels(message, np.dtype(np.uint8), 1)[..., 0]
+        return cv2.cvtColor(raw, _BAYER[encoding])
     if encoding not in _COLOUR:
-        known = ", ".join((*_DEPTH, *_COLOUR))
+        known = ", ".join((*_DEPTH, *_COLOUR, *_BAYER))
         raise ImageError(f"encoding {encoding!r} is not understood; one of {known} is")
     channels = {"rgba8": 4, "bgra8": 4, "mono8": 1}.get(encoding, 3)
     pixels = _pixels(message, np.dtype(np.uint8), channels)
     return np.ascontiguousarray(pixels[..., _COLOUR[encoding]])
+
+
+def from_compressed(message: CompressedImage) -> NDArray[Any]:
+    """As `from_image`, of JPEG and PNG, and of the PNG of compressed_depth_image_transport.
+
+    Raises:
+        ImageError: It is none of these, or damaged.
+    """
+    data = np.frombuffer(message.data, np.uint8)
+    if "compressedDepth" in message.format:
+        if not message.format.startswith("16UC1") or "rvl" in message.format:
+            raise ImageError(f"format {message.format!r} is not understood; 16UC1 as PNG is")
+        data = data[_COMPRESSED_DEPTH_HEADER:]
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if image is None:
+        raise ImageError(f"{message.format!r} image of {data.size} bytes cannot be decoded")
+    if image.dtype == np.uint16 and image.ndim == 2:
+        return image
+    if image.dtype != np.uint8:
+        raise ImageError(f"{message.format!r} image is {image.dtype.name} {list(image.shape)}")
+    codes = {2: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+    return cv2.cvtColor(image, codes[2 if image.ndim == 2 else image.shape[2]])
 
 
 def _pixels(message: Image, dtype: np.dtype, channels: int) -> NDArray[Any]:
