@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 import rclpy
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from dexgrasp_deploy.drivers.base import DriverContext, Level
@@ -173,7 +174,7 @@ def test_what_no_robot_measures_is_refused_at_the_start(node, position, message)
     with peer_of(("arm", "lbr")) as peer:
         peer.position = position
         with pytest.raises(ConfigError, match=message):
-            configured(node, "arm", "lbr", connect_timeout_s=10.0)
+            configured(node, "arm", "lbr")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_what_no_robot_measures_is_refused_at_the_start(node, position, message)
         (
             "franka",
             {"state.qos.reliability": "reliable"},
-            "quality of service of robot_peer: .*Best effort publisher and reliable subscription",
+            "quality of service of robot_peer: published best effort, subscribed reliable",
         ),
         (
             "lbr",
@@ -194,7 +195,23 @@ def test_what_no_robot_measures_is_refused_at_the_start(node, position, message)
 )
 def test_a_peer_that_does_not_fit_is_named(node, name, parameters, message):
     with peer_of(("arm", name)), pytest.raises(ConfigError, match=message):
-        configured(node, "arm", name, **{"connect_timeout_s": 5.0, **parameters})
+        configured(node, "arm", name, **parameters)
+
+
+def test_joints_of_another_device_on_the_same_topic_are_passed_over(node):
+    """As where a hand and an arm share /joint_states."""
+    with peer_of(("arm", "lbr")) as peer:
+        hand = peer.node.create_publisher(JointState, "/lbr/joint_states", RELIABLE)
+        message = JointState(name=["hand_joint"], position=[1.0])
+        peer.node.create_timer(0.01, lambda: hand.publish(message))
+        driver = configured(node, "arm", "lbr")
+        for _ in range(20):
+            rclpy.spin_once(node, timeout_sec=0.05)
+            assert "missing" not in driver.health().message
+        peer.change = lambda message: None
+        driver.deactivate()
+        with pytest.raises(ConfigError, match="the messages there have hand_joint"):
+            configured(node, "arm", "lbr", connect_timeout_s=5.0)
 
 
 @pytest.mark.parametrize(

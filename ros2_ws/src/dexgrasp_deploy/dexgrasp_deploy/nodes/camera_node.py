@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
 from rclpy.node import Node
@@ -22,12 +23,14 @@ from dexgrasp_deploy.drivers.base import (
 )
 from dexgrasp_deploy.drivers.registry import make_driver
 from dexgrasp_deploy.nodes.conversions import from_joint_state, from_pose, to_camera_info
+from dexgrasp_deploy.nodes.drivers.device_status import device_status
 from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST, Parameters
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_sim.nodes.conversions import to_image, to_stamp
 from dexgrasp_sim.nodes.node_main import run_node
 
 _POLL_PERIOD_S = 0.005
+_HEALTH_PERIOD_S = 1.0
 
 
 class CameraNode(Node):
@@ -55,6 +58,8 @@ class CameraNode(Node):
             self._scene = _Scene(self, driver)
         else:
             self.create_timer(_POLL_PERIOD_S, self._poll)
+        self._health = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(_HEALTH_PERIOD_S, self._publish_health)
         driver.activate()
 
     def publish(self, sample: CameraSample, stamp: Time) -> None:
@@ -69,6 +74,11 @@ class CameraNode(Node):
         sample = self._driver.read()
         if sample is not None:
             self.publish(sample, to_stamp(self.get_clock(), sample.stamp_s))
+
+    def _publish_health(self) -> None:
+        message = DiagnosticArray(status=[device_status(self, self._driver)])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._health.publish(message)
 
     def _stream(self, name: str) -> "_Stream":
         if name not in self._streams:

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import rclpy
 from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -30,10 +29,14 @@ from dexgrasp_deploy.nodes.conversions import (
     from_image,
     from_stamp,
 )
-from dexgrasp_deploy.nodes.drivers.peer import full_topic, qos_profile, why_unconnected
+from dexgrasp_deploy.nodes.drivers.peer import (
+    Obstacle,
+    await_peer,
+    full_topic,
+    qos_profile,
+    why_unconnected,
+)
 from dexgrasp_sim.config import ConfigError
-
-_TURN_S = 0.05
 
 
 class TopicCamera(CameraDriver):
@@ -58,6 +61,7 @@ class TopicCamera(CameraDriver):
         self._pairer = StereoPairer(config.pairing)
         self._intrinsics: dict[str, Intrinsics] = {}
         self._problems: dict[str, str] = {}
+        self._info_problems: dict[str, str] = {}
         self._heard: set[str] = set()
         self._sample: CameraSample | None = None
         self._newest_s = -np.inf
@@ -76,7 +80,7 @@ class TopicCamera(CameraDriver):
         age_s = time.monotonic() - self._newest_s
         if age_s <= self._config.timeout_s:
             return Health()
-        return Health(Level.ERROR, f"no exposure for {age_s:.2g} s: {self._reason()}")
+        return Health(Level.ERROR, f"no exposure for {age_s:.2g} s: {self._obstacle().reason}")
 
     def deactivate(self) -> None:
         """Leaves the topics."""
@@ -105,51 +109,56 @@ class TopicCamera(CameraDriver):
         return self._node.create_subscription(CameraInfo, self._info(side), on_info, qos)
 
     def _connect(self) -> None:
-        deadline_s = time.monotonic() + self._config.connect_timeout_s
-        try:
-            while self._sample is None:
-                if time.monotonic() > deadline_s:
-                    raise ConfigError(f"camera: {self._reason()}")
-                rclpy.spin_once(self._node, timeout_sec=_TURN_S)
-        except ConfigError:
-            self.deactivate()
-            raise
+        def obstacle() -> Obstacle | None:
+            return self._obstacle() if self._sample is None else None
 
-    def _reason(self) -> str:
+        if reason := await_peer(self._node, obstacle, self._config.connect_timeout_s):
+            self.deactivate()
+            raise ConfigError(f"camera: {reason}")
+
+    def _obstacle(self) -> Obstacle:
         """Why there is no exposure."""
-        qos = qos_profile(self._config.qos)
         for side, topic in self._topics.items():
             name = full_topic(self._node, topic)
             if side in self._problems:
-                return f"{name}: {self._problems[side]}"
+                return Obstacle(f"{name}: {self._problems[side]}", lasting=True)
+            if side in self._info_problems:
+                return Obstacle(self._info_problems[side], lasting=True)
             if side not in self._heard:
-                kind = "CompressedImage" if _type_of(topic) is CompressedImage else "Image"
-                why = why_unconnected(self._node, name, f"sensor_msgs/msg/{kind}", qos, reads=True)
-                return f"no images on {name}: {why or 'its publisher is silent'}"
+                return self._no_images(name)
             if side not in self._rectifiers and side not in self._intrinsics:
-                info = self._info(side)
-                return (
-                    f"no camera info on {info}"
-                    if info
-                    else (
-                        f"camera.{side}.info is empty; name the topic, or give camera.calibration"
-                    )
-                )
+                return self._no_intrinsics(side)
         paired = "left" in self._topics
         complaint = paired and self._pairer.complaint(time.monotonic(), self._config.timeout_s)
-        return complaint or "the images have stopped"
+        return Obstacle(complaint or "the images have stopped")
+
+    def _no_images(self, topic: str) -> Obstacle:
+        qos = qos_profile(self._config.qos)
+        kind = "CompressedImage" if _type_of(topic) is CompressedImage else "Image"
+        found = why_unconnected(self._node, topic, f"sensor_msgs/msg/{kind}", qos, reads=True)
+        found = found or Obstacle("its publisher is silent")
+        return found._replace(reason=f"no images on {topic}: {found.reason}")
+
+    def _no_intrinsics(self, side: str) -> Obstacle:
+        if self._info(side):
+            return Obstacle(f"no camera info on {self._info(side)}")
+        text = f"camera.{side}.info is empty; name the topic, or give camera.calibration"
+        return Obstacle(text, lasting=True)
 
     def _on_info(self, side: str, message: CameraInfo) -> None:
         intrinsics = from_camera_info(message)
-        if not all(focal > 0 for focal in intrinsics.focal_px):
-            self._problems[side] = "its camera info has no focal length; calibrate the camera"
+        try:
+            if not all(focal > 0 for focal in intrinsics.focal_px):
+                raise ConfigError("has no focal length; calibrate the camera")
+            if side == "right" and not self._rectifiers:
+                share = self._config.calibration.baseline_share
+                baseline_m = -message.p[3] / intrinsics.focal_px[0]
+                check_baseline(baseline_m, self._context.manifest, share)
+        except ConfigError as error:
+            self._info_problems[side] = f"{self._info(side)}: {error}"
+            self._intrinsics.pop(side, None)
             return
-        if side == "right" and not self._rectifiers:
-            baseline_m, share = (
-                -message.p[3] / message.p[0],
-                self._config.calibration.baseline_share,
-            )
-            check_baseline(baseline_m, self._context.manifest, share)
+        self._info_problems.pop(side, None)
         self._intrinsics[side] = intrinsics
 
     def _on_image(self, side: str, message: Image | CompressedImage) -> None:

@@ -1,11 +1,9 @@
 """Arm or hand behind another ROS driver, told by parameters or a topic profile."""
 
-import time
 from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
@@ -30,6 +28,8 @@ from dexgrasp_deploy.drivers.joint_map import JointMap, JointStateError, check_p
 from dexgrasp_deploy.drivers.registry import driver_config
 from dexgrasp_deploy.nodes.conversions import from_stamp
 from dexgrasp_deploy.nodes.drivers.peer import (
+    Obstacle,
+    await_peer,
     full_topic,
     interface,
     qos_profile,
@@ -39,7 +39,6 @@ from dexgrasp_deploy.nodes.policy.publisher_watch import publisher_names
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.nodes.conversions import to_joint_state
 
-_TURN_S = 0.05
 _OWN_TOPICS = ("joint_states", "joint_command")
 _COMMAND_TYPES = (FORWARD_COMMAND, JOINT_STATE, TRAJECTORY)
 
@@ -63,6 +62,7 @@ class _TopicJoints(JointDriver):
         self._map = JointMap(config, self.joint_names, self.kind)
         self._newest: JointSample | None = None
         self._problem = ""
+        self._others_joints: tuple[str, ...] = ()
         self._open()
         self._connect()
         assert self._newest is not None
@@ -142,40 +142,51 @@ class _TopicJoints(JointDriver):
                 )
 
     def _connect(self) -> None:
-        """Runs callbacks until both ends are there.
+        """Waits for both ends.
 
         Raises:
-            ConfigError: They are not in time; the message says why.
+            ConfigError: They are not there in time; the message says why.
         """
-        deadline_s = time.monotonic() + self._config.connect_timeout_s
-        while reason := self._missing():
-            if time.monotonic() > deadline_s:
-                self.deactivate()
-                raise ConfigError(f"{self.kind}: {reason}")
-            rclpy.spin_once(self._node, timeout_sec=_TURN_S)
-        if others := self._other_commanders():
+        reason = await_peer(self._node, self._obstacle, self._config.connect_timeout_s)
+        if not reason and (others := self._other_commanders()):
+            reason = f"{others} commands {self._config.command.topic} too; stop it"
+        if reason:
             self.deactivate()
-            raise ConfigError(f"{self.kind}: {others} commands {self._config.command.topic} too")
+            raise ConfigError(f"{self.kind}: {reason}")
 
-    def _missing(self) -> str:
-        node, state, command = self._node, self._config.state, self._config.command
+    def _obstacle(self) -> Obstacle | None:
+        node, command = self._node, self._config.command
         if self._newest is None:
-            where = f"no joint states on {self._state_topic}: "
-            if self._problem or "/srv/" in state.type:
-                return self._problem or where + "nobody offers the service"
-            qos = qos_profile(state.qos)
-            reason = why_unconnected(node, self._state_topic, state.type, qos, reads=True)
-            return where + (reason or "its publisher is silent")
+            return self._no_states()
         topic = full_topic(node, command.topic)
-        reason = why_unconnected(node, topic, command.type, qos_profile(command.qos), reads=False)
-        return reason and f"no commands on {topic}: {reason}"
+        found = why_unconnected(node, topic, command.type, qos_profile(command.qos), reads=False)
+        return found and found._replace(reason=f"no commands on {topic}: {found.reason}")
+
+    def _no_states(self) -> Obstacle:
+        state = self._config.state
+        if self._problem:
+            return Obstacle(self._problem, lasting=True)
+        where = f"no joint states on {self._state_topic}: "
+        if self._others_joints:
+            return Obstacle(where + f"the messages there have {', '.join(self._others_joints)}")
+        if "/srv/" in state.type:
+            return Obstacle(where + "the service does not answer; is the driver running?")
+        qos = qos_profile(state.qos)
+        found = why_unconnected(self._node, self._state_topic, state.type, qos, reads=True)
+        found = found or Obstacle("its publisher is silent")
+        return found._replace(reason=where + found.reason)
 
     def _other_commanders(self) -> str:
         names = publisher_names(self._node, self._config.command.topic)
         own = self._node.get_fully_qualified_name()
-        return ", ".join(name for name in names if name != own)
+        if own in names:
+            names.remove(own)
+        return ", ".join(names)
 
     def _on_state(self, message: JointState) -> None:
+        if not set(message.name) & set(self._map.joint_names) and message.name:
+            self._others_joints = tuple(message.name)  # of another device on the same topic
+            return
         now_s, stamp = self._clock(), message.header.stamp
         stamped = self._config.state.stamp == "header" and (stamp.sec or stamp.nanosec)
         stamp_s = from_stamp(self._node.get_clock(), stamp) if stamped else now_s

@@ -1,19 +1,36 @@
 """The other end of a driver's topics: message types by name, and why nothing arrives."""
 
 import importlib
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import rclpy
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
-    QoSCompatibility,
     QoSProfile,
     ReliabilityPolicy,
-    qos_check_compatible,
 )
 
 from dexgrasp_deploy.drivers.joint_config import QosConfig
 from dexgrasp_sim.config import ConfigError
+
+_TURN_S = 0.05
+_NOT_YET_KNOWN = "_NODE_NAME_UNKNOWN_"
+"""What rcl calls the owner of an endpoint that it discovers before its node."""
+
+
+class Obstacle(NamedTuple):
+    """Why nothing arrives.
+
+    Attributes:
+        reason: For the user.
+        lasting: Whether it would be in vain to wait.
+    """
+
+    reason: str
+    lasting: bool = False
 
 
 def interface(name: str, parameter: str) -> Any:
@@ -47,12 +64,33 @@ def qos_profile(config: QosConfig) -> QoSProfile:
     )
 
 
+def await_peer(node: Node, obstacle: Callable[[], Obstacle | None], timeout_s: float) -> str:
+    """Runs the callbacks of a node that no executor runs yet, until nothing is in the way.
+
+    Args:
+        node: This node.
+        obstacle: What is in the way.
+        timeout_s: Longest wait.
+
+    Returns:
+        The reason why it did not connect; "" if it did.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while found := obstacle():
+        if found.lasting or time.monotonic() > deadline_s:
+            return found.reason
+        rclpy.spin_once(node, timeout_sec=_TURN_S)
+    return ""
+
+
 def full_topic(node: Node, topic: str) -> str:
     """A topic with its namespace and remappings."""
     return node.resolve_topic_name(topic)
 
 
-def why_unconnected(node: Node, topic: str, type_name: str, qos: QoSProfile, reads: bool) -> str:
+def why_unconnected(
+    node: Node, topic: str, type_name: str, qos: QoSProfile, reads: bool
+) -> Obstacle | None:
     """Why no message passes between this node and the others on a topic.
 
     Args:
@@ -63,21 +101,36 @@ def why_unconnected(node: Node, topic: str, type_name: str, qos: QoSProfile, rea
         reads: Whether this node subscribes; else it publishes.
 
     Returns:
-        "" where a matching other end is there.
+        None where a matching other end is there.
     """
     find = node.get_publishers_info_by_topic if reads else node.get_subscriptions_info_by_topic
-    others = [info for info in find(topic) if info.node_name != node.get_name()]
+    unwanted = (node.get_name(), _NOT_YET_KNOWN)
+    others = [info for info in find(topic) if info.node_name not in unwanted]
     if not others:
         who = "publishes" if reads else "listens"
-        return f"nobody {who}; is the driver running, and its controller active?"
+        return Obstacle(f"nobody {who}; is the driver running, and its controller active?")
     problems = []
     for other in others:
         ends = (other.qos_profile, qos) if reads else (qos, other.qos_profile)
-        compatibility, reason = qos_check_compatible(*ends)
         if other.topic_type != type_name:
             problems.append(f"{other.node_name} has the type {other.topic_type}, not {type_name}")
-        elif compatibility == QoSCompatibility.ERROR:
-            problems.append(f"quality of service of {other.node_name}: {reason.strip(' ;')}")
+        elif mismatch := _mismatch(*ends):
+            problems.append(f"quality of service of {other.node_name}: {mismatch}")
         else:
-            return ""
-    return "; ".join(problems)
+            return None
+    return Obstacle("; ".join(problems), lasting=True)
+
+
+def _mismatch(publisher: QoSProfile, subscription: QoSProfile) -> str:
+    """Why no message passes; "" if it does. Discovery does not tell the other settings right."""
+    if (
+        publisher.reliability == ReliabilityPolicy.BEST_EFFORT
+        and subscription.reliability == ReliabilityPolicy.RELIABLE
+    ):
+        return "published best effort, subscribed reliable"
+    if (
+        publisher.durability == DurabilityPolicy.VOLATILE
+        and subscription.durability == DurabilityPolicy.TRANSIENT_LOCAL
+    ):
+        return "published volatile, subscribed transient local"
+    return ""
