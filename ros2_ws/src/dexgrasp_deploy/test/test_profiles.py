@@ -5,13 +5,18 @@ import time
 import numpy as np
 import pytest
 import rclpy
-from sensor_msgs.msg import JointState
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray
 
 from dexgrasp_deploy.drivers.base import DriverContext, Level
 from dexgrasp_deploy.drivers.registry import make_driver, profiles
+from dexgrasp_deploy.nodes.camera_node import CameraNode
+from dexgrasp_deploy.nodes.parameters import COMMAND, NEWEST
+from dexgrasp_deploy.nodes.robot_driver_node import RobotDriverNode
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.robot.robot import load_robot
+from test_support.camera_peer import HEIGHT, WIDTH, CameraPeer, image
 from test_support.robot_peer import BEST_EFFORT, RELIABLE, RobotPeer
 from test_support.waiting import wait_until
 
@@ -243,3 +248,60 @@ def test_wrong_parameters_are_refused_in_one_line(node, kind, name, parameters, 
     with pytest.raises(ConfigError, match=message) as caught:
         configured(node, kind, name, **{"connect_timeout_s": 1.0, **parameters})
     assert "\n" not in str(caught.value)
+
+
+def test_the_nodes_drive_a_robot_and_a_camera_named_by_parameters(bundle_folder):
+    """What a user starts: profiles chosen by ROS parameters, commands and states through DDS."""
+    drivers = {
+        "robot_driver_node:arm.driver": "lbr",
+        "robot_driver_node:hand.driver": "wonik_v5",
+        "camera_node:camera.driver": "realsense_node",
+        "robot_driver_node:arm.connect_timeout_s": 60.0,
+        "robot_driver_node:hand.connect_timeout_s": 60.0,
+        "camera_node:camera.connect_timeout_s": 60.0,
+        "bundle": bundle_folder,
+    }
+    words = [word for key, value in drivers.items() for word in ("-p", f"{key}:={value}")]
+    rclpy.init(args=["--ros-args", *words])
+    executor = SingleThreadedExecutor()
+    nodes = []
+    depth = np.full((HEIGHT, WIDTH), 800, np.uint16)
+    camera = CameraPeer(BEST_EFFORT)
+    camera.add("/camera/camera/depth/image_rect_raw", lambda number: image(depth, "16UC1"))
+    camera.add_info("/camera/camera/depth/camera_info")
+    try:
+        with peer_of(("arm", "lbr")) as arm, peer_of(("hand", "wonik_v5")) as hand, camera:
+            hand.position[12] = 0.5
+            nodes += [RobotDriverNode(), CameraNode(), rclpy.create_node("listener")]
+            for node in nodes:
+                executor.add_node(node)
+            states, images = [], []
+            listener = nodes[-1]
+            listener.create_subscription(JointState, "joint_states", states.append, NEWEST)
+            listener.create_subscription(Image, "camera/depth/image_raw", images.append, NEWEST)
+            command = listener.create_publisher(JointState, "joint_command", COMMAND)
+            message = JointState(name=["thumb_joint_0", "iiwa7_joint_2"], position=[0.75, 0.125])
+
+            def turn():
+                command.publish(message)
+                executor.spin_once(timeout_sec=0.05)
+
+            def positions():
+                return dict(zip(states[-1].name, states[-1].position)) if states else {}
+
+            def moved():
+                return (arm.position[1], hand.position[12]) == (0.125, 0.75)
+
+            wait_until(moved, "the motion", meanwhile=turn)
+            wait_until(lambda: positions().get("thumb_joint_0") == 0.75, "states", meanwhile=turn)
+            assert positions()["iiwa7_joint_2"] == 0.125
+            efforts = dict(zip(states[-1].name, states[-1].effort))
+            assert efforts["iiwa7_joint_1"] == 0.5
+            assert np.isnan(efforts["thumb_joint_0"]), "the V5 reports what was commanded"
+            wait_until(lambda: images, "an image", meanwhile=turn)
+            assert set(np.frombuffer(images[-1].data, np.uint16)) == {800}
+    finally:
+        executor.shutdown()
+        for node in nodes:
+            node.destroy_node()
+        rclpy.try_shutdown()

@@ -51,6 +51,7 @@ COMMANDS = {
     ),
     "calibrate": Command(
         "dexgrasp_deploy.commands.calibrate", "find the cameras' lenses and where they are"
+    ),
     "drivers": Command(
         "dexgrasp_deploy.commands.drivers", "list the drivers of arms, hands and cameras"
     ),

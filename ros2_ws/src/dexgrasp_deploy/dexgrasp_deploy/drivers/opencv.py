@@ -150,8 +150,7 @@ class _OpenFiles(_Open):
     ) -> None:
         """Raises ConfigError where a file is not there."""
         super().__init__(config, rectifiers, clock)
-        paths = [path for path in (config.source, config.right_source) if path]
-        self._files = [_open_file(path) for path in paths]
+        self._files = self._opened()
         self._due_s = clock()
 
     def next(self, timeout_s: float) -> CameraSample | None:
@@ -161,22 +160,28 @@ class _OpenFiles(_Open):
             time.sleep(min(wait_s, timeout_s))
             if wait_s > timeout_s:
                 return None
-        images = [read() for read in self._files]
-        if any(image is None for image in images):
+        images = self._read()
+        if not images:
             if not self._config.loop:
                 raise SourceEnded(f"{self._config.source} has ended")
-            self._files = [
-                _open_file(path)
-                for path in (self._config.source, self._config.right_source)
-                if path
-            ]
-            images = [read() for read in self._files]
+            self._files = self._opened()
+            images = self._read()
         stamp_s = self._clock()
         self._due_s = max(self._due_s + 1.0 / self._config.rate_hz, stamp_s)
         return self._sample(images, [stamp_s] * len(images))
 
     def close(self) -> None:
         """See `capture.Source`."""
+
+    def _opened(self) -> list[Callable[[], NDArray[Any] | None]]:
+        paths = (self._config.source, self._config.right_source)
+        return [_open_file(path) for path in paths if path]
+
+    def _read(self) -> list[NDArray[Any]]:
+        """The next image of each file; none where one has ended."""
+        images = [read() for read in self._files]
+        found = [image for image in images if image is not None]
+        return found if len(found) == len(images) else []
 
 
 def _open_device(path: str, config: OpenCvConfig) -> cv2.VideoCapture:
