@@ -82,7 +82,9 @@ def node():
 
 
 def configured(node, kind, name, **parameters):
-    robot = load_robot(PEERS.get((kind, name), ("kuka_allegro",))[0])
+    robot = load_robot(
+        "franka_leap" if name == "leap" else PEERS.get((kind, name), ("kuka_allegro",))[0]
+    )
     driver = make_driver(kind, name)
     driver.configure(
         DriverContext(robot, time.monotonic, node=node), {"connect_timeout_s": 60.0} | parameters
@@ -223,6 +225,7 @@ def test_joints_of_another_device_on_the_same_topic_are_passed_over(node):
     ("kind", "name", "parameters", "message"),
     [
         ("arm", "lbr", {}, "arm: no joint states on /lbr/joint_states: nobody publishes"),
+        ("hand", "leap", {}, "the package leap_hand is not installed; build it in the workspace"),
         ("arm", "ros2_control", {}, "arm.joint_names is empty"),
         ("arm", "lbr", {"command.topic": ""}, "arm.command.topic is empty"),
         ("arm", "lbr", {"urdf_names": LBR}, "robot has iiwa7_joint_1"),

@@ -242,14 +242,14 @@ def _read_png(path: Path | None) -> NDArray[Any] | None:
     return image
 
 
-def _checked_depth(image: NDArray[Any], source: str) -> NDArray[np.uint16]:
+def _checked_depth(image: NDArray[Any], source: str) -> NDArray[Any]:
     if image.ndim != 2 or image.dtype != np.uint16:
         found = f"{image.dtype.name} {list(image.shape)}"
         raise ConfigError(f"camera.source = {source!r}: {found} is no 16 bit depth image")
     return image
 
 
-def _colour(image: NDArray[Any]) -> NDArray[np.uint8]:
+def _colour(image: NDArray[Any]) -> NDArray[Any]:
     """[H, W, 3] RGB of an image of OpenCV, which is BGR, BGRA or grey."""
     if image.dtype != np.uint8:
         raise ConfigError(f"camera.source: {image.dtype.name} is no 8 bit colour image")
@@ -257,7 +257,7 @@ def _colour(image: NDArray[Any]) -> NDArray[np.uint8]:
     return cv2.cvtColor(image, codes[2 if image.ndim == 2 else image.shape[2]])
 
 
-def _halves(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+def _halves(image: NDArray[Any]) -> list[NDArray[Any]]:
     if image.shape[1] % 2:
         raise ConfigError(f"camera.source: {image.shape[1]} columns cannot be two images")
     half = image.shape[1] // 2

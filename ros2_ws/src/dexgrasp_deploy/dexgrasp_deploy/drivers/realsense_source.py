@@ -31,7 +31,8 @@ class _Stream:
     """
 
     def __init__(self, side: Side, kind: Any, index: int, pixels: Any) -> None:
-        self.side, self.kind, self.index, self.format = side, kind, index, pixels
+        self.side: Side = side
+        self.kind, self.index, self.format = kind, index, pixels
         self.number = -1
 
     @property

@@ -132,7 +132,7 @@ class Rectifier:
         # the mean over an even number of pixels lies half a pixel before its anchor
         self._mean = (u + 0.5 * (self._block[0] % 2 == 0), v + 0.5 * (self._block[1] % 2 == 0))
 
-    def _check_coverage(self, u: NDArray[np.float32], v: NDArray[np.float32]) -> None:
+    def _check_coverage(self, u: NDArray[Any], v: NDArray[Any]) -> None:
         height, width = self._size
         inside = (u >= -0.5) & (u <= width - 0.5) & (v >= -0.5) & (v <= height - 0.5)
         if inside.mean() < _LEAST_COVERED:
