@@ -1,5 +1,6 @@
 """Judges a grasp from the motion of the object, by the rule of the training metric."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,30 +14,48 @@ from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 
-def summarize(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarize(
+    outcomes: Sequence[Mapping[str, Any]], latencies: Mapping[str, Sequence[float]] | None = None
+) -> dict[str, Any]:
     """Figures of some episodes.
 
     Args:
         outcomes: For each episode at least `success` (None if it was not judged), `steps`,
             `duration_s` from the first to the last action, `deadline_misses` and
-            `clamped_commands`; `refused` where the robot did not begin.
+            `clamped_commands`; `refused` where the robot did not begin, `stopped` where a
+            watchdog ended the episode, and `ended`, why.
+        latencies: Samples in s by name.
 
     Returns:
         `episodes`, `refused`, `success_rate` (None if none was judged), the measured
-        `control_hz`, `deadline_misses`, `clamped_commands`, and the `outcomes` themselves.
+        `control_hz`, `deadline_misses`, `safety` (commands that the filter changed, and how often
+        each watchdog stopped the robot), `latency_ms` (p50, p99, max) and the `outcomes`.
     """
     judged = [item["success"] for item in outcomes if item["success"] is not None]
     periods = sum(max(0, item["steps"] - 1) for item in outcomes)
     duration_s = sum(item["duration_s"] for item in outcomes)
+    stops = Counter(item["ended"].split(":")[0] for item in outcomes if item.get("stopped"))
     return {
         "episodes": len(outcomes),
         "refused": sum(bool(item.get("refused")) for item in outcomes),
         "success_rate": sum(judged) / len(judged) if judged else None,
         "control_hz": round(periods / duration_s, 2) if duration_s else 0.0,
         "deadline_misses": sum(item["deadline_misses"] for item in outcomes),
-        "clamped_commands": sum(item["clamped_commands"] for item in outcomes),
+        "safety": {
+            "clamped_commands": sum(item["clamped_commands"] for item in outcomes),
+            "stops": dict(stops),
+        },
+        "latency_ms": {name: percentiles_ms(values) for name, values in (latencies or {}).items()},
         "outcomes": list(outcomes),
     }
+
+
+def percentiles_ms(values_s: Sequence[float]) -> dict[str, float] | None:
+    """`p50`, `p99` and `max` in ms of durations in s, and their number `count`; None for none."""
+    if not values_s:
+        return None
+    p50, p99, most = np.percentile(1e3 * np.asarray(values_s), [50, 99, 100]).round(3).tolist()
+    return {"p50": p50, "p99": p99, "max": most, "count": len(values_s)}
 
 
 class GraspJudge:

@@ -29,8 +29,10 @@ _START_TIMEOUT_S = 60.0
 _FIRST_SAMPLES_S = 10.0
 _MARGIN_S = 15.0
 _RETRY_S = 0.2
+_AT_HOME = "HOLD: at home"
 _FINAL = frozenset({Grasp.Result.SUCCESS, Grasp.Result.INVALID_GOAL, Grasp.Result.NO_POLICY})
 """What trying again does not change."""
+_STOPS = frozenset({Grasp.Result.STALE_OBSERVATION, Grasp.Result.FAULT})
 
 
 class EpisodeNode(Node):
@@ -40,7 +42,8 @@ class EpisodeNode(Node):
     uses `sim/reset`, and `sim/object_pose` to judge the episodes.
 
     An episode that the policy node refused to begin is not a failed grasp: it is counted as
-    refused, with the reason.
+    refused, with the reason. In simulation the node also clears faults, which otherwise is up to a
+    person.
     """
 
     def __init__(self) -> None:
@@ -54,6 +57,7 @@ class EpisodeNode(Node):
         self._joints: JointSample | None = None
         self._status: PolicyStatus | None = None
         self._judge: GraspJudge | None = None
+        self._latencies: dict[str, list[float]] = {"inference": [], "observation_age": []}
         self._grasp = ActionClient(self, Grasp, "grasp")
         self._release = self.create_client(Trigger, "policy/release")
         self._home = self.create_client(Trigger, "policy/home")
@@ -70,7 +74,8 @@ class EpisodeNode(Node):
         """
         call = Caller(self, executor)
         call.until(self._all_there, _START_TIMEOUT_S, "policy, joint states and services")
-        return summarize([self._run_episode(call) for _ in range(self._episodes)])
+        outcomes = [self._run_episode(call) for _ in range(self._episodes)]
+        return summarize(outcomes, self._latencies)
 
     def _all_there(self) -> bool:
         servers = [self._release, self._home, *([self._reset] if self._simulated else [])]
@@ -101,6 +106,7 @@ class EpisodeNode(Node):
             "success": success,
             "believed": None if refused else result.success,
             "refused": refused,
+            "stopped": not refused and result.error_code in _STOPS,
             "max_lift_m": lift_m,
             "ended": result.error_msg,
             "way_home": way_home,
@@ -110,14 +116,28 @@ class EpisodeNode(Node):
             "clamped_commands": result.clamped_commands,
         }
 
+    @property
+    def _in_fault(self) -> bool:
+        return self._status is not None and self._status.state == PolicyStatus.FAULT
+
     def _go_home(self, call: Caller) -> str:
-        """Sends the robot home, and waits until it has stopped; returns where it did and why."""
-        deadline_s = time.monotonic() + _FIRST_SAMPLES_S
+        """Sends the robot home until it is there; returns where it stopped and why.
+
+        It may stop on the way because the computer was busy for a moment: then it is sent again.
+        """
+        deadline_s = time.monotonic() + _HOME_TIMEOUT_S
         while True:
-            answer = call.result(self._home.call_async(Trigger.Request()))
-            if answer.success or time.monotonic() > deadline_s:
-                break
+            told = self._try_to_go_home(call, deadline_s)
+            if told.startswith(_AT_HOME) or time.monotonic() > deadline_s:
+                return told
+            if self._in_fault and not self._simulated:
+                return told  # a person must clear it
             call.pause(_RETRY_S)
+
+    def _try_to_go_home(self, call: Caller, deadline_s: float) -> str:
+        if self._simulated and self._in_fault:
+            call.result(self._release.call_async(Trigger.Request()))
+        answer = call.result(self._home.call_async(Trigger.Request()))
         if not answer.success:
             return answer.message
         answered_s = time.monotonic()
@@ -128,7 +148,8 @@ class EpisodeNode(Node):
                 return False
             return from_stamp(self.get_clock(), status.header.stamp) > answered_s
 
-        call.until(has_stopped, _HOME_TIMEOUT_S, "the robot to come home")
+        remaining_s = max(deadline_s - time.monotonic(), _FIRST_SAMPLES_S)
+        call.until(has_stopped, remaining_s, "the robot to come home")
         return self._status.message if self._status is not None else ""
 
     def _await_joints(self, call: Caller) -> None:
@@ -160,6 +181,9 @@ class EpisodeNode(Node):
 
     def _on_status(self, message: PolicyStatus) -> None:
         self._status = message
+        if message.state == PolicyStatus.RUNNING and message.step:
+            self._latencies["inference"].append(message.inference_latency_s)
+            self._latencies["observation_age"].append(message.observation_age_s)
 
     def _on_pose(self, message: PoseStamped) -> None:
         if self._judge is not None:

@@ -50,7 +50,7 @@ class PolicyNode(LifecycleNode):
         speed_scale = parameters.get("speed_scale", 1.0)
         heartbeat_s = parameters.get("estop.heartbeat_s", 0.0)
         parameters.reject_unknown()
-        self.port = TopicPort(self)
+        self.port = TopicPort(self, self._config.freshness)
         self.loop: ControlLoop | None = None
         self._active = False
         self._action = GraspAction(self, lambda: self.active_loop)

@@ -11,6 +11,8 @@ from typing_extensions import override
 
 from dexgrasp_deploy.control.episode import Reason, UnfitInput
 from dexgrasp_deploy.control.port import RobotPort
+from dexgrasp_deploy.control.sensing.echo import CommandEcho
+from dexgrasp_deploy.control.sensing.streams import FreshnessConfig
 from dexgrasp_deploy.drivers.base import CameraSample, Intrinsics, JointSample
 from dexgrasp_deploy.nodes.conversions import (
     ImageError,
@@ -22,9 +24,6 @@ from dexgrasp_deploy.nodes.conversions import (
 from dexgrasp_deploy.nodes.parameters import COMMAND, NEWEST, STREAMS
 from dexgrasp_sim.nodes.conversions import to_joint_state
 
-MAX_PAIR_SKEW_S = 0.005
-"""Left and right image belong together if their stamps differ by less than this: an eighth of the
-period of a 25 Hz camera."""
 _STREAMS = {"depth": ("depth",), "stereo_rgb": ("left", "right"), None: ()}
 _MAX_JOINT_STREAMS = 16
 _STREAM_ENDS_S = 0.5
@@ -37,8 +36,14 @@ class TopicPort(RobotPort):
     from one driver or from two.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, config: FreshnessConfig) -> None:
+        """Args:
+        node: Owner.
+        config: Of the stereo pair and the echo of commands.
+        """
         self._node = node
+        self._max_skew_s = config.max_pair_skew_s
+        self._echo = CommandEcho(config.max_echo_s)
         self._executor: Executor | None = None
         self._joints: dict[tuple[str, ...], JointSample] = {}
         self._intrinsics: dict[str, Intrinsics] = {}
@@ -48,6 +53,7 @@ class TopicPort(RobotPort):
         self._group: str | None = None
         self._commands = node.create_publisher(JointState, "joint_command", COMMAND)
         node.create_subscription(JointState, "joint_states", self._on_joints, STREAMS)
+        node.create_subscription(JointState, "joint_command_echo", self._on_echo, STREAMS)
 
     def attach(self, executor: Executor) -> None:
         """Sets the executor whose callbacks `wait_until` runs."""
@@ -69,6 +75,13 @@ class TopicPort(RobotPort):
 
     @override
     def joints(self) -> list[JointSample]:
+        """The newest sample of each stream.
+
+        Raises:
+            UnfitInput: The driver says that it obeys other commands than those sent.
+        """
+        if problem := self._echo.problem(time.monotonic()):
+            raise UnfitInput(Reason.NOT_OBEYED, problem)
         return list(self._joints.values())
 
     def joint_streams(self) -> list[tuple[str, ...]]:
@@ -94,6 +107,7 @@ class TopicPort(RobotPort):
 
     @override
     def send(self, positions: dict[str, float]) -> None:
+        self._echo.sent(positions, time.monotonic())
         stamp = self._node.get_clock().now().to_msg()
         self._commands.publish(to_joint_state([*positions], [*positions.values()], [], stamp))
 
@@ -114,7 +128,7 @@ class TopicPort(RobotPort):
             skew_s = abs(left.stamp_s - right.stamp_s)
             raise UnfitInput(
                 Reason.BAD_CAMERA,
-                f"left and right image are {skew_s:.3f} s apart, allowed {MAX_PAIR_SKEW_S} s; "
+                f"left and right image are {skew_s:.3f} s apart, allowed {self._max_skew_s} s; "
                 "synchronise the cameras",
             )
         return self._pair
@@ -124,6 +138,10 @@ class TopicPort(RobotPort):
         self._joints[tuple(sorted(sample.names))] = sample
         if len(self._joints) > _MAX_JOINT_STREAMS:
             self._joints.pop(next(iter(self._joints)))
+
+    def _on_echo(self, message: JointState) -> None:
+        stamp_s = from_stamp(self._node.get_clock(), message.header.stamp)
+        self._echo.heard(dict(zip(message.name, message.position, strict=False)), stamp_s)
 
     def _on_info(self, message: CameraInfo, stream: str) -> None:
         self._intrinsics[stream] = from_camera_info(message)
@@ -145,7 +163,7 @@ class TopicPort(RobotPort):
         left, right = self._newest.get("left"), self._newest.get("right")
         if left is None or right is None:
             return
-        if abs(left.stamp_s - right.stamp_s) >= MAX_PAIR_SKEW_S:
+        if abs(left.stamp_s - right.stamp_s) >= self._max_skew_s:
             return
         if left.image.shape != right.image.shape or left.image.ndim != 3:
             sizes = f"{list(left.image.shape)} and {list(right.image.shape)}"
