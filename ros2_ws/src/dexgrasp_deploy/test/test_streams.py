@@ -192,8 +192,10 @@ def test_motion_of_the_hand_in_the_image_by_hand():
     # 0.02 rad about the base's axis move what is 0.53 m away by 11 mm; at about 0.6 m and a
     # focal length of 36.9 px that is up to 0.7 px
     assert 0.3 < view.moved_px(HOME, turned) < 0.75
-    turned[0] += 2.0
-    assert view.moved_px(HOME, turned) == 0.0, "it is not in view any more"
+    away, further = HOME.copy(), HOME.copy()
+    away[0], further[0] = HOME[0] + 2.0, HOME[0] + 2.2
+    assert view.moved_px(HOME, away) > 10, "it leaves the image"
+    assert view.moved_px(away, further) == 0.0, "it is not in the image"
 
 
 @given(

@@ -20,7 +20,7 @@ from dexgrasp_sim.ros_settings import find_problems
 
 _START_S = 120.0
 """Time for discovery, imports and the compilation of image kernels on a slow computer."""
-_EPISODE_MARGIN_S = 120.0
+_EPISODE_MARGIN_S = 300.0
 """An episode may take this much longer than its policy acts: it puts down what it holds, goes home
 and waits for the next object. What takes longer than it should, `episode_node` notices itself."""
 _INTERRUPTED = 130

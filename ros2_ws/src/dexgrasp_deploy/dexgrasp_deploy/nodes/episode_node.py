@@ -24,7 +24,7 @@ from dexgrasp_msgs.action import Grasp
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.nodes.node_main import run_node
 
-_HOME_TIMEOUT_S = 60.0
+_HOME_TIMEOUT_S = 120.0
 _START_TIMEOUT_S = 60.0
 _FIRST_SAMPLES_S = 10.0
 _MARGIN_S = 15.0
@@ -127,14 +127,14 @@ class EpisodeNode(Node):
         """
         deadline_s = time.monotonic() + _HOME_TIMEOUT_S
         while True:
-            told = self._try_to_go_home(call, deadline_s)
+            told = self._try_to_go_home(call)
             if told.startswith(_AT_HOME) or time.monotonic() > deadline_s:
                 return told
             if self._in_fault and not self._simulated:
                 return told  # a person must clear it
             call.pause(_RETRY_S)
 
-    def _try_to_go_home(self, call: Caller, deadline_s: float) -> str:
+    def _try_to_go_home(self, call: Caller) -> str:
         if self._simulated and self._in_fault:
             call.result(self._release.call_async(Trigger.Request()))
         answer = call.result(self._home.call_async(Trigger.Request()))
@@ -148,8 +148,7 @@ class EpisodeNode(Node):
                 return False
             return from_stamp(self.get_clock(), status.header.stamp) > answered_s
 
-        remaining_s = max(deadline_s - time.monotonic(), _FIRST_SAMPLES_S)
-        call.until(has_stopped, remaining_s, "the robot to come home")
+        call.until(has_stopped, _HOME_TIMEOUT_S, "the robot to come home")
         return self._status.message if self._status is not None else ""
 
     def _await_joints(self, call: Caller) -> None:

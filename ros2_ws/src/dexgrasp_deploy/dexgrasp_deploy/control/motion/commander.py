@@ -149,7 +149,7 @@ class Traveller:
         velocity_limit: [J] rad/s, not to be exceeded on it.
         now_s: Monotonic time of the beginning.
         """
-        self._way, self._rate, self._time_s = way, way.rate(velocity_limit), 0.0
+        self._way, self._rates, self._time_s = way, way.rates(velocity_limit), 0.0
         self._last_s = self._moved_s = now_s
 
     @property
@@ -180,6 +180,7 @@ class Traveller:
         """
         passed_s, self._last_s = now_s - self._last_s, now_s
         if not self.ended and np.abs(commanded - measured)[arm].max() < _WAIT_RAD:
-            self._time_s += self._rate * scale * passed_s
+            step = min(int(self._time_s / self._way.step_s), len(self._rates) - 1)
+            self._time_s += self._rates[step] * scale * passed_s
             self._moved_s = now_s
         return self._way.at(self._time_s)

@@ -21,7 +21,7 @@ Vector = NDArray[np.float64]
 _NEAR_RAD = 0.01
 """Nearer than this no way is needed."""
 _PLANNING_STEPS = 64
-_PLANNING_SHARE = 0.4
+_PLANNING_SHARE = 0.7
 """Most steps of planning in a period, and most of the period for it."""
 
 
