@@ -27,6 +27,7 @@ class SimulatedClock:
         self.now_s = 100.0
 
     def __call__(self) -> float:
+        """The time."""
         return self.now_s
 
 

@@ -47,5 +47,5 @@ def test_nothing_is_judged_before_a_command_is_due_and_after_the_last_one():
     commanded(echo, 1.0)
     echo.heard({"a": 7.0}, 1.0)
     assert echo.problem(1.0) and echo.problem(1.4) == "", "the robot is not commanded any more"
-    echo.sent({"a": 0.0}, 9.0)
-    assert echo.problem(9.0) == "", "a new beginning"
+    echo.sent({"a": 0.0}, 1.4)
+    assert echo.problem(1.4) == "", "a new beginning"

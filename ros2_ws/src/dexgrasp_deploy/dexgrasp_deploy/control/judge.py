@@ -14,9 +14,7 @@ from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 
-def summarize(
-    outcomes: Sequence[Mapping[str, Any]], latencies: Mapping[str, Sequence[float]] | None = None
-) -> dict[str, Any]:
+def summarize(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Figures of some episodes.
 
     Args:
@@ -24,12 +22,11 @@ def summarize(
             `duration_s` from the first to the last action, `deadline_misses` and
             `clamped_commands`; `refused` where the robot did not begin, `stopped` where a
             watchdog ended the episode, and `ended`, why.
-        latencies: Samples in s by name.
 
     Returns:
         `episodes`, `refused`, `success_rate` (None if none was judged), the measured
         `control_hz`, `deadline_misses`, `safety` (commands that the filter changed, and how often
-        each watchdog stopped the robot), `latency_ms` (p50, p99, max) and the `outcomes`.
+        each watchdog stopped the robot) and the `outcomes`.
     """
     judged = [item["success"] for item in outcomes if item["success"] is not None]
     periods = sum(max(0, item["steps"] - 1) for item in outcomes)
@@ -45,17 +42,8 @@ def summarize(
             "clamped_commands": sum(item["clamped_commands"] for item in outcomes),
             "stops": dict(stops),
         },
-        "latency_ms": {name: percentiles_ms(values) for name, values in (latencies or {}).items()},
         "outcomes": list(outcomes),
     }
-
-
-def percentiles_ms(values_s: Sequence[float]) -> dict[str, float] | None:
-    """`p50`, `p99` and `max` in ms of durations in s, and their number `count`; None for none."""
-    if not values_s:
-        return None
-    p50, p99, most = np.percentile(1e3 * np.asarray(values_s), [50, 99, 100]).round(3).tolist()
-    return {"p50": p50, "p99": p99, "max": most, "count": len(values_s)}
 
 
 class GraspJudge:

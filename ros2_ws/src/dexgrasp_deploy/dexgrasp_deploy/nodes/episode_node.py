@@ -57,7 +57,6 @@ class EpisodeNode(Node):
         self._joints: JointSample | None = None
         self._status: PolicyStatus | None = None
         self._judge: GraspJudge | None = None
-        self._latencies: dict[str, list[float]] = {"inference": [], "observation_age": []}
         self._grasp = ActionClient(self, Grasp, "grasp")
         self._release = self.create_client(Trigger, "policy/release")
         self._home = self.create_client(Trigger, "policy/home")
@@ -74,8 +73,7 @@ class EpisodeNode(Node):
         """
         call = Caller(self, executor)
         call.until(self._all_there, _START_TIMEOUT_S, "policy, joint states and services")
-        outcomes = [self._run_episode(call) for _ in range(self._episodes)]
-        return summarize(outcomes, self._latencies)
+        return summarize([self._run_episode(call) for _ in range(self._episodes)])
 
     def _all_there(self) -> bool:
         servers = [self._release, self._home, *([self._reset] if self._simulated else [])]
@@ -180,9 +178,6 @@ class EpisodeNode(Node):
 
     def _on_status(self, message: PolicyStatus) -> None:
         self._status = message
-        if message.state == PolicyStatus.RUNNING and message.step:
-            self._latencies["inference"].append(message.inference_latency_s)
-            self._latencies["observation_age"].append(message.observation_age_s)
 
     def _on_pose(self, message: PoseStamped) -> None:
         if self._judge is not None:

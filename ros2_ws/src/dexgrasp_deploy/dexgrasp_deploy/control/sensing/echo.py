@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 _SAME_RAD = 1e-6
 _KEPT_S = 2.0
-"""Commands older than this say nothing any more: the robot was not commanded since."""
+"""Commands older than this are not needed to judge an echo that has just arrived."""
 
 
 class CommandEcho:
@@ -22,7 +22,7 @@ class CommandEcho:
         """
         self._max_delay_s = max_delay_s
         self._sent: deque[tuple[float, Mapping[str, float]]] = deque()
-        self._problem = ""
+        self._problem, self._heard_s = "", 0.0
 
     def sent(self, positions: Mapping[str, float], now_s: float) -> None:
         """Notes a command.
@@ -31,8 +31,8 @@ class CommandEcho:
             positions: rad by joint name.
             now_s: Monotonic time.
         """
-        if self._sent and now_s - self._sent[-1][0] > _KEPT_S:
-            self._sent.clear()
+        if self._sent and now_s - self._sent[-1][0] > self._max_delay_s:
+            self._sent.clear()  # the robot was not commanded meanwhile: a new beginning
             self._problem = ""
         self._sent.append((now_s, positions))
         while now_s - self._sent[0][0] > _KEPT_S:
@@ -45,6 +45,7 @@ class CommandEcho:
             positions: rad by joint name, of the command that the driver obeys.
             stamp_s: Monotonic time at which the driver said so.
         """
+        self._heard_s = stamp_s
         due_s = stamp_s - self._max_delay_s
         due = [command for time_s, command in self._sent if time_s <= due_s]
         if not due:
@@ -60,8 +61,9 @@ class CommandEcho:
         )
 
     def problem(self, now_s: float) -> str:
-        """What is wrong now; "" for nothing, or where nothing was sent lately."""
-        if not self._sent or now_s - self._sent[-1][0] > self._max_delay_s:
+        """What is wrong now; "" for nothing, or where nothing was sent or echoed lately."""
+        sent_s = self._sent[-1][0] if self._sent else float("-inf")
+        if now_s - min(sent_s, self._heard_s) > self._max_delay_s:
             return ""
         return self._problem
 
