@@ -30,7 +30,7 @@ from dexgrasp_learner.storage.bundle import BundleManifest, read_manifest
 from dexgrasp_msgs.action import Grasp
 from dexgrasp_sim.bringup import NodeGroup, NodeSpec
 
-_GOAL_S, _REACT_S, _GOES_ON_S = 60.0, 20.0, 1.5
+_GOAL_S, _REACT_S, _GOES_ON_S = 60.0, 15.0, 1.5
 _R = Grasp.Result
 Inject = Callable[[Robot], None]
 
@@ -276,7 +276,11 @@ def main() -> int:
     parser.add_argument("--only", default="")
     parser.add_argument("--max-age-s", type=float, default=0.3)
     args = parser.parse_args()
-    found = [outcome.as_dict() for outcome in outcomes(args)]
+    found = []
+    for outcome in outcomes(args):
+        found.append(outcome.as_dict())
+        said = "handled" if outcome.handled else "NOT HANDLED"
+        print(f"{outcome.fault}: {said}: {outcome.reaction}", file=sys.stderr, flush=True)
     print(json.dumps({"outcomes": found}), flush=True)
     return 0
 

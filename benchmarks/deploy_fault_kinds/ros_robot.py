@@ -24,7 +24,7 @@ from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.nodes.conversions import to_image, to_joint_state, to_stamp
 
 _PERIOD_S = 1 / 60
-_WAIT_S = 60.0
+_WAIT_S = 40.0
 _NOISE_RAD = 1e-7
 
 
