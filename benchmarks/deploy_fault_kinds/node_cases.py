@@ -109,7 +109,8 @@ def _set_parameter(name: str, value: float) -> Inject:
         parameter = Parameter(name, value=value).to_parameter_msg()
         future = client.call_async(SetParameters.Request(parameters=[parameter]))
         robot.until(future.done)
-        if future.result().results[0].successful:
+        answer = future.result()
+        if answer is None or answer.results[0].successful:
             raise RuntimeError(f"{name} was changed in mid-run")
 
     return inject

@@ -75,7 +75,9 @@ class Client:
         if not self.until(client.service_is_ready):
             return False
         future = client.call_async(Trigger.Request())
-        return self.until(future.done) and future.result().success
+        self.until(future.done)
+        answer = future.result()
+        return answer is not None and answer.success
 
     def settle(self) -> bool:
         """Resets what a case before has left; whether the policy is idle then."""

@@ -86,7 +86,7 @@ class EpisodeNode(Node):
         )
 
     def _run_episode(self, call: Caller) -> dict[str, Any]:
-        way_home = self._go_home(call)
+        way_home, home_stops = self._go_home(call)
         start: dict[str, Any] = {"object": None}
         if self._simulated:
             call.trigger(self._release)
@@ -108,6 +108,7 @@ class EpisodeNode(Node):
             "max_lift_m": lift_m,
             "ended": result.error_msg,
             "way_home": way_home,
+            "home_stops": home_stops,
             "steps": result.steps,
             "duration_s": result.duration_s,
             "deadline_misses": result.deadline_misses,
@@ -118,18 +119,20 @@ class EpisodeNode(Node):
     def _in_fault(self) -> bool:
         return self._status is not None and self._status.state == PolicyStatus.FAULT
 
-    def _go_home(self, call: Caller) -> str:
-        """Sends the robot home until it is there; returns where it stopped and why.
+    def _go_home(self, call: Caller) -> tuple[str, list[str]]:
+        """Sends the robot home until it is there; returns where it stopped and why, at last and
+        each time before.
 
         It may stop on the way because the computer was busy for a moment: then it is sent again.
         """
-        deadline_s = time.monotonic() + _HOME_TIMEOUT_S
+        deadline_s, stops = time.monotonic() + _HOME_TIMEOUT_S, []
         while True:
             told = self._try_to_go_home(call)
             if told.startswith(_AT_HOME) or time.monotonic() > deadline_s:
-                return told
+                return told, stops
             if self._in_fault and not self._simulated:
-                return told  # a person must clear it
+                return told, stops  # a person must clear it
+            stops.append(told)
             call.pause(_RETRY_S)
 
     def _try_to_go_home(self, call: Caller) -> str:
