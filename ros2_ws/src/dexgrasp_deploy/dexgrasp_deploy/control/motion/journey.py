@@ -22,7 +22,10 @@ _PLANNING_SHARE = 0.4
 
 
 class Journey:
-    """Plans a way, holding the robot meanwhile, and follows it; one at a time."""
+    """Plans a way, holding the robot meanwhile, and follows it; one at a time.
+
+    In shadow, where nothing is sent, every way is at its end.
+    """
 
     def __init__(
         self,
@@ -55,6 +58,8 @@ class Journey:
         Raises:
             UnfitInput: The robot has no fabric to plan with, or stands in an obstacle.
         """
+        if self._commander.shadow:
+            return
         start, life = self._commander.position, self._config.life
         planning = None
         if np.abs(start - goal).max() > _NEAR_RAD:
@@ -64,6 +69,8 @@ class Journey:
 
     def put_down(self, down_m: float, open_hand: Vector, now_s: float) -> None:
         """Begins to lower the palm and then to open the hand as in [J] rad; errors as `home`."""
+        if self._commander.shadow:
+            return
         start = self._commander.position
         planning = self._planner.down_and_open(start, down_m, open_hand)
         self._begin(planning, start, self._robot.arm, now_s)
@@ -74,6 +81,8 @@ class Journey:
         Raises:
             UnfitInput: No way is free, the robot does not get on, or as `Commander.command`.
         """
+        if self._commander.shadow:
+            return True
         if self._planning is not None:
             self._commander.hold(measured, now_s)
             self._plan(now_s)
