@@ -101,7 +101,7 @@ def test_in_shadow_no_message_appears_on_the_command_topic(bundle_folder, tmp_pa
             lambda: "shadow: no command leaves" in client.statuses[-1].message, "the status"
         )
         assert client.trigger("policy/home").success
-        assert client.trigger("policy/open_hand").success
+        client.until(lambda: client.trigger("policy/open_hand").success, "the end of the way home")
         assert client.node.count_publishers("joint_command") == 0
     assert client.commands == []
 

@@ -22,7 +22,7 @@ from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.nodes.node_main import run_node
 
 _TOPICS = (
-    *("joint_states", "joint_command", "policy/*", "camera/*", "sim/*", "estop*", "grasp/*"),
+    *("joint_states", "joint_command", "policy/*", "camera/*", "sim/*", "estop*"),
     *("robot_description", "/diagnostics", "/parameter_events", "/rosout", "/tf", "/tf_static"),
 )
 _NODES = ("policy_node", "robot_driver_node", "camera_node")
@@ -45,9 +45,8 @@ class RecorderNode(Node):
         parameters = Parameters(self)
         config = parameters.config(RecorderConfig)
         parameters.reject_unknown()
-        log = self.get_logger()
         self._types = MessageTypes(definition_of)
-        self._recorder = Recorder(config, self._types, time.monotonic, log.info, log.error)
+        self._recorder = Recorder(config, self._types, time.monotonic, self._log, self._warn)
         try:
             self._about = About(self, _NODES, config.calibration)
         except (OSError, ValueError) as error:
@@ -78,6 +77,18 @@ class RecorderNode(Node):
             return response
 
         self.create_service(Trigger, name, answer)
+
+    def _log(self, text: str) -> None:
+        if self.context.ok():
+            self.get_logger().info(text)
+        else:  # at the end of the process the logger can no longer publish
+            print(text, file=sys.stderr)
+
+    def _warn(self, text: str) -> None:
+        if self.context.ok():
+            self.get_logger().error(text)
+        else:
+            print(text, file=sys.stderr)
 
     def _stop(self) -> str:
         self._recorder.stop()

@@ -6,11 +6,19 @@ from math import isfinite, log10
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 
 class Stage(Enum):
-    """What is measured, in the order of a period; each is a duration."""
+    """What is measured, in the order of a period; each is a duration.
+
+    Attributes:
+        row: 0 for the first, 1 for the next.
+    """
+
+    row: int
+
+    def __init__(self, text: str) -> None:
+        self.row = len(type(self).__members__)
 
     ARRIVAL = "exposure to arrival"
     """Of an image: exposure, transfer, driver and transport."""
@@ -45,7 +53,6 @@ _PER_DECADE = 100
 _BINS = 8 * _PER_DECADE + 1
 """From 1 us to 100 s in steps of 2.3 %; the first bin holds all below, the last all above."""
 _UPPER_S = _LEAST_S * 10 ** (np.arange(_BINS) / _PER_DECADE)
-_ROW = {stage: row for row, stage in enumerate(Stage)}
 _FORMAT = "dexgrasp latency 1"
 _PERCENTILES = (50, 90, 99)
 
@@ -59,7 +66,7 @@ class Latencies:
 
     def __init__(self, control_dt_s: float) -> None:
         self.control_dt_s = control_dt_s
-        self._counts = np.zeros((len(Stage), _BINS), np.int64)
+        self._counts = [[0] * _BINS for _ in Stage]  # lists: numpy is slow at single elements
         self._sums_s = [0.0] * len(Stage)
         self._largest_s = [0.0] * len(Stage)
 
@@ -67,30 +74,31 @@ class Latencies:
         """Counts a duration, s; one that is negative counts as 0, one that is no number not."""
         if not isfinite(duration_s):
             return
-        row = _ROW[stage]
-        column = 0
+        row, column = stage.row, 0
         if duration_s > _LEAST_S:
-            column = min(_BINS - 1, int(_PER_DECADE * log10(duration_s / _LEAST_S)) + 1)
-        self._counts[row, column] += 1
-        self._sums_s[row] += max(0.0, duration_s)
-        self._largest_s[row] = max(self._largest_s[row], duration_s)
+            column = int(_PER_DECADE * log10(duration_s / _LEAST_S)) + 1
+        self._counts[row][column if column < _BINS else -1] += 1
+        if duration_s > 0.0:
+            self._sums_s[row] += duration_s
+        if duration_s > self._largest_s[row]:
+            self._largest_s[row] = duration_s
 
     def count(self, stage: Stage) -> int:
         """How many durations were counted."""
-        return int(self._counts[_ROW[stage]].sum())
+        return sum(self._counts[stage.row])
 
     def mean_s(self, stage: Stage) -> float:
         """Mean; NaN where nothing was counted."""
         count = self.count(stage)
-        return self._sums_s[_ROW[stage]] / count if count else float("nan")
+        return self._sums_s[stage.row] / count if count else float("nan")
 
     def largest_s(self, stage: Stage) -> float:
         """The largest; 0 where nothing was counted."""
-        return self._largest_s[_ROW[stage]]
+        return self._largest_s[stage.row]
 
     def percentile_s(self, stage: Stage, percent: float) -> float:
         """The duration that `percent` % do not exceed, up to 2.4 % too large; NaN without any."""
-        counts = self._counts[_ROW[stage]]
+        counts = np.array(self._counts[stage.row])
         total = counts.sum()
         if not total:
             return float("nan")
@@ -120,11 +128,10 @@ class Latencies:
         stages: dict[str, dict[str, Any]] = {**self.summary()}
         for stage in Stage:
             if stage.value in stages:
-                counts = self._counts[_ROW[stage]]
+                counts = self._counts[stage.row]
                 filled = np.flatnonzero(counts)
                 stages[stage.value]["histogram"] = [
-                    [float(f"{1000 * _UPPER_S[column]:.6g}"), int(counts[column])]
-                    for column in filled
+                    [float(f"{1000 * _UPPER_S[column]:.6g}"), counts[column]] for column in filled
                 ]
         return {"format": _FORMAT, "control_dt_s": self.control_dt_s, "stages": stages}
 
@@ -140,7 +147,7 @@ class Latencies:
         try:
             made = Latencies(float(values["control_dt_s"]))
             for name, figures in values["stages"].items():
-                row = _ROW[Stage(name)]
+                row = Stage(name).row
                 made._counts[row] = _counts(figures["histogram"])
                 made._sums_s[row] = figures["mean_ms"] * figures["count"] / 1000
                 made._largest_s[row] = figures["max_ms"] / 1000
@@ -163,9 +170,9 @@ def _ms(seconds: float) -> float:
     return round(1000 * seconds, 4)
 
 
-def _counts(histogram: list[list[float]]) -> NDArray[np.int64]:
-    counts = np.zeros(_BINS, np.int64)
+def _counts(histogram: list[list[float]]) -> list[int]:
+    counts = [0] * _BINS
     for upper_ms, count in histogram:
         column = round(_PER_DECADE * log10(upper_ms / 1000 / _LEAST_S))
-        counts[column] = count
+        counts[column] = int(count)
     return counts
