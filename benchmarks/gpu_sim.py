@@ -207,7 +207,9 @@ def _raw(
     if env.config.physics.backend != "mujoco_warp":
         return {"raw_steps_per_s": None, "raw_ratio": None}
     from benchmarks.peers.raw_warp import RawWarp
+    from dexgrasp_sim.physics.mujoco_warp.engine import MujocoWarpEngine
 
+    assert isinstance(env.engine, MujocoWarpEngine)
     state = env.engine.state_dict()
     targets = []
     for _ in range(_RECORDED_STEPS):

@@ -7,16 +7,19 @@ device to device (`cuda_ipc`).
 """
 
 import argparse
+import statistics
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from benchmarks.gpu.parts import Parts
 from benchmarks.peers.transport import ACTION_DIM, Payload
-from benchmarks.transport import make_payloads, spread
+from benchmarks.transport import LARGE, MEDIUM, make_payloads, spread
 from dexgrasp_learner.pool.config import SimulatorsConfig
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.pool.worker_pool import WorkerPool
@@ -27,6 +30,7 @@ from dexgrasp_sim.transport.carrier import CarrierName
 
 _HORIZON = 4
 _WARM_UP_STEPS = 10
+_START_TIMEOUT_S, _STEP_TIMEOUT_S = 60.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings and figures.
 
-    `step_ms` by image size and way; `pinned_speedup` and `cuda_ipc_speedup` are the median step of
-    `pageable` over theirs at the larger images, `gb_per_s` observations over the median step.
-    Each way is checked to transfer the workers' observations exactly before it is timed. On the
-    CPU there is only `pageable`.
+    `step_ms` by image size and way: medians over the rounds; `pinned_speedup` and
+    `cuda_ipc_speedup` are the median step of `pageable` over theirs at the larger images,
+    `gb_per_s` observations over the median step. Each way is checked to transfer the workers'
+    observations exactly before it is timed. On the CPU there is only `pageable`. `parts` by
+    `size/way/round`; a second call with the same settings does what is missing.
 
     Raises:
         ConfigError: There is no GPU.
@@ -77,41 +82,84 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
             "bench gpu_transport needs an NVIDIA GPU and a torch with CUDA; there is none here. "
             "`dexgrasp bench transport` measures the same lock-step on CPUs"
         )
-    payloads = make_payloads(*args.envs)
-    sizes = [name for name in payloads if payloads[name].num_envs >= args.workers]
+    payloads = {name: make_payloads(*args.envs)[name] for name in (LARGE, MEDIUM)}
     ways = WAYS if args.device == "cuda" else {"pageable": WAYS["pageable"]}
-    step_ms: dict[str, dict[str, dict[str, float]]] = {}
-    with tqdm(
-        total=len(sizes) * len(ways) * args.rounds, desc="bench gpu_transport", disable=None
-    ) as bar:
-        for size in sizes:
-            samples: dict[str, list[float]] = {name: [] for name in ways}
-            for _ in range(args.rounds):
-                for name, way in ways.items():
-                    samples[name] += _turn(payloads[size], way, args)
-                    bar.update()
-            step_ms[size] = {name: spread(values) for name, values in samples.items()}
-    largest = sizes[-1]
-    median = {name: row["median"] for name, row in step_ms[largest].items()}
-    figures = {
-        **{
-            f"{name}_speedup": round(median["pageable"] / median[name], 3)
-            for name in ways
-            if name != "pageable"
-        },
-        "gb_per_s": {
-            name: round(payloads[largest].nbytes / ms / 1e6, 3) for name, ms in median.items()
-        },
-        "step_ms": step_ms,
-    }
     settings = {
         "device": args.device,
-        "envs": {size: payloads[size].num_envs for size in sizes},
+        "envs": {size: payload.num_envs for size, payload in payloads.items()},
         "workers": args.workers,
         "rounds": args.rounds,
         "steps": args.steps,
     }
+    parts = Parts(args.out, "gpu_transport", settings)
+    for size, payload in payloads.items():
+        _rounds(size, payload, ways, args, parts)
+    step_ms = {size: _over_rounds(size, ways, parts.figures) for size in payloads}
+    median = {name: row["median"] for name, row in step_ms[LARGE].items()}
+    figures = {
+        **{
+            f"{name}_speedup": round(median["pageable"] / median[name], 3)
+            for name in ways
+            if name != "pageable" and {"pageable", name} <= set(median)
+        },
+        "gb_per_s": {
+            name: round(payloads[LARGE].nbytes / ms / 1e6, 3) for name, ms in median.items()
+        },
+        "step_ms": step_ms,
+        "parts": parts.figures,
+    }
     return settings, figures
+
+
+def _rounds(
+    size: str, payload: Payload, ways: dict[str, Way], args: argparse.Namespace, parts: Parts
+) -> None:
+    """Measures all ways in turn; their workers start together, once, unless nothing is missing."""
+    names = [f"{size}/{name}/{turn}" for turn in range(args.rounds) for name in ways]
+    if all("failed" not in parts.figures.get(name, {"failed": ""}) for name in names):
+        return
+    with ExitStack() as stack:
+        links = {
+            name: _started(payload, way, args.workers, args.device, stack)
+            for name, way in ways.items()
+        }
+        for turn in range(args.rounds):
+            for name in ways:
+                parts.run(
+                    f"{size}/{name}/{turn}",
+                    lambda name=name: spread(_turn(links[name](), args.steps)),
+                )
+
+
+def _started(
+    payload: Payload, way: Way, workers: int, device: Literal["cpu", "cuda"], stack: ExitStack
+) -> Callable[[], "Link"]:
+    """The link of a way, whose workers begin to start now, or the reason why there is none."""
+    try:
+        link = Link(payload, way, workers, device)
+    except Exception as error:  # reported at its turn, with what fails then
+
+        def refuse(reason: Exception = error) -> "Link":
+            raise reason
+
+        return refuse
+    stack.callback(link.close)
+    return lambda: link
+
+
+def _over_rounds(
+    size: str, ways: dict[str, Way], figures: dict[str, Any]
+) -> dict[str, dict[str, float]]:
+    """By way the medians over the rounds that have not failed."""
+    found = {}
+    for name in ways:
+        rows = [row for key, row in figures.items() if key.startswith(f"{size}/{name}/")]
+        rows = [row for row in rows if "median" in row]
+        if rows:
+            found[name] = {
+                key: round(statistics.median(row[key] for row in rows), 4) for key in rows[0]
+            }
+    return found
 
 
 class Link:
@@ -120,7 +168,7 @@ class Link:
     def __init__(
         self, payload: Payload, way: Way, workers: int, device: Literal["cpu", "cuda"]
     ) -> None:
-        """Starts the workers and fills slot 0.
+        """Lets the workers begin to start, which `start` waits for.
 
         Args:
             payload: Observations of a step.
@@ -145,6 +193,9 @@ class Link:
                 num_workers=workers,
                 carrier=way.carrier,
                 device=device,
+                timeout_s=_STEP_TIMEOUT_S,
+                start_timeout_s=_START_TIMEOUT_S,
+                restarts=0,
             ),
             # a pool whose learner is on the CPU does not pin its memory
             learner_device=device if way.pin else "cpu",
@@ -160,11 +211,16 @@ class Link:
                     for name, tensor in self.local.items()
                 }
             self._actions = torch.zeros(payload.num_envs, ACTION_DIM, device=device)
-            self._pool.start()
         except BaseException:
             self.close()
             raise
-        self._slot = 0
+        self._slot, self._is_started = 0, False
+
+    def start(self) -> None:
+        """Waits for the workers, which fill slot 0; does nothing the second time."""
+        if not self._is_started:
+            self._pool.start()
+            self._is_started = True
 
     def step(self) -> None:
         """Actions to the workers, observations back; returns when they are on the device."""
@@ -199,21 +255,21 @@ class Link:
             tensor.zero_()
 
     def close(self) -> None:
-        """Ends the workers; idempotent."""
+        """Ends the workers, then gives back what they had opened; idempotent."""
         self._pool.close()
+        self.local = {}
+        if self._is_shared:
+            torch.cuda.ipc_collect()
 
 
-def _turn(payload: Payload, way: Way, args: argparse.Namespace) -> list[float]:
+def _turn(link: Link, steps: int) -> list[float]:
     """Milliseconds of every step after the first ones."""
-    link = Link(payload, way, args.workers, args.device)
-    try:
-        link.clear()
-        for _ in range(_WARM_UP_STEPS):
-            link.step()
-        link.check()
-        return [_milliseconds(link) for _ in range(args.steps)]
-    finally:
-        link.close()
+    link.start()
+    link.clear()
+    for _ in range(_WARM_UP_STEPS):
+        link.step()
+    link.check()
+    return [_milliseconds(link) for _ in range(steps)]
 
 
 def _milliseconds(link: Link) -> float:

@@ -3,18 +3,22 @@
 Every training is a `dexgrasp train` of its own. Its policy is judged by its mean action on
 episodes that neither training nor the evaluations of the run have drawn, and, where it sees
 images, also with those of another environment. Beside wall time stand environment steps and CPU
-seconds, which depend less on other load of the machine.
+seconds, which depend less on other load of the machine. On a machine with many cores several
+trainings can run at once.
 """
 
 import argparse
 import json
-import resource
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import torch
@@ -24,14 +28,10 @@ from benchmarks import CHECKOUT
 from benchmarks.peers.conv_encoder import FormerPpo, make_former
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.config import RunConfig, load_run_config
-from dexgrasp_learner.evaluation.episodes import evaluate_actor
-from dexgrasp_learner.networks.policy import Actor
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.run.assembly import build_ppo
-from dexgrasp_learner.storage.checkpoint import load_actor
 from dexgrasp_sim.arguments import add_overrides, number, whole
 from dexgrasp_sim.config import LARGEST_SEED, replace
-from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.observations import all_specs, image_groups
 
 TARGET = 0.95
@@ -52,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--episodes", type=whole(1), default=400, help="of the final evaluations")
     parser.add_argument("--minutes", type=number(above=0.0), default=10.0, help="longest training")
+    parser.add_argument(
+        "--at-once", type=whole(1, 256), default=1, help="trainings that run at the same time"
+    )
     parser.add_argument("--updates", type=whole(1), default=3, help="repetitions of the update")
     add_overrides(parser)
 
@@ -64,54 +67,72 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     minibatches and optimizers, and their ratio.
     """
     torch.set_num_threads(1)
-    figures: dict[str, Any] = {"presets": {}}
-    if args.updates:
-        figures["update"] = _update_costs(args.updates)
-    with tqdm(
-        total=len(args.presets) * len(args.seeds), desc="bench learning", unit="run", disable=None
-    ) as bar:
-        for preset in args.presets:
-            runs = []
-            for seed in args.seeds:
-                runs.append(_train_and_judge(preset, seed, args))
-                bar.update()
-            figures["presets"][preset.stem] = {"runs": runs, **_summary(runs)}
+    figures: dict[str, Any] = {"presets": {}, "update": _update_costs(args.updates)}
+    jobs = [(preset, seed) for preset in args.presets for seed in args.seeds]
+    with (
+        ThreadPoolExecutor(args.at_once) as pool,
+        tqdm(total=len(jobs), desc="bench learning", unit="run", disable=None) as bar,
+    ):
+        results = pool.map(lambda job: _train_and_judge(*job, args), jobs)
+        runs: dict[str, list[dict[str, Any]]] = {preset.stem: [] for preset in args.presets}
+        for (preset, _), result in zip(jobs, results, strict=True):
+            runs[preset.stem].append(result)
+            bar.update()
+    for name, each in runs.items():
+        figures["presets"][name] = {"runs": each, **_summary(each)}
     settings = {
         "seeds": args.seeds,
         "episodes": args.episodes,
         "minutes": args.minutes,
+        "at_once": args.at_once,
         "overrides": args.overrides,
         "target": TARGET,
     }
     return settings, figures
 
 
+@dataclass(frozen=True)
+class Ended:
+    """What a `dexgrasp` command printed as JSON, and the CPU time of all its processes."""
+
+    result: dict[str, Any]
+    cpu_s: float
+
+
+def _dexgrasp(*words: str) -> Ended:
+    """Runs a command to its end; RuntimeError with its last words if it fails or hangs."""
+    command = [sys.executable, "-m", "dexgrasp_deploy.commands.cli", *words, "--json"]
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as messages:
+        process = subprocess.Popen(command, cwd=CHECKOUT, stdout=output, stderr=messages)
+        limit = Timer(_SLOWEST_S, process.kill)
+        limit.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        limit.cancel()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        messages.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(words)}: {messages.read()[-500:]}")
+        result = json.loads(output.read().splitlines()[-1])
+    return Ended(result, usage.ru_utime + usage.ru_stime)
+
+
 def _train_and_judge(preset: Path, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as runs:
         limits = [f"seed={seed}", f"training.max_minutes={args.minutes}", *args.overrides]
         options = [part for text in limits for part in ("--set", text)]
-        command = [sys.executable, "-m", "dexgrasp_deploy.commands.cli", "train", str(preset)]
-        began_s, began_cpu_s = time.monotonic(), _children_cpu_s()
-        done = subprocess.run(
-            [*command, "--runs", runs, "--json", *options],
-            cwd=CHECKOUT,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=_SLOWEST_S,
-            check=True,
-        )
+        began_s = time.monotonic()
+        training = _dexgrasp("train", str(preset), "--runs", runs, *options)
         minutes = (time.monotonic() - began_s) / 60
-        summary = json.loads(done.stdout.splitlines()[-1])
-        folder = Path(summary["run_dir"])
+        folder = Path(training.result["run_dir"])
         lines = (folder / "metrics.jsonl").read_text().splitlines()
-        actor, config, _ = load_actor(folder)
         return {
             "seed": seed,
-            "steps": summary["env_steps"],
+            "steps": training.result["env_steps"],
             "minutes": round(minutes, 2),
-            "cpu_s": round(_children_cpu_s() - began_cpu_s, 1),
+            "cpu_s": round(training.cpu_s, 1),
             **_time_to_target([json.loads(line) for line in lines]),
-            **_judge(actor, config.task, seed, args.episodes),
+            **_judge(folder, load_run_config(folder / "config.yaml"), seed, args.episodes),
         }
 
 
@@ -131,16 +152,18 @@ def _time_to_target(records: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _judge(actor: Actor, task: GraspConfig, seed: int, episodes: int) -> dict[str, Any]:
-    result = evaluate_actor(actor, task, episodes, _SEED + seed)
+def _judge(folder: Path, config: RunConfig, seed: int, episodes: int) -> dict[str, Any]:
+    words = ["evaluate", str(folder), "--threads", "1", "--seed", str(_SEED + seed)]
+    words += ["--episodes", str(episodes)]
+    result = _dexgrasp(*words).result
     figures = {
-        "success": result.success_rate,
-        "interval": [result.success_low, result.success_high],
-        "per_object": {name: item.success_rate for name, item in result.per_object.items()},
+        "success": result["success_rate"],
+        "interval": [result["success_low"], result["success_high"]],
+        "per_object": {name: item["success_rate"] for name, item in result["per_object"].items()},
     }
-    if set(actor.groups) & set(image_groups()):
-        swapped = evaluate_actor(actor, task, episodes, _SEED + seed, swap_images=True)
-        figures["success_with_swapped_images"] = swapped.success_rate
+    if set(config.network.actor_groups) & set(image_groups()):
+        swapped = _dexgrasp(*words, "--swap-images").result
+        figures["success_with_swapped_images"] = swapped["success_rate"]
     return figures
 
 
@@ -154,12 +177,6 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
             for name in ("success", "steps", "minutes", "cpu_s")
         },
     }
-
-
-def _children_cpu_s() -> float:
-    """CPU seconds of all ended child processes and theirs."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def _update_costs(repeats: int) -> dict[str, Any]:

@@ -188,7 +188,7 @@ def _seconds(carrier: Carrier) -> float:
 
 def spread(values: list[float]) -> dict[str, float]:
     """Median and the percentiles 10 and 90."""
-    p10, median, p90 = np.percentile(values, (10, 50, 90))
+    p10, median, p90 = np.percentile(values, (10, 50, 90)).tolist()
     return {"median": round(median, 4), "p10": round(p10, 4), "p90": round(p90, 4)}
 
 

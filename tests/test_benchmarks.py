@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import CHECKOUT, learner, learning, pipeline, transport
+from benchmarks import CHECKOUT, learner, learning, parity, pipeline, transport
 from benchmarks.learner_side import run_ours
 from benchmarks.learner_workload import Sizes
 from benchmarks.peers.transport import PEERS, Payload
 from dexgrasp_deploy.commands import bench
 from dexgrasp_deploy.commands.cli import USAGE_ERROR, main
+from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.ros_environment import ROOT_VARIABLE
 
 torch.set_num_threads(1)
+
+LAPTOP = CHECKOUT / "config" / "laptop_depth.yaml"
 
 PAYLOAD = Payload(3, {"image": ((4, 5), "uint8"), "state": ((6,), "float32")})
 INSTALLED = {name: peer.make for name, peer in PEERS.items() if peer.is_installed}
@@ -150,3 +153,20 @@ def test_learning_is_judged_on_fresh_episodes_beside_swapped_images():
     assert run["curve"] == [[run["steps"], run["curve"][0][1]]], "evaluated at its end"
     assert figures["update"]["passes"] == 5 * 16 * 128
     assert 0 < figures["update"]["ratio"] < 1
+
+
+@pytest.mark.slow
+def test_a_backend_is_like_itself_and_grasps():
+    options = ("--backends=mujoco", "--per-class=1", "--episodes=3", f"--config={LAPTOP}")
+    settings, figures = parity.measure(arguments(parity, *options))
+    own = figures["mujoco"]
+    assert len(settings["objects"]) == own["environments"] == 6  # the shape classes of the set
+    for name in ("depth_m", "rest_height_m", "joint_position_rad"):
+        assert own[name]["max"] == 0.0
+    assert own["scripted_success"] == 1.0
+    assert own["rest_height_above_shape_mm"] < 1.0
+
+
+def test_a_backend_that_is_not_known_is_not_compared():
+    with pytest.raises(ConfigError, match=r"--backends bullet: give some of mujoco"):
+        parity.measure(arguments(parity, "--backends=mujoco,bullet"))

@@ -146,7 +146,7 @@ def test_a_killed_rank_ends_the_run_with_a_checkpoint_and_all_resume_from_it(sta
     assert iteration_in(folder) == iteration_in(folder / "rank_1") == saved + 2
     assert load_state(folder / "rank_1" / "resumed_from")["iteration"] == saved
     summary = json.loads(resumed.output.splitlines()[-1])
-    assert summary["env_steps"] == (saved + 2) * 2 * 2 * 8
+    assert summary["env_steps"] == (1 + saved + 2) * 2 * 2 * 8
     first, second = (
         load_file(find_checkpoint(path) / "actor.safetensors")
         for path in (folder, folder / "rank_1")

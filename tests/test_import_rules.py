@@ -9,7 +9,15 @@ ROOT = Path(__file__).parents[1]
 ARROW = ("dexgrasp_msgs", "dexgrasp_sim", "dexgrasp_learner", "dexgrasp_deploy")
 LEVELS = (
     (
-        *("config", "devices", "kernels", "linear_algebra", "random_streams", "schedules"),
+        *(
+            "config",
+            "devices",
+            "device_graphs",
+            "kernels",
+            "linear_algebra",
+            "random_streams",
+            "schedules",
+        ),
         *("arguments", "config_keys", "specs", "units", "version", "yaml_file"),
     ),
     ("stop_signals", "streams"),

@@ -66,7 +66,7 @@ def test_without_a_terminal_a_training_prints_lines(tmp_path):
     assert json.loads(out)["iterations"] == 3
     (folder,) = tmp_path.iterdir()
     lines = err.splitlines()
-    assert f"run folder: {folder}" in lines[0]
+    assert str(folder / "metrics.jsonl") in lines[0]
     assert "\r" not in err and "it/s" not in err
     progress = [line for line in lines if line.startswith("iteration ")]
     assert "iteration 1/3: " in progress[0] and "steps/s" in progress[0]

@@ -157,7 +157,7 @@ def test_the_smoke_run_ends_with_one_json_line(tmp_path):
     assert "Traceback" not in result.stderr
     (line,) = result.stdout.splitlines()
     summary = json.loads(line)
-    assert summary["iterations"] == 10 and summary["env_steps"] == 10 * 8 * 16
+    assert summary["iterations"] == 10 and summary["env_steps"] == (1 + 10) * 8 * 16
     assert (summary["workers"], summary["transport"]) == (2, "shared_memory")
     assert summary["slot_mismatches"] == 0
     folder = Path(summary["run_dir"])
@@ -195,7 +195,7 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(tmp_path):
         (["training.horizn=2"], ["`training.horizn`", "unknown key"]),
         (["seed=many"], ["`seed` = 'many'", "integer"]),
         (["simulators.num_workers=17"], ["16 environments", "17 workers"]),
-        (["ppo.minibatches=99"], ["ppo.minibatches", "99", "num_envs 16"]),
+        (["ppo.minibatches=99"], ["ppo.minibatches", "99", "num_envs = 16"]),
         (["network.actor_groups=[proprio, touch]"], ["'touch'", "stereo_rgb"]),
         (["network.auxiliary_group=depth"], ["'depth'", "flat group"]),
         (["simulators.python=/no/such/python"], ["'/no/such/python'", "interpreter"]),

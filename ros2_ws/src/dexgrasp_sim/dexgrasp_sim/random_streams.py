@@ -11,10 +11,14 @@ arithmetic shift with the copies of the sign bit masked off.
 """
 
 import math
+from collections.abc import Callable
 from enum import IntEnum
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+
+from dexgrasp_sim.device_graphs import Captured
 
 GOLDEN = 0x9E3779B97F4A7C15
 """SplitMix64's distance between the states of neighbouring words."""
@@ -80,6 +84,7 @@ class RandomStreams(nn.Module):
         env: [N] int64, global indices of the environments.
         """
         super().__init__()
+        self._draws: dict[tuple[object, ...], Captured] = {}
         purposes = torch.arange(max(Purpose) + 1, device=env.device)  # [P], 0 is unused
         keys = _joined(torch.full_like(purposes, _signed(seed)), purposes)  # [P]
         env_keys = _joined(keys.unsqueeze(1), env)  # [P, N]
@@ -104,7 +109,7 @@ class RandomStreams(nn.Module):
         keys = self._env_keys[purpose]  # [N]
         if ids is not None:
             keys = keys[ids]  # [K]
-        return _joined(_joined(keys, episode), step)
+        return self._draw(_derived, keys, episode, step)
 
     def uniform(
         self,
@@ -115,7 +120,29 @@ class RandomStreams(nn.Module):
         ids: Tensor | None = None,
     ) -> Tensor:
         """Independent numbers [K, count] float32 in [0, 1); arguments as those of `keys`."""
-        return uniforms(self.keys(purpose, episode, step, ids), count)
+        keys = self._env_keys[purpose]  # [N]
+        if ids is not None:
+            keys = keys[ids]  # [K]
+        return self._draw(_derived_uniforms, keys, episode, step, count=count)
+
+    def _draw(
+        self,
+        function: Callable[..., tuple[Tensor]],
+        keys: Tensor,
+        episode: Tensor,
+        step: Tensor | int,
+        **constants: int,
+    ) -> Tensor:
+        """What a function of keys, episodes and steps gives, on a GPU by a replay."""
+        inputs = (keys, episode)
+        if isinstance(step, int):
+            constants["step"] = step
+        else:
+            inputs = (keys, episode, step)
+        key = (function, *sorted(constants.items()))
+        if key not in self._draws:
+            self._draws[key] = Captured(partial(function, **constants), any_rows=True)
+        return self._draws[key](*inputs)[0]
 
     def symmetric(
         self,
@@ -189,6 +216,18 @@ def _signed(word: int) -> int:
 
 _GOLDEN = _signed(GOLDEN)
 _FACTORS = (*map(_signed, FACTORS), 1)
+
+
+def _derived(keys: Tensor, episode: Tensor, step: Tensor | int) -> tuple[Tensor]:
+    """Keys [K] of steps, from those [K] of environments."""
+    return (_joined(_joined(keys, episode), step),)
+
+
+def _derived_uniforms(
+    keys: Tensor, episode: Tensor, step: Tensor | int, count: int
+) -> tuple[Tensor]:
+    """The numbers of `_derived` keys, see `uniforms`."""
+    return (uniforms(_derived(keys, episode, step)[0], count),)
 
 
 def _joined(keys: Tensor, parts: Tensor | int) -> Tensor:

@@ -49,6 +49,14 @@ COMMANDS = {
         "dexgrasp_deploy.commands.up",
         "start the ROS nodes of a robot or of a run",
     ),
+    "calibrate": Command(
+        "dexgrasp_deploy.commands.calibrate", "find the cameras' lenses and where they are"
+    "replay": Command(
+        "dexgrasp_deploy.commands.replay", "run a policy again on a recording of a robot"
+    ),
+    "latency": Command(
+        "dexgrasp_deploy.commands.latency", "show a robot's delays, or train with them"
+    ),
     "plan-capacity": Command(
         "dexgrasp_learner.commands.plan_capacity", "predict how many environments fit on GPUs"
     ),

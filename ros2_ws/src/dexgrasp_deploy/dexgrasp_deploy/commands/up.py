@@ -44,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="episodes to run (0: until Ctrl-C)",
         )
         add_seed(deploy, 0, "the simulated world")
+        deploy.add_argument(
+            "--shadow", action="store_true", help="compute and show all, command nothing"
+        )
+        deploy.add_argument("--record", type=Path, default="", help="folder for recordings")
         deploy.add_argument("--params", type=Path, help="ROS parameter file on top")
         add_json(deploy)
     train = modes.add_parser("train", help="a training run with its ROS nodes")
@@ -71,7 +75,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _deploy(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     manifest = read_manifest(args.bundle)
-    nodes = deploy_nodes(args.mode, args.bundle, seed=args.seed)
+    nodes = deploy_nodes(
+        args.mode, args.bundle, seed=args.seed, shadow=args.shadow, record=args.record
+    )
     if args.params is not None:
         nodes = with_parameter_file(nodes, args.params)
     if not args.episodes:

@@ -48,6 +48,7 @@ class ControlConfig:
     """All of a control loop.
 
     Attributes:
+        shadow: Everything is computed, shown and logged, and no command ever leaves.
         approach_speed: Share of the URDF velocity limits on the way home and to put down.
         approach_tolerance_rad: A posture counts as reached within this.
         approach_timeout_s: Longest time beyond the planned motion to reach it.
@@ -61,6 +62,7 @@ class ControlConfig:
         evidence: When something counts as grasped.
     """
 
+    shadow: bool = False
     approach_speed: Annotated[float, Field(gt=0, le=1)] = 0.25
     approach_tolerance_rad: Positive = 0.1
     approach_timeout_s: Positive = 5.0

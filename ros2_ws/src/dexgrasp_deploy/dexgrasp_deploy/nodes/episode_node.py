@@ -12,13 +12,14 @@ from rclpy.action import ActionClient
 from rclpy.executors import Executor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from dexgrasp_deploy.control.judge import GraspJudge, summarize
 from dexgrasp_deploy.drivers.base import JointSample
 from dexgrasp_deploy.nodes.calls import Caller
 from dexgrasp_deploy.nodes.conversions import from_joint_state, from_pose, from_stamp
-from dexgrasp_deploy.nodes.parameters import NEWEST, Parameters
+from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST, Parameters
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_msgs.action import Grasp
 from dexgrasp_msgs.msg import PolicyStatus
@@ -57,23 +58,26 @@ class EpisodeNode(Node):
         self._joints: JointSample | None = None
         self._status: PolicyStatus | None = None
         self._judge: GraspJudge | None = None
+        self._latency: dict[str, Any] | None = None
         self._grasp = ActionClient(self, Grasp, "grasp")
         self._release = self.create_client(Trigger, "policy/release")
         self._home = self.create_client(Trigger, "policy/home")
         self._reset = self.create_client(Trigger, "sim/reset")
         self.create_subscription(JointState, "joint_states", self._on_joints, NEWEST)
+        self.create_subscription(String, "policy/latency", self._on_latency, LATCHED)
         self.create_subscription(PoseStamped, "sim/object_pose", self._on_pose, NEWEST)
         self.create_subscription(PolicyStatus, "policy/status", self._on_status, NEWEST)
 
     def run(self, executor: Executor) -> dict[str, Any]:
-        """Runs all episodes; returns the result of `summarize`.
+        """Runs all episodes; returns the result of `summarize`, and the policy's `latency` report.
 
         Raises:
             SystemExit: Something did not answer in time; logged.
         """
         call = Caller(self, executor)
         call.until(self._all_there, _START_TIMEOUT_S, "policy, joint states and services")
-        return summarize([self._run_episode(call) for _ in range(self._episodes)])
+        outcomes = [self._run_episode(call) for _ in range(self._episodes)]
+        return {**summarize(outcomes), "latency": self._latency}
 
     def _all_there(self) -> bool:
         servers = [self._release, self._home, *([self._reset] if self._simulated else [])]
@@ -181,6 +185,9 @@ class EpisodeNode(Node):
 
     def _on_status(self, message: PolicyStatus) -> None:
         self._status = message
+
+    def _on_latency(self, message: String) -> None:
+        self._latency = json.loads(message.data)
 
     def _on_pose(self, message: PoseStamped) -> None:
         if self._judge is not None:

@@ -44,10 +44,10 @@ class TrainingConfig:
     checkpoint_every: Count = 50
     update_threads: Annotated[int, Field(gt=0, le=1024)] = 2
     deterministic: bool = False
-    evaluate_every: Count | None = 10
+    evaluate_every: Count | None = 15
     evaluation_episodes: Count = 64
     target_success: Annotated[float, Field(gt=0, le=1)] = 0.97
-    confirmation_episodes: Count = 320
+    confirmation_episodes: Count = 192
     averaging_decay: Annotated[float, Field(ge=0, lt=1)] = 0.85
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from dexgrasp_sim.control.decoder import ActionSpace, Decoder
+from dexgrasp_sim.device_graphs import Captured
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import Robot
 from dexgrasp_sim.specs import TensorSpec, Term, flat_spec
@@ -38,10 +39,14 @@ class Proprioception:
         self._palm_goal_size = action.intent_terms(robot)[0].size
         self._arm, self._hand = robot.arm, robot.hand
         self._kinematics = Kinematics(robot, (*robot.fingertips, robot.grasp_center), device)
+        self._points = Captured(self._points_of)
 
     def hand_points(self, joint_position: Tensor) -> Tensor:
         """[N, F + 1, 3] m, base frame: the fingertips and the grasp centre at [N, J] rad."""
-        return self._kinematics.forward(joint_position).position
+        return self._points(joint_position)[0]
+
+    def _points_of(self, joint_position: Tensor) -> tuple[Tensor]:
+        return (self._kinematics.forward(joint_position).position,)
 
     def observe(
         self,

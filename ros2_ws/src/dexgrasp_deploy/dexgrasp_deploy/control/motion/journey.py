@@ -26,7 +26,10 @@ _PLANNING_SHARE = 0.7
 
 
 class Journey:
-    """Plans a way, holding the robot meanwhile, and follows it; one at a time."""
+    """Plans a way, holding the robot meanwhile, and follows it; one at a time.
+
+    In shadow, where nothing is sent, every way is at its end.
+    """
 
     def __init__(
         self,
@@ -60,6 +63,8 @@ class Journey:
         Raises:
             UnfitInput: The robot has no fabric to plan with, or stands in an obstacle.
         """
+        if self._commander.shadow:
+            return
         start, life = self._commander.position, self._config.life
         planning = None
         if np.abs(start - goal).max() > _NEAR_RAD:
@@ -69,6 +74,8 @@ class Journey:
 
     def put_down(self, down_m: float, open_hand: Vector, now_s: float) -> None:
         """Begins to lower the palm and then to open the hand as in [J] rad; errors as `home`."""
+        if self._commander.shadow:
+            return
         start = self._commander.position
         planning = self._planner.down_and_open(start, down_m, open_hand)
         self._begin(planning, start, self._robot.arm, now_s)
@@ -80,6 +87,8 @@ class Journey:
             UnfitInput: No way is free, the robot does not get on, a joint fails the self-test, or
                 as `Commander.command`.
         """
+        if self._commander.shadow:
+            return True
         if self._checks:
             self._checks = not self._check.advance(measured, now_s)
             self._begun_s = now_s

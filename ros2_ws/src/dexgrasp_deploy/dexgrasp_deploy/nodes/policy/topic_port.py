@@ -4,6 +4,7 @@ import time
 from functools import partial
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from rclpy.executors import Executor
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -12,12 +13,15 @@ from typing_extensions import override
 from dexgrasp_deploy.control.episode import Reason, UnfitInput
 from dexgrasp_deploy.control.port import RobotPort
 from dexgrasp_deploy.control.sensing.echo import CommandEcho
-from dexgrasp_deploy.control.sensing.streams import FreshnessConfig
-from dexgrasp_deploy.drivers.base import CameraSample, Intrinsics, JointSample
-from dexgrasp_deploy.nodes.conversions import (
+from dexgrasp_deploy.control.sensing.image_message import (
     ImageError,
     from_camera_info,
     from_image,
+)
+from dexgrasp_deploy.control.sensing.streams import FreshnessConfig
+from dexgrasp_deploy.control.telemetry.latency import Latencies, Stage
+from dexgrasp_deploy.drivers.base import CameraSample, Intrinsics, JointSample
+from dexgrasp_deploy.nodes.conversions import (
     from_joint_state,
     from_stamp,
 )
@@ -36,12 +40,18 @@ class TopicPort(RobotPort):
 
     A stream of joints is recognised by the names in its messages, so that arm and hand may come
     from one driver or from two.
+
+    Attributes:
+        latencies: Where delays of arriving images are counted; None: nowhere.
     """
 
-    def __init__(self, node: Node, config: FreshnessConfig) -> None:
+    latencies: Latencies | None = None
+
+    def __init__(self, node: Node, config: FreshnessConfig, commands: bool) -> None:
         """Args:
-        node: Owner.
+        node: The owner.
         config: Of the stereo pair and the echo of commands.
+        commands: Whether commands may be sent; if not, there is not even a publisher for them.
         """
         self._node = node
         self._max_skew_s = config.max_pair_skew_s
@@ -53,7 +63,11 @@ class TopicPort(RobotPort):
         self._unreadable: dict[str, str] = {}
         self._pair: CameraSample | None = None
         self._group: str | None = None
-        self._commands = node.create_publisher(JointState, "joint_command", COMMAND)
+        self._stamps: dict[str, Time] = {}
+        self._pair_stamp: Time | None = None
+        self._commands = (
+            node.create_publisher(JointState, "joint_command", COMMAND) if commands else None
+        )
         node.create_subscription(JointState, "joint_states", self._on_joints, STREAMS)
         node.create_subscription(JointState, "joint_command_echo", self._on_echo, STREAMS)
 
@@ -107,8 +121,16 @@ class TopicPort(RobotPort):
             return self._newest.get("depth")
         return self._checked_pair()
 
+    @property
+    def image_stamp(self) -> Time | None:
+        """The stamp of the message, or of the pair's left one, that `image` comes from."""
+        return self._stamps.get("depth") if self._group == "depth" else self._pair_stamp
+
     @override
     def send(self, positions: dict[str, float]) -> None:
+        """Raises RuntimeError where no commands may be sent."""
+        if self._commands is None:
+            raise RuntimeError("a command in shadow mode")
         self._echo.sent(positions, time.monotonic())
         stamp = self._node.get_clock().now().to_msg()
         self._commands.publish(to_joint_state([*positions], [*positions.values()], [], stamp))
@@ -157,6 +179,7 @@ class TopicPort(RobotPort):
         stamp_s = from_stamp(self._node.get_clock(), message.header.stamp)
         intrinsics = self._intrinsics.get(stream)
         self._newest[stream] = CameraSample(pixels, stamp_s, intrinsics, time.monotonic())
+        self._stamps[stream] = message.header.stamp
         if stream != "depth":
             self._join()
 
@@ -170,6 +193,9 @@ class TopicPort(RobotPort):
             sizes = f"{list(left.image.shape)} and {list(right.image.shape)}"
             self._unreadable["right"] = f"left and right image are {sizes}, not two of one size"
             return
+        if self.latencies is not None:
+            self.latencies.add(Stage.PAIRING, abs(left.received_s - right.received_s))
+        self._pair_stamp = self._stamps["left"]
         self._pair = CameraSample(
             np.stack((left.image, right.image)),
             min(left.stamp_s, right.stamp_s),

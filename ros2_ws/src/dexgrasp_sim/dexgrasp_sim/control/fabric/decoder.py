@@ -10,6 +10,7 @@ from dexgrasp_sim.control.fabric.config import ALL_ACTIONS, FabricConfig, fabric
 from dexgrasp_sim.control.fabric.fabric import Fabric, Goal
 from dexgrasp_sim.control.fabric.motion_limits import MotionLimits
 from dexgrasp_sim.control.fabric.obstacles import Obstacle
+from dexgrasp_sim.device_graphs import Captured
 from dexgrasp_sim.linear_algebra import sum_rows
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import Robot
@@ -90,6 +91,9 @@ class FabricDecoder:
         self._lower, self._upper = self._tensor(robot.lower), self._tensor(robot.upper)
         self._palm = Kinematics(robot, [robot.palm], self._device)
         self._start = self._tensor(config.start_position(robot))
+        self._advance = Captured(self._advanced)
+        self._goal_at = Captured(self._goal_of, any_rows=True)
+        self._least_gap = Captured(self._least_gap_of, any_rows=True)
         joints = robot.num_joints
         self.goal = self._tensor(torch.zeros(num_envs, len(ALL_ACTIONS)))
         self.target = self._tensor(torch.zeros(num_envs, joints))
@@ -135,7 +139,7 @@ class FabricDecoder:
 
         `reset` takes no posture where it is below zero.
         """
-        return self._fabric.gaps(joint_positions).amin(dim=1)
+        return self._least_gap(joint_positions)[0]
 
     def reset(
         self,
@@ -168,10 +172,7 @@ class FabricDecoder:
         self.fabric_velocity.index_fill_(0, ids, 0.0)
         self.damping.index_fill_(0, ids, self._damping)
         self.path = self.target[None].clone()
-        palm = self._palm.forward(position)
-        euler = self._near_center(matrix_to_zyx_euler(palm.rotation[:, 0]))
-        hand = sum_rows(self._hand_axes.mT[..., None] * position.mT[self._hand, None])  # [C, K]
-        self.goal.index_copy_(0, ids, torch.cat((palm.position[:, 0], euler, hand.mT), dim=1))
+        self.goal.index_copy_(0, ids, self._goal_at(position)[0])
 
     def decode(self, actions: Tensor) -> Tensor:
         """Advances one control period.
@@ -182,20 +183,10 @@ class FabricDecoder:
         Returns:
             [N, J] rad joint position targets in the robot's joint order, also in `target`.
         """
-        wanted = actions.detach().to(self.target).clamp(-1.0, 1.0)
-        columns = self._columns
-        scaled = self._center[columns] + self._half_range[columns] * wanted
-        kept = self.goal.index_select(1, columns)
-        self.goal.index_copy_(1, columns, torch.where(torch.isnan(scaled), kept, scaled))
-        palm, euler, hand = self.goal[:, :3], self.goal[:, 3:6], self.goal[:, 6:]
-        goal = Goal(self._fabric.palm_points(palm, zyx_euler_to_matrix(euler)), hand, self.damping)
-        position, velocity = self.target, self.fabric_velocity
-        path = []
-        for _ in range(self._steps):
-            position, velocity = self._fabric.step(position, velocity, goal)
-            path.append(position)
-        self.target, self.fabric_velocity = position, velocity
-        self.path = torch.stack(path)
+        wanted = actions.detach().to(self.target)
+        state = self.goal, self.target, self.fabric_velocity, self.damping
+        self.goal, self.fabric_velocity, *path = self._advance(wanted, *state)
+        self.target, self.path = path[-1], torch.stack(path)
         return self.target
 
     def actions_for(self, goal: Tensor) -> Tensor:
@@ -219,6 +210,32 @@ class FabricDecoder:
         for name in _STATE:
             setattr(self, name, state[name].to(self._device).clone())
         self.path = self.target[None].clone()
+
+    def _advanced(
+        self, actions: Tensor, goal: Tensor, position: Tensor, velocity: Tensor, damping: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The next goal, velocity, and joint targets at each of the S fabric steps."""
+        columns = self._columns
+        scaled = self._center[columns] + self._half_range[columns] * actions.clamp(-1.0, 1.0)
+        kept = goal.index_select(1, columns)
+        goal = goal.index_copy(1, columns, torch.where(torch.isnan(scaled), kept, scaled))
+        palm, euler, hand = goal[:, :3], goal[:, 3:6], goal[:, 6:]
+        aim = Goal(self._fabric.palm_points(palm, zyx_euler_to_matrix(euler)), hand, damping)
+        path = []
+        for _ in range(self._steps):
+            position, velocity = self._fabric.step(position, velocity, aim)
+            path.append(position)
+        return goal, velocity, *path
+
+    def _goal_of(self, position: Tensor) -> tuple[Tensor]:
+        """The goal [K, 11] at which robots at [K, J] rad are."""
+        palm = self._palm.forward(position)
+        euler = self._near_center(matrix_to_zyx_euler(palm.rotation[:, 0]))
+        hand = sum_rows(self._hand_axes.mT[..., None] * position.mT[self._hand, None])  # [C, K]
+        return (torch.cat((palm.position[:, 0], euler, hand.mT), dim=1),)
+
+    def _least_gap_of(self, position: Tensor) -> tuple[Tensor]:
+        return (self._fabric.gaps(position).amin(dim=1),)
 
     def _ranges(self) -> tuple[Tensor, Tensor]:
         """Centre and half width [11] of the eleven quantities."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dexgrasp_sim.config import STRICT
 from dexgrasp_sim.control.palm_velocity.differential_ik import DifferentialIk
+from dexgrasp_sim.device_graphs import Captured
 from dexgrasp_sim.linear_algebra import sum_rows
 from dexgrasp_sim.robot.kinematics import Chain
 from dexgrasp_sim.robot.robot import Robot
@@ -162,6 +163,7 @@ class ActionDecoder:
         )
         home = chain.forward(self._start.unsqueeze(0))
         self._home_position, self._home_rotation = home.position[0], home.rotation[0]
+        self._advance = Captured(self._advanced)
         self.palm_position = self._tensor(torch.zeros(num_envs, 3))
         self.palm_yaw = self._tensor(torch.zeros(num_envs))
         self.synergies = self._tensor(torch.zeros(num_envs, len(self._synergy_rate)))
@@ -229,22 +231,35 @@ class ActionDecoder:
         Returns:
             [N, J] rad joint position targets in the robot's joint order, also in `target`.
         """
+        state = self.palm_position, self.palm_yaw, self.synergies, self.target
+        state = self._advance(actions.detach().to(self.target), *state)
+        self.palm_position, self.palm_yaw, self.synergies, self.target = state
+        return self.target
+
+    def _advanced(
+        self,
+        actions: Tensor,
+        palm_position: Tensor,
+        yaw: Tensor,
+        synergies: Tensor,
+        target: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The state after a control period."""
         config, dt_s = self.config, self._dt_s
         full = actions.new_zeros(len(actions), self._num_actions)
         full.index_copy_(1, self._columns, torch.nan_to_num(actions).clamp(-1.0, 1.0))
-        self.palm_position += config.palm_speed_m_s * dt_s * full[:, 0:3]
-        self.palm_position.clamp_(self._workspace[0], self._workspace[1])
-        self.palm_yaw += config.yaw_rate_rad_s * dt_s * full[:, 3]
-        self.palm_yaw.clamp_(-self._max_yaw_rad, self._max_yaw_rad)
-        self.synergies += dt_s * self._synergy_rate * full[:, len(PALM_ACTIONS) :]
-        self.synergies.clamp_(self._synergy_range[0], self._synergy_range[1])
-        turn = rotation_about_z(self.palm_yaw)  # [N, 3, 3]
+        palm_position = palm_position + config.palm_speed_m_s * dt_s * full[:, 0:3]
+        palm_position.clamp_(self._workspace[0], self._workspace[1])
+        yaw = yaw + config.yaw_rate_rad_s * dt_s * full[:, 3]
+        yaw.clamp_(-self._max_yaw_rad, self._max_yaw_rad)
+        synergies = synergies + dt_s * self._synergy_rate * full[:, len(PALM_ACTIONS) :]
+        synergies.clamp_(self._synergy_range[0], self._synergy_range[1])
+        turn = rotation_about_z(yaw)  # [N, 3, 3]
         rotation = (turn[..., None] * self._home_rotation).sum(2)  # [N, 3, 3]
-        self.target = self._ik.solve(self.target, self.palm_position, rotation)
-        moved = sum_rows(self.synergies[..., None] * self._directions, 1)  # [N, H]
-        self.target[:, self._hand] = self._open_hand + moved
-        self.target.clamp_(self._lower, self._upper)
-        return self.target
+        target = self._ik.solve(target, palm_position, rotation)
+        moved = sum_rows(synergies[..., None] * self._directions, 1)  # [N, H]
+        target[:, self._hand] = self._open_hand + moved
+        return palm_position, yaw, synergies, target.clamp_(self._lower, self._upper)
 
     def intent(self) -> Tensor:
         """[N, 4 + S]: see `intent_terms`."""

@@ -1,8 +1,9 @@
 """Physics backend on MuJoCo Warp: all environments at once, on an NVIDIA GPU or on the CPU."""
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from typing import TypeVar
 
 import mujoco_warp as mjw
 import numpy as np
@@ -35,6 +36,8 @@ from dexgrasp_sim.physics.scene import Scene
 from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.camera_jitter import CameraPoses
 
+View = TypeVar("View", DepthView, ColorView)
+
 _STATE = ("qpos", "qvel", "ctrl", "qacc", "qacc_warmstart", "xfrc_applied")
 """Fields of the data from which a run continues."""
 _LARGEST = 1e10
@@ -63,17 +66,17 @@ class MujocoWarpEngine(PhysicsEngine):
             ConfigError: The device cannot be used, or has too little memory for N environments.
         """
         del threads
-        self.scene, self.num_envs = scene, scene.num_envs
-        self.device, warp_device = start_warp(torch.device(device))
         try:
-            self._build(warp_device)
+            self._build(scene, *start_warp(torch.device(device)))
+            return
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise _too_many(scene, self.device) from None
+        vars(self).clear()  # frees what was made
+        raise _too_many(scene, torch.device(device))
 
-    def _build(self, warp_device: wp.Device) -> None:
-        scene = self.scene
+    def _build(self, scene: Scene, device: torch.device, warp_device: wp.Device) -> None:
+        self.scene, self.num_envs, self.device = scene, scene.num_envs, device
         used, object_of_env = np.unique(np.asarray(scene.object_of_env), return_inverse=True)
         objects = [scene.objects[index] for index in used]
         host = build_common_model(scene, objects)
@@ -255,14 +258,15 @@ class MujocoWarpEngine(PhysicsEngine):
 
     def _own_depth_view(self) -> DepthView:
         if self._depth_view is None:
-            self._depth_view = DepthView(self._world, self.scene.camera)
+            self._depth_view = self._made(lambda: DepthView(self._world, self.scene.camera))
         return self._depth_view
 
     @override
     def render_stereo_rgb(self, out: Tensor, poses: CameraPoses | None = None) -> None:
         if self._stereo_view is None:
             pair = self.scene.camera.stereo_pair(self.scene.stereo_baseline_m)
-            self._stereo_view = ColorView(self._world, pair, self._own_looks().background)
+            background = self._own_looks().background
+            self._stereo_view = self._made(lambda: ColorView(self._world, pair, background))
         view, pose = self._stereo_view, _poses_of(poses, 2)
         self._watch.time("render", lambda: view.render(out, *pose))
 
@@ -270,9 +274,21 @@ class MujocoWarpEngine(PhysicsEngine):
     def render_rgb(self, camera: CameraConfig, out: Tensor) -> None:
         if camera not in self._views:
             background = self._own_looks().background
-            self._views[camera] = ColorView(self._world, (camera,), background)
+            view = self._made(lambda: ColorView(self._world, (camera,), background))
+            self._views[camera] = view
         view, images = self._views[camera], out.unsqueeze(1)
         self._watch.time("render", lambda: view.render(images))
+
+    def _made(self, make: Callable[[], View]) -> View:
+        try:
+            return make()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        raise ConfigError(
+            f"mujoco_warp: the images of {self.num_envs} environments do not fit into the memory "
+            f"of {str(self.device)!r}; lower simulators.num_envs or the camera's resolution"
+        )
 
     @override
     def randomize_looks(self, env_ids: Tensor, keys: Tensor) -> None:
@@ -317,19 +333,24 @@ def _poses_of(poses: CameraPoses | None, cameras: int) -> tuple[Tensor, ...]:
 
 def _too_many(scene: Scene, device: torch.device) -> ConfigError:
     """Says that the environments do not fit, and how many do, found by halving."""
-    count = scene.num_envs
-    fitting = 0
-    while count > 1 and not fitting:
+    count = scene.num_envs // 2
+    while count and not _fits(replace(scene, object_of_env=scene.object_of_env[:count]), device):
         count //= 2
-        gc.collect()
-        torch.cuda.empty_cache()
-        try:
-            smaller = replace(scene, object_of_env=scene.object_of_env[:count])
-            MujocoWarpEngine(smaller, device).depth_m()
-            fitting = count
-        except (RuntimeError, ConfigError):
-            continue
     return ConfigError(
         f"mujoco_warp: {scene.num_envs} environments do not fit into the memory of "
-        f"{str(device)!r}, {fitting} do; lower simulators.num_envs or the camera's resolution"
+        f"{str(device)!r}, {count} do; lower simulators.num_envs or the camera's resolution"
     )
+
+
+def _fits(scene: Scene, device: torch.device) -> bool:
+    """Whether there is memory for the environments of a scene and for depth images of them."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    engine = MujocoWarpEngine.__new__(MujocoWarpEngine)
+    try:
+        engine._build(scene, *start_warp(device))
+        engine.depth_m()
+    except (RuntimeError, ConfigError):
+        return False
+    return True

@@ -61,6 +61,8 @@ class EpisodeStarts(nn.Module):
     _limits: Tensor
     _center: Tensor
     _half_width: Tensor
+    _whole: Tensor
+    _halves: Tensor
 
     def __init__(self, config: GraspConfig, robot: Robot, streams: RandomStreams) -> None:
         """Args:
@@ -91,6 +93,8 @@ class EpisodeStarts(nn.Module):
             ("_limits", limits),
             ("_center", center),
             ("_half_width", half_width),
+            ("_whole", torch.ones(1, device=device)),
+            ("_halves", 0.5 ** torch.arange(1, _HALVINGS + 1, device=device)[:, None, None]),
         ):
             self.register_buffer(name, value, persistent=False)
 
@@ -118,21 +122,23 @@ class EpisodeStarts(nn.Module):
         )
 
     def _moved(self, posture: Tensor, share: Tensor, offset: Tensor) -> Tensor:
-        """Postures [K, J] moved by fractions [K, 1] of the offsets [K, J], within joint limits."""
+        """Postures [..., K, J] moved by fractions [..., 1] of the offsets [K, J], within joint
+        limits.
+        """
         return torch.clamp(posture + share * offset, self._limits[0], self._limits[1])
 
     def _share_taken(self, posture: Tensor, offset: Tensor, decoder: Decoder) -> Tensor:
         """Largest of 1, 1/2, 1/4, ... [K, 1] times the offset that the decoder accepts, or 0."""
-        share = torch.ones(len(posture), 1, device=posture.device)
-        refused = ~decoder.can_start(self._moved(posture, share, offset))  # [K]
-        for _ in range(_HALVINGS):
-            rows = rows_to_compute(refused)  # [R]
-            if not len(rows):
-                break
-            halved = share[rows] * torch.where(refused[rows, None], 0.5, 1.0)
-            moved = self._moved(posture[rows], halved, offset[rows])
-            share[rows], refused[rows] = halved, ~decoder.can_start(moved)
-        return share * ~refused[:, None]
+        taken = decoder.can_start(self._moved(posture, self._whole, offset))  # [K]
+        rows = rows_to_compute(~taken)  # [R]
+        if not len(rows):
+            return taken.float()[:, None]
+        moved = self._moved(posture[rows], self._halves, offset[rows])  # [H, R, J]
+        fits = decoder.can_start(moved.flatten(0, 1)).view(moved.shape[:2])  # [H, R]
+        largest = (fits[..., None] * self._halves).amax(dim=0)  # [R, 1]
+        return taken.float()[:, None].index_copy(
+            0, rows, torch.where(taken[rows, None], 1.0, largest)
+        )
 
     def _spread(self, ids: Tensor, episode: Tensor, difficulty: float) -> Spread:
         config, joints = self._config.randomization, self._limits.shape[1]

@@ -1,0 +1,148 @@
+"""Functions whose many small kernels a GPU runs from a recording, a CUDA graph.
+
+Launched one by one from Python, a kernel costs the host ten to twenty microseconds, whatever it
+does. A replay costs one launch for all of them.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+Function = Callable[..., tuple[Tensor, ...]]
+_LEAST_ROWS, _GROWTH = 64, 4
+"""The smallest number of rows that is recorded where any may come, and the next over the last."""
+
+
+class Recording(Protocol):
+    """What a function did once with its inputs' memory, to be done again with new values there.
+
+    Attributes:
+        outputs: What the function returned; a replay writes them anew.
+    """
+
+    outputs: tuple[Tensor, ...]
+
+    def replay(self) -> None:
+        """Does it again; does not wait for the end."""
+        ...
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all recordings, because torch keeps the memory of each stream apart."""
+    return torch.cuda.Stream(device)
+
+
+class CudaGraph(Recording):
+    """A CUDA graph, captured after a run on the same stream that loads the kernels."""
+
+    def __init__(self, function: Function, inputs: Sequence[Tensor]) -> None:
+        """Args:
+        function: Runs kernels on the inputs' device only and never waits for it.
+        inputs: Tensors that stay where they are.
+        """
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(inputs[0].device):
+            stream = _side_stream(inputs[0].device)
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                function(*inputs)
+                # thread_local: other threads may use the GPU meanwhile
+                self._graph.capture_begin(capture_error_mode="thread_local")
+                try:
+                    self.outputs = function(*inputs)
+                finally:
+                    self._graph.capture_end()
+            torch.cuda.current_stream().wait_stream(stream)
+
+    @override
+    def replay(self) -> None:
+        self._graph.replay()
+
+
+RECORDERS: dict[str, Callable[[Function, Sequence[Tensor]], Recording]] = {"cuda": CudaGraph}
+"""How a function is recorded, by type of device; on others it is called."""
+
+
+class Captured:
+    """A pure function of tensors with rows, which a GPU replays from its second call on.
+
+    Each number of rows is recorded once. On the CPU the function is called. If a recording fails,
+    one line says why, and the function is called from then on.
+    """
+
+    def __init__(self, function: Function, any_rows: bool = False) -> None:
+        """Args:
+        function: Takes tensors [K, ...] on one device and returns a tuple of tensors [K, ...] that
+            depend on them, and on values that never change or change in place. It must be fit for
+            a CUDA graph: it reads no value on the host and makes no tensor from host data. It may
+            overwrite its inputs where it does not return them.
+        any_rows: K differs from call to call, and each row's results depend on that row alone.
+            Then some sizes are recorded, of which the next larger one serves a call.
+        """
+        self._function, self._any_rows = function, any_rows
+        self._recorded: dict[tuple[object, ...], _Replay | None] = {}
+        self._works = True
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The function's results, new tensors."""
+        device, rows = inputs[0].device, len(inputs[0])
+        if device.type not in RECORDERS or not self._works or rows == 0:
+            return self._function(*inputs)
+        size = _size_for(rows) if self._any_rows else rows
+        key = (size, device, *((tensor.shape[1:], tensor.dtype) for tensor in inputs))
+        if key not in self._recorded:
+            self._recorded[key] = None
+            return self._function(*inputs)
+        replay = self._recorded[key]
+        if replay is None:
+            try:
+                replay = self._recorded[key] = _Replay(self._function, inputs, size)
+            except RuntimeError as error:
+                self._give_up(error)
+                return self._function(*inputs)
+        return replay(inputs)
+
+    def _give_up(self, error: RuntimeError) -> None:
+        self._works = False
+        self._recorded.clear()
+        name = getattr(self._function, "__qualname__", repr(self._function))
+        reason = str(error).strip().partition("\n")[0]
+        print(
+            f"dexgrasp: {name} runs without a CUDA graph, which is slower: {reason}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _size_for(rows: int) -> int:
+    size = _LEAST_ROWS
+    while size < rows:
+        size *= _GROWTH
+    return size
+
+
+class _Replay:
+    """A recording with memory for its inputs."""
+
+    def __init__(self, function: Function, like: Sequence[Tensor], rows: int) -> None:
+        device = like[0].device
+        # tensors of the inference mode could not be used outside of it
+        with torch.inference_mode(False), torch.no_grad():
+            self._inputs = [
+                torch.zeros(rows, *tensor.shape[1:], dtype=tensor.dtype, device=device)
+                for tensor in like
+            ]
+            self._recording = RECORDERS[device.type](function, self._inputs)
+
+    def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        rows = len(inputs[0])
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own[:rows].copy_(given)
+        self._recording.replay()
+        return tuple(output[:rows].clone() for output in self._recording.outputs)

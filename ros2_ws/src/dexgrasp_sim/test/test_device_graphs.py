@@ -1,0 +1,225 @@
+"""What a GPU replays gives the same as what the CPU calls, whatever has changed in between.
+
+A tape stands in for a CUDA graph: it notes every operation with the memory it uses, and a replay
+runs them again on that memory. So, as in a graph, values that Python held then are fixed.
+"""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dexgrasp_sim import device_graphs
+from dexgrasp_sim.config import parse_config
+from dexgrasp_sim.control.decoder import make_decoder
+from dexgrasp_sim.control.fabric import braking_guard
+from dexgrasp_sim.control.fabric.config import FabricConfig
+from dexgrasp_sim.control.palm_velocity import differential_ik
+from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
+from dexgrasp_sim.control.proprioception import Proprioception
+from dexgrasp_sim.device_graphs import Captured
+from dexgrasp_sim.random_streams import Purpose, RandomStreams
+from dexgrasp_sim.robot.robot import load_robot
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+
+ROBOT = load_robot()
+LIMITS = torch.tensor([ROBOT.lower.tolist(), ROBOT.upper.tolist()])
+TABLE = GraspConfig().table_obstacle
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Tape(TorchDispatchMode):
+    """The operations of a function; refuses those that a CUDA graph cannot hold."""
+
+    def __init__(self, function, inputs, no_host_reads):
+        super().__init__()
+        self._noted = []
+        with no_host_reads, self:
+            self.outputs = function(*inputs)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert name not in ("lift_fresh", "_pin_memory"), f"{name} brings data of the host"
+        result = func(*args, **(kwargs or {}))
+        self._noted.append((func, args, kwargs or {}, result))
+        return result
+
+    def replay(self):
+        for func, args, kwargs, result in self._noted:
+            is_view = func.is_view or func.overloadpacket.__name__ in ("_unsafe_view", "view")
+            if is_view or "empty" in func.overloadpacket.__name__:
+                continue
+            again = func(*args, **kwargs)
+            for before, now in zip(tensors_of(result), tensors_of(again), strict=True):
+                if before.data_ptr() != now.data_ptr():  # in place it is there already
+                    before.copy_(now)
+
+
+def tensors_of(result):
+    return [result] if isinstance(result, torch.Tensor) else list(result)
+
+
+@pytest.fixture
+def taped(monkeypatch, no_host_reads):
+    """The CPU as if it were a GPU; the tapes by number."""
+    tapes = []
+
+    def record(function, inputs):
+        tapes.append(Tape(function, inputs, no_host_reads))
+        return tapes[-1]
+
+    monkeypatch.setitem(device_graphs.RECORDERS, "cpu", record)
+    for module in (braking_guard, differential_ik):
+        monkeypatch.setattr(module, "known_empty", lambda mask: False)
+    monkeypatch.setattr(braking_guard, "rows_to_compute", lambda mask: torch.arange(len(mask)))
+    return tapes
+
+
+def test_a_function_is_called_once_and_then_replayed_with_new_values(taped):
+    calls = []
+
+    def double(values):
+        calls.append(len(values))
+        return (2.0 * values,)
+
+    captured = Captured(double)
+    first, second, third = (captured(torch.full((3, 2), value))[0] for value in (1.0, 2.0, 3.0))
+    assert (len(calls), len(taped)) == (2, 1)
+    for result, value in ((first, 2.0), (second, 4.0), (third, 6.0)):
+        assert torch.equal(result, torch.full((3, 2), value))
+
+
+def test_any_number_of_rows_is_served_by_the_next_size(taped):
+    captured = Captured(lambda values: (values.square(), values.sum(1)), any_rows=True)
+    for rows in (0, 5, 64, 1, 65, 256, 100, 63):
+        values = torch.randn(rows, 3)
+        squares, sums = captured(values)
+        assert torch.equal(squares, values.square()) and torch.equal(sums, values.sum(1))
+    assert [tape.outputs[0].shape[0] for tape in taped] == [64, 256]
+
+
+def test_what_cannot_be_recorded_is_called_and_one_line_says_why(monkeypatch, capsys):
+    def record(function, inputs):
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    monkeypatch.setitem(device_graphs.RECORDERS, "cpu", record)
+    captured = Captured(torch.Tensor.unbind)
+    for value in (1.0, 2.0, 3.0):
+        assert captured(torch.tensor([[value]]))[0].item() == value
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].endswith("slower: operation not permitted")
+
+
+def test_the_cpu_calls_the_function():
+    calls = []
+    captured = Captured(lambda values: (calls.append(0), values)[1:])
+    for _ in range(3):
+        captured(torch.zeros(2))
+    assert len(calls) == 3
+
+
+RAMP = {"initial": 10.0, "final": 20.0}
+CONFIGS = {
+    "fabric": parse_config(FabricConfig, {"damping_per_s": RAMP, "time_scale": 2.0}),
+    "velocity": ActionConfig(),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_replayed_decoder_does_what_the_called_one_does(taped, monkeypatch, name):
+    """Through resets, other dampings, restored states and actions that the guard refuses."""
+    count, config = 6, CONFIGS[name]
+    called, replayed = (make_decoder(config, ROBOT, count, 1 / 60, TABLE) for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+
+    def compare(act):
+        """Of an action on both, the one called and the other replayed."""
+        with monkeypatch.context() as context:
+            context.delitem(device_graphs.RECORDERS, "cpu")
+            expected = act(called)
+        assert torch.equal(act(replayed), expected)
+        for key, value in called.state_dict().items():
+            assert torch.equal(replayed.state_dict()[key], value), key
+
+    start, saved = called.start_position, []
+    for step in range(24):
+        if step % 8 == 3:
+            difficulty = step / 24
+            ids = torch.tensor([1, step % count])
+            offset = 0.02 * torch.randn(2, len(start), generator=generator)
+            places = (start + offset).clamp(
+                *torch.tensor([ROBOT.lower.tolist(), ROBOT.upper.tolist()])
+            )
+            for decoder in (called, replayed):
+                decoder.set_difficulty(difficulty)
+            compare(lambda d, p=places: d.can_start(p))
+            compare(lambda d, i=ids, p=places: (d.reset(i, p, checked=True), d.target)[1])
+        if step == 10:
+            saved.append(called.state_dict())
+        if step == 20:
+            compare(lambda d: (d.load_state_dict(saved[0]), d.target)[1])
+        actions = torch.randn(count, called.action_dim, generator=generator)
+        actions[:, 2] = -1.0  # into the table
+        compare(lambda d, a=actions: d.decode(a))
+        compare(lambda d: d.intent())
+    assert len(taped) >= (3 if name == "fabric" else 1)
+
+
+def test_a_decoder_of_the_inference_mode_is_replayed_outside_of_it_and_back(taped):
+    with torch.inference_mode():
+        decoder = make_decoder(CONFIGS["fabric"], ROBOT, 2, 1 / 60, TABLE)
+        for _ in range(2):
+            decoder.decode(torch.zeros(2, 11))
+    expected = decoder.decode(torch.ones(2, 11)).clone()
+    with torch.inference_mode():
+        later = decoder.decode(torch.ones(2, 11))
+    assert len(taped) == 1 and not torch.equal(later, expected)
+
+
+def test_replayed_draws_are_those_of_the_streams(taped, monkeypatch):
+    streams = RandomStreams(5, torch.arange(40))
+    group = Proprioception(ROBOT, ActionConfig())
+
+    def draws(turn):
+        ids = torch.arange(turn, 40, 3)
+        episode, step = torch.arange(40) + turn, torch.full((40,), 7 * turn)
+        return [
+            streams.uniform(Purpose.START, episode[ids], 0, 5, ids),
+            streams.uniform(Purpose.SPAWN, episode[ids], 0, 5, ids),
+            streams.symmetric(Purpose.NOISE_STEP, episode, step, 3),
+            streams.keys(Purpose.DEPTH_STEP, episode, step),
+            streams.keys(Purpose.LOOK, episode[ids], 1, ids),
+            group.hand_points(0.01 * torch.arange(23.0) + 0.1 * episode[:, None]),
+        ]
+
+    for turn in range(4):
+        found = draws(turn)
+        with monkeypatch.context() as context:
+            context.delitem(device_graphs.RECORDERS, "cpu")
+            expected = draws(turn)
+        for own, other in zip(found, expected, strict=True):
+            assert torch.equal(own, other)
+    assert len(taped) == 5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_graph_of_a_gpu_does_what_the_called_decoder_does(monkeypatch, capsys, name):
+    """One decoder without graphs, one with, through a reset and another damping."""
+    count = 6
+    called, replayed = (
+        make_decoder(CONFIGS[name], ROBOT, count, 1 / 60, TABLE, "cuda") for _ in range(2)
+    )
+    generator = torch.Generator().manual_seed(0)
+    for step in range(12):
+        actions = torch.randn(count, called.action_dim, generator=generator).cuda()
+        with monkeypatch.context() as context:
+            context.delitem(device_graphs.RECORDERS, "cuda")
+            expected = called.decode(actions)
+        assert torch.allclose(replayed.decode(actions), expected, atol=1e-6)
+        if step == 5:
+            for decoder in (called, replayed):
+                decoder.set_difficulty(1.0)
+                decoder.reset(torch.tensor([1, 4], device="cuda"))
+    assert "without a CUDA graph" not in capsys.readouterr().err
+    assert (called.target - called.start_position).abs().max() > 0.01
