@@ -73,8 +73,9 @@ class Client:
 
 
 @contextmanager
-def deployment(folder, bundle_folder, **options):
-    own = {"policy_node": RELAXED, "recorder_node": RECORDER}
+def deployment(folder, bundle_folder, calibration="", **options):
+    recorder = {**RECORDER, "calibration": calibration}
+    own = {"policy_node": RELAXED, "recorder_node": recorder}
     specs = [
         replace(spec, parameters={**spec.parameters, **own.get(spec.name, {})})
         for spec in deploy_nodes("mock", bundle_folder, **options)
@@ -111,7 +112,10 @@ def recorded(bundle_folder, tmp_path_factory):
     """Folder of a recorded episode and of the black box of the fault that followed."""
     folder = tmp_path_factory.mktemp("recorded")
     (folder / "run").mkdir()
-    with deployment(folder / "run", bundle_folder, record=folder / "out") as client:
+    (folder / "lens").mkdir()
+    (folder / "lens" / "left.yaml").write_text("focal: 600\n")
+    options = {"record": folder / "out", "calibration": str(folder / "lens")}
+    with deployment(folder / "run", bundle_folder, **options) as client:
         for topic, readers in (("policy/step", 1), ("camera/depth/image_raw", 2)):
             client.until(
                 lambda: client.node.count_subscribers(topic) >= readers,  # noqa: B023
@@ -143,6 +147,7 @@ def test_a_recording_has_all_topics_and_says_where_it_comes_from(recorded, bundl
         assert texts[-1]["bundle_id"] == bundle.manifest.bundle_id
         assert texts[-1]["parameters"]["policy_node"]["freshness.max_joint_age_s"] == 5.0
         assert texts[-1]["version"]
+        assert list(texts[-1]["calibration"].values()) == ["focal: 600\n"]
 
 
 @pytest.mark.slow

@@ -51,6 +51,7 @@ COMMANDS = {
     ),
     "calibrate": Command(
         "dexgrasp_deploy.commands.calibrate", "find the cameras' lenses and where they are"
+    ),
     "replay": Command(
         "dexgrasp_deploy.commands.replay", "run a policy again on a recording of a robot"
     ),

@@ -18,7 +18,6 @@ from dexgrasp_deploy.recording.bag_thread import Message
 from dexgrasp_deploy.recording.message_types import STRING, MessageTypes
 from dexgrasp_deploy.recording.recorder import Recorder, RecorderConfig
 from dexgrasp_msgs.msg import PolicyStatus
-from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.nodes.node_main import run_node
 
 _TOPICS = (
@@ -47,10 +46,7 @@ class RecorderNode(Node):
         parameters.reject_unknown()
         self._types = MessageTypes(definition_of)
         self._recorder = Recorder(config, self._types, time.monotonic, self._log, self._warn)
-        try:
-            self._about = About(self, _NODES, config.calibration)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"calibration = {config.calibration!r}: {error}") from None
+        self._about = About(self, _NODES, config.calibration)
         self._own = self.resolve_topic_name("recording/about")
         self._policy = self.resolve_topic_name("policy/status")
         extra = [name.strip() for name in config.extra_topics.split(",") if name.strip()]

@@ -33,7 +33,8 @@ class RecorderConfig:
         min_free_mb: A recording ends before less than this is free on the disk.
         queue_mb: Memory for messages that wait for the disk.
         extra_topics: More topics, separated by commas; `*` stands for any part of a name.
-        calibration: A file that is copied into every recording; "": none.
+        calibration: A file, or a folder of YAML files, that is copied into every recording;
+            "": none.
     """
 
     folder: str = "~/dexgrasp_recordings"

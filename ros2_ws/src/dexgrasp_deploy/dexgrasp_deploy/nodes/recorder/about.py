@@ -9,6 +9,7 @@ from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 
+from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.version import version_line
 
 
@@ -24,12 +25,15 @@ class About:
         """Args:
         node: The owner.
         nodes: Names of the nodes whose parameters are asked for.
-        calibration: A file; "": none.
+        calibration: A file, or a folder whose YAML files are meant; "": none.
+
+        Raises:
+            ConfigError: The calibration cannot be read.
         """
         self._node = node
         self._clients = {name: AsyncParameterClient(node, name) for name in nodes}
         self._parameters: dict[str, dict[str, Any]] = {}
-        self._calibration = {calibration: _text_of(calibration)} if calibration else {}
+        self._calibration = _texts(Path(calibration).expanduser()) if calibration else {}
         self.bundle_id, self.changed = "", True
 
     def ask(self) -> None:
@@ -65,6 +69,11 @@ class About:
         return json.dumps(content, default=list)
 
 
-def _text_of(path: str) -> str:
-    """Raises OSError where it cannot be read."""
-    return Path(path).expanduser().read_text(encoding="utf-8")
+def _texts(path: Path) -> dict[str, str]:
+    files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+    if not files:
+        raise ConfigError(f"calibration = {str(path)!r}: there is no YAML file in this folder")
+    try:
+        return {str(file): file.read_text(encoding="utf-8") for file in files}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"calibration = {str(path)!r}: {error}") from None
