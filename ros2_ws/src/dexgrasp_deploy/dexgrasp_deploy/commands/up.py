@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         deploy.add_argument(
             "--shadow", action="store_true", help="compute and show all, command nothing"
         )
-        deploy.add_argument("--record", type=Path, default="", help="folder for recordings")
+        deploy.add_argument("--record", type=Path, help="folder for recordings")
         deploy.add_argument("--params", type=Path, help="ROS parameter file on top")
         add_json(deploy)
     train = modes.add_parser("train", help="a training run with its ROS nodes")
@@ -83,7 +83,7 @@ def _deploy(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     if not args.episodes:
         return _bring_up(nodes)
     nodes.append(episode_node(args.mode, args.bundle, args.episodes))
-    timeout_s = _START_S + args.episodes * (manifest.task.episode_s + _EPISODE_MARGIN_S)
+    timeout_s = _START_S + args.episodes * (3 * manifest.task.episode_s + _EPISODE_MARGIN_S)
     return _bring_up(nodes, EPISODE_NODE, timeout_s)
 
 

@@ -29,6 +29,8 @@ _HOME_TIMEOUT_S = 120.0
 _START_TIMEOUT_S = 60.0
 _FIRST_SAMPLES_S = 10.0
 _MARGIN_S = 15.0
+_PATIENCE = 3.0
+"""An episode is a number of steps: a computer that is too slow needs longer for them."""
 _RETRY_S = 0.2
 _AT_HOME = "HOLD: at home"
 _FINAL = frozenset({Grasp.Result.SUCCESS, Grasp.Result.INVALID_GOAL, Grasp.Result.NO_POLICY})
@@ -173,7 +175,7 @@ class EpisodeNode(Node):
             if not handle.accepted:
                 call.fail("the goal was rejected")
             future = handle.get_result_async()
-            result = call.result(future, self._task.episode_s + _MARGIN_S).result
+            result = call.result(future, _PATIENCE * self._task.episode_s + _MARGIN_S).result
             refused = result.steps == 0 and result.error_code not in _FINAL
             if not refused or time.monotonic() > deadline_s:
                 return result
