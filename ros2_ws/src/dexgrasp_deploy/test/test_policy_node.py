@@ -282,6 +282,13 @@ def test_driver_that_echoes_other_commands_is_a_fault(robot_at_start):
     assert result.error_code == Grasp.Result.FAULT
     assert result.error_msg.startswith("the driver does not obey")
     assert "thumb_joint_3" in result.error_msg
+    robot_at_start.heal()
+
+    def obeys_again():
+        robot_at_start.call(robot_at_start.release, Trigger.Request())
+        return robot_at_start.outcome(robot_at_start.send(timeout_s=0.1))[1].steps > 0
+
+    robot_at_start.until(obeys_again, "the driver to be believed again")
 
 
 def test_fault_is_kept_until_released(robot_at_start):

@@ -32,7 +32,7 @@ _STREAMS = {"depth": ("depth",), "stereo_rgb": ("left", "right"), None: ()}
 _MAX_JOINT_STREAMS = 16
 _STREAM_ENDS_S = 0.5
 _DUE_CALLBACKS = 12
-"""A loop that is late still takes every message that has arrived: no more streams than this."""
+"""More than there are streams and timers."""
 
 
 class TopicPort(RobotPort):
@@ -54,6 +54,7 @@ class TopicPort(RobotPort):
         commands: Whether commands may be sent; if not, there is not even a publisher for them.
         """
         self._node = node
+        self._arrived = 0
         self._max_skew_s = config.max_pair_skew_s
         self._echo = CommandEcho(config.max_echo_s)
         self._executor: Executor | None = None
@@ -139,10 +140,21 @@ class TopicPort(RobotPort):
     def wait_until(self, time_s: float) -> None:
         """Runs callbacks until `time_s`, and those that are due even if it has passed."""
         assert self._executor is not None, "attach() comes first"
-        for _ in range(_DUE_CALLBACKS):
-            self._executor.spin_once(timeout_sec=0.0)
+        if time.monotonic() >= time_s:
+            self._take_what_is_due()
         while (remaining_s := time_s - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=remaining_s)
+
+    def _take_what_is_due(self) -> None:
+        """A loop that is late still takes every message that has arrived."""
+        assert self._executor is not None
+        idle = 0
+        for _ in range(_DUE_CALLBACKS):
+            before = self._arrived
+            self._executor.spin_once(timeout_sec=0.0)
+            idle = 0 if self._arrived > before else idle + 1
+            if idle == 2:
+                return
 
     def _checked_pair(self) -> CameraSample | None:
         """The newest pair; it says so where both images arrive but are not of one time."""
@@ -157,19 +169,23 @@ class TopicPort(RobotPort):
         return self._pair
 
     def _on_joints(self, message: JointState) -> None:
+        self._arrived += 1
         sample = from_joint_state(self._node.get_clock(), message)
         self._joints[tuple(sorted(sample.names))] = sample
         if len(self._joints) > _MAX_JOINT_STREAMS:
             self._joints.pop(next(iter(self._joints)))
 
     def _on_echo(self, message: JointState) -> None:
+        self._arrived += 1
         stamp_s = from_stamp(self._node.get_clock(), message.header.stamp)
         self._echo.heard(dict(zip(message.name, message.position, strict=False)), stamp_s)
 
     def _on_info(self, message: CameraInfo, stream: str) -> None:
+        self._arrived += 1
         self._intrinsics[stream] = from_camera_info(message)
 
     def _on_image(self, message: Image, stream: str) -> None:
+        self._arrived += 1
         try:
             pixels = from_image(message)
         except ImageError as error:
