@@ -28,6 +28,7 @@ setup(
             "dexgrasp = dexgrasp_deploy.commands.cli:main",
             "camera_node = dexgrasp_deploy.nodes.camera_node:main",
             "episode_node = dexgrasp_deploy.nodes.episode_node:main",
+            "recorder_node = dexgrasp_deploy.nodes.recorder_node:main",
             "policy_node = dexgrasp_deploy.nodes.policy_node:main",
             "robot_driver_node = dexgrasp_deploy.nodes.robot_driver_node:main",
         ],

@@ -16,14 +16,19 @@ def deploy_nodes(
     bundle: str | Path,
     drivers: Mapping[str, str] | None = None,
     seed: int = 0,
+    shadow: bool = False,
+    record: str | Path | None = None,
 ) -> list[NodeSpec]:
-    """Robot driver, camera and policy; the modes differ only in the drivers.
+    """Robot driver, camera, policy and recorder; the modes differ only in the drivers.
 
     Args:
         mode: "mock", "sim" or "hardware".
         bundle: Policy bundle folder.
         drivers: Driver by kind (`arm`, `hand`, `camera`) for the mode "hardware".
         seed: Seed of the simulated world.
+        shadow: Everything is computed, and no command leaves.
+        record: Folder for recordings; "" or None: none. On hardware a recorder runs also then,
+            for its black box.
 
     Raises:
         ConfigError: The mode does not exist, or a driver of the hardware is not named.
@@ -40,12 +45,17 @@ def deploy_nodes(
     robot = {"bundle": folder, "seed": seed}
     robot |= {f"{kind}.driver": chosen[kind] for kind in ("arm", "hand")}
     camera = {"bundle": folder, "camera.driver": chosen["camera"]}
-    policy = {"bundle": folder, "autostart": mode != "hardware"}
-    return [
+    policy = {"bundle": folder, "autostart": mode != "hardware", "shadow": shadow}
+    nodes = [
         NodeSpec(PACKAGE, "robot_driver_node", "robot_driver_node", robot),
         NodeSpec(PACKAGE, "camera_node", "camera_node", camera),
         NodeSpec(PACKAGE, "policy_node", "policy_node", policy),
     ]
+    if record or mode == "hardware":
+        folder = {"folder": str(Path(record).expanduser().resolve())} if record else {}
+        recorder = {**folder, "record": bool(record)}
+        nodes.append(NodeSpec(PACKAGE, "recorder_node", "recorder_node", recorder))
+    return nodes
 
 
 def episode_node(mode: str, bundle: str | Path, episodes: int) -> NodeSpec:

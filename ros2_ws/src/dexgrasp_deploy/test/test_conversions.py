@@ -10,12 +10,14 @@ from builtin_interfaces.msg import Time
 from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
-from dexgrasp_deploy.drivers.base import Intrinsics
-from dexgrasp_deploy.nodes.conversions import (
+from dexgrasp_deploy.control.sensing.image_message import (
     ImageError,
     from_camera_info,
     from_compressed,
     from_image,
+)
+from dexgrasp_deploy.drivers.base import Intrinsics
+from dexgrasp_deploy.nodes.conversions import (
     from_joint_state,
     from_pose,
     from_stamp,

@@ -88,6 +88,7 @@ def test_robot_driver_publishes_and_obeys_by_name(make_bench, bundle, robot):
     bench = make_bench()
     bench.add(RobotDriverNode)
     bench.listen(JointState, "joint_states")
+    bench.listen(JointState, "joint_command_echo")
     bench.listen(String, "robot_description", LATCHED)
     bench.listen(DiagnosticArray, "/diagnostics")
     publisher = bench.listener.create_publisher(JointState, "joint_command", COMMAND)
@@ -102,6 +103,11 @@ def test_robot_driver_publishes_and_obeys_by_name(make_bench, bundle, robot):
     publisher.publish(command(["thumb_joint_1", "iiwa7_joint_4"], [0.5, -1.25]))
     wanted = start | {"thumb_joint_1": 0.5, "iiwa7_joint_4": -1.25}
     bench.until(lambda: bench.positions() == pytest.approx(wanted), "the motion")
+    echo = bench.newest("joint_command_echo")
+    assert dict(zip(echo.name, echo.position, strict=True)) == {
+        "thumb_joint_1": 0.5,
+        "iiwa7_joint_4": -1.25,
+    }
 
 
 @pytest.mark.parametrize(

@@ -90,14 +90,23 @@ def test_no_pose_is_no_success(robot, joints):
 
 
 def test_summary_by_hand():
-    common = {"deadline_misses": 1, "clamped_commands": 2}
+    common = {"deadline_misses": 1, "clamped_commands": 2, "ended": "episode time is up: no"}
     first = {"success": True, "steps": 61, "duration_s": 4.0, **common}
     second = {"success": False, "steps": 31, "duration_s": 2.0, **common}
+    second |= {"stopped": True, "ended": "measurements arrive but do not change: image"}
     nothing = {**second, "success": None, "refused": True, "steps": 0, "duration_s": 0.0}
+    nothing |= {"stopped": False, "home_stops": ["FAULT: no free way was found: x", "refused"]}
     found = summarize([first, second, nothing])
     assert (found["episodes"], found["refused"]) == (3, 1)
     assert found["success_rate"] == 0.5
     assert found["control_hz"] == 15.0
-    assert (found["deadline_misses"], found["clamped_commands"]) == (3, 6)
+    assert found["deadline_misses"] == 3
+    stops = {"measurements arrive but do not change": 1}
+    homes = {"no free way was found": 1, "refused": 1}
+    assert found["safety"] == {
+        "clamped_commands": 6,
+        "stops": stops,
+        "stops_on_the_way_home": homes,
+    }
     assert summarize([])["success_rate"] is None
     assert summarize([])["control_hz"] == 0.0

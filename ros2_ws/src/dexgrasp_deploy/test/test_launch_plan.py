@@ -22,9 +22,9 @@ def driver_free(node):
 
 
 def test_modes_differ_in_driver_lines_and_autostart_only():
-    plans = [deploy_nodes(mode, "bundle", HARDWARE) for mode in MODES]
+    plans = [deploy_nodes(mode, "bundle", HARDWARE, record="out") for mode in MODES]
     names = [[node.name for node in plan] for plan in plans]
-    assert names[0] == ["robot_driver_node", "camera_node", "policy_node"]
+    assert names[0] == ["robot_driver_node", "camera_node", "policy_node", "recorder_node"]
     assert names[0] == names[1] == names[2]
     bare = [[driver_free(node) for node in plan] for plan in plans]
     assert bare[0] == bare[1] == bare[2]
@@ -33,9 +33,19 @@ def test_modes_differ_in_driver_lines_and_autostart_only():
     assert [plan[2].parameters["autostart"] for plan in plans] == [True, True, False]
 
 
+def test_a_real_robot_has_a_black_box_also_when_nothing_is_recorded(tmp_path):
+    recorders = [deploy_nodes(mode, "bundle", HARDWARE)[3:] for mode in MODES]
+    assert [len(found) for found in recorders] == [0, 0, 1]
+    assert recorders[2][0].parameters == {"record": False}
+    for mode in MODES:
+        plan = deploy_nodes(mode, "bundle", HARDWARE, shadow=True, record=tmp_path)
+        assert plan[3].parameters == {"record": True, "folder": str(tmp_path)}
+        assert plan[2].parameters["shadow"] is True
+
+
 def test_every_node_is_a_module_and_a_console_script():
     scripts = (PACKAGE / "setup.py").read_text()
-    for node in (*deploy_nodes("sim", "bundle"), episode_node("sim", "bundle", 1)):
+    for node in (*deploy_nodes("sim", "bundle", record="out"), episode_node("sim", "bundle", 1)):
         assert importlib.util.find_spec(node.module) is not None
         assert f'"{node.executable} = {node.module}:main"' in scripts
 

@@ -64,6 +64,7 @@ class Robot:
         self._states = self.node.create_publisher(JointState, "joint_states", COMMAND)
         self._images = self.node.create_publisher(Image, "camera/depth/image_raw", NEWEST)
         self._infos = self.node.create_publisher(CameraInfo, "camera/depth/camera_info", NEWEST)
+        self._echo = self.node.create_publisher(JointState, "joint_command_echo", COMMAND)
         self._button = self.node.create_publisher(Bool, "estop", LATCHED)
         self.node.create_subscription(JointState, "joint_command", self._on_command, COMMAND)
         self.node.create_subscription(PolicyStatus, "policy/status", self.statuses.append, NEWEST)
@@ -81,6 +82,7 @@ class Robot:
         """Sees, measures and moves as it should."""
         self.sees, self.broken, self.in_degrees = True, False, False
         self.depth, self.encoding, self.ahead_s = self.table, "16UC1", 0.0
+        self.echo = None
 
     def _publish(self):
         stamp = to_stamp(self.node.get_clock(), time.monotonic())
@@ -94,6 +96,8 @@ class Robot:
             values = [float("nan") if self.broken else self.position[name] for name in part]
             values = np.rad2deg(values).tolist() if self.in_degrees else values
             publisher.publish(to_joint_state(part, values, [0.0] * len(part), stamp))
+        if self.echo is not None:
+            self._echo.publish(to_joint_state(names[-1:], [self.echo], [], stamp))
         if self.sees:
             self._show()
 
@@ -270,6 +274,23 @@ def test_blind_policy_stops_and_holds(robot_at_start):
     robot_at_start.until_state(PolicyStatus.HOLD)
 
 
+def test_driver_that_echoes_other_commands_is_a_fault(robot_at_start):
+    handle = robot_at_start.send(timeout_s=60.0)
+    robot_at_start.until(lambda: len(robot_at_start.commands) > 3, "commands")
+    robot_at_start.echo = 9.0
+    result = robot_at_start.outcome(handle)[1]
+    assert result.error_code == Grasp.Result.FAULT
+    assert result.error_msg.startswith("the driver does not obey")
+    assert "thumb_joint_3" in result.error_msg
+    robot_at_start.heal()
+
+    def obeys_again():
+        robot_at_start.call(robot_at_start.release, Trigger.Request())
+        return robot_at_start.outcome(robot_at_start.send(timeout_s=0.1))[1].steps > 0
+
+    robot_at_start.until(obeys_again, "the driver to be believed again")
+
+
 def test_fault_is_kept_until_released(robot_at_start):
     handle = robot_at_start.send(timeout_s=60.0)
     robot_at_start.until(lambda: len(robot_at_start.commands) > 3, "commands")
@@ -406,11 +427,9 @@ def test_second_publisher_stops_the_robot_and_is_named(robot_at_start, context, 
     robot_at_start.until(released, "the stranger to be gone")
 
 
-def set_speed(robot, client, scale):
-    request = SetParameters.Request(
-        parameters=[Parameter("speed_scale", value=scale).to_parameter_msg()]
-    )
-    return robot.call(client, request).results[0]
+def set_speed(robot, client, scale, name="speed_scale"):
+    parameter = Parameter(name, value=scale).to_parameter_msg()
+    return robot.call(client, SetParameters.Request(parameters=[parameter])).results[0]
 
 
 def test_slower_at_once_and_faster_only_with_confirmation(robot_at_start):
@@ -425,6 +444,8 @@ def test_slower_at_once_and_faster_only_with_confirmation(robot_at_start):
     assert not set_speed(robot_at_start, client, 1.0).successful, "one call allows one change"
     robot_at_start.trigger("confirm_faster")
     assert set_speed(robot_at_start, client, 1.0).successful
+    refused = set_speed(robot_at_start, client, 0.5, "safety.velocity_scale")
+    assert not refused.successful and "read when the node starts" in refused.reason
 
 
 def node_with(context, **values):

@@ -134,7 +134,7 @@ STEPS = st.lists(st.tuples(VECTORS, VECTORS), min_size=1, max_size=12)
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     steps=STEPS,
     control_hz=st.sampled_from([10.0, 15.0, 60.0, 200.0]),
@@ -167,7 +167,7 @@ def test_no_input_leaves_the_limits(steps, control_hz, margin, scale, full_speed
 
 
 @pytest.mark.slow
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     amplitude=st.floats(0.0, 0.2),
     period_s=st.floats(1.5, 5.0),

@@ -6,11 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dexgrasp_deploy.control.episode import Reason, UnfitInput
+from dexgrasp_deploy.control.sensing.robot_in_view import RobotInView
 from dexgrasp_deploy.control.sensing.streams import FreshnessConfig, ImageMonitor, JointMonitor
 from dexgrasp_deploy.drivers.base import CameraSample, JointSample
 from dexgrasp_sim.robot.robot import load_robot
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
-ROBOT = load_robot()
+ROBOT, CAMERA = load_robot(), GraspConfig().camera
 NAMES = ROBOT.joint_names
 HOME = np.array(ROBOT.postures["pregrasp"])
 ARM, HAND = NAMES[:7], NAMES[7:]
@@ -161,7 +163,7 @@ def look(monitor, image, step, arm_travel=0.0):
 
 
 def test_camera_that_repeats_an_image_while_the_arm_moves_is_frozen():
-    image, monitor = np.ones((4, 6), np.uint16), ImageMonitor(ROBOT, FreshnessConfig())
+    image, monitor = np.ones((4, 6), np.uint16), ImageMonitor(ROBOT, FreshnessConfig(), CAMERA)
     with pytest.raises(UnfitInput, match="the camera repeats one") as caught:
         for step in range(40):
             look(monitor, image, step, arm_travel=0.01 * step)
@@ -169,11 +171,31 @@ def test_camera_that_repeats_an_image_while_the_arm_moves_is_frozen():
 
 
 def test_images_of_a_still_robot_and_changing_images_are_not_frozen():
-    image, monitor = np.ones((4, 6), np.uint16), ImageMonitor(ROBOT, FreshnessConfig())
+    image, monitor = np.ones((4, 6), np.uint16), ImageMonitor(ROBOT, FreshnessConfig(), CAMERA)
     for step in range(40):
         assert look(monitor, image, step).image is image
     for step in range(40, 80):
         look(monitor, image + step, step, arm_travel=0.01 * step)
+
+
+def test_image_without_the_hand_in_it_may_stay_the_same():
+    # turned about the base's axis by 2 rad the hand is behind the camera
+    image, monitor = np.ones((4, 6), np.uint16), ImageMonitor(ROBOT, FreshnessConfig(), CAMERA)
+    for step in range(40):
+        assert look(monitor, image, step, arm_travel=2.0 + 0.01 * step).image is image
+
+
+def test_motion_of_the_hand_in_the_image_by_hand():
+    view, turned = RobotInView(ROBOT, CAMERA), HOME.copy()
+    turned[0] += 0.02
+    assert view.moved_px(HOME, HOME) == 0.0
+    # 0.02 rad about the base's axis move what is 0.53 m away by 11 mm; at about 0.6 m and a
+    # focal length of 36.9 px that is up to 0.7 px
+    assert 0.3 < view.moved_px(HOME, turned) < 0.75
+    away, further = HOME.copy(), HOME.copy()
+    away[0], further[0] = HOME[0] + 2.0, HOME[0] + 2.2
+    assert view.moved_px(HOME, away) > 10, "it leaves the image"
+    assert view.moved_px(away, further) == 0.0, "it is not in the image"
 
 
 @given(
@@ -184,7 +206,7 @@ def test_no_sample_passes_that_is_old_or_from_the_future(stamp_s, arrival_s):
     exposure = CameraSample(np.ones((2, 2), np.uint16), stamp_s, None, arrival_s)
     config = FreshnessConfig()
     try:
-        ImageMonitor(ROBOT, config).judge(exposure, HOME, NOW_S)
+        ImageMonitor(ROBOT, config, CAMERA).judge(exposure, HOME, NOW_S)
     except UnfitInput:
         return
     assert NOW_S - config.max_image_age_s <= stamp_s <= NOW_S + config.max_ahead_s

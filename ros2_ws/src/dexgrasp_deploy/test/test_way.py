@@ -6,7 +6,7 @@ import torch
 
 from dexgrasp_deploy.control.episode import Reason, UnfitInput
 from dexgrasp_deploy.control.motion.cell import obstacles_of, safety_filter
-from dexgrasp_deploy.control.motion.way import Way, WayPlanner
+from dexgrasp_deploy.control.motion.way import Leg, Planning, Way, WayPlanner
 from dexgrasp_deploy.control.safety import SafetyConfig
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import load_robot
@@ -58,7 +58,7 @@ def random_postures(planner, number):
 
 def test_ways_home_from_anywhere_are_free_and_within_the_limits(planner):
     clearances = safety_filter(TASK, ROBOT, SafetyConfig()).clearances
-    for start in random_postures(planner, 8):
+    for start in random_postures(planner, 5):
         way = finished(planner.home(start, HOME, lift_m=0.1))
         path = way.path
         np.testing.assert_array_equal(path[0], start)
@@ -101,14 +101,23 @@ def test_robot_deep_in_the_table_is_refused_and_the_table_named(planner):
     assert caught.value.reason is Reason.IN_OBSTACLE
 
 
-def test_home_behind_an_obstacle_is_no_way_and_says_so(planner):
+def test_way_that_would_end_in_an_obstacle_is_refused_before_it_is_planned(planner):
     behind = HOME.copy()
     behind[:7] = [0, -1.9, 0, 0, 0, 0, 0]
     planning = planner.home(HOME, behind, 0.0)
-    for _ in range(40):
+    assert planning.finished and planning.way is None
+    assert planning.failure.startswith("no way is free: it would end in ")
+    assert planning.failure.endswith("and table")
+
+
+def test_where_no_alternative_arrives_there_is_no_way(planner):
+    beyond = HOME.copy()
+    beyond[3] = ROBOT.upper[3] + 0.1  # the fabric stops at the limit
+    planning = Planning(planner, HOME, [(Leg(beyond),)])
+    for _ in range(4):
         planning.advance(100)
     assert planning.way is None
-    assert "no way is free" in planning.failure
+    assert "no way is free; of the last one tried, it does not arrive" in planning.failure
 
 
 def test_way_by_hand():
@@ -118,8 +127,19 @@ def test_way_by_hand():
     np.testing.assert_allclose(way.at(0.75), [0.15, 0.1])
     np.testing.assert_allclose(way.at(9.0), [0.2, 0.0])
     # fastest: 0.4 rad/s of a limit of 0.1
-    assert way.rate(np.array([1.0, 0.1])) == pytest.approx(0.25)
-    assert way.rate(np.array([1.0, 1.0])) == 1.0
+    np.testing.assert_allclose(way.rates(np.array([1.0, 0.1])), 0.25)
+    np.testing.assert_allclose(way.rates(np.array([1.0, 1.0])), 1.0)
     still = Way(np.array([[0.3]]))
     assert still.duration_s == 0.0 and still.at(1.0).tolist() == [0.3]
-    assert still.rate(np.array([1.0])) == 1.0
+    assert still.rates(np.array([1.0])).tolist() == [1.0]
+
+
+def test_slow_parts_of_a_way_are_not_slowed_down_and_no_part_is_too_fast():
+    # 60 steps at 0.06 rad/s, 60 at 0.6 rad/s, 60 at 0.06 rad/s, of a limit of 0.2 rad/s
+    steps = np.repeat([0.001, 0.01, 0.001], 60)
+    way = Way(np.cumsum(np.append(0.0, steps))[:, np.newaxis])
+    rates = way.rates(np.array([0.2]))
+    np.testing.assert_allclose(rates[[0, 30, 179]], 1.0)
+    np.testing.assert_allclose(rates[60:120], 1 / 3)
+    assert (rates * steps * 60 <= 0.2 + 1e-12).all()
+    assert np.abs(np.diff(rates)).max() <= (2 / 3) / 21 + 1e-12

@@ -135,6 +135,10 @@ class NodeGroup:
     ) -> None:
         self.stop()
 
+    def pid(self, name: str) -> int:
+        """Process id of a running node."""
+        return self._processes[name].popen.pid
+
     def wait(
         self,
         name: str | None = None,

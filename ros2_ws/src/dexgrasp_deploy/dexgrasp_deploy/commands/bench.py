@@ -14,6 +14,8 @@ from dexgrasp_sim.ros_environment import WorkspaceError, find_workspace_root
 BENCHMARKS = (
     "capacity",
     "capacity_costs",
+    "deploy",
+    "deploy_faults",
     "equivalence",
     "faults",
     "gpu_capacity",

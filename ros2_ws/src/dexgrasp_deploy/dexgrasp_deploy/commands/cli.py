@@ -55,6 +55,12 @@ COMMANDS = {
     "drivers": Command(
         "dexgrasp_deploy.commands.drivers", "list the drivers of arms, hands and cameras"
     ),
+    "replay": Command(
+        "dexgrasp_deploy.commands.replay", "run a policy again on a recording of a robot"
+    ),
+    "latency": Command(
+        "dexgrasp_deploy.commands.latency", "show a robot's delays, or train with them"
+    ),
     "plan-capacity": Command(
         "dexgrasp_learner.commands.plan_capacity", "predict how many environments fit on GPUs"
     ),

@@ -20,7 +20,9 @@ from dexgrasp_sim.ros_settings import find_problems
 
 _START_S = 120.0
 """Time for discovery, imports and the compilation of image kernels on a slow computer."""
-_EPISODE_MARGIN_S = 20.0
+_EPISODE_MARGIN_S = 300.0
+"""An episode may take this much longer than its policy acts: it puts down what it holds, goes home
+and waits for the next object. What takes longer than it should, `episode_node` notices itself."""
 _INTERRUPTED = 130
 _CHECKPOINT_S = 300.0
 """A learner that is stopped finishes its iteration and writes a checkpoint."""
@@ -42,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="episodes to run (0: until Ctrl-C)",
         )
         add_seed(deploy, 0, "the simulated world")
+        deploy.add_argument(
+            "--shadow", action="store_true", help="compute and show all, command nothing"
+        )
+        deploy.add_argument("--record", type=Path, help="folder for recordings")
         deploy.add_argument("--params", type=Path, help="ROS parameter file on top")
         add_json(deploy)
     train = modes.add_parser("train", help="a training run with its ROS nodes")
@@ -69,13 +75,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _deploy(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     manifest = read_manifest(args.bundle)
-    nodes = deploy_nodes(args.mode, args.bundle, seed=args.seed)
+    nodes = deploy_nodes(
+        args.mode, args.bundle, seed=args.seed, shadow=args.shadow, record=args.record
+    )
     if args.params is not None:
         nodes = with_parameter_file(nodes, args.params)
     if not args.episodes:
         return _bring_up(nodes)
     nodes.append(episode_node(args.mode, args.bundle, args.episodes))
-    timeout_s = _START_S + args.episodes * (manifest.task.episode_s + _EPISODE_MARGIN_S)
+    timeout_s = _START_S + args.episodes * (3 * manifest.task.episode_s + _EPISODE_MARGIN_S)
     return _bring_up(nodes, EPISODE_NODE, timeout_s)
 
 

@@ -19,6 +19,8 @@ class LifeConfig:
     """What happens before and after the policy acts.
 
     Attributes:
+        self_test: Before the first motion, each joint moves by half a degree and must follow, in
+            that direction, and no other; see `JointCheck`.
         look_s: Images must be fit for this long before the policy begins.
         look_timeout_s: Longest time to wait for that.
         retries: Attempts after the first, each from home, while nothing is grasped.
@@ -30,6 +32,7 @@ class LifeConfig:
         release_m: What is put down is let go this far above where it was grasped.
     """
 
+    self_test: bool = False
     look_s: Annotated[float, Field(ge=0)] = 0.0
     look_timeout_s: Positive = 5.0
     retries: Count = 0
@@ -45,6 +48,7 @@ class ControlConfig:
     """All of a control loop.
 
     Attributes:
+        shadow: Everything is computed, shown and logged, and no command ever leaves.
         approach_speed: Share of the URDF velocity limits on the way home and to put down.
         approach_tolerance_rad: A posture counts as reached within this.
         approach_timeout_s: Longest time beyond the planned motion to reach it.
@@ -58,6 +62,7 @@ class ControlConfig:
         evidence: When something counts as grasped.
     """
 
+    shadow: bool = False
     approach_speed: Annotated[float, Field(gt=0, le=1)] = 0.25
     approach_tolerance_rad: Positive = 0.1
     approach_timeout_s: Positive = 5.0

@@ -19,6 +19,7 @@ from dexgrasp_deploy.control.policy_runtime import PolicyRuntime
 from dexgrasp_deploy.control.policy_step import PolicyStep
 from dexgrasp_deploy.control.port import Progress, RobotPort
 from dexgrasp_deploy.control.sensing.streams import Measurement
+from dexgrasp_deploy.control.telemetry.steps import Step, StepReport
 from dexgrasp_sim.robot.robot import Robot
 
 _REUSED_PERIODS = 2
@@ -38,6 +39,7 @@ class ControlLoop:
         episode: The state.
         progress: Of the present or the last episode.
         refusal: Why the robot was not started when it was last asked to; "" if it was.
+        steps: Measures the policy's steps, and tells a listener.
     """
 
     def __init__(
@@ -55,10 +57,11 @@ class ControlLoop:
         self.control_dt_s = task.control_dt_s
         self._port, self._clock = port, clock
         self._observer = PolicyObserver(runtime.manifest, robot, config.freshness)
-        self._policy = PolicyStep(runtime, robot, self._observer, clock)
+        self.steps = StepReport(self.control_dt_s, clock)
+        self._policy = PolicyStep(runtime, robot, self._observer, clock, self.steps.latencies)
         self._home = self._policy.start
         safety = safety_filter(task, robot, config.safety)
-        self._commander = Commander(robot, port, safety, config)
+        self._commander = Commander(robot, port, safety, config, clock, self.steps.latencies)
         planner = WayPlanner(robot, obstacles_of(task), safety.clearances)
         self._journey = Journey(planner, self._commander, robot, config, self.control_dt_s, clock)
         self._tracker = EvidenceTracker(robot, task, config.evidence)
@@ -66,9 +69,7 @@ class ControlLoop:
         self._fit_s = self._unfit_image_s = -np.inf
         self._hindrances: dict[Reason, str] = {}
         self.length, self.lift_height_m = task.episode_steps, task.success.height_m
-        self.episode = Episode(clock())
-        self.progress = Progress()
-        self.refusal = ""
+        self.episode, self.progress, self.refusal = Episode(clock()), Progress(), ""
 
     def start(
         self,
@@ -172,6 +173,11 @@ class ControlLoop:
         self._hindrances.pop(reason, None)
 
     @property
+    def shadow(self) -> bool:
+        """Whether commands are computed, but do not leave."""
+        return self._commander.shadow
+
+    @property
     def speed_scale(self) -> float:
         """Share of the allowed speed, above 0 and at most 1; a change takes effect at once."""
         return self._commander.safety.speed_scale
@@ -192,6 +198,8 @@ class ControlLoop:
             self._port.wait_until(deadline_s)
             if stop():
                 return
+            if self.episode.state in POLICY_ACTS:
+                self.steps.late(self._clock() - deadline_s)
             self.tick()
             deadline_s += self.control_dt_s
             late = (self._clock() - deadline_s) / self.control_dt_s
@@ -224,7 +232,7 @@ class ControlLoop:
             self._observer.commanded(self._commander.position)
 
     def _tick_home(self, measured: Measurement, now_s: float) -> None:
-        if not (self._commander.shadow or self._journey.advance(measured, now_s)):
+        if not self._journey.advance(measured, now_s):
             return
         if not self._wants_policy:
             self._stop(State.HOLD, Reason.AT_HOME, "", now_s)
@@ -248,9 +256,10 @@ class ControlLoop:
     def _begin_policy(self, measured: Measurement, now_s: float) -> None:
         """Starts the policy where the robot is commanded to be: at home, or in shadow anywhere."""
         shadow = self._commander.shadow
-        stands_at = measured.position if shadow else None
-        self.progress = self._policy.begin(stands_at, self.progress.attempts + 1)
-        self._commander.safety.blend_from(measured.position if shadow else self._home)
+        start = measured.position if shadow else self._home
+        self.progress = self._policy.begin(start if shadow else None, self.progress.attempts + 1)
+        self._commander.safety.blend_from(start)
+        self.steps.begun(start)
         self._tracker.begin(self._home)
         self._observer.begin()
         self.episode.enter(State.GRASP, Reason.START_POSTURE_REACHED, now_s)
@@ -260,14 +269,18 @@ class ControlLoop:
         if self.progress.steps >= self.length:
             self._end_policy(measured, now_s)
             return
-        target, progress = self._policy.step(measured, self._port.image(), self.progress, now_s)
+        sample = self._port.image() if self._observer.needs_image else None
+        target, progress = self._policy.step(measured, sample, self.progress, now_s)
         commanded = self._commander.position
         evidence = self._tracker.observe(measured, commanded, progress.object_m, now_s)
         self.progress = replace(progress, evidence=evidence)
-        command = self._commander.command(target, measured, now_s)
+        try:
+            command = self._commander.command(target, measured, now_s)
+        finally:
+            step = Step(now_s, measured, sample, target, self._commander.position)
+            self.steps.stepped(step, self.progress)
         if command.clamped.any():
-            clamped = progress.clamped_commands + 1
-            self.progress = replace(self.progress, clamped_commands=clamped)
+            self.progress = replace(self.progress, clamped_commands=progress.clamped_commands + 1)
         lifting = self._tracker.lifting
         if lifting and self.episode.state is State.GRASP:
             self.episode.enter(State.LIFT, Reason.LIFTED, now_s)
@@ -313,8 +326,7 @@ class ControlLoop:
         self, reason: Reason, measured: Measurement, now_s: float, shadow: bool = False
     ) -> None:
         self._commander.engage(measured, shadow)
-        if not shadow:
-            self._journey.home(self._home, self.task.table.top_m, now_s)
+        self._journey.home(self._home, self.task.table.top_m, now_s)
         self._enter(State.HOME, reason, now_s)
 
     def _put_down(

@@ -62,6 +62,8 @@ class Reason(Enum):
     IN_OBSTACLE = "the robot stands in an obstacle"
     BAD_ACTION = "the policy's action is not finite"
     TRACKING = "the robot does not follow its commands"
+    NOT_OBEYED = "the driver does not obey"
+    WRONG_JOINT = "the self-test failed"
     OVERLOAD = "a joint's torque is too high"
     SECOND_PUBLISHER = "somebody else publishes on a topic of the robot"
     EMERGENCY_STOP = "emergency stop"

@@ -1,5 +1,6 @@
 """Judges a grasp from the motion of the object, by the rule of the training metric."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,22 +20,36 @@ def summarize(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Args:
         outcomes: For each episode at least `success` (None if it was not judged), `steps`,
             `duration_s` from the first to the last action, `deadline_misses` and
-            `clamped_commands`; `refused` where the robot did not begin.
+            `clamped_commands`; `refused` where the robot did not begin, `stopped` where a
+            watchdog ended the episode, `ended`, why, and `home_stops`, where and why it stopped on
+            the way home.
 
     Returns:
         `episodes`, `refused`, `success_rate` (None if none was judged), the measured
-        `control_hz`, `deadline_misses`, `clamped_commands`, and the `outcomes` themselves.
+        `control_hz`, `deadline_misses`, `safety` (commands that the filter changed, and how often
+        each watchdog stopped the robot in an episode and on the way home) and the `outcomes`.
     """
     judged = [item["success"] for item in outcomes if item["success"] is not None]
     periods = sum(max(0, item["steps"] - 1) for item in outcomes)
     duration_s = sum(item["duration_s"] for item in outcomes)
+    stops = Counter(item["ended"].split(": ")[0] for item in outcomes if item.get("stopped"))
+    # as in "FAULT: the robot did not arrive in time: thumb_joint_1 is ..."
+    homes = Counter(
+        told.split(": ")[min(1, told.count(": "))]
+        for item in outcomes
+        for told in item.get("home_stops", ())
+    )
     return {
         "episodes": len(outcomes),
         "refused": sum(bool(item.get("refused")) for item in outcomes),
         "success_rate": sum(judged) / len(judged) if judged else None,
         "control_hz": round(periods / duration_s, 2) if duration_s else 0.0,
         "deadline_misses": sum(item["deadline_misses"] for item in outcomes),
-        "clamped_commands": sum(item["clamped_commands"] for item in outcomes),
+        "safety": {
+            "clamped_commands": sum(item["clamped_commands"] for item in outcomes),
+            "stops": dict(stops),
+            "stops_on_the_way_home": dict(homes),
+        },
         "outcomes": list(outcomes),
     }
 

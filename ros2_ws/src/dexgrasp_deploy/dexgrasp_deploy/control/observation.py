@@ -47,7 +47,7 @@ class PolicyObserver:
                 "robot measures; distil it into a policy that reads images"
             )
         self._joints = JointMonitor(robot, freshness)
-        self._images = ImageMonitor(robot, freshness)
+        self._images = ImageMonitor(robot, freshness, manifest.task.camera)
         self._scene = SceneCheck(manifest.task.camera, manifest.task.table)
         self._manifest = manifest
         self._proprioception = Proprioception(robot, manifest.task.action)

@@ -12,25 +12,30 @@ from rclpy.action import ActionClient
 from rclpy.executors import Executor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from dexgrasp_deploy.control.judge import GraspJudge, summarize
 from dexgrasp_deploy.drivers.base import JointSample
 from dexgrasp_deploy.nodes.calls import Caller
 from dexgrasp_deploy.nodes.conversions import from_joint_state, from_pose, from_stamp
-from dexgrasp_deploy.nodes.parameters import NEWEST, Parameters
+from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST, Parameters
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_msgs.action import Grasp
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.nodes.node_main import run_node
 
-_HOME_TIMEOUT_S = 60.0
+_HOME_TIMEOUT_S = 120.0
 _START_TIMEOUT_S = 60.0
 _FIRST_SAMPLES_S = 10.0
 _MARGIN_S = 15.0
+_PATIENCE = 3.0
+"""An episode is a number of steps: a computer that is too slow needs longer for them."""
 _RETRY_S = 0.2
+_AT_HOME = "HOLD: at home"
 _FINAL = frozenset({Grasp.Result.SUCCESS, Grasp.Result.INVALID_GOAL, Grasp.Result.NO_POLICY})
 """What trying again does not change."""
+_STOPS = frozenset({Grasp.Result.STALE_OBSERVATION, Grasp.Result.FAULT})
 
 
 class EpisodeNode(Node):
@@ -40,7 +45,8 @@ class EpisodeNode(Node):
     uses `sim/reset`, and `sim/object_pose` to judge the episodes.
 
     An episode that the policy node refused to begin is not a failed grasp: it is counted as
-    refused, with the reason.
+    refused, with the reason. In simulation the node also clears faults, which otherwise is up to a
+    person.
     """
 
     def __init__(self) -> None:
@@ -54,23 +60,26 @@ class EpisodeNode(Node):
         self._joints: JointSample | None = None
         self._status: PolicyStatus | None = None
         self._judge: GraspJudge | None = None
+        self._latency: dict[str, Any] | None = None
         self._grasp = ActionClient(self, Grasp, "grasp")
         self._release = self.create_client(Trigger, "policy/release")
         self._home = self.create_client(Trigger, "policy/home")
         self._reset = self.create_client(Trigger, "sim/reset")
         self.create_subscription(JointState, "joint_states", self._on_joints, NEWEST)
+        self.create_subscription(String, "policy/latency", self._on_latency, LATCHED)
         self.create_subscription(PoseStamped, "sim/object_pose", self._on_pose, NEWEST)
         self.create_subscription(PolicyStatus, "policy/status", self._on_status, NEWEST)
 
     def run(self, executor: Executor) -> dict[str, Any]:
-        """Runs all episodes; returns the result of `summarize`.
+        """Runs all episodes; returns the result of `summarize`, and the policy's `latency` report.
 
         Raises:
             SystemExit: Something did not answer in time; logged.
         """
         call = Caller(self, executor)
         call.until(self._all_there, _START_TIMEOUT_S, "policy, joint states and services")
-        return summarize([self._run_episode(call) for _ in range(self._episodes)])
+        outcomes = [self._run_episode(call) for _ in range(self._episodes)]
+        return {**summarize(outcomes), "latency": self._latency}
 
     def _all_there(self) -> bool:
         servers = [self._release, self._home, *([self._reset] if self._simulated else [])]
@@ -83,7 +92,7 @@ class EpisodeNode(Node):
         )
 
     def _run_episode(self, call: Caller) -> dict[str, Any]:
-        way_home = self._go_home(call)
+        way_home, home_stops = self._go_home(call)
         start: dict[str, Any] = {"object": None}
         if self._simulated:
             call.trigger(self._release)
@@ -101,23 +110,41 @@ class EpisodeNode(Node):
             "success": success,
             "believed": None if refused else result.success,
             "refused": refused,
+            "stopped": not refused and result.error_code in _STOPS,
             "max_lift_m": lift_m,
             "ended": result.error_msg,
             "way_home": way_home,
+            "home_stops": home_stops,
             "steps": result.steps,
             "duration_s": result.duration_s,
             "deadline_misses": result.deadline_misses,
             "clamped_commands": result.clamped_commands,
         }
 
-    def _go_home(self, call: Caller) -> str:
-        """Sends the robot home, and waits until it has stopped; returns where it did and why."""
-        deadline_s = time.monotonic() + _FIRST_SAMPLES_S
+    @property
+    def _in_fault(self) -> bool:
+        return self._status is not None and self._status.state == PolicyStatus.FAULT
+
+    def _go_home(self, call: Caller) -> tuple[str, list[str]]:
+        """Sends the robot home until it is there; returns where it stopped and why, at last and
+        each time before.
+
+        It may stop on the way because the computer was busy for a moment: then it is sent again.
+        """
+        deadline_s, stops = time.monotonic() + _HOME_TIMEOUT_S, []
         while True:
-            answer = call.result(self._home.call_async(Trigger.Request()))
-            if answer.success or time.monotonic() > deadline_s:
-                break
+            told = self._try_to_go_home(call)
+            if told.startswith(_AT_HOME) or time.monotonic() > deadline_s:
+                return told, stops
+            if self._in_fault and not self._simulated:
+                return told, stops  # a person must clear it
+            stops.append(told)
             call.pause(_RETRY_S)
+
+    def _try_to_go_home(self, call: Caller) -> str:
+        if self._simulated and self._in_fault:
+            call.result(self._release.call_async(Trigger.Request()))
+        answer = call.result(self._home.call_async(Trigger.Request()))
         if not answer.success:
             return answer.message
         answered_s = time.monotonic()
@@ -148,7 +175,7 @@ class EpisodeNode(Node):
             if not handle.accepted:
                 call.fail("the goal was rejected")
             future = handle.get_result_async()
-            result = call.result(future, self._task.episode_s + _MARGIN_S).result
+            result = call.result(future, _PATIENCE * self._task.episode_s + _MARGIN_S).result
             refused = result.steps == 0 and result.error_code not in _FINAL
             if not refused or time.monotonic() > deadline_s:
                 return result
@@ -160,6 +187,9 @@ class EpisodeNode(Node):
 
     def _on_status(self, message: PolicyStatus) -> None:
         self._status = message
+
+    def _on_latency(self, message: String) -> None:
+        self._latency = json.loads(message.data)
 
     def _on_pose(self, message: PoseStamped) -> None:
         if self._judge is not None:

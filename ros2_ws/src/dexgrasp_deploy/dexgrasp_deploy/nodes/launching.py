@@ -34,6 +34,10 @@ def deployment(mode: str) -> LaunchDescription:
             description="ROS parameter file on top of the defaults",
         ),
         DeclareLaunchArgument("seed", default_value="0", description="seed of a simulated world"),
+        DeclareLaunchArgument(
+            "shadow", default_value="false", description="compute and show all, command nothing"
+        ),
+        DeclareLaunchArgument("record", default_value="", description="folder for recordings"),
         DeclareLaunchArgument("episodes", default_value="0", description="episodes to run"),
         DeclareLaunchArgument(
             "namespace",
@@ -59,7 +63,10 @@ def _plan(context: LaunchContext, mode: str) -> list[Node]:
         return LaunchConfiguration(name).perform(context)
 
     drivers = {kind: value(f"{kind}_driver") for kind in _DRIVERS} if mode == "hardware" else {}
-    nodes = deploy_nodes(mode, value("bundle"), drivers, int(value("seed")))
+    shadow = {"true": True, "false": False}[value("shadow").lower()]
+    nodes = deploy_nodes(
+        mode, value("bundle"), drivers, int(value("seed")), shadow, value("record")
+    )
     nodes = with_parameter_file(nodes, Path(value("params")))
     if int(value("episodes")):
         nodes.append(episode_node(mode, value("bundle"), int(value("episodes"))))

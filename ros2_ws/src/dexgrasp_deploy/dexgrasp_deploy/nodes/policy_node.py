@@ -17,10 +17,12 @@ from dexgrasp_deploy.control.policy_runtime import PolicyRuntime
 from dexgrasp_deploy.nodes.parameters import Parameters
 from dexgrasp_deploy.nodes.policy.emergency_stop import EmergencyStop
 from dexgrasp_deploy.nodes.policy.grasp_action import GraspAction
+from dexgrasp_deploy.nodes.policy.latency_topic import LatencyTopic
 from dexgrasp_deploy.nodes.policy.policy_services import PolicyServices
 from dexgrasp_deploy.nodes.policy.publisher_watch import PublisherWatch
 from dexgrasp_deploy.nodes.policy.speed import SpeedScale
 from dexgrasp_deploy.nodes.policy.status import describe, policy_status
+from dexgrasp_deploy.nodes.policy.step_topics import StepTopics
 from dexgrasp_deploy.nodes.policy.topic_port import TopicPort
 from dexgrasp_learner.storage.bundle import load_bundle
 from dexgrasp_msgs.msg import PolicyStatus
@@ -38,7 +40,8 @@ class PolicyNode(LifecycleNode):
     """While inactive, it commands nothing and refuses goals; configuring loads the bundle.
 
     Parameters: `bundle`, `autostart` (configure and activate at once), `speed_scale` (see
-    SpeedScale), `estop.heartbeat_s` (see EmergencyStop), and those of ControlConfig.
+    SpeedScale), `estop.heartbeat_s` (see EmergencyStop), `latency_file` (see LatencyTopic), and
+    those of ControlConfig; `shadow: true` computes, shows and logs everything and sends nothing.
     """
 
     def __init__(self) -> None:
@@ -49,8 +52,10 @@ class PolicyNode(LifecycleNode):
         self._config = parameters.config(ControlConfig)
         speed_scale = parameters.get("speed_scale", 1.0)
         heartbeat_s = parameters.get("estop.heartbeat_s", 0.0)
+        latency_file = parameters.get("latency_file", "")
         parameters.reject_unknown()
-        self.port = TopicPort(self)
+        commands = not self._config.shadow
+        self.port = TopicPort(self, self._config.freshness, commands)
         self.loop: ControlLoop | None = None
         self._active = False
         self._action = GraspAction(self, lambda: self.active_loop)
@@ -60,7 +65,9 @@ class PolicyNode(LifecycleNode):
         )
         self._stop = EmergencyStop(self, lambda: self.loop, heartbeat_s)
         self._speed = SpeedScale(self, lambda: self.loop, speed_scale)
-        self._watch = PublisherWatch(self, self.port.joint_streams)
+        self._watch = PublisherWatch(self, self.port.joint_streams, commands)
+        self._latency = LatencyTopic(self, lambda: self.loop, latency_file)
+        self._steps: StepTopics | None = None
         self._told = ""
         self.create_timer(_END_CHECK_PERIOD_S, self._check)
         self.create_timer(_WATCH_PERIOD_S, self._check_publishers)
@@ -110,6 +117,11 @@ class PolicyNode(LifecycleNode):
         runtime = PolicyRuntime(load_bundle(Path(folder)))
         robot = runtime.manifest.task.load_robot()
         self.loop = ControlLoop(runtime, robot, self.port, time.monotonic, self._config)
+        if self._steps is not None:
+            self._steps.destroy()
+        self._steps = StepTopics(self, self.port, self.loop, runtime.manifest.robot.joint_names)
+        self.loop.steps.listener = self._steps
+        self.port.latencies = self.loop.steps.latencies
         self._stop.apply()
         self._speed.apply()
         image = runtime.manifest.image
@@ -122,6 +134,7 @@ class PolicyNode(LifecycleNode):
         """Ends goals, watches the heartbeat, and logs every change of state with its reason."""
         self._stop.check()
         self._action.end_when_over()
+        self._latency.report_when_over()
         if self.loop is None:
             return
         told = describe(self.loop)

@@ -65,6 +65,7 @@ class RobotDriverNode(Node):
         self.refused_commands = 0
         self._commanders: list[str] = []
         self._seen: list[str] = []
+        self._obeyed: dict[str, float] = {}
         self._create_interfaces(rate_hz, context.robot.urdf_path.read_text())
         self._world_topics = WorldTopics.of(self, context, self._drivers)
         for driver in self._drivers:
@@ -72,6 +73,7 @@ class RobotDriverNode(Node):
 
     def _create_interfaces(self, rate_hz: float, urdf: str) -> None:
         self._states = self.create_publisher(JointState, "joint_states", COMMAND)
+        self._echo = self.create_publisher(JointState, "joint_command_echo", COMMAND)
         self._health = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         description = self.create_publisher(String, "robot_description", LATCHED)
         description.publish(String(data=urdf))
@@ -81,7 +83,9 @@ class RobotDriverNode(Node):
         self.create_timer(_COMMANDERS_PERIOD_S, self._count_commanders)
 
     def _publish(self) -> None:
-        """Publishes all joints in one message, stamped with the older of the two measurements."""
+        """Publishes all joints in one message, stamped with the older of the two measurements,
+        and the commands that they obey.
+        """
         samples = [driver.read() for driver in self._drivers]
         stamp = to_stamp(self.get_clock(), min(sample.stamp_s for sample in samples))
         names = [name for sample in samples for name in sample.names]
@@ -90,6 +94,10 @@ class RobotDriverNode(Node):
         message = to_joint_state(names, position.tolist(), velocity.tolist(), stamp)
         message.effort = _efforts(samples)
         self._states.publish(message)
+        if self._obeyed:
+            now = self.get_clock().now().to_msg()
+            names, values = [*self._obeyed], [*self._obeyed.values()]
+            self._echo.publish(to_joint_state(names, values, [], now))
         if self._world_topics is not None:
             self._world_topics.publish(stamp)
 
@@ -101,6 +109,7 @@ class RobotDriverNode(Node):
             text = f"joint_command refused: {refusal}"
             self.get_logger().error(text, throttle_duration_sec=1.0)
             return
+        self._obeyed |= positions
         for driver in self._drivers:
             own = {name: positions[name] for name in driver.joint_names if name in positions}
             if own:

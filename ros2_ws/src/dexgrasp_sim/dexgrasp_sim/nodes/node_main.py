@@ -55,7 +55,8 @@ def run_node(
 
     The body gets a KeyboardInterrupt from the first of SIGINT, SIGTERM and SIGHUP, and another one
     from a SIGINT at least a second later. A signal may arrive while the executor builds its wait
-    set, which raises RCLError, or again while the node is destroyed; both count as a clean end.
+    set, which raises RCLError, while a message is converted, which pybind11 turns into a
+    RuntimeError, or again while the node is destroyed; all count as a clean end.
 
     Args:
         factory: Builds the node; called after rclpy.init.
@@ -95,7 +96,7 @@ def _run(
         return _CONFIG_ERROR_EXIT
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
-    except rclpy_implementation.RCLError:
+    except RuntimeError:  # RCLError is one
         if rclpy.ok():
             raise
     finally:

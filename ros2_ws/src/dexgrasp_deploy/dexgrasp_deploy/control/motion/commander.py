@@ -1,5 +1,7 @@
 """The only place from which commands leave: through the safety filter, once in a period."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,7 @@ from dexgrasp_deploy.control.motion.way import Way
 from dexgrasp_deploy.control.port import RobotPort
 from dexgrasp_deploy.control.safety import SafeCommand, SafetyFilter
 from dexgrasp_deploy.control.sensing.streams import Measurement
+from dexgrasp_deploy.control.telemetry.latency import Latencies, Stage
 from dexgrasp_sim.robot.robot import Robot
 
 Vector = NDArray[np.float64]
@@ -23,14 +26,22 @@ class Commander:
     Attributes:
         safety: The filter.
         engaged: Whether commands are sent at all.
-        shadow: Commands are computed, but not sent.
+        shadow: Commands are computed, but not sent; always, if the config says so.
     """
 
     def __init__(
-        self, robot: Robot, port: RobotPort, safety: SafetyFilter, config: ControlConfig
+        self,
+        robot: Robot,
+        port: RobotPort,
+        safety: SafetyFilter,
+        config: ControlConfig,
+        clock: Callable[[], float],
+        latencies: Latencies,
     ) -> None:
-        self.safety, self.engaged, self.shadow = safety, False, False
+        self.safety, self.engaged, self.shadow = safety, False, config.shadow
+        self._always_shadow = config.shadow
         self._robot, self._port = robot, port
+        self._clock, self._latencies = clock, latencies
         self._measured: Measurement | None = None
         self._target = safety.position
         self._sent_s = -np.inf
@@ -46,6 +57,7 @@ class Commander:
 
     def engage(self, measured: Measurement, shadow: bool) -> None:
         """Begins to command, from where the robot stands."""
+        shadow = shadow or self._always_shadow
         if not self.engaged or shadow or self.shadow:
             self.safety.reset(measured.position)
         self.engaged, self.shadow = True, shadow
@@ -73,7 +85,9 @@ class Commander:
                 too long. The command was sent.
         """
         self._target, self._measured = target, measured
+        started_s = self._clock()
         command = self.safety.filter(target, measured.position, measured.effort)
+        self._latencies.add(Stage.SAFETY, self._clock() - started_s)
         self._send(command, now_s)
         if not self.shadow:
             self._watch(command, measured, now_s)
@@ -101,7 +115,9 @@ class Commander:
         self._sent_s = now_s
         if self.engaged and not self.shadow:
             names = self._robot.joint_names
+            started_s = self._clock()
             self._port.send(dict(zip(names, command.position.tolist(), strict=True)))
+            self._latencies.add(Stage.PUBLISHING, self._clock() - started_s)
 
     def _watch(self, command: SafeCommand, measured: Measurement, now_s: float) -> None:
         for rule, cut in self._cuts.items():
@@ -149,7 +165,7 @@ class Traveller:
         velocity_limit: [J] rad/s, not to be exceeded on it.
         now_s: Monotonic time of the beginning.
         """
-        self._way, self._rate, self._time_s = way, way.rate(velocity_limit), 0.0
+        self._way, self._rates, self._time_s = way, way.rates(velocity_limit), 0.0
         self._last_s = self._moved_s = now_s
 
     @property
@@ -180,6 +196,7 @@ class Traveller:
         """
         passed_s, self._last_s = now_s - self._last_s, now_s
         if not self.ended and np.abs(commanded - measured)[arm].max() < _WAIT_RAD:
-            self._time_s += self._rate * scale * passed_s
+            step = min(int(self._time_s / self._way.step_s), len(self._rates) - 1)
+            self._time_s += self._rates[step] * scale * passed_s
             self._moved_s = now_s
         return self._way.at(self._time_s)

@@ -1,4 +1,7 @@
-"""The motions between episodes: home, and putting down what the hand holds."""
+"""The motions between episodes: home, and putting down what the hand holds.
+
+Before the first of them, the self-test of all joints where it is wanted.
+"""
 
 from collections.abc import Callable
 
@@ -8,6 +11,7 @@ from numpy.typing import NDArray
 from dexgrasp_deploy.control.config import ControlConfig
 from dexgrasp_deploy.control.episode import Reason, UnfitInput
 from dexgrasp_deploy.control.motion.commander import Commander, Traveller
+from dexgrasp_deploy.control.motion.joint_check import JointCheck
 from dexgrasp_deploy.control.motion.way import Planning, WayPlanner
 from dexgrasp_deploy.control.sensing.streams import Measurement
 from dexgrasp_sim.robot.robot import Robot
@@ -17,12 +21,15 @@ Vector = NDArray[np.float64]
 _NEAR_RAD = 0.01
 """Nearer than this no way is needed."""
 _PLANNING_STEPS = 64
-_PLANNING_SHARE = 0.4
+_PLANNING_SHARE = 0.7
 """Most steps of planning in a period, and most of the period for it."""
 
 
 class Journey:
-    """Plans a way, holding the robot meanwhile, and follows it; one at a time."""
+    """Plans a way, holding the robot meanwhile, and follows it; one at a time.
+
+    In shadow, where nothing is sent, every way is at its end.
+    """
 
     def __init__(
         self,
@@ -43,11 +50,12 @@ class Journey:
         """
         self._planner, self._commander, self._robot = planner, commander, robot
         self._config, self._period_s, self._clock = config, period_s, clock
+        self._check = JointCheck(robot, commander)
         self._planning: Planning | None = None
         self._traveller: Traveller | None = None
         self._goal: Vector = commander.position
         self._judged = slice(None)
-        self._begun_s = 0.0
+        self._begun_s, self._checks = 0.0, False
 
     def home(self, goal: Vector, table_m: float, now_s: float) -> None:
         """Begins the way to a posture [J] rad, up first where the palm is low above the table.
@@ -55,6 +63,8 @@ class Journey:
         Raises:
             UnfitInput: The robot has no fabric to plan with, or stands in an obstacle.
         """
+        if self._commander.shadow:
+            return
         start, life = self._commander.position, self._config.life
         planning = None
         if np.abs(start - goal).max() > _NEAR_RAD:
@@ -64,6 +74,8 @@ class Journey:
 
     def put_down(self, down_m: float, open_hand: Vector, now_s: float) -> None:
         """Begins to lower the palm and then to open the hand as in [J] rad; errors as `home`."""
+        if self._commander.shadow:
+            return
         start = self._commander.position
         planning = self._planner.down_and_open(start, down_m, open_hand)
         self._begin(planning, start, self._robot.arm, now_s)
@@ -72,8 +84,15 @@ class Journey:
         """One period; returns whether the robot stands at the end of the way.
 
         Raises:
-            UnfitInput: No way is free, the robot does not get on, or as `Commander.command`.
+            UnfitInput: No way is free, the robot does not get on, a joint fails the self-test, or
+                as `Commander.command`.
         """
+        if self._commander.shadow:
+            return True
+        if self._checks:
+            self._checks = not self._check.advance(measured, now_s)
+            self._begun_s = now_s
+            return False
         if self._planning is not None:
             self._commander.hold(measured, now_s)
             self._plan(now_s)
@@ -99,6 +118,9 @@ class Journey:
     def _begin(self, planning: Planning | None, goal: Vector, judged: slice, now_s: float) -> None:
         self._planning, self._traveller = planning, None
         self._goal, self._judged, self._begun_s = goal, judged, now_s
+        self._checks = self._config.life.self_test and not self._check.passed
+        if self._checks:
+            self._check.begin(now_s)
 
     def _plan(self, now_s: float) -> None:
         """Plans for a part of the period."""

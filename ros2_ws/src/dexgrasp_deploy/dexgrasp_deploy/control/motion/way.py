@@ -34,6 +34,7 @@ _STUCK_RAD_S, _STUCK_STEPS = 1e-3, 20
 """A robot that is slower than this for so many steps goes no further."""
 _ARRIVED_RAD, _NEAR_RAD, _ARRIVED_M = 0.01, 0.15, 0.005
 _STILL_RAD_S = 0.05
+_SMOOTH_STEPS = 10
 _NO_PULL = AttractorGains(metric=1e-6)
 _PALM_ONLY = FabricGains()
 _JOINTS_ONLY = FabricGains(palm=_NO_PULL, hand=_NO_PULL)
@@ -80,12 +81,24 @@ class Way:
         rest = place - first
         return (1 - rest) * self.path[first] + rest * self.path[min(first + 1, len(self.path) - 1)]
 
-    def rate(self, velocity_limit: Vector) -> float:
-        """How fast the planner's time may pass, at most 1, to stay below [J] rad/s."""
+    def rates(self, velocity_limit: Vector) -> Vector:
+        """How fast the planner's time may pass in each step, at most 1, to stay below [J] rad/s.
+
+        [max(1, T - 1)]. The rate changes over a third of a second, so that joints need not brake
+        hard; it is a mean of values none of which is above what its own step allows.
+        """
         if len(self.path) < 2:
-            return 1.0
-        fastest = (np.abs(np.diff(self.path, axis=0)) / self.step_s / velocity_limit).max()
-        return min(1.0, 1.0 / fastest) if fastest > 0 else 1.0
+            return np.ones(1)
+        speed = np.abs(np.diff(self.path, axis=0)) / self.step_s  # [T - 1, J]
+        allowed = 1.0 / np.maximum(1.0, (speed / velocity_limit).max(axis=1))
+        least = _windows(allowed).min(axis=1)
+        return _windows(least).mean(axis=1)
+
+
+def _windows(values: Vector) -> Vector:
+    """[T, 2 * _SMOOTH_STEPS + 1], the values around each; beyond the ends, those at the ends."""
+    padded = np.pad(values, _SMOOTH_STEPS, mode="edge")
+    return np.lib.stride_tricks.sliding_window_view(padded, 2 * _SMOOTH_STEPS + 1)
 
 
 class WayPlanner:
@@ -109,6 +122,9 @@ class WayPlanner:
         Where the direct way is not free, it leads over another posture of the robot.
         """
         legs = [Leg(rise_m=lift_m)] if lift_m > 0 else []
+        inside = self.hindrance(np.stack((start, home)))
+        if inside:
+            return Planning(self, start, [], failure=f"no way is free: it would end in {inside}")
         direct = (*legs, Leg(home))
         around = [(*legs, Leg(via, passes=True), Leg(home)) for via in self._postures]
         return Planning(self, start, [direct, *around])
@@ -230,18 +246,21 @@ class Planning:
         start: Vector,
         alternatives: Sequence[Sequence[Leg]],
         opens_hand: bool = False,
+        failure: str = "",
     ) -> None:
         """Args:
         planner: The planner.
         start: [J] rad, where the robot stands.
         alternatives: Legs of possible ways; the first that is free is taken.
         opens_hand: A leg to joints moves the hand only.
+        failure: Why none needs to be tried.
         """
         self._planner, self._start = planner, np.array(start, dtype=np.float64)
         self._alternatives, self._opens_hand = list(alternatives), opens_hand
         self.way: Way | None = None
-        self.failure = ""
-        self._begin_way()
+        self.failure = failure
+        if not failure:
+            self._begin_way()
 
     @property
     def finished(self) -> bool:

@@ -15,9 +15,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from dexgrasp_deploy.control.episode import Reason, UnfitInput
+from dexgrasp_deploy.control.sensing.robot_in_view import RobotInView
 from dexgrasp_deploy.drivers.base import CameraSample, JointSample
 from dexgrasp_sim.config import STRICT
 from dexgrasp_sim.robot.robot import Robot
+from dexgrasp_sim.vision.camera import CameraConfig
 
 Positive = Annotated[float, Field(gt=0)]
 Vector = NDArray[np.float64]
@@ -36,8 +38,13 @@ class FreshnessConfig:
         max_ahead_s: A stamp may lie this far in the future: clocks of two computers differ.
         frozen_s: Data that stay the same bit for bit this long, while they should change, are
             frozen: stamps of the driver go on, but the device is dead.
-        arm_travel_rad: Joints and images should change when the arm moves this far.
+        arm_travel_rad: Measured arm joints should change when the arm's command does by this.
+        image_travel_px: Images should change when what they show of the hand moves this far, in
+            pixels of the training camera.
         hand_travel_rad: Measured hand joints should change when the hand's command does by this.
+        max_pair_skew_s: Left and right image belong together if their stamps differ by less; 5 ms
+            is an eighth of the period of a 25 Hz camera.
+        max_echo_s: A driver that echoes commands must do so within this.
         max_beyond_limit_rad: A joint measured further than this outside its limits is an error of
             unit, zero or driver, and not a posture.
     """
@@ -48,6 +55,9 @@ class FreshnessConfig:
     frozen_s: Positive = 0.5
     arm_travel_rad: Positive = 0.1
     hand_travel_rad: Positive = 0.3
+    image_travel_px: Positive = 2.0
+    max_pair_skew_s: Positive = 0.005
+    max_echo_s: Positive = 0.3
     max_beyond_limit_rad: Positive = 0.1
 
 
@@ -231,8 +241,13 @@ class _Frozen:
 class ImageMonitor:
     """Judges the age of images, and notices a camera that repeats one."""
 
-    def __init__(self, robot: Robot, config: FreshnessConfig) -> None:
-        self._config, self._arm = config, robot.arm
+    def __init__(self, robot: Robot, config: FreshnessConfig, camera: CameraConfig) -> None:
+        """Args:
+        robot: The robot.
+        config: What is allowed.
+        camera: The training camera.
+        """
+        self._config, self._view = config, RobotInView(robot, camera)
         self._image: NDArray[Any] = np.zeros(0)
         self._stamp_s = -np.inf
         self._since_s = 0.0
@@ -247,7 +262,7 @@ class ImageMonitor:
 
         Args:
             sample: The newest exposure.
-            position: [J] rad, measured: an image must change when the arm moves.
+            position: [J] rad, measured: an image must change when the hand moves in it.
             now_s: Monotonic time.
 
         Raises:
@@ -266,21 +281,23 @@ class ImageMonitor:
         )
         if sample.stamp_s != self._stamp_s:
             self._stamp_s = sample.stamp_s
-            self._watch(sample, position[self._arm])
+            self._watch(sample, position)
         return sample
 
-    def _watch(self, sample: CameraSample, arm: Vector) -> None:
+    def _watch(self, sample: CameraSample, position: Vector) -> None:
         if self._reference is None or not np.array_equal(sample.image, self._image):
-            self._image, self._reference = sample.image, arm.copy()
+            self._image, self._reference = sample.image, position.copy()
             self._since_s = sample.stamp_s
             return
-        travel = np.abs(arm - self._reference).max()
         frozen_s = sample.stamp_s - self._since_s
-        if frozen_s > self._config.frozen_s and travel > self._config.arm_travel_rad:
+        if frozen_s <= self._config.frozen_s:
+            return
+        moved_px = self._view.moved_px(self._reference, position)
+        if moved_px > self._config.image_travel_px:
             raise UnfitInput(
                 Reason.FROZEN,
-                f"image: unchanged for {frozen_s:.2f} s of new stamps while the arm moved "
-                f"{travel:.2f} rad; the camera repeats one",
+                f"image: unchanged for {frozen_s:.2f} s of new stamps while the hand moved "
+                f"{moved_px:.1f} pixels in it; the camera repeats one",
             )
 
 

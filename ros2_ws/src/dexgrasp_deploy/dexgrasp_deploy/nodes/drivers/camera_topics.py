@@ -10,6 +10,12 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from dexgrasp_deploy.control.sensing.image_message import (
+    ImageError,
+    from_camera_info,
+    from_compressed,
+    from_image,
+)
 from dexgrasp_deploy.drivers.base import (
     CameraDriver,
     CameraSample,
@@ -22,13 +28,7 @@ from dexgrasp_deploy.drivers.camera_config import ImageTopicConfig, ImageTopicsC
 from dexgrasp_deploy.drivers.pairing import Exposure, StereoPairer
 from dexgrasp_deploy.drivers.rectification import Rectifier, check_baseline, make_rectifiers
 from dexgrasp_deploy.drivers.registry import driver_config
-from dexgrasp_deploy.nodes.conversions import (
-    ImageError,
-    from_camera_info,
-    from_compressed,
-    from_image,
-    from_stamp,
-)
+from dexgrasp_deploy.nodes.conversions import from_stamp
 from dexgrasp_deploy.nodes.drivers.peer import (
     Obstacle,
     await_peer,

@@ -11,13 +11,16 @@ _LASTS = 3
 class PublisherWatch:
     """Compares who publishes with who should."""
 
-    def __init__(self, node: Node, streams: Callable[[], Sequence[tuple[str, ...]]]) -> None:
+    def __init__(
+        self, node: Node, streams: Callable[[], Sequence[tuple[str, ...]]], commands: bool
+    ) -> None:
         """Args:
         node: The owner, which alone may publish `joint_command`.
         streams: The joint names of each stream that arrives on `joint_states`: each may have one
             publisher, and no joint may be in two.
+        commands: Whether the owner publishes commands; else anybody may.
         """
-        self._node, self._streams = node, streams
+        self._node, self._streams, self._commands = node, streams, commands
         self._times = 0
 
     def check(self) -> str:
@@ -27,6 +30,8 @@ class PublisherWatch:
         return found if self._times >= _LASTS else ""
 
     def _foreign_commands(self) -> str:
+        if not self._commands:
+            return ""
         names = publisher_names(self._node, "joint_command")
         own = full_name(self._node.get_namespace(), self._node.get_name())
         others = list(names)

@@ -19,7 +19,8 @@ class SpeedScale:
     """Parameter `speed_scale`, above 0 and at most 1: share of the allowed speed.
 
     It may be set to a lower value at any time. A higher one is refused unless the service
-    `policy/confirm_faster` was called in the last ten seconds; one call allows one change.
+    `policy/confirm_faster` was called in the last ten seconds; one call allows one change. All
+    other parameters are read at the start: a later change is refused, it would have no effect.
     """
 
     def __init__(self, node: Node, loop: Callable[[], ControlLoop | None], scale: float) -> None:
@@ -33,7 +34,7 @@ class SpeedScale:
         """
         if not 0 < scale <= 1:
             raise ConfigError(f"{_NAME} = {scale}: must be above 0 and at most 1")
-        self._loop, self._scale = loop, scale
+        self._node, self._loop, self._scale = node, loop, scale
         self._confirmed_s = -_CONFIRMED_S
         node.add_on_set_parameters_callback(self._on_set)
         node.create_service(Trigger, "policy/confirm_faster", self._on_confirm)
@@ -48,8 +49,12 @@ class SpeedScale:
         for parameter in parameters:
             if parameter.name == _NAME:
                 refusal = self._set(parameter.value)
-                if refusal:
-                    return SetParametersResult(successful=False, reason=refusal)
+            elif self._node.has_parameter(parameter.name):
+                refusal = f"{parameter.name} is read when the node starts; restart it"
+            else:
+                continue  # it is being declared
+            if refusal:
+                return SetParametersResult(successful=False, reason=refusal)
         return SetParametersResult(successful=True)
 
     def _set(self, value: object) -> str:

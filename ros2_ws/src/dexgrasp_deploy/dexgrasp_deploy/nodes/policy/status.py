@@ -49,6 +49,7 @@ def policy_status(loop: ControlLoop | None, stamp: Time) -> PolicyStatus:
 
 
 def describe(loop: ControlLoop) -> str:
-    """State, reason and numbers, and why the last start was refused, in one line."""
+    """State, reason and numbers, whether in shadow, and the last refusal, in one line."""
+    shadow = "; shadow: no command leaves" if loop.shadow else ""
     refusal = f"; last refusal: {loop.refusal}" if loop.refusal else ""
-    return f"{loop.episode.state.name}: {loop.episode.why}{refusal}"
+    return f"{loop.episode.state.name}: {loop.episode.why}{shadow}{refusal}"

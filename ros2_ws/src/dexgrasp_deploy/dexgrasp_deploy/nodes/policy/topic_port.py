@@ -4,6 +4,7 @@ import time
 from functools import partial
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from rclpy.executors import Executor
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -11,23 +12,27 @@ from typing_extensions import override
 
 from dexgrasp_deploy.control.episode import Reason, UnfitInput
 from dexgrasp_deploy.control.port import RobotPort
-from dexgrasp_deploy.drivers.base import CameraSample, Intrinsics, JointSample
-from dexgrasp_deploy.nodes.conversions import (
+from dexgrasp_deploy.control.sensing.echo import CommandEcho
+from dexgrasp_deploy.control.sensing.image_message import (
     ImageError,
     from_camera_info,
     from_image,
+)
+from dexgrasp_deploy.control.sensing.streams import FreshnessConfig
+from dexgrasp_deploy.control.telemetry.latency import Latencies, Stage
+from dexgrasp_deploy.drivers.base import CameraSample, Intrinsics, JointSample
+from dexgrasp_deploy.nodes.conversions import (
     from_joint_state,
     from_stamp,
 )
 from dexgrasp_deploy.nodes.parameters import COMMAND, NEWEST, STREAMS
 from dexgrasp_sim.nodes.conversions import to_joint_state
 
-MAX_PAIR_SKEW_S = 0.005
-"""Left and right image belong together if their stamps differ by less than this: an eighth of the
-period of a 25 Hz camera."""
 _STREAMS = {"depth": ("depth",), "stereo_rgb": ("left", "right"), None: ()}
 _MAX_JOINT_STREAMS = 16
 _STREAM_ENDS_S = 0.5
+_DUE_CALLBACKS = 12
+"""More than there are streams and timers."""
 
 
 class TopicPort(RobotPort):
@@ -35,10 +40,23 @@ class TopicPort(RobotPort):
 
     A stream of joints is recognised by the names in its messages, so that arm and hand may come
     from one driver or from two.
+
+    Attributes:
+        latencies: Where delays of arriving images are counted; None: nowhere.
     """
 
-    def __init__(self, node: Node) -> None:
+    latencies: Latencies | None = None
+
+    def __init__(self, node: Node, config: FreshnessConfig, commands: bool) -> None:
+        """Args:
+        node: The owner.
+        config: Of the stereo pair and the echo of commands.
+        commands: Whether commands may be sent; if not, there is not even a publisher for them.
+        """
         self._node = node
+        self._arrived = 0
+        self._max_skew_s = config.max_pair_skew_s
+        self._echo = CommandEcho(config.max_echo_s)
         self._executor: Executor | None = None
         self._joints: dict[tuple[str, ...], JointSample] = {}
         self._intrinsics: dict[str, Intrinsics] = {}
@@ -46,8 +64,13 @@ class TopicPort(RobotPort):
         self._unreadable: dict[str, str] = {}
         self._pair: CameraSample | None = None
         self._group: str | None = None
-        self._commands = node.create_publisher(JointState, "joint_command", COMMAND)
+        self._stamps: dict[str, Time] = {}
+        self._pair_stamp: Time | None = None
+        self._commands = (
+            node.create_publisher(JointState, "joint_command", COMMAND) if commands else None
+        )
         node.create_subscription(JointState, "joint_states", self._on_joints, STREAMS)
+        node.create_subscription(JointState, "joint_command_echo", self._on_echo, STREAMS)
 
     def attach(self, executor: Executor) -> None:
         """Sets the executor whose callbacks `wait_until` runs."""
@@ -69,6 +92,13 @@ class TopicPort(RobotPort):
 
     @override
     def joints(self) -> list[JointSample]:
+        """The newest sample of each stream.
+
+        Raises:
+            UnfitInput: The driver says that it obeys other commands than those sent.
+        """
+        if problem := self._echo.problem(time.monotonic()):
+            raise UnfitInput(Reason.NOT_OBEYED, problem)
         return list(self._joints.values())
 
     def joint_streams(self) -> list[tuple[str, ...]]:
@@ -92,8 +122,17 @@ class TopicPort(RobotPort):
             return self._newest.get("depth")
         return self._checked_pair()
 
+    @property
+    def image_stamp(self) -> Time | None:
+        """The stamp of the message, or of the pair's left one, that `image` comes from."""
+        return self._stamps.get("depth") if self._group == "depth" else self._pair_stamp
+
     @override
     def send(self, positions: dict[str, float]) -> None:
+        """Raises RuntimeError where no commands may be sent."""
+        if self._commands is None:
+            raise RuntimeError("a command in shadow mode")
+        self._echo.sent(positions, time.monotonic())
         stamp = self._node.get_clock().now().to_msg()
         self._commands.publish(to_joint_state([*positions], [*positions.values()], [], stamp))
 
@@ -101,10 +140,20 @@ class TopicPort(RobotPort):
     def wait_until(self, time_s: float) -> None:
         """Runs callbacks until `time_s`, and those that are due even if it has passed."""
         assert self._executor is not None, "attach() comes first"
-        while True:
-            remaining_s = time_s - time.monotonic()
-            self._executor.spin_once(timeout_sec=max(0.0, remaining_s))
-            if time.monotonic() >= time_s:
+        if time.monotonic() >= time_s:
+            self._take_what_is_due()
+        while (remaining_s := time_s - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=remaining_s)
+
+    def _take_what_is_due(self) -> None:
+        """A loop that is late still takes every message that has arrived."""
+        assert self._executor is not None
+        idle = 0
+        for _ in range(_DUE_CALLBACKS):
+            before = self._arrived
+            self._executor.spin_once(timeout_sec=0.0)
+            idle = 0 if self._arrived > before else idle + 1
+            if idle == 2:
                 return
 
     def _checked_pair(self) -> CameraSample | None:
@@ -114,21 +163,29 @@ class TopicPort(RobotPort):
             skew_s = abs(left.stamp_s - right.stamp_s)
             raise UnfitInput(
                 Reason.BAD_CAMERA,
-                f"left and right image are {skew_s:.3f} s apart, allowed {MAX_PAIR_SKEW_S} s; "
+                f"left and right image are {skew_s:.3f} s apart, allowed {self._max_skew_s} s; "
                 "synchronise the cameras",
             )
         return self._pair
 
     def _on_joints(self, message: JointState) -> None:
+        self._arrived += 1
         sample = from_joint_state(self._node.get_clock(), message)
         self._joints[tuple(sorted(sample.names))] = sample
         if len(self._joints) > _MAX_JOINT_STREAMS:
             self._joints.pop(next(iter(self._joints)))
 
+    def _on_echo(self, message: JointState) -> None:
+        self._arrived += 1
+        stamp_s = from_stamp(self._node.get_clock(), message.header.stamp)
+        self._echo.heard(dict(zip(message.name, message.position, strict=False)), stamp_s)
+
     def _on_info(self, message: CameraInfo, stream: str) -> None:
+        self._arrived += 1
         self._intrinsics[stream] = from_camera_info(message)
 
     def _on_image(self, message: Image, stream: str) -> None:
+        self._arrived += 1
         try:
             pixels = from_image(message)
         except ImageError as error:
@@ -138,6 +195,7 @@ class TopicPort(RobotPort):
         stamp_s = from_stamp(self._node.get_clock(), message.header.stamp)
         intrinsics = self._intrinsics.get(stream)
         self._newest[stream] = CameraSample(pixels, stamp_s, intrinsics, time.monotonic())
+        self._stamps[stream] = message.header.stamp
         if stream != "depth":
             self._join()
 
@@ -145,12 +203,15 @@ class TopicPort(RobotPort):
         left, right = self._newest.get("left"), self._newest.get("right")
         if left is None or right is None:
             return
-        if abs(left.stamp_s - right.stamp_s) >= MAX_PAIR_SKEW_S:
+        if abs(left.stamp_s - right.stamp_s) >= self._max_skew_s:
             return
         if left.image.shape != right.image.shape or left.image.ndim != 3:
             sizes = f"{list(left.image.shape)} and {list(right.image.shape)}"
             self._unreadable["right"] = f"left and right image are {sizes}, not two of one size"
             return
+        if self.latencies is not None:
+            self.latencies.add(Stage.PAIRING, abs(left.received_s - right.received_s))
+        self._pair_stamp = self._stamps["left"]
         self._pair = CameraSample(
             np.stack((left.image, right.image)),
             min(left.stamp_s, right.stamp_s),

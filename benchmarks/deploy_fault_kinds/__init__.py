@@ -1,0 +1,1 @@
+"""Faults of a deployed robot: of its streams, devices, processes, operators and things."""
