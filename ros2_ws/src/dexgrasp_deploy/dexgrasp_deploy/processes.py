@@ -17,7 +17,7 @@ def deploy_nodes(
     drivers: Mapping[str, str] | None = None,
     seed: int = 0,
     shadow: bool = False,
-    record: str | Path = "",
+    record: str | Path | None = None,
 ) -> list[NodeSpec]:
     """Robot driver, camera, policy and recorder; the modes differ only in the drivers.
 
@@ -27,7 +27,8 @@ def deploy_nodes(
         drivers: Driver by kind (`arm`, `hand`, `camera`) for the mode "hardware".
         seed: Seed of the simulated world.
         shadow: Everything is computed, and no command leaves.
-        record: Folder for recordings. On hardware a recorder runs also without, for its black box.
+        record: Folder for recordings; "" or None: none. On hardware a recorder runs also then,
+            for its black box.
 
     Raises:
         ConfigError: The mode does not exist, or a driver of the hardware is not named.

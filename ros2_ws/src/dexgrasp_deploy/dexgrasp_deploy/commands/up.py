@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         deploy.add_argument(
             "--shadow", action="store_true", help="compute and show all, command nothing"
         )
-        deploy.add_argument("--record", type=Path, default="", help="folder for recordings")
+        deploy.add_argument("--record", type=Path, help="folder for recordings")
         deploy.add_argument("--params", type=Path, help="ROS parameter file on top")
         add_json(deploy)
     train = modes.add_parser("train", help="a training run with its ROS nodes")
