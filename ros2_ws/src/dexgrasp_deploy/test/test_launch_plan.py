@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from dexgrasp_deploy.commands.up import add_arguments
 from dexgrasp_deploy.control.control_loop import ControlConfig
 from dexgrasp_deploy.parameter_file import with_parameter_file
 from dexgrasp_deploy.processes import MODES, deploy_nodes, episode_node
+from dexgrasp_sim.arguments import Parser
 from dexgrasp_sim.config import ConfigError, parse_config
 
 HARDWARE = {"arm": "lab:Arm", "hand": "lab:Hand", "camera": "lab:Camera"}
@@ -41,6 +43,14 @@ def test_a_real_robot_has_a_black_box_also_when_nothing_is_recorded(tmp_path):
         plan = deploy_nodes(mode, "bundle", HARDWARE, shadow=True, record=tmp_path)
         assert plan[3].parameters == {"record": True, "folder": str(tmp_path)}
         assert plan[2].parameters["shadow"] is True
+
+
+def test_nothing_is_recorded_unless_asked_for():
+    parser = Parser()
+    add_arguments(parser)
+    for extra, recorders in (([], 0), (["--record", "out"], 1)):
+        args = parser.parse_args(["mock", "--bundle", "bundle", *extra])
+        assert len(deploy_nodes(args.mode, args.bundle, record=args.record)[3:]) == recorders
 
 
 def test_every_node_is_a_module_and_a_console_script():
