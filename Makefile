@@ -2,15 +2,18 @@ SHELL := /bin/bash
 BIN := .venv/bin
 
 BACKEND_TESTS := $(addprefix ros2_ws/src/dexgrasp_sim/test/,test_backends.py test_engine_contract.py \
-  test_engine_images.py test_engine_parameters.py test_mujoco_warp.py) tests/test_backend_tasks.py
+  test_engine_images.py test_engine_parameters.py test_isaaclab.py test_mujoco_warp.py) tests/test_backend_tasks.py
 
-.PHONY: help setup demo test test-fast test-backends check format bench clean
+.PHONY: help setup setup-isaac demo test test-fast test-backends check format bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
 setup:  ## Python packages, ROS 2 and our messages, in .venv and ros2_ws; ROS_WHEELS=kilted, PYTHON=...
 	@scripts/setup.sh
+
+setup-isaac:  ## Isaac Lab 3.0 without Isaac Sim in .venv-isaac, for task.physics.backend=isaaclab; PYTHON=...
+	@scripts/setup_isaac.sh
 
 demo: setup  ## train in simulation, measure, deploy on the simulated robot; a report and a film
 	@$(BIN)/dexgrasp demo
@@ -37,4 +40,4 @@ bench: setup  ## measure speed and latency
 	@$(BIN)/dexgrasp bench rollout
 
 clean:  ## remove all that set-up made
-	@rm -rf .venv ros2_ws/build ros2_ws/install ros2_ws/log
+	@rm -rf .venv .venv-isaac ros2_ws/build ros2_ws/install ros2_ws/log

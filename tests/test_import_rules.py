@@ -20,7 +20,7 @@ LEVELS = (
         ),
         *("arguments", "config_keys", "specs", "units", "version", "yaml_file"),
     ),
-    ("stop_signals", "streams"),
+    ("foreign_python", "stop_signals", "streams"),
     ("robot",),
     ("control", "vision"),
     ("objects",),

@@ -41,7 +41,7 @@ def no_host_reads():
     return NoHostReads()
 
 
-_MARKS = {"mujoco_warp": (pytest.mark.slow, COMPILES)}
+_MARKS = dict.fromkeys(("mujoco_warp", "isaaclab"), (pytest.mark.slow, COMPILES))
 
 
 @pytest.fixture(params=[pytest.param(name, marks=_MARKS.get(name, ())) for name in BACKENDS])

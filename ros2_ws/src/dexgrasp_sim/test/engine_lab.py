@@ -8,7 +8,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.physics.backends import BACKENDS, make_engine
+from dexgrasp_sim.physics.isaaclab.start import installed_version
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
@@ -41,7 +43,16 @@ class Lab:
     def __init__(self, backend):
         self.backend, self.made = backend, []
         self.device = DEVICE if DEVICE.split(":")[0] in BACKENDS[backend].devices else "cpu"
-        pytest.importorskip(BACKENDS[backend].package.replace("-", "_"))
+        self._skip_unless_installed()
+
+    def _skip_unless_installed(self):
+        if self.backend != "isaaclab":
+            pytest.importorskip(BACKENDS[self.backend].package.replace("-", "_"))
+            return
+        try:
+            installed_version()
+        except ConfigError as error:
+            pytest.skip(str(error))
 
     def engine(self, config=CONFIG, count=3, threads=1, offset=0, **changes):
         """An engine for the scene of a task, with changes to the scene."""

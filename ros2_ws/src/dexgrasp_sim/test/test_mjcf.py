@@ -5,14 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexgrasp_sim.physics.mujoco.mjcf import (
-    OBJECT_COLLISION,
-    SELF_COLLISION,
-    TABLE_COLLISION,
-    RobotOptions,
-    add_robot,
-    robot_spec,
-)
+from dexgrasp_sim.physics.contact_model import OBJECT_COLLISION, SELF_COLLISION, TABLE_COLLISION
+from dexgrasp_sim.physics.mujoco.mjcf import RobotOptions, add_robot, robot_spec
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import load_robot
 

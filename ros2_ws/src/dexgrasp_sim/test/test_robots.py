@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dexgrasp_sim.control.palm_velocity.differential_ik import DifferentialIk
-from dexgrasp_sim.physics.mujoco.mjcf import SELF_COLLISION, RobotOptions, robot_spec
+from dexgrasp_sim.physics.contact_model import SELF_COLLISION
+from dexgrasp_sim.physics.mujoco.mjcf import RobotOptions, robot_spec
 from dexgrasp_sim.robot.kinematics import Chain, Kinematics
 from dexgrasp_sim.robot.robot import load_robot, robot_names
 

@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from dexgrasp_sim.arguments import add_json
+from dexgrasp_sim.config import ConfigError
 
 if TYPE_CHECKING:
     from dexgrasp_sim.physics.backends import Backend
@@ -140,8 +141,12 @@ def _run_self_test(ros: _Ros, environment: dict[str, str]) -> None:
 
 def _check_backend(backend: "Backend") -> dict[str, Any]:
     try:
-        importlib.import_module(backend.module)
+        module = importlib.import_module(backend.module)
+        if hasattr(module, "installed_version"):  # in an environment of its own
+            return {"available": True, "version": module.installed_version()}
         return {"available": True, "version": metadata.version(backend.package)}
+    except ConfigError as error:
+        return {"available": False, "reason": str(error)}
     except (ImportError, metadata.PackageNotFoundError) as error:
         reason = f"{backend.package} cannot be imported ({error}); {backend.remedy}"
         return {"available": False, "reason": reason}

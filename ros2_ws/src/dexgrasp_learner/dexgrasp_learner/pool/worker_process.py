@@ -10,11 +10,11 @@ from pathlib import Path
 
 from typing_extensions import override
 
-import dexgrasp_sim
 from dexgrasp_learner.console import warn
 from dexgrasp_learner.pool.config import WorkerSpec
 from dexgrasp_learner.pool.worker_connection import WorkerConnection, WorkerDied, drain
 from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.foreign_python import environment_for
 from dexgrasp_sim.stop_signals import children_without_stop_signals
 from dexgrasp_sim.transport.channel import Channel, ChannelClosed, Listener, ready_channels
 from dexgrasp_sim.transport.protocol import Message, MessageType
@@ -24,8 +24,6 @@ from dexgrasp_sim.worker.process import THREAD_VARIABLES
 _TAIL_BYTES = 8192
 _EXIT_TIMEOUT_S = 1.5
 _KILL_TIMEOUT_S = 10.0
-_FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "AMENT_PREFIX_PATH")
-"""Variables that would make another interpreter load this one's libraries and crash."""
 
 
 class WorkerProcess(WorkerConnection):
@@ -186,18 +184,9 @@ def worker_environment(python: str, threads: int) -> dict[str, str]:
     """Environment variables of a worker process.
 
     Args:
-        python: Interpreter; "" is this one, which inherits all variables. Another one must not
-            find the libraries or the ROS installation of this one.
+        python: Interpreter, see `environment_for`.
         threads: For the thread pools of numerical libraries.
     """
-    environment = dict(os.environ)
-    if python and Path(python).absolute() != Path(sys.executable):
-        ros = [name for name in environment if name.startswith(("ROS_", "RMW_"))]
-        for name in (*_FOREIGN_VARIABLES, *ros):
-            environment.pop(name, None)
+    environment = environment_for(python)
     environment.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
-    root = Path(str(dexgrasp_sim.__file__)).parents[1]
-    if not (root / "torch").exists():  # a source tree or workspace, no shared site-packages
-        paths = [str(root), environment.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return environment

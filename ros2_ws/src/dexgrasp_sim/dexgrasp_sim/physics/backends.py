@@ -19,7 +19,8 @@ class Backend:
 
     Attributes:
         module: Module of the engine class; imported only when an engine is made.
-        engine: Name of the class, which takes a scene, a device and a number of threads.
+        engine: Name of the class or function that takes a scene, a device and a number of
+            threads.
         package: Distribution that it needs besides this one.
         devices: Types of the devices that it supports.
         remedy: How to get the package.
@@ -46,6 +47,13 @@ BACKENDS = {
         "mujoco-warp",
         ("cpu", "cuda"),
         "run `.venv/bin/pip install -c scripts/lock/python.txt -e '.[warp]'`",
+    ),
+    "isaaclab": Backend(
+        "dexgrasp_sim.physics.isaaclab.start",
+        "start_engine",
+        "isaaclab",
+        ("cpu", "cuda"),
+        "run `make setup-isaac`",
     ),
 }
 """Backends by their name in `physics.backend`."""

@@ -16,6 +16,10 @@ from dexgrasp_sim.vision.image_config import LookConfig
 Vector3 = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
 
+GROUND_RGBA = (0.36, 0.40, 0.45, 1.0)
+TABLE_RGBA = (0.62, 0.47, 0.33, 1.0)
+_START_HEIGHT_M = 0.1
+
 
 @dataclass(frozen=True, config=STRICT)
 class TableConfig:
@@ -86,6 +90,27 @@ class MujocoWarpConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class IsaacLabConfig:
+    """Settings of Isaac Lab with Newton's MuJoCo Warp solver.
+
+    It takes `impratio` and both numbers of iterations from `mujoco`. Its integrator is always
+    `implicitfast`: this version of the solver has no `discrete` one.
+
+    Attributes:
+        python: Interpreter that has Isaac Lab, where this one has not; "": that of
+            `make setup-isaac`.
+        solver_step_s: Longest step of the solver; a longer physics step is divided.
+        nconmax: Contacts of one environment.
+        njmax: Constraints of one environment, as in `mujoco_warp`.
+    """
+
+    python: str = ""
+    solver_step_s: Annotated[float, Field(gt=0.0, le=1 / 60 + 1e-9)] = 1 / 120
+    nconmax: Annotated[int, Field(ge=1)] = 48
+    njmax: Annotated[int, Field(ge=1)] = 192
+
+
+@dataclass(frozen=True, config=STRICT)
 class PhysicsConfig:
     """Physics settings: those common to all backends, then those of each backend.
 
@@ -96,6 +121,7 @@ class PhysicsConfig:
         actuator_gains: Which gains of the robot the servos have, "stiff" or "paper".
         mujoco: Settings of MuJoCo, on the CPU and in Warp.
         mujoco_warp: Settings of MuJoCo Warp only.
+        isaaclab: Settings of Isaac Lab only.
     """
 
     backend: Annotated[str, AfterValidator(_known)] = "mujoco"
@@ -104,6 +130,7 @@ class PhysicsConfig:
     actuator_gains: Literal["stiff", "paper"] = "stiff"
     mujoco: MujocoConfig = MujocoConfig()
     mujoco_warp: MujocoWarpConfig = MujocoWarpConfig()
+    isaaclab: IsaacLabConfig = IsaacLabConfig()
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -137,3 +164,9 @@ class Scene:
     def num_envs(self) -> int:
         """N."""
         return len(self.object_of_env)
+
+    @property
+    def start_position_m(self) -> Vector3:
+        """Where an engine has its objects before the first reset: above the table's centre."""
+        x, y, _ = self.table.center_m
+        return x, y, self.table.top_m + _START_HEIGHT_M

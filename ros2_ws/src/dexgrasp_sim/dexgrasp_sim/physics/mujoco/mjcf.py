@@ -7,27 +7,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp_sim.physics.contact_model import ROBOT_COLLISION, CollisionBits
 from dexgrasp_sim.robot.robot import ActuatorGains, Robot
 from dexgrasp_sim.robot.urdf import Inertial, Joint, Link, Shape
-
-# bits of contype and conaffinity: two geoms collide if one's type meets the other's affinity
-TABLE_BIT, OBJECT_BIT, ROBOT_BIT = 1, 2, 4
-
-
-@dataclass(frozen=True)
-class CollisionBits:
-    """MuJoCo `contype` and `conaffinity` of one kind of geom."""
-
-    contype: int
-    conaffinity: int
-
-
-TABLE_COLLISION = CollisionBits(TABLE_BIT, 0)
-OBJECT_COLLISION = CollisionBits(OBJECT_BIT, TABLE_BIT)
-ROBOT_COLLISION = CollisionBits(ROBOT_BIT, TABLE_BIT | OBJECT_BIT)
-"""The robot touches table and object but not itself."""
-SELF_COLLISION = CollisionBits(ROBOT_BIT, TABLE_BIT | OBJECT_BIT | ROBOT_BIT)
-"""The robot touches itself too (never a link and its parent)."""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import mujoco
 
 from dexgrasp_sim.objects.config import ObjectConfig
-from dexgrasp_sim.physics.mujoco.mjcf import TABLE_COLLISION, RobotOptions, robot_spec
+from dexgrasp_sim.physics.contact_model import TABLE_COLLISION
+from dexgrasp_sim.physics.mujoco.mjcf import RobotOptions, robot_spec
 from dexgrasp_sim.physics.mujoco.object_geoms import OBJECT, Layout, add_object, common_layout
-from dexgrasp_sim.physics.scene import PhysicsConfig, Scene
+from dexgrasp_sim.physics.scene import GROUND_RGBA, TABLE_RGBA, PhysicsConfig, Scene
 
 __all__ = ["OBJECT", "build_models"]
 
@@ -17,9 +18,6 @@ _INTEGRATORS = {
 }
 _TORSIONAL_FRICTION_M = 0.005
 _ROLLING_FRICTION_M = 0.0001
-_START_HEIGHT_M = 0.1
-_GROUND_RGBA = (0.36, 0.40, 0.45, 1.0)
-_TABLE_RGBA = (0.62, 0.47, 0.33, 1.0)
 
 
 def build_models(
@@ -38,19 +36,13 @@ def build_models(
 
 def _build_model(scene: Scene, item: ObjectConfig, layout: Layout) -> mujoco.MjModel:
     spec = scene_spec(scene)
-    add_object(spec, item, layout, start_position_m(scene), contact_friction(scene.physics))
+    add_object(spec, item, layout, scene.start_position_m, contact_friction(scene.physics))
     return spec.compile()
 
 
 def contact_friction(physics: PhysicsConfig) -> tuple[float, float, float]:
     """Sliding, torsional (m) and rolling (m) friction coefficient of all geoms."""
     return physics.friction, _TORSIONAL_FRICTION_M, _ROLLING_FRICTION_M
-
-
-def start_position_m(scene: Scene) -> tuple[float, float, float]:
-    """Where a model has its object: above the table's centre, base frame."""
-    table = scene.table
-    return table.center_m[0], table.center_m[1], table.top_m + _START_HEIGHT_M
 
 
 def scene_spec(scene: Scene) -> mujoco.MjSpec:
@@ -61,14 +53,14 @@ def scene_spec(scene: Scene) -> mujoco.MjSpec:
     spec = robot_spec(robot, RobotOptions(gains, contact_friction=friction))
     _set_options(spec, physics)
     ground = spec.worldbody.add_geom(
-        name="ground", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[3.0, 3.0, 0.1], rgba=_GROUND_RGBA
+        name="ground", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[3.0, 3.0, 0.1], rgba=GROUND_RGBA
     )
     table_box = spec.worldbody.add_geom(
         name="table",
         type=mujoco.mjtGeom.mjGEOM_BOX,
         pos=table.center_m,
         size=[extent / 2 for extent in table.size_m],
-        rgba=_TABLE_RGBA,
+        rgba=TABLE_RGBA,
     )
     for geom in (ground, table_box):
         geom.contype, geom.conaffinity = TABLE_COLLISION.contype, TABLE_COLLISION.conaffinity

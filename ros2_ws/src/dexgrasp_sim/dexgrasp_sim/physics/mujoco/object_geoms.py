@@ -16,7 +16,7 @@ import numpy as np
 
 from dexgrasp_sim.objects.config import ObjectConfig
 from dexgrasp_sim.objects.pieces import Array, Piece
-from dexgrasp_sim.physics.mujoco.mjcf import OBJECT_COLLISION, CollisionBits
+from dexgrasp_sim.physics.contact_model import OBJECT_COLLISION, CollisionBits
 
 OBJECT = "object"
 """Name of the object's body, joint and first geom; the next ones are `object_1` and so on."""

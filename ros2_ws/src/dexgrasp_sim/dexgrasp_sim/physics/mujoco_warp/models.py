@@ -14,8 +14,8 @@ import numpy as np
 
 from dexgrasp_sim.objects.config import ObjectConfig
 from dexgrasp_sim.objects.pieces import Piece, PieceKind
-from dexgrasp_sim.physics.mujoco.mjcf import OBJECT_COLLISION
-from dexgrasp_sim.physics.mujoco.models import contact_friction, scene_spec, start_position_m
+from dexgrasp_sim.physics.contact_model import OBJECT_COLLISION
+from dexgrasp_sim.physics.mujoco.models import contact_friction, scene_spec
 from dexgrasp_sim.physics.mujoco.object_geoms import (
     GEOM_TYPES,
     OBJECT,
@@ -116,7 +116,7 @@ def build_common_model(scene: Scene, objects: Sequence[ObjectConfig]) -> mujoco.
     """
     slots, friction = common_slots(scene.objects), contact_friction(scene.physics)
     spec = scene_spec(scene)
-    body = add_body(spec, objects[0], slots.aligned, start_position_m(scene))
+    body = add_body(spec, objects[0], slots.aligned, scene.start_position_m)
     meshes = [piece for item in objects for piece in item.solid.pieces if piece.kind == "mesh"]
     if "mesh" in slots.kinds and not meshes:  # a worker without a mesh, in a run with some
         meshes = [p for item in scene.objects for p in item.solid.pieces if p.kind == "mesh"][:1]

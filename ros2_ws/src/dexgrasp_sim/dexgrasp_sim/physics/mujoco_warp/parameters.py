@@ -1,6 +1,5 @@
 """What differs between environments: objects, and parameters that change between episodes."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import fields
 
@@ -11,6 +10,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from dexgrasp_sim.physics.contact_model import damping_ratio
 from dexgrasp_sim.physics.engine import PhysicsParameters
 from dexgrasp_sim.physics.mujoco.object_geoms import OBJECT, slot_name
 from dexgrasp_sim.physics.mujoco_warp.models import ObjectArrays
@@ -170,12 +170,3 @@ class DeviceParameters:
         """Restores `state_dict`."""
         everywhere = torch.arange(len(self.object_mass), device=self.object_mass.device)
         self.set(everywhere, PhysicsParameters(**state))
-
-
-def damping_ratio(restitution: Tensor) -> Tensor:
-    """Damping ratio of MuJoCo's contact model for restitutions [K]; as for single numbers in
-    `physics.mujoco.parameters.damping_ratio`.
-    """
-    loss = -torch.log(restitution.clamp_min(torch.finfo(restitution.dtype).tiny))
-    ratio = loss / torch.sqrt(loss * loss + math.pi**2)
-    return torch.where(restitution > 0.0, ratio, 1.0)
