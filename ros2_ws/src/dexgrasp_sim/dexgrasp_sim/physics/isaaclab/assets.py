@@ -82,7 +82,8 @@ def common_kinds(objects: Sequence[ObjectConfig]) -> tuple[PieceKind, ...]:
             item.solid.pieces[index].kind if index < len(item.solid.pieces) else "mesh"
             for item in objects
         }
-        kinds.append(shown.pop() if len(shown) == 1 and shown != {"ellipsoid"} else "mesh")
+        is_common = len(shown) == 1 and shown != {"ellipsoid"}
+        kinds.append(shown.pop() if is_common else "mesh")  # type: ignore[arg-type]
     return tuple(kinds)
 
 

@@ -159,7 +159,8 @@ class IsaacLabEngine(PhysicsEngine):
             self.diverged |= broken
             ids = broken.nonzero().squeeze(1)
             self._push[ids] = 0.0
-            self._write_state(ids, *(value[ids] for value in self._rest), None)
+            joints, pose = self._rest
+            self._write_state(ids, joints[ids], pose[ids], None)
 
     def _read(self) -> None:
         """Copies the state to the tensors."""

@@ -52,13 +52,13 @@ class SceneParameters:
     def _bind_shapes(self, friction: float) -> None:
         """Takes the contact parameters of all shapes [S] as tensors and sets the nominal ones."""
         model = NewtonManager.get_model()
-        self._friction = wp.to_torch(model.shape_material_mu)
-        self._contact_damping = wp.to_torch(model.shape_material_kd)
-        self._env_of_shape = wp.to_torch(model.shape_world).long()  # [S]
+        self._friction = _tensor(model.shape_material_mu)
+        self._contact_damping = _tensor(model.shape_material_kd)
+        self._env_of_shape = _tensor(model.shape_world).long()  # [S]
         self._nominal_friction = friction
         self._friction.fill_(friction)
         self._contact_damping.fill_(_CONTACT_DAMPING)
-        wp.to_torch(model.shape_material_ke).fill_(_CONTACT_STIFFNESS)
+        _tensor(model.shape_material_ke).fill_(_CONTACT_STIFFNESS)
         NewtonManager.add_model_change(ModelFlags.SHAPE_PROPERTIES)
 
     def set(self, env_ids: Tensor, parameters: PhysicsParameters) -> None:
@@ -95,3 +95,9 @@ class SceneParameters:
         self._object.set_inertias_index(inertias=inertia, env_ids=rows)
         self._object.set_masses_index(masses=mass, env_ids=rows)
         self.object_mass[ids] = mass[:, 0]
+
+
+def _tensor(array: wp.array | None) -> Tensor:
+    """A tensor that shares the memory of an array of a model, which has it once it is built."""
+    assert array is not None
+    return wp.to_torch(array)
