@@ -174,8 +174,13 @@ def _add_mesh(stage: Usd.Stage, path: str, piece: Piece) -> UsdGeom.Gprim:
 
 
 def _as_mesh(piece: Piece) -> Piece:
-    """A convex mesh of nearly the shape of a piece."""
-    return convex_mesh(piece.triangles().reshape(-1, 3))
+    """A convex mesh of nearly the shape of a piece; a round one of the same volume."""
+    corners = piece.triangles().reshape(-1, 3)
+    mesh = convex_mesh(corners)
+    if piece.kind in ("sphere", "ellipsoid", "capsule"):
+        growth = (piece.moments().volume / mesh.moments().volume) ** (1 / 3)
+        mesh = convex_mesh(piece.position + growth * (corners - piece.position))
+    return mesh
 
 
 def _inside(piece: Piece) -> Piece:

@@ -97,7 +97,7 @@ def _simulation_cfg(scene: Scene, device: torch.device) -> SimulationCfg:
         cone="elliptic",
         impratio=settings.impratio,
         tolerance=_TOLERANCE,
-        enable_multiccd=True,  # meshes stand on more than one point
+        use_mujoco_contacts=False,  # with its own, all environments have the first one's meshes
         disable_sensors=True,
     )
     newton = NewtonCfg(
