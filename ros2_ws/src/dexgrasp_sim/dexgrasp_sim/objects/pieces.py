@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 
 Array = NDArray[np.float64]
+_DISPLAY_POINTS = 128
 PieceKind = Literal["box", "cylinder", "sphere", "capsule", "ellipsoid", "mesh"]
 
 
@@ -83,13 +84,14 @@ class Piece:
         heights = self.vertices @ ConvexHull(self.vertices).equations[:, :3].T  # [V, F]
         return float(np.ptp(heights, axis=0).min())
 
-    def triangles(self) -> Array:
+    def triangles(self, num_points: int = _DISPLAY_POINTS) -> Array:
         """[F, 3, 3] m: corners of triangles of its surface, counterclockwise from outside, in the
-        object's frame. Curved surfaces are approximated; for displays only.
+        object's frame. Curved surfaces are approximated, with corners at about `num_points` points
+        of the surface.
         """
         mesh = self
         if self.kind != "mesh":
-            points = _surface_points(self.kind, self.half_size)
+            points = _surface_points(self.kind, self.half_size, num_points)
             mesh = convex_mesh(points, max_vertices=len(points))
         corners = mesh.vertices @ self.rotation.T + self.position
         return corners[mesh.faces]
@@ -106,7 +108,6 @@ class Piece:
 
 _SURFACE_M = 1e-9
 """Points closer to the surface than this count as outside."""
-_DISPLAY_POINTS = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,9 +221,9 @@ def _spread_directions(count: int) -> Array:
     return np.stack([radius * np.cos(turn), radius * np.sin(turn), z], axis=1)
 
 
-def _surface_points(kind: PieceKind, half: Array) -> Array:
+def _surface_points(kind: PieceKind, half: Array, count: int) -> Array:
     """[P, 3] m: points on a primitive's surface; their convex hull approximates it."""
-    directions = _spread_directions(_DISPLAY_POINTS)
+    directions = _spread_directions(count)
     if kind == "box":
         signs = np.stack(np.meshgrid([-1.0, 1.0], [-1.0, 1.0], [-1.0, 1.0]), axis=-1)
         return signs.reshape(-1, 3) * half
@@ -231,7 +232,7 @@ def _surface_points(kind: PieceKind, half: Array) -> Array:
     if kind == "capsule":
         shift = np.sign(directions[:, 2:]) * np.array([0.0, 0.0, half[2]])
         return directions * half[0] + shift
-    turn = 2.0 * np.pi * np.arange(_DISPLAY_POINTS // 4) / (_DISPLAY_POINTS // 4)
+    turn = 2.0 * np.pi * np.arange(count // 4) / (count // 4)
     circle = np.stack([np.cos(turn), np.sin(turn), np.ones_like(turn)], axis=1) * half
     return np.concatenate([circle, circle * [1.0, 1.0, -1.0]])
 
