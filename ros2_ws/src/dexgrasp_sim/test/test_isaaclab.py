@@ -18,7 +18,7 @@ from dexgrasp_sim.physics.backends import make_engine
 from dexgrasp_sim.physics.isaaclab.messages import scene_from_text, scene_to_text
 from dexgrasp_sim.physics.isaaclab.start import has_isaaclab, isaac_python
 from dexgrasp_sim.vision.image_config import LookConfig
-from engine_lab import COMPILES, CONFIG, PREGRASP, ROBOT, Lab, on, poses, put, rest, start
+from engine_lab import COMPILES, CONFIG, PREGRASP, ROBOT, Lab, on, poses, put, rest, start, upright
 
 ROOT = Path(__file__).parents[4]
 FOLDER = ROOT / "ros2_ws/src/dexgrasp_sim/dexgrasp_sim/physics/isaaclab"
@@ -135,16 +135,15 @@ def test_a_killed_process_is_an_error_and_leaves_nothing(isaac):
 def test_servos_and_contacts_are_those_of_mujoco(isaac):
     """Both engines get the same targets, near the pregrasp and with objects that fall."""
     reference = Lab("mujoco")
-    engines = [start(lab.engine(), height_m=0.15) for lab in (reference, isaac)]
+    engines = [put(lab.engine(), upright(0.4, 3)) for lab in (reference, isaac)]
     for step in range(20):
         target = PREGRASP + 0.15 * torch.sin(torch.tensor(0.3 * step))
         for engine in engines:
             engine.step(on(engine, target.repeat(3, 1)))
         joints = [engine.joint_position for engine in engines]
-        assert torch.allclose(*joints, atol=5e-3), step
-        if step < 8:  # then they touch the table
-            fallen = [engine.object_position for engine in engines]
-            assert torch.allclose(*fallen, atol=1e-3), step
+        assert torch.allclose(*joints, atol=1e-2), step  # at their limits; else 1e-4
+        fallen = [engine.object_position for engine in engines]
+        assert torch.allclose(*fallen, atol=2e-3), step
     reference.close()
 
 

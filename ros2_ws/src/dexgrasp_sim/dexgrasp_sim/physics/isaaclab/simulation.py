@@ -162,19 +162,13 @@ def _servos(robot: Robot, gains: ActuatorGains) -> ImplicitActuatorCfg:
 
 
 def _object_files(scene: Scene, folder: Path) -> list[sim_utils.SpawnerCfg]:
-    """Isaac Lab gives these files to the environments in turn."""
-    order = scene.object_of_env
-    period = next(
-        p
-        for p in range(1, len(order) + 1)
-        if all(order[env] == order[env % p] for env in range(len(order)))
-    )
+    """One for each environment; Isaac Lab would give fewer to blocks of environments."""
     kinds = common_kinds(scene.objects)
     files = {
         index: write_object(scene.objects[index], kinds, folder / f"object_{index}.usda")
-        for index in sorted(set(order))
+        for index in sorted(set(scene.object_of_env))
     }
-    return [sim_utils.UsdFileCfg(usd_path=str(files[index])) for index in order[:period]]
+    return [sim_utils.UsdFileCfg(usd_path=str(files[index])) for index in scene.object_of_env]
 
 
 def _camera(path: str, camera: CameraConfig, kind: str) -> CameraCfg:
