@@ -16,6 +16,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from benchmarks.deploy_fault_kinds.case import write_small_bundle
+from dexgrasp_sim.arguments import number
 from dexgrasp_sim.config import STRICT, ConfigError, parse_config
 
 Positive = Annotated[float, Field(gt=0)]
@@ -37,8 +38,15 @@ class DeployConfig:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench deploy`."""
-    parser.add_argument("--seconds", type=float, default=60.0, help="time that the policy acts")
-    parser.add_argument("--control-hz", type=float, default=60.0, help="rate of the small policy")
+    parser.add_argument(
+        "--seconds",
+        type=number(above=0.0, most=3600.0),
+        default=60.0,
+        help="time that the policy acts",
+    )
+    parser.add_argument(
+        "--control-hz", type=number(1.0, 1000.0), default=60.0, help="rate of the small policy"
+    )
     parser.add_argument("--params", type=Path, help="ROS parameter file on top of the defaults")
 
 

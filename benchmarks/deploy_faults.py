@@ -18,6 +18,7 @@ from tqdm import tqdm
 from benchmarks.deploy_fault_kinds.case import write_small_bundle
 from benchmarks.deploy_fault_kinds.core import core_cases, run_core_case
 from dexgrasp_learner.storage.bundle import read_manifest
+from dexgrasp_sim.arguments import number
 from dexgrasp_sim.bringup import free_domain_id
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.ros_environment import ros_environment
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", default="", help="faults with this text in their name")
     parser.add_argument(
         "--max-age-s",
-        type=float,
+        type=number(above=0.0, most=3600.0),
         default=0.3,
         help="age of measurements that is allowed in real nodes (a busy computer needs more)",
     )

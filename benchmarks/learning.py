@@ -73,7 +73,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
         ThreadPoolExecutor(args.at_once) as pool,
         tqdm(total=len(jobs), desc="bench learning", unit="run", disable=None) as bar,
     ):
-        results = pool.map(lambda job: _train_and_judge(*job, args), jobs)
+        results = pool.map(lambda job: _train_and_judge(job[0], job[1], args), jobs)
         runs: dict[str, list[dict[str, Any]]] = {preset.stem: [] for preset in args.presets}
         for (preset, _), result in zip(jobs, results, strict=True):
             runs[preset.stem].append(result)

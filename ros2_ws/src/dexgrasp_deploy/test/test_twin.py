@@ -227,9 +227,9 @@ def test_camera_is_as_imperfect_as_in_training(manifest, robot, clock):
 
 def test_wrong_camera_parameters_are_named(manifest, robot, clock):
     context = DriverContext(robot, clock, manifest)
-    with pytest.raises(ConfigError, match=r"camera\.kind = 'rgb'"):
+    with pytest.raises(ConfigError, match=r"camera.*`kind` = 'rgb'"):
         SimCamera().configure(context, {"kind": "rgb"})
-    with pytest.raises(ConfigError, match="must be positive"):
+    with pytest.raises(ConfigError, match="greater than 0"):
         SimCamera().configure(context, {"rate_hz": -1.0})
     with pytest.raises(ConfigError, match="needs a policy bundle"):
         SimArm().configure(DriverContext(robot, clock), {})

@@ -280,7 +280,7 @@ def test_the_schema_hash_covers_what_the_actor_reads_and_nothing_else():
         ("simulators.num_envs=32", ["`simulators.num_envs` = 32", "16"]),
         ("task.camera.width=40", ["`task.camera.width` = 40", "32"]),
         ("task.action={kind: fabric}", ["`task.action.kind` = 'fabric'", "'velocity'"]),
-        ("ppo.learning_rate=0.1", ["`ppo.learning_rate` = 0.1", "0.001"]),
+        ("ppo.learning_rate=0.002", ["`ppo.learning_rate` = 0.002", "0.001"]),
     ],
 )
 def test_a_run_cannot_go_on_with_what_the_checkpoint_brings_along_changed(

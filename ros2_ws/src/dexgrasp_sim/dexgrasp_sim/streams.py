@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from typing_extensions import override
+from typing_extensions import Buffer, override
 
 _READER_IS_GONE = (errno.EPIPE, errno.EIO)
 """A pipe whose other end is closed; a terminal that is closed."""
@@ -24,7 +24,7 @@ class Outlet(io.FileIO):
     failure: OSError | None = None
 
     @override
-    def write(self, data: bytes, /) -> int:
+    def write(self, data: Buffer, /) -> int:
         """Writes; after an error it discards the data, so that the work goes on."""
         try:
             return super().write(data)

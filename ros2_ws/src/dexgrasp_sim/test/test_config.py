@@ -218,9 +218,9 @@ def test_the_task_parses_back(integrator, friction, episode_s, dimensions):
 
 
 def config_classes():
-    """Every pydantic dataclass that the package defines outside its ROS nodes."""
+    """Every pydantic dataclass of the package outside its ROS nodes and what needs Isaac Lab."""
     for module_info in pkgutil.walk_packages(dexgrasp_sim.__path__, "dexgrasp_sim."):
-        if ".nodes" in module_info.name:
+        if ".nodes" in module_info.name or ".isaaclab." in module_info.name:
             continue
         module = importlib.import_module(module_info.name)
         for value in vars(module).values():

@@ -251,7 +251,10 @@ def test_the_task_starts_every_object_standing_and_tells_its_shape():
         ({"shape": "compound", "size_m": [0.1], "parts": []}, "needs 0 numbers"),
         ({"shape": "mesh"}, "needs `path`"),
         ({"shape": "sphere", "size_m": [0.1], "path": "a.obj"}, "`path` is for a mesh"),
-        ({"shape": "sphere", "size_m": [0.1], "scale": 0.001}, "`scale` and `rpy_rad` are for"),
+        (
+            {"shape": "sphere", "size_m": [0.1], "scale": 0.001},
+            "`scale`, `hull` and `rpy_rad` are for",
+        ),
         (
             {"shape": "compound", "parts": [{"shape": "hull", "size_m": []}]},
             "`parts.0.shape` = 'hull'",

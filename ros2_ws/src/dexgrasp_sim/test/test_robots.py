@@ -138,7 +138,7 @@ def test_the_palm_reaches_all_of_the_spawn_area_from_pregrasp(robot):
         q = solver.solve(q, targets, rotation)
     reached = chain.forward(q)
     assert torch.linalg.norm(reached.position - targets, dim=1).max() < 2e-3
-    assert (reached.rotation - rotation).abs().max() < 0.01
+    assert (reached.rotation - rotation).abs().max() < 0.02  # rotations give way to positions
     middle, half = (lower + upper) / 2, (upper - lower) / 2
     assert ((q[:, arm] - middle) / half).abs().max() < share
 

@@ -48,6 +48,7 @@ from dexgrasp_deploy.calibration.stereo import calibrate_stereo
 from dexgrasp_deploy.calibration.synthetic.self_test import run_self_test
 from dexgrasp_deploy.commands import calibrate_record
 from dexgrasp_learner.storage.bundle import read_manifest
+from dexgrasp_sim.arguments import number
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.config import to_dict as config_to_dict
 
@@ -72,7 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     intrinsics.add_argument("images", type=Path, help="folder of images")
     intrinsics.add_argument("--name", default="camera", help="name of the camera")
     intrinsics.add_argument(
-        "--model", choices=("plumb_bob", "rational_polynomial"), default="plumb_bob"
+        "--model",
+        choices=("plumb_bob", "rational_polynomial"),
+        default="plumb_bob",
+        help="of the lens' distortion (default plumb_bob, five coefficients)",
     )
     _add_results(intrinsics)
 
@@ -96,10 +100,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     compare = _part(parts, "compare", "a calibrated camera against the one of a policy's training")
     compare.add_argument("--bundle", type=Path, required=True, help="policy bundle folder")
-    compare.add_argument("--extrinsics", type=Path, required=True, help="extrinsics.yaml")
+    compare.add_argument(
+        "--extrinsics", type=Path, required=True, help="extrinsics.yaml of a hand-eye calibration"
+    )
     compare.add_argument("--camera-info", type=Path, help="lens of the (left) camera")
     compare.add_argument("--right-info", type=Path, help="lens of the right camera of a pair")
-    compare.add_argument("--max-age-days", type=float, default=30.0, help="default 30")
+    compare.add_argument(
+        "--max-age-days",
+        type=number(above=0.0, most=3650.0),
+        default=30.0,
+        help="oldest calibration that is accepted (default 30)",
+    )
     compare.add_argument(
         "--allow-outside", action="store_true", help="exit with 0 although it is outside"
     )
@@ -108,7 +119,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _part(parts: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser = parts.add_parser(name, help=text, description=text)
     # suppressed: else it would undo `dexgrasp calibrate --json board`
-    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+    parser.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object"
+    )
     if name != "compare":
         parser.add_argument("--board", type=Path, help="board.yaml; default: the default board")
     return parser
@@ -118,7 +131,7 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument(
         "--scale-bar-mm",
-        type=float,
+        type=number(above=0.0, most=1000.0),
         help=f"measured length of the printed bar of {1e3 * SCALE_BAR_M:g} mm",
     )
 

@@ -11,14 +11,10 @@ from dexgrasp_deploy.calibration.board import BoardConfig
 from dexgrasp_deploy.calibration.hand_eye import Setup
 from dexgrasp_deploy.calibration.hand_eye_verdict import GOOD_POSES, GOOD_SPREAD_DEG
 from dexgrasp_deploy.calibration.recording import Recorder, Taken, record
-from dexgrasp_deploy.drivers.base import (
-    ArmDriver,
-    CameraDriver,
-    Driver,
-    DriverContext,
-    make_driver,
-)
+from dexgrasp_deploy.drivers.base import ArmDriver, CameraDriver, Driver, DriverContext
+from dexgrasp_deploy.drivers.registry import make_driver
 from dexgrasp_learner.storage.bundle import read_manifest
+from dexgrasp_sim.arguments import whole
 from dexgrasp_sim.config import ConfigError, read_values
 from dexgrasp_sim.robot.robot import DEFAULT_ROBOT, load_robot
 
@@ -32,8 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--params", type=Path, help="YAML: parameters of `arm` and `camera`")
     parser.add_argument("--bundle", type=Path, help="policy bundle, where a driver needs one")
     parser.add_argument("--robot", default=DEFAULT_ROBOT, help="name or robot.yaml")
-    parser.add_argument("--setup", choices=[each.value for each in Setup], required=True)
-    parser.add_argument("--count", type=int, default=20, help="samples to take (default 20)")
+    parser.add_argument(
+        "--setup",
+        choices=[each.value for each in Setup],
+        required=True,
+        help="where the camera is",
+    )
+    parser.add_argument(
+        "--count", type=whole(1, 10_000), default=20, help="samples to take (default 20)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the samples")
 
 
