@@ -103,9 +103,9 @@ def write_camera_info(path: Path, info: CameraInfo) -> None:
     content = {
         "image_width": info.width,
         "image_height": info.height,
-        "camera_name": info.name,
+        "camera_name": str(info.name),
         "camera_matrix": _as_table(info.matrix),
-        "distortion_model": info.model,
+        "distortion_model": str(info.model),
         "distortion_coefficients": _as_table(info.distortion[None]),
         "rectification_matrix": _as_table(info.rectification),
         "projection_matrix": _as_table(info.projection),
