@@ -5,7 +5,7 @@ import argparse
 import numpy as np
 import pytest
 
-from benchmarks import deploy, deploy_faults
+from benchmarks import deploy_faults
 from benchmarks.deploy_fault_kinds.case import CommandCount
 from benchmarks.deploy_fault_kinds.core import core_cases
 from dexgrasp_sim.config import ConfigError
@@ -63,8 +63,3 @@ def test_a_fault_of_a_real_node_is_injected_and_handled():
 def test_unknown_kind_of_fault_is_refused():
     with pytest.raises(ConfigError, match="--kinds cor: must be of core, node, twin"):
         measured(deploy_faults, "--kinds", "cor")
-
-
-def test_wrong_rate_is_refused():
-    with pytest.raises(ConfigError, match="control_hz"):
-        measured(deploy, "--control-hz", "0")
