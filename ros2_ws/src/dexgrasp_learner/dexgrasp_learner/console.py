@@ -5,9 +5,14 @@ import sys
 from tqdm import tqdm
 
 
-def warn(text: str) -> None:
+def tell(text: str) -> None:
     """Prints a line on stderr, above the progress bar if there is one."""
-    tqdm.write(f"dexgrasp: {text}", file=sys.stderr)
+    tqdm.write(text, file=sys.stderr)
+
+
+def warn(text: str) -> None:
+    """Prints a line on stderr that says which program it comes from, as refusals do."""
+    tell(f"dexgrasp: {text}")
 
 
 def shortened(text: str, length: int = 300) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dexgrasp_learner.config import RunConfig
-from dexgrasp_learner.console import shortened, warn
+from dexgrasp_learner.console import shortened, tell, warn
 from dexgrasp_learner.storage.history import config_changes, record_start
 from dexgrasp_learner.storage.set_aside import set_aside_later
 
@@ -21,11 +21,11 @@ def settle(folder: Path, saved: RunConfig, config: RunConfig, iteration: int) ->
         OSError: The folder cannot be written.
     """
     if aside := set_aside_later(folder, iteration):
-        warn(f"back to iteration {iteration}; what came later is now in {aside}")
+        tell(f"back to iteration {iteration}; what came later is now in {aside}")
     changes = config_changes(saved, config)
     if changes:
         words = [f"{key} = {new} (was {old})" for key, (old, new) in changes.items()]
-        warn(f"from iteration {iteration} on with {shortened(', '.join(words))}")
+        tell(f"from iteration {iteration} on with {shortened(', '.join(words))}")
     record_start(folder, config, iteration, changes)
     planned = config.training.iterations
     if iteration >= planned:

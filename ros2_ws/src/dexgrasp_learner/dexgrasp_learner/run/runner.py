@@ -44,6 +44,10 @@ from dexgrasp_sim.config import to_dict
 _PAUSE_POLL_S = 0.2
 
 
+class LastCheckpointLost(OSError):
+    """The checkpoint at the end of a run cannot be written; the message says why."""
+
+
 class Runner:
     """Owns the simulators and the run folder; `run` trains."""
 
@@ -187,8 +191,11 @@ class Runner:
             while self._goes_on():
                 self._iterate()
             self._check_peers()
-            self._save()
+            self._save_last()
             self.report.status(state=RunState.FINISHED)
+        except LastCheckpointLost as error:
+            self.report.status(state=RunState.FAILED, message=str(error))
+            raise
         except Exception as error:
             # the simulators' state may be the cause of the failure, and one may be lost
             self._save_or_warn(with_simulators=False)
@@ -268,8 +275,9 @@ class Runner:
         self.report.record(figures, rate, rollout, lag)
         if learned.failure is not None:
             raise learned.failure
-        checkpoint_every = self.config.training.checkpoint_every
-        if tally.iteration % checkpoint_every == 0 and not self.pipeline.is_ahead:
+        training = self.config.training
+        is_due = tally.iteration % training.checkpoint_every == 0 and not self.pipeline.is_ahead
+        if is_due and tally.iteration < training.iterations:  # else it is the last, see `run`
             self._check_peers()
             self._save_or_warn()
 
@@ -329,6 +337,18 @@ class Runner:
         self._saved_iteration = self.tally.iteration
         self.report.status(checkpoint=str(path), message="")
         self.control.saved(path)
+
+    def _save_last(self) -> None:
+        """Writes the last checkpoint; LastCheckpointLost if the disk does not take it."""
+        try:
+            self._save()
+        except WorkerTimeout:  # a subclass of OSError
+            raise
+        except OSError as error:
+            raise LastCheckpointLost(
+                f"the checkpoint of iteration {self.tally.iteration} cannot be written ({error}); "
+                "free some space and resume from the one before"
+            ) from None
 
     def _check_peers(self) -> None:
         """Checks before a checkpoint that all ranks still hold the same nets."""
