@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.duration import Duration
 from rclpy.executors import Executor
 from rclpy.node import Node
 
@@ -28,6 +29,7 @@ _STATUS_PERIOD_S = 1.0
 _POLL_S = 0.2
 _FAILED_EXIT = 1
 _START_PATIENCE_S = 1.0
+_LAST_WORD_TIMEOUT = Duration(seconds=2)
 """For a run that is stopped before its first iteration is done."""
 
 
@@ -68,6 +70,11 @@ class LearnerNode(Node):
         """Publishes the status of the run."""
         stamp = self.get_clock().now().to_msg()
         self._status.publish(learner_status(self._control, self._run_id, stamp))
+
+    def publish_last_status(self) -> None:
+        """Publishes the status and waits until it has arrived, or the node's end discards it."""
+        self.publish_status()
+        self._status.wait_for_all_acked(_LAST_WORD_TIMEOUT)
 
     def _make_run(self) -> RunThread:
         config_path, resume = self._parameter("config", ""), self._parameter("resume", "")
@@ -129,7 +136,7 @@ def train(node: LearnerNode, executor: Executor) -> None:
         while training.is_alive() and node.context.ok():
             executor.spin_once(timeout_sec=_POLL_S)
         if node.context.ok():
-            node.publish_status()
+            node.publish_last_status()
     finally:
         if reason := _end_in_order(node):
             node.get_logger().error(f"the run failed: {reason}")
