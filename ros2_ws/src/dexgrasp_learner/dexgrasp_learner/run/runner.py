@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -339,12 +339,14 @@ class Runner:
         self.control.saved(path)
 
     def _save_last(self) -> None:
-        """Writes the last checkpoint; LastCheckpointLost if the disk does not take it."""
+        """Writes the last checkpoint; LastCheckpointLost if the disk does not take all of it."""
         try:
             self._save()
         except WorkerTimeout:  # a subclass of OSError
             raise
         except OSError as error:
+            with suppress(OSError):  # without the simulators' state it may fit
+                self._save(with_simulators=False)
             raise LastCheckpointLost(
                 f"the checkpoint of iteration {self.tally.iteration} cannot be written ({error}); "
                 "free some space and resume from the one before"
