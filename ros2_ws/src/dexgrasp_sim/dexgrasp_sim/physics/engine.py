@@ -89,6 +89,20 @@ class PhysicsEngine(Protocol):
     """[N] bool: since its last reset the environment's state was not finite or out of bounds. The
     engine has replaced it by a meaningless but valid state: reset the environment."""
 
+    def allocate_state(self) -> None:
+        """Makes the tensors of the state, all zero, for `scene` on `device`."""
+        robot = self.scene.robot
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(self.num_envs, *shape, device=self.device)
+
+        self.joint_position, self.joint_velocity = zeros(robot.num_joints), zeros(robot.num_joints)
+        self.object_position, self.object_quaternion = zeros(3), zeros(4)
+        self.object_rotation, self.object_velocity = zeros(3, 3), zeros(6)
+        self.fingertip_position = zeros(len(robot.fingers), 3)
+        self.grasp_center_position = zeros(3)
+        self.diverged = zeros().bool()
+
     def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:
         """Advances one control period.
 

@@ -33,20 +33,11 @@ class StillEngine(PhysicsEngine):
         robot, count = scene.robot, scene.num_envs
         self._kinematics = Kinematics(robot, (*robot.fingertips, robot.grasp_center), device)
 
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(count, *shape, device=device)
-
-        self.joint_position = zeros(robot.num_joints)
-        self.joint_velocity = zeros(robot.num_joints)
-        self.object_position, self.object_quaternion = zeros(3), zeros(4)
-        self.object_rotation, self.object_velocity = zeros(3, 3), zeros(6)
-        self.fingertip_position = zeros(len(robot.fingers), 3)
-        self.grasp_center_position = zeros(3)
+        self.allocate_state()
         masses = [item.total_mass_kg for item in scene.objects]
         of_env = torch.tensor(scene.object_of_env, device=device)
         self.object_mass = torch.tensor(masses, device=device)[of_env]
-        self.velocity_lead_s = zeros(robot.num_joints)
-        self.diverged = zeros().bool()
+        self.velocity_lead_s = torch.zeros_like(self.joint_position)
         self.parameters = PhysicsParameters.nominal(count, robot.num_joints, device)
 
     @override

@@ -65,18 +65,9 @@ class IsaacLabEngine(PhysicsEngine):
         self._read()
 
     def _allocate(self) -> None:
-        robot = self.scene.robot
-
-        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.zeros(self.num_envs, *shape, dtype=dtype, device=self.device)
-
-        self.joint_position, self.joint_velocity = zeros(robot.num_joints), zeros(robot.num_joints)
-        self.object_position, self.object_quaternion = zeros(3), zeros(4)
-        self.object_rotation, self.object_velocity = zeros(3, 3), zeros(6)
-        self.fingertip_position = zeros(len(robot.fingers), 3)
-        self.grasp_center_position = zeros(3)
-        self.diverged = zeros(dtype=torch.bool)
-        self._targets, self._push = zeros(robot.num_joints), zeros(2, 3)
+        self.allocate_state()
+        self._targets = torch.zeros_like(self.joint_position)
+        self._push = torch.zeros(self.num_envs, 2, 3, device=self.device)
 
     @override
     def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:

@@ -54,7 +54,7 @@ class MujocoBatch(PhysicsEngine):
             self._batch.set_models([self._models[index] for index in model_of_env])
         self._index_model(self._models[0], scene.robot)
         self._bind_views()
-        self._allocate(scene.robot.num_joints, len(scene.robot.fingers))
+        self._allocate()
         self._renderers: dict[CameraConfig, BatchRenderer] = {}
         self._looks: LookRandomizer | None = None
         self._seconds = {"physics": 0.0, "render": 0.0}
@@ -83,24 +83,15 @@ class MujocoBatch(PhysicsEngine):
         self._time_s = bind("time")
         self._time_s[:] = _RESET_TIME_S
 
-    def _allocate(self, num_joints: int, num_fingers: int) -> None:
-        count = self.num_envs
-        self.joint_position = torch.zeros(count, num_joints)
-        self.joint_velocity = torch.zeros(count, num_joints)
-        self.object_position = torch.zeros(count, 3)
-        self.object_quaternion = torch.zeros(count, 4)
-        self.object_rotation = torch.zeros(count, 3, 3)
-        self.object_velocity = torch.zeros(count, 6)
-        self.fingertip_position = torch.zeros(count, num_fingers, 3)
-        self.grasp_center_position = torch.zeros(count, 3)
+    def _allocate(self) -> None:
+        self.allocate_state()
         masses = [model.body_mass[self._object_body] for model in self._models]
         self.object_mass = torch.tensor(masses).float()[torch.from_numpy(self._model_of_env)]
         gains = self._models[0].actuator_gainprm[self._ctrl_columns, 0]
         damping = -self._models[0].actuator_biasprm[self._ctrl_columns, 2]
         self._nominal_lead_s = torch.from_numpy(damping / gains).float()
-        self.velocity_lead_s = self._nominal_lead_s.repeat(count, 1)
+        self.velocity_lead_s = self._nominal_lead_s.repeat(self.num_envs, 1)
         self._parameters: ModelParameters | None = None
-        self.diverged = torch.zeros(count, dtype=torch.bool)
 
     @override
     def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:

@@ -139,19 +139,9 @@ class MujocoWarpEngine(PhysicsEngine):
         self._start = wp.from_torch(torch.from_numpy(host.qpos0).float().to(device))
 
     def _allocate(self) -> None:
-        robot = self.scene.robot
-
-        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.zeros(self.num_envs, *shape, dtype=dtype, device=self.device)
-
-        self.joint_position, self.joint_velocity = zeros(robot.num_joints), zeros(robot.num_joints)
-        self.object_position, self.object_quaternion = zeros(3), zeros(4)
-        self.object_rotation, self.object_velocity = zeros(3, 3), zeros(6)
-        self.fingertip_position = zeros(len(robot.fingers), 3)
-        self.grasp_center_position = zeros(3)
-        self.diverged = zeros(dtype=torch.bool)
-        self._targets = zeros(robot.num_joints)
-        self._hold_steps = zeros(dtype=torch.int32)
+        self.allocate_state()
+        self._targets = torch.zeros_like(self.joint_position)
+        self._hold_steps = torch.zeros_like(self.diverged, dtype=torch.int32)
         self._shown = [
             wp.from_torch(self.joint_position),
             wp.from_torch(self.joint_velocity),
