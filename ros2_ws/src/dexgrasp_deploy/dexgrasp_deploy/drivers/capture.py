@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp_deploy.drivers.base import CameraSample, Health, Level
+from dexgrasp_deploy.drivers.base import CameraDriver, CameraSample, Health, Level
 from dexgrasp_deploy.drivers.camera_config import CaptureConfig
 from dexgrasp_sim.config import ConfigError
 
@@ -161,6 +161,26 @@ class Capture:
             if sample is not None:
                 self._sample = sample
             self._changed.notify_all()
+
+
+class CapturedCamera(CameraDriver):
+    """A camera that a `Capture` reads; `configure` makes `_capture` and starts it."""
+
+    _capture: Capture | None = None
+
+    def read(self) -> CameraSample | None:
+        """The newest exposure that was not returned yet."""
+        assert self._capture is not None, "configure() comes first"
+        return self._capture.read()
+
+    def health(self) -> Health:
+        """An error while no exposures come."""
+        return Health() if self._capture is None else self._capture.health()
+
+    def deactivate(self) -> None:
+        """Closes the device or the files."""
+        if self._capture is not None:
+            self._capture.stop()
 
 
 class _FrozenImage:

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp_deploy.drivers.base import CameraDriver, CameraSample, DriverContext, Health
+from dexgrasp_deploy.drivers.base import CameraSample, DriverContext
 from dexgrasp_deploy.drivers.camera_config import OpenCvConfig
-from dexgrasp_deploy.drivers.capture import Capture, SourceEnded, SourceLost
+from dexgrasp_deploy.drivers.capture import Capture, CapturedCamera, SourceEnded, SourceLost
 from dexgrasp_deploy.drivers.pairing import Exposure, Side, StereoPairer
 from dexgrasp_deploy.drivers.rectification import Rectifier, make_rectifiers
 from dexgrasp_deploy.drivers.registry import driver_config
@@ -21,11 +21,8 @@ from dexgrasp_sim.config import ConfigError
 _SIDES: tuple[Side, Side] = ("left", "right")
 
 
-class OpenCvCamera(CameraDriver):
+class OpenCvCamera(CapturedCamera):
     """A depth or stereo camera, or a recording of one; parameters: OpenCvConfig."""
-
-    def __init__(self) -> None:
-        self._capture: Capture | None = None
 
     def configure(self, context: DriverContext, parameters: Mapping[str, Any]) -> None:
         """Opens the sources and waits for the first exposure.
@@ -51,20 +48,6 @@ class OpenCvCamera(CameraDriver):
             live,
         )
         self._capture.start()
-
-    def read(self) -> CameraSample | None:
-        """The newest exposure that was not returned yet."""
-        assert self._capture is not None, "configure() comes first"
-        return self._capture.read()
-
-    def health(self) -> Health:
-        """An error while no exposures come."""
-        return Health() if self._capture is None else self._capture.health()
-
-    def deactivate(self) -> None:
-        """Closes the sources."""
-        if self._capture is not None:
-            self._capture.stop()
 
 
 class _Open:

@@ -8,14 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dexgrasp_deploy.drivers.base import (
-    CameraDriver,
-    CameraSample,
-    DriverContext,
-    Health,
-)
+from dexgrasp_deploy.drivers.base import DriverContext
 from dexgrasp_deploy.drivers.camera_config import RealSenseConfig
-from dexgrasp_deploy.drivers.capture import Capture, SourceLost
+from dexgrasp_deploy.drivers.capture import Capture, CapturedCamera, SourceLost
 from dexgrasp_deploy.drivers.realsense_source import RealSenseSource
 from dexgrasp_deploy.drivers.rectification import make_rectifiers
 from dexgrasp_deploy.drivers.registry import driver_config
@@ -51,7 +46,7 @@ def librealsense() -> Any:
     return importlib.import_module("pyrealsense2")
 
 
-class RealSenseCamera(CameraDriver):
+class RealSenseCamera(CapturedCamera):
     """A depth camera, its two infrared cameras, or the colour cameras of two.
 
     Parameters: RealSenseConfig.
@@ -63,7 +58,6 @@ class RealSenseCamera(CameraDriver):
             that are connected.
         """
         self._devices = devices
-        self._capture: Capture | None = None
 
     def configure(self, context: DriverContext, parameters: Mapping[str, Any]) -> None:
         """Starts the stream and waits for the first exposure.
@@ -83,20 +77,6 @@ class RealSenseCamera(CameraDriver):
             partial(self._open, rs, config, make), config.capture, context.clock
         )
         self._capture.start()
-
-    def read(self) -> CameraSample | None:
-        """The newest exposure that was not returned yet."""
-        assert self._capture is not None, "configure() comes first"
-        return self._capture.read()
-
-    def health(self) -> Health:
-        """An error while no exposures come."""
-        return Health() if self._capture is None else self._capture.health()
-
-    def deactivate(self) -> None:
-        """Ends the stream."""
-        if self._capture is not None:
-            self._capture.stop()
 
     def _open(
         self,
