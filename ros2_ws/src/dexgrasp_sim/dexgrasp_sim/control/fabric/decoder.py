@@ -94,15 +94,17 @@ class FabricDecoder:
         self._advance = Captured(self._advanced)
         self._goal_at = Captured(self._goal_of, any_rows=True)
         self._least_gap = Captured(self._least_gap_of, any_rows=True)
-        joints = robot.num_joints
-        self.goal = self._tensor(torch.zeros(num_envs, len(ALL_ACTIONS)))
-        self.target = self._tensor(torch.zeros(num_envs, joints))
-        self.fabric_velocity = torch.zeros_like(self.target)
-        self.damping = self._tensor(torch.zeros(num_envs))
-        self.path = self.target[None]
+        self._allocate(num_envs)
         if self._device.type != "cpu":  # checks the start posture where nobody has to wait for it
             FabricDecoder(config, robot, 1, control_dt_s, table, "cpu", difficulty)
         self.reset(checked=self._device.type != "cpu")
+
+    def _allocate(self, num_envs: int) -> None:
+        self.goal = self._tensor(torch.zeros(num_envs, len(ALL_ACTIONS)))
+        self.target = self._tensor(torch.zeros(num_envs, self._robot.num_joints))
+        self.fabric_velocity = torch.zeros_like(self.target)
+        self.damping = self._tensor(torch.zeros(num_envs))
+        self.path = self.target[None]
 
     @property
     def intent_terms(self) -> tuple[Term, ...]:
