@@ -51,17 +51,8 @@ class EngineProcess(PhysicsEngine):
     """
 
     exact = False
-    joint_position: Tensor
-    joint_velocity: Tensor
-    object_position: Tensor
-    object_quaternion: Tensor
-    object_rotation: Tensor
-    object_velocity: Tensor
-    fingertip_position: Tensor
-    grasp_center_position: Tensor
     object_mass: Tensor
     velocity_lead_s: Tensor
-    diverged: Tensor
 
     def __init__(self, scene: Scene, python: str) -> None:
         """Starts the process and waits until its engine is built.
