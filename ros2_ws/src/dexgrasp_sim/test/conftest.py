@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dexgrasp_sim.physics.backends import BACKENDS
+from dexgrasp_sim.transport.shared_memory import Segment, run_folder
 from engine_lab import COMPILES, Lab
 
 _BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chromium-browser")
@@ -76,3 +77,19 @@ def browser():
     """Path of a browser of the Chromium family."""
     paths = [path for path in map(shutil.which, _BROWSERS) if path]
     return paths[0] if paths else missing("a Chromium", "chromium-headless-shell")
+
+
+@pytest.fixture
+def run_id():
+    """An id of a run that leaves nothing in shared memory."""
+    name = f"test-{os.getpid()}-{os.urandom(4).hex()}"
+    yield name
+    assert not run_folder(name).exists()
+
+
+@pytest.fixture
+def segment(run_id, request):
+    """The shared memory of such a run, of the test module's `LAYOUT`."""
+    segment = Segment.create(run_id, request.module.LAYOUT)
+    yield segment
+    segment.close()

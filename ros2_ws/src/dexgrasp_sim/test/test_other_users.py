@@ -32,20 +32,6 @@ SECRET = "0123456789abcdef" * 2
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 
 
-@pytest.fixture
-def run_id():
-    name = f"test-{os.getpid()}-{os.urandom(4).hex()}"
-    yield name
-    assert not run_folder(name).exists()
-
-
-@pytest.fixture
-def segment(run_id):
-    segment = Segment.create(run_id, LAYOUT)
-    yield segment
-    segment.close()
-
-
 AS_ANOTHER = """
 import os, socket, sys
 from pathlib import Path
@@ -176,8 +162,9 @@ def test_a_listener_of_another_user_is_not_spoken_to(tmp_path, act):
 
 def open_to_all(tmp_path):
     """A folder that every user can reach and write into."""
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
+    for parent in (tmp_path, *tmp_path.parents):
+        if not parent.stat().st_mode & stat.S_IXOTH:  # pytest's own, one more under xdist
+            parent.chmod(0o755)
     folder = tmp_path / "open"
     folder.mkdir()
     folder.chmod(0o777)

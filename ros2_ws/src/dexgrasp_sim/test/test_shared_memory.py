@@ -31,20 +31,6 @@ OBSERVATIONS = (
 LAYOUT = RunLayout(EnvSpecs(OBSERVATIONS, 2, 0.1), 3, split_envs(5, 2))
 
 
-@pytest.fixture
-def run_id():
-    name = f"test-{os.getpid()}-{os.urandom(4).hex()}"
-    yield name
-    assert not run_folder(name).exists()
-
-
-@pytest.fixture
-def segment(run_id):
-    segment = Segment.create(run_id, LAYOUT)
-    yield segment
-    segment.close()
-
-
 @pytest.mark.slow
 def test_another_process_sees_every_byte(segment):
     code = (
