@@ -22,6 +22,15 @@ from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
 EPISODE_S = 1.2
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """For tensors that are too small for two threads to help."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def bundle_folder(tmp_path_factory):
     """A bundle that reads depth, remembers, predicts the object and moves a little."""

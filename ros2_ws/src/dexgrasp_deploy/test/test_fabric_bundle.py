@@ -26,6 +26,8 @@ from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.episodes import RESULT_SPECS
 from dexgrasp_sim.tasks.grasp.observations import observation_spec
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS = 60
 TASK = parse_config(
     GraspConfig,
@@ -44,15 +46,6 @@ TASK = parse_config(
 )
 ON_A_ROBOT = replace(TASK, action=replace(TASK.action, velocity_target_factor=0.0))
 """The same without velocity targets, which no robot gets."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The fabric's tensors are too small for two threads to help."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -2,25 +2,15 @@
 
 import numpy as np
 import pytest
-import torch
 
 from dexgrasp_deploy.control.config import ControlConfig
 from dexgrasp_deploy.control.control_loop import ControlLoop
 from dexgrasp_deploy.control.episode import Reason, State, UnfitInput
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 STEPS = 18
 LIFE = {"approach_speed": 1.0}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The fabric's tensors are too small for two threads to help."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class ClosingPolicy:

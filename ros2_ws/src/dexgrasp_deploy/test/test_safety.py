@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,21 +10,14 @@ from dexgrasp_deploy.control.safety import SafetyConfig, SafetyFilter
 from dexgrasp_sim.control.fabric.obstacles import Obstacle
 from dexgrasp_sim.robot.robot import load_robot
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROBOT = load_robot()
 ARM_JOINTS = ROBOT.arm_joints
 
 JOINTS = ROBOT.num_joints
 START = (ROBOT.lower + ROBOT.upper) / 2
 DT_S = 1 / 15
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The distances are too few for two threads to help."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_filter(control_dt_s=DT_S, **changes):

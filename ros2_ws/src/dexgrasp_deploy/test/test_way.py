@@ -12,21 +12,12 @@ from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 ROBOT, TASK = load_robot(), GraspConfig()
 HOME = np.array(ROBOT.postures["pregrasp"])
 LOW = HOME + 0.3 * np.array([1, -1, 1, 1, -1, 1, 1, *[0] * 16])
 """The palm is 16 cm above the table here."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The fabric's tensors are too small for two threads to help."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
