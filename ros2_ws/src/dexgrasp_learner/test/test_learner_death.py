@@ -59,6 +59,7 @@ def start_learner(run_id, then, config=None):
     """A learner with two workers in a process and a session of its own."""
     learner = subprocess.Popen(
         [sys.executable, "-c", LEARNER.format(then=then, config=config or {}), run_id],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -87,7 +88,7 @@ def test_ctrl_c_reaches_the_learner_alone_which_closes_in_order(run_id):
 
 
 def test_a_learner_that_forgets_to_close_leaves_nothing(run_id):
-    learner = start_learner(run_id, "sys.exit(0)")
+    learner = start_learner(run_id, "sys.stdin.read()")  # ends when stdin is closed
     learner.communicate(timeout=TIMEOUT_S)
     assert learner.returncode == 0
     assert nothing_is_left(run_id)

@@ -30,9 +30,15 @@ def test_training_survives_20_random_kills():
     assert figures["slot_mismatches"] == 0
 
 
-@pytest.mark.parametrize(
-    "options", ["--workers 1", "--groups 5", "--kills -1", "--timeout-s 0", "--kinds all"]
-)
-def test_arguments_out_of_range_are_refused(options):
+@pytest.mark.parametrize("options", ["--workers 1", "--kills -1", "--timeout-s 0"])
+def test_numbers_out_of_range_are_refused(options, capsys):
+    with pytest.raises(SystemExit) as refused:
+        measure(options)
+    assert refused.value.code == 2
+    assert f"argument {options.split()[0]}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", ["--groups 5", "--kinds all"])
+def test_arguments_that_do_not_fit_the_others_are_refused(options):
     with pytest.raises(ConfigError, match=options.split()[0]):
         measure(options)

@@ -281,7 +281,9 @@ def test_training_goes_on_through_random_faults():
     """A few of what `dexgrasp bench faults` does, here with workers that take turns."""
     parser = argparse.ArgumentParser()
     faults.add_arguments(parser)
-    options = "--kills 2 --hangs 1 --workers 2 --groups 2 --pause-s 0.5 --timeout-s 3"
+    options = (
+        "--kinds workers --workers 2 --groups 2 --kills 2 --hangs 1 --pause-s 0.5 --timeout-s 3"
+    )
     _, figures = faults.measure(parser.parse_args(options.split()))
     assert (figures["kills"], figures["hangs"]) == (2, 1)
     assert figures["nans"] > 0
