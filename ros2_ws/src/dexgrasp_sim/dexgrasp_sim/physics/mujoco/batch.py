@@ -107,12 +107,18 @@ class MujocoBatch(PhysicsEngine):
         self._seconds["physics"] += time.perf_counter() - started
 
     def _step_late(self, joint_targets: np.ndarray, hold_steps: np.ndarray) -> None:
-        """Steps all environments one physics step at a time and applies late targets when due."""
-        last = self.scene.substeps - 1
-        for substep in range(last + 1):
-            rows = np.flatnonzero(hold_steps == substep)
-            self._ctrl[rows[:, None], self._ctrl_columns] = joint_targets[rows]
-            self._batch.step(nstep=1, stage=_POSITION_STAGE if substep == last else _NO_STAGE)
+        """Steps all environments, those with equally late targets together.
+
+        Each makes its steps in at most two calls, so that its data stay in the cache: a call per
+        physics step takes half as much time again.
+        """
+        for hold in np.unique(hold_steps):
+            ids = np.flatnonzero(hold_steps == hold)
+            if hold:
+                self._batch.step(ids, nstep=int(hold), stage=_NO_STAGE)
+            self._ctrl[ids[:, None], self._ctrl_columns] = joint_targets[ids]
+            left = self.scene.substeps - int(hold)
+            self._batch.step(ids, nstep=left, stage=_POSITION_STAGE)
 
     @override
     def reset(
