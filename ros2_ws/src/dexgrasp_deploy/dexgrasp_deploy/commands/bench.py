@@ -31,6 +31,7 @@ BENCHMARKS = (
     "scripted",
     "sim",
     "transport",
+    "visibility",
 )
 """Modules of `benchmarks/`: `add_arguments(parser)`, `measure(args) -> (settings, figures)`, and
 `result_name(args)` if the file is not named like the benchmark."""

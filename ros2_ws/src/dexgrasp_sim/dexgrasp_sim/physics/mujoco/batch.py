@@ -29,6 +29,9 @@ _RESET_TIME_S = 1000.0
 when it discards a state that is not finite. A time that falls in a step marks such
 environments."""
 
+_BEHIND_M = 1000.0
+"""A camera does not see what is this far behind it."""
+
 
 class MujocoBatch(PhysicsEngine):
     """N environments in MuJoCo. Results do not depend on the number of threads."""
@@ -178,6 +181,26 @@ class MujocoBatch(PhysicsEngine):
     def depth_m(self) -> Tensor:
         renderer = self._renderer(self.scene.camera)
         return torch.from_numpy(renderer.render_float(self._geom_xpos, self._geom_xmat)[0])
+
+    def object_pixels(self, camera: CameraConfig, alone: bool = False) -> Tensor:
+        """How much of each object a camera sees, at its nominal pose.
+
+        Args:
+            camera: Any camera.
+            alone: As if robot, table and ground were not there.
+
+        Returns:
+            [N] int64: pixels in which the object is seen and in the camera's range.
+        """
+        shape = (self.num_envs, camera.height, camera.width)
+        depth, geom = np.empty(shape, np.int16), np.empty(shape, np.int16)
+        is_object = self._models[0].geom_bodyid == self._object_body  # [G]
+        xpos = self._geom_xpos
+        if alone:
+            xpos = np.where(is_object[:, None], xpos, camera.position + _BEHIND_M * camera.rotation[:, 2])
+        self._renderer(camera).depth(xpos, self._geom_xmat, depth, segmentation=geom)
+        seen = (geom >= 0) & is_object[geom] & (depth > 0)
+        return torch.from_numpy(seen.sum(axis=(1, 2)))
 
     @override
     def render_stereo_rgb(self, out: Tensor, poses: CameraPoses | None = None) -> None:
