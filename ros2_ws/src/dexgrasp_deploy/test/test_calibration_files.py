@@ -86,7 +86,7 @@ def extrinsics(**changes):
 def test_camera_info_comes_back_bit_for_bit(
     tmp_path_factory, matrix, distortion, rectification, projection, focal
 ):
-    matrix[0, 0] = matrix[1, 1] = focal
+    matrix[0, 0] = matrix[1, 1] = projection[0, 0] = projection[1, 1] = focal
     matrix[2] = [0, 0, 1]
     info = CameraInfo("left", 640, 480, matrix, distortion, "plumb_bob", rectification, projection)
     path = tmp_path_factory.mktemp("info") / "left.yaml"
@@ -122,7 +122,9 @@ def test_camera_info_has_the_keys_of_camera_info_manager(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("distortion_model", "equidistant", "not one of plumb_bob, rational_polynomial"),
+        ("distortion_model", "magic", "not one of plumb_bob, rational_polynomial, equidistant"),
+        ("camera_matrix", {"rows": 1, "cols": 9, "data": [1] * 9}, "is 1x9, not 3x3"),
+        ("projection_matrix", {"data": [0] * 12}, "no positive focal lengths"),
         ("distortion_coefficients", {"rows": 1, "cols": 3, "data": [0, 0, 0]}, "4 or 5 numbers"),
         ("camera_matrix", {"rows": 3, "cols": 3, "data": [1, 2]}, "9 finite numbers"),
         ("camera_matrix", {"data": [0, 0, 0, 0, 0, 0, 0, 0, 1]}, "no positive focal lengths"),
@@ -141,9 +143,17 @@ def test_a_wrong_camera_info_is_refused_in_one_line(tmp_path, key, value, messag
     assert key in str(error.value) and "\n" not in str(error.value)
 
 
-def test_pixels_without_distortion_are_the_ideal_ones():
+@pytest.mark.parametrize(
+    ("model", "distortion"),
+    [
+        ("plumb_bob", [-0.28, 0.09, 8e-4, -5e-4, -0.01]),
+        ("rational_polynomial", [-0.28, 0.09, 8e-4, -5e-4, -0.01, 0.02, 0.0, 0.0]),
+        ("equidistant", [0.05, -0.01, 0.002, 0.0]),
+    ],
+)
+def test_pixels_without_distortion_are_the_ideal_ones(model, distortion):
     matrix = np.array([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]])
-    bent = unrectified("a", (640, 480), matrix, np.array([-0.28, 0.09, 8e-4, -5e-4, -0.01]))
+    bent = unrectified("a", (640, 480), matrix, np.array(distortion), model)
     straight = unrectified("a", (640, 480), matrix, np.zeros(5))
     points = np.array([[-0.3, -0.25, 0.7], [0.0, 0.0, 0.5], [0.4, 0.3, 0.8]])
     assert not np.allclose(project(bent, points), project(straight, points), atol=1)

@@ -1,25 +1,30 @@
 """Images of lenses become those of the training camera, with OpenCV and the policy as oracles."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from dexgrasp_deploy.calibration.results.camera_info import read_camera_info
 from dexgrasp_deploy.drivers.base import Intrinsics
 from dexgrasp_deploy.drivers.camera_config import CalibrationConfig
-from dexgrasp_deploy.drivers.rectification import Rectifier, make_rectifiers, read_camera_info
+from dexgrasp_deploy.drivers.rectification import Rectifier, make_rectifiers
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.vision.preprocess import resize_depth, resize_rgb
 from test_support.rigs import write_camera_info
+
+
+def lens_of(folder, *args, **changes):
+    return read_camera_info(Path(write_camera_info(folder / "c.yaml", *args, **changes)))
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 4, 5])
 def test_without_distortion_it_is_the_resize_of_training(tmp_path, factor):
     width, height, rng = 32, 24, np.random.default_rng(0)
     size = (factor * height, factor * width)
-    info = read_camera_info(
-        write_camera_info(tmp_path / "c.yaml", size[1], size[0], factor * 40.0)
-    )
+    info = lens_of(tmp_path, size[1], size[0], factor * 40.0)
     rectify = Rectifier(info, Intrinsics.centered(width, height, 40.0), "c.yaml")
     depth = rng.integers(0, 3000, size, dtype=np.uint16)
     wanted = resize_depth(torch.from_numpy(depth.astype(np.int16)), height, width)
@@ -41,21 +46,16 @@ def test_without_distortion_it_is_the_resize_of_training(tmp_path, factor):
 def test_a_point_appears_where_an_ideal_camera_shows_it(tmp_path, model, coefficients):
     """The oracle is OpenCV's projection of points, not its undistortion."""
     lens = {"rows": 1, "cols": len(coefficients), "data": coefficients}
-    path = write_camera_info(
-        tmp_path / "c.yaml",
-        *(640, 480, 300.0),
-        distortion_model=model,
-        distortion_coefficients=lens,
-    )
-    info = read_camera_info(path)
+    changes = {"distortion_model": model, "distortion_coefficients": lens}
+    info = lens_of(tmp_path, 640, 480, 300.0, **changes)
     point = np.array([[[0.3, -0.2, 1.0]]])
     project = cv2.fisheye.projectPoints if model == "equidistant" else cv2.projectPoints
-    matrix, zero = info.camera_matrix.array(), np.zeros(3)
+    matrix, zero = info.matrix, np.zeros(3)
     seen, _ = project(point, zero, zero, matrix, np.array(coefficients))
     image = np.zeros((480, 640, 3), np.uint8)
     cv2.circle(image, tuple(np.round(seen.ravel()).astype(int).tolist()), 6, (255, 255, 255), -1)
     target = Intrinsics.centered(160, 120, 100.0)
-    found = Rectifier(info, target, path)(image)[..., 0].astype(float)
+    found = Rectifier(info, target, "c.yaml")(image)[..., 0].astype(float)
     rows, columns = np.mgrid[0:120, 0:160]
     centre = [(found * axis).sum() / found.sum() for axis in (columns, rows)]
     expected = [100 * 0.3 + target.center_px[0], 100 * -0.2 + target.center_px[1]]
@@ -63,13 +63,13 @@ def test_a_point_appears_where_an_ideal_camera_shows_it(tmp_path, model, coeffic
 
 
 def test_a_camera_that_sees_less_is_refused(tmp_path):
-    info = read_camera_info(write_camera_info(tmp_path / "c.yaml", 640, 480, 900.0))
+    info = lens_of(tmp_path, 640, 480, 900.0)
     with pytest.raises(ConfigError, match="the camera sees 11% of what the training camera sees"):
         Rectifier(info, Intrinsics.centered(160, 120, 75.0), "c.yaml")
 
 
 def test_an_image_of_another_size_is_refused(tmp_path):
-    info = read_camera_info(write_camera_info(tmp_path / "c.yaml", 64, 48, 60.0))
+    info = lens_of(tmp_path, 64, 48, 60.0)
     rectify = Rectifier(info, Intrinsics.centered(32, 24, 30.0), "c.yaml")
     with pytest.raises(ConfigError, match=r"the image is 32x48, .* is for 64x48"):
         rectify(np.zeros((48, 32), np.uint16))
@@ -91,19 +91,3 @@ def test_the_rig_is_compared_with_training(tmp_path, bundle):
     with pytest.raises(ConfigError, match="give both files of a pair"):
         make_rectifiers(CalibrationConfig(left=left), bundle.manifest, pair=True)
     assert make_rectifiers(CalibrationConfig(), bundle.manifest, pair=True) == ()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"distortion_model": "magic"}, "distortion_model"),
-        ({"camera_matrix": {"rows": 3, "cols": 3, "data": [1.0]}}, "data has 1 numbers for 3x3"),
-        ({"camera_matrix": {"rows": 1, "cols": 1, "data": [1.0]}}, "camera_matrix is 1x1"),
-        ({"image_width": 0}, "image_width"),
-    ],
-)
-def test_a_wrong_file_is_refused_in_one_line(tmp_path, changes, message):
-    path = write_camera_info(tmp_path / "c.yaml", 64, 48, 60.0, **changes)
-    with pytest.raises(ConfigError, match=message) as caught:
-        read_camera_info(path)
-    assert "\n" not in str(caught.value)

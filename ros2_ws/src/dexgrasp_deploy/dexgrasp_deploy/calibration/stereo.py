@@ -11,7 +11,7 @@ from dexgrasp_deploy.calibration.board import BoardView
 from dexgrasp_deploy.calibration.images import BoardImages
 from dexgrasp_deploy.calibration.intrinsics import LEAST_IMAGES
 from dexgrasp_deploy.calibration.quality import Check, Verdict
-from dexgrasp_deploy.calibration.results.camera_info import CameraInfo
+from dexgrasp_deploy.calibration.results.camera_info import FISHEYE, CameraInfo
 from dexgrasp_deploy.calibration.transforms import Matrix, inverse, transform
 from dexgrasp_sim.config import ConfigError
 
@@ -73,8 +73,14 @@ def calibrate_stereo(
     """Calibrates a pair whose cameras are calibrated; images of equal names were taken together.
 
     Raises:
-        ConfigError: There are too few pairs, the sizes differ, or left and right are swapped.
+        ConfigError: There are too few pairs, the sizes differ, left and right are swapped, or a
+            lens is a fisheye.
     """
+    if FISHEYE in (left.model, right.model):
+        raise ConfigError(
+            f"a pair of {FISHEYE} lenses cannot be calibrated here; use lenses with a narrower "
+            "view, or calibrate them as plumb_bob or rational_polynomial"
+        )
     if not left_images.size == right_images.size == left.size == right.size:
         raise ConfigError(
             f"images of different sizes: left {left_images.size}, right {right_images.size}, "

@@ -1,91 +1,24 @@
 """Images of real lenses as the training camera would take them, in one remap."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
-from pydantic.dataclasses import dataclass
-from typing_extensions import Self
 
+from dexgrasp_deploy.calibration.results.camera_info import (
+    FISHEYE,
+    CameraInfo,
+    read_camera_info,
+)
 from dexgrasp_deploy.drivers.base import Intrinsics
 from dexgrasp_deploy.drivers.camera_config import CalibrationConfig
 from dexgrasp_learner.storage.bundle import BundleManifest
-from dexgrasp_sim.config import STRICT, ConfigError, load_config
+from dexgrasp_sim.config import ConfigError
 
 _LEAST_COVERED = 0.98
 """Share of the rectified image that the camera must see."""
-
-
-@dataclass(frozen=True, config=STRICT)
-class Matrix:
-    """A matrix as camera_calibration_parsers writes it.
-
-    Attributes:
-        rows: Number of rows.
-        cols: Number of columns.
-        data: Row by row.
-    """
-
-    rows: int
-    cols: int
-    data: tuple[float, ...]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if len(self.data) != self.rows * self.cols:
-            raise ValueError(f"data has {len(self.data)} numbers for {self.rows}x{self.cols}")
-        return self
-
-    def array(self) -> NDArray[np.float64]:
-        """[rows, cols] float64."""
-        return np.array(self.data, dtype=np.float64).reshape(self.rows, self.cols)
-
-
-@dataclass(frozen=True, config=STRICT)
-class CameraInfo:
-    """A camera info YAML file, see camera_calibration_parsers.
-
-    Attributes:
-        image_width: Pixels per row of the calibrated image.
-        image_height: Rows.
-        camera_matrix: K, 3x3.
-        distortion_model: Of the lens.
-        distortion_coefficients: D.
-        rectification_matrix: R, 3x3.
-        projection_matrix: P, 3x4; of a right camera P[0, 3] = -fx * baseline in m.
-        camera_name: Not used.
-    """
-
-    image_width: Annotated[int, Field(ge=1)]
-    image_height: Annotated[int, Field(ge=1)]
-    camera_matrix: Matrix
-    distortion_model: Literal["plumb_bob", "rational_polynomial", "equidistant"]
-    distortion_coefficients: Matrix
-    rectification_matrix: Matrix
-    projection_matrix: Matrix
-    camera_name: str = ""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        for name, shape in (
-            ("camera_matrix", (3, 3)),
-            ("rectification_matrix", (3, 3)),
-            ("projection_matrix", (3, 4)),
-        ):
-            matrix: Matrix = getattr(self, name)
-            if (matrix.rows, matrix.cols) != shape:
-                raise ValueError(f"{name} is {matrix.rows}x{matrix.cols}, not {shape}")
-        if self.camera_matrix.data[0] <= 0 or self.projection_matrix.data[0] <= 0:
-            raise ValueError("a focal length is not positive; calibrate the camera")
-        return self
-
-    @property
-    def baseline_m(self) -> float:
-        """Distance of this camera to the left of its left neighbour, m; 0 for a left camera."""
-        return -self.projection_matrix.data[3] / self.projection_matrix.data[0]
 
 
 class Rectifier:
@@ -105,7 +38,7 @@ class Rectifier:
             ConfigError: The camera does not see all that the ideal camera sees.
         """
         self.target = target
-        self._size = (info.image_height, info.image_width)
+        self._size = (info.height, info.width)
         self._name = name
         new = np.array(
             [
@@ -114,15 +47,13 @@ class Rectifier:
                 [0.0, 0.0, 1.0],
             ]
         )
-        lens, size = info.camera_matrix.array(), (target.width, target.height)
+        lens, size = info.matrix, (target.width, target.height)
         make = (
             cv2.fisheye.initUndistortRectifyMap
-            if info.distortion_model == "equidistant"
+            if info.model == FISHEYE
             else cv2.initUndistortRectifyMap
         )
-        distortion = info.distortion_coefficients.array().ravel()
-        rotation = info.rectification_matrix.array()
-        u, v = make(lens, distortion, rotation, new, size, cv2.CV_32FC1)
+        u, v = make(lens, info.distortion, info.rectification, new, size, cv2.CV_32FC1)
         self._check_coverage(u, v)
         # how many pixels of the camera a new pixel covers
         self._block = tuple(
@@ -163,15 +94,6 @@ class Rectifier:
         return cv2.remap(image, *self._mean, cv2.INTER_LINEAR)
 
 
-def read_camera_info(path: str) -> CameraInfo:
-    """Reads a camera info YAML file.
-
-    Raises:
-        ConfigError: It is missing, incomplete or wrong.
-    """
-    return load_config(CameraInfo, Path(path).expanduser())
-
-
 def make_rectifiers(
     config: CalibrationConfig, manifest: BundleManifest | None, pair: bool
 ) -> tuple[Rectifier, ...]:
@@ -192,7 +114,7 @@ def make_rectifiers(
         raise ConfigError(
             "camera.calibration.left and camera.calibration.right: give both files of a pair"
         )
-    infos = [read_camera_info(path) for path in paths]
+    infos = [read_camera_info(Path(path).expanduser()) for path in paths]
     if pair:
         check_baseline(infos[1].baseline_m, manifest, config.baseline_share)
     target = _ideal(infos[0], manifest)
@@ -222,5 +144,5 @@ def _ideal(info: CameraInfo, manifest: BundleManifest | None) -> Intrinsics:
     if manifest is not None:
         camera = manifest.task.camera
         return Intrinsics.centered(camera.width, camera.height, camera.focal_px)
-    p = info.projection_matrix.array()
-    return Intrinsics(info.image_width, info.image_height, (p[0, 0], p[1, 1]), (p[0, 2], p[1, 2]))
+    p = info.projection
+    return Intrinsics(info.width, info.height, (p[0, 0], p[1, 1]), (p[0, 2], p[1, 2]))

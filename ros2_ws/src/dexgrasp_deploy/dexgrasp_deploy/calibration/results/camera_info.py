@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from dexgrasp_sim.config import ConfigError, read_values
 
-_COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8,)}
-"""Numbers of distortion coefficients of the models that OpenCV's functions share."""
+FISHEYE = "equidistant"
+_COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8,), FISHEYE: (4,)}
+"""Numbers of distortion coefficients of the models of ROS' CameraInfo."""
 _EXACT = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 100, 1e-10)
 """OpenCV's default of 5 iterations leaves up to 0.03 px at the edge of a wide lens."""
 
@@ -27,7 +28,7 @@ class CameraInfo:
         height: Rows.
         matrix: [3, 3] px, of the image as the camera gives it.
         distortion: [D] coefficients in OpenCV's order: k1, k2, p1, p2, k3, ...
-        model: `plumb_bob` or `rational_polynomial`.
+        model: `plumb_bob`, `rational_polynomial` or `equidistant` (fisheye lenses).
         rectification: [3, 3], turns the camera's axes into those of the rectified pair.
         projection: [3, 4] px, of the rectified image; [0, 3] is -focal length * baseline for the
             right camera of a pair.
@@ -47,11 +48,20 @@ class CameraInfo:
         """Width and height."""
         return self.width, self.height
 
+    @property
+    def baseline_m(self) -> float:
+        """Distance of this camera to the right of the left one of its pair, m; 0 for that one."""
+        return -float(self.projection[0, 3]) / float(self.projection[0, 0])
+
     def ideal_pixels(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
         """Where points at `pixels` [K, 2] would be without distortion, same camera matrix."""
         if not self.distortion.any():
             return pixels
         points = pixels[:, None]
+        if self.model == FISHEYE:
+            lens = (self.matrix, self.distortion)
+            ideal = cv2.fisheye.undistortPoints(points, *lens, P=self.matrix, criteria=_EXACT)
+            return np.asarray(ideal, np.float64).reshape(-1, 2)
         ideal = cv2.undistortImagePoints(points, self.matrix, self.distortion, None, _EXACT)
         return np.asarray(ideal, np.float64).reshape(-1, 2)
 
@@ -78,8 +88,11 @@ def unrectified(
 
 def project(info: CameraInfo, points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Pixels [K, 2] of points [K, 3] m in the camera's optical frame, with distortion."""
-    turn = np.zeros(3)
-    pixels, _ = cv2.projectPoints(points, turn, turn, info.matrix, info.distortion)
+    place, lens = np.zeros(3), (info.matrix, info.distortion)
+    if info.model == FISHEYE:
+        pixels, _ = cv2.fisheye.projectPoints(points[:, None], place, place, *lens)
+    else:
+        pixels, _ = cv2.projectPoints(points, place, place, *lens)
     return np.asarray(pixels, np.float64).reshape(-1, 2)
 
 
@@ -135,6 +148,11 @@ def read_camera_info(path: Path) -> CameraInfo:
             f"{path}: `camera_matrix` has no positive focal lengths or its last row is not "
             "0, 0, 1; calibrate the camera"
         )
+    projection = _table(path, values, "projection_matrix", (3, 4))
+    if not (projection[0, 0] > 0 and projection[1, 1] > 0):
+        raise ConfigError(
+            f"{path}: `projection_matrix` has no positive focal lengths; calibrate the camera"
+        )
     return CameraInfo(
         str(values.get("camera_name", "camera")),
         width,
@@ -143,7 +161,7 @@ def read_camera_info(path: Path) -> CameraInfo:
         distortion,
         model,
         _table(path, values, "rectification_matrix", (3, 3)),
-        _table(path, values, "projection_matrix", (3, 4)),
+        projection,
     )
 
 
@@ -168,10 +186,13 @@ def _table(
     path: Path, values: dict[str, Any], key: str, shape: tuple[int, int]
 ) -> NDArray[np.float64]:
     entry = values.get(key)
+    entry = entry if isinstance(entry, dict) else {}
+    given = entry.get("rows", shape[0]), entry.get("cols", shape[1])
+    if given != shape:
+        raise ConfigError(f"{path}: `{key}` is {given[0]}x{given[1]}, not {shape[0]}x{shape[1]}")
     try:
-        data = entry["data"]  # type: ignore[index]
-        matrix = np.array(data, dtype=np.float64).reshape(shape)
-    except (TypeError, ValueError, KeyError):
+        matrix = np.array(entry.get("data"), dtype=np.float64).reshape(shape)
+    except (TypeError, ValueError):
         matrix = None
     if matrix is None or not np.isfinite(matrix).all():
         raise ConfigError(

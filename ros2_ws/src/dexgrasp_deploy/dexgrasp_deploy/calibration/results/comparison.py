@@ -103,11 +103,6 @@ def compare_lens(info: CameraInfo, task: GraspConfig) -> list[Deviation]:
     """
     camera = task.camera
     fx, fy = info.projection[0, 0], info.projection[1, 1]
-    if not (fx > 0 and fy > 0):
-        raise ConfigError(
-            f"camera info of {info.name!r}: its projection matrix has no positive focal lengths; "
-            "calibrate the camera"
-        )
     centre = info.projection[:2, 2] - (np.array(info.size) - 1) / 2
     angle_rad = task.image.camera_jitter.rotation_rad + _UNSEEN_PX / camera.focal_px
     result = [
@@ -157,7 +152,7 @@ def compare_pair(right: CameraInfo, task: GraspConfig) -> list[Deviation]:
     Raises:
         ConfigError: The right camera's projection matrix has no baseline.
     """
-    baseline_m = -float(right.projection[0, 3]) / float(right.projection[0, 0])
+    baseline_m = right.baseline_m
     if not baseline_m > 0:
         raise ConfigError(
             "the right camera's projection matrix has no baseline (its [0, 3] must be negative); "

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp_deploy.calibration.board import BoardConfig
-from dexgrasp_deploy.calibration.results.camera_info import CameraInfo
+from dexgrasp_deploy.calibration.results.camera_info import CameraInfo, project
 from dexgrasp_deploy.calibration.transforms import Matrix
 
 _SUPERSAMPLING = 2
@@ -102,9 +102,7 @@ class BoardCamera:
         corners = half + corners * (half + margin_squares * self.board.square_m)
         corners[:, 2] = 0.0
         points = corners @ camera_T_board[:3, :3].T + camera_T_board[:3, 3]
-        turn = np.zeros(3)
-        pixels, _ = cv2.projectPoints(points, turn, turn, self.info.matrix, self.info.distortion)
-        return np.asarray(pixels, np.float64).reshape(-1, 2)
+        return project(self.info, points)
 
     def sees(self, camera_T_board: Matrix, margin_px: float = 8.0) -> bool:
         """Whether the whole board, from its front and tilted by less than 45 degrees, is seen."""
