@@ -24,7 +24,9 @@ def driver_free(node):
 
 
 def test_modes_differ_in_driver_lines_and_autostart_only():
-    plans = [deploy_nodes(mode, "bundle", HARDWARE, record="out") for mode in MODES]
+    plans = [
+        deploy_nodes(mode, "bundle", HARDWARE, record="out", calibration="none") for mode in MODES
+    ]
     names = [[node.name for node in plan] for plan in plans]
     assert names[0] == ["robot_driver_node", "camera_node", "policy_node", "recorder_node"]
     assert names[0] == names[1] == names[2]
@@ -36,11 +38,13 @@ def test_modes_differ_in_driver_lines_and_autostart_only():
 
 
 def test_a_real_robot_has_a_black_box_also_when_nothing_is_recorded(tmp_path):
-    recorders = [deploy_nodes(mode, "bundle", HARDWARE)[3:] for mode in MODES]
+    recorders = [deploy_nodes(mode, "bundle", HARDWARE, calibration="none")[3:] for mode in MODES]
     assert [len(found) for found in recorders] == [0, 0, 1]
     assert recorders[2][0].parameters == {"record": False}
     for mode in MODES:
-        plan = deploy_nodes(mode, "bundle", HARDWARE, shadow=True, record=tmp_path)
+        plan = deploy_nodes(
+            mode, "bundle", HARDWARE, shadow=True, record=tmp_path, calibration="none"
+        )
         assert plan[3].parameters == {"record": True, "folder": str(tmp_path)}
         assert plan[2].parameters["shadow"] is True
 
@@ -67,9 +71,28 @@ def test_wrong_plans_are_refused():
         deploy_nodes("hardware", "bundle", {"arm": "lab:Arm"})
 
 
+def test_hardware_needs_a_calibration_or_to_be_told_that_there_is_none(tmp_path):
+    with pytest.raises(ConfigError, match=r"calibration:=FOLDER .* or calibration:=none"):
+        deploy_nodes("hardware", "bundle", HARDWARE)
+    with pytest.raises(ConfigError, match=r"no extrinsics\.yaml here; make it with `dexgrasp cal"):
+        deploy_nodes("hardware", "bundle", HARDWARE, calibration=tmp_path)
+
+
+def test_only_drivers_that_rectify_get_the_lenses_of_a_calibration(tmp_path):
+    for name in ("extrinsics", "left", "left_report", "right"):
+        (tmp_path / f"{name}.yaml").touch()
+    for camera, lenses in (("opencv", True), ("zed", True), ("lab:Camera", False)):
+        drivers = {**HARDWARE, "camera": camera}
+        plan = deploy_nodes("hardware", "bundle", drivers, calibration=tmp_path)
+        files = {k: v for k, v in plan[1].parameters.items() if ".calibration." in k}
+        wanted = ("extrinsics", "left", "right") if lenses else ("extrinsics",)
+        assert plan[3].parameters["calibration"] == str(tmp_path), "it goes with every recording"
+        assert files == {f"camera.calibration.{n}": str(tmp_path / f"{n}.yaml") for n in wanted}
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_parameter_files_of_the_package_fit(mode):
-    plan = deploy_nodes(mode, "bundle", HARDWARE)
+    plan = deploy_nodes(mode, "bundle", HARDWARE, calibration="none")
     nodes = with_parameter_file(plan, PACKAGE / "config" / f"{mode}.yaml")
     own = {"bundle", "autostart"}
     policy: dict[str, Any] = {}

@@ -34,7 +34,7 @@ def test_depth_outside_the_training_cameras_range_is_invalid():
     depth = np.full((6, 8), 500, np.uint16)
     depth[0, :5] = [0, 199, 200, 900, 901]
     depth[1, 0] = 60000
-    image = policy_image(seen(depth), CAMERA, "depth")
+    image = policy_image(seen(depth), CAMERA, "depth", 0.0)
     assert image[0, :5].tolist() == [0, 0, 200, 900, 0]
     assert image[1, 0] == 0
     assert (image[2:] == 500).all()
@@ -42,7 +42,7 @@ def test_depth_outside_the_training_cameras_range_is_invalid():
 
 def test_finer_camera_of_the_same_view_is_resized():
     depth = np.repeat(np.repeat(NUMBERS, 5, 0), 5, 1).astype(np.uint16)
-    image = policy_image(seen(depth, 5 * FOCAL_PX), CAMERA, "depth")
+    image = policy_image(seen(depth, 5 * FOCAL_PX), CAMERA, "depth", 0.0)
     np.testing.assert_array_equal(image, NUMBERS)
 
 
@@ -50,21 +50,21 @@ def test_wider_lens_is_cropped_to_the_training_view():
     # twice the rows and columns at the same focal length: the middle shows the training view
     depth = np.zeros((12, 16), np.uint16)
     depth[3:9, 4:12] = NUMBERS
-    np.testing.assert_array_equal(policy_image(seen(depth), CAMERA, "depth"), NUMBERS)
+    np.testing.assert_array_equal(policy_image(seen(depth), CAMERA, "depth", 0.0), NUMBERS)
 
 
 def test_crop_follows_the_principal_point():
     # two pixels right of the centre and one above it
     depth = np.zeros((12, 16), np.uint16)
     depth[2:8, 6:14] = NUMBERS
-    image = policy_image(seen(depth, center_px=(9.5, 4.5)), CAMERA, "depth")
+    image = policy_image(seen(depth, center_px=(9.5, 4.5)), CAMERA, "depth", 0.0)
     np.testing.assert_array_equal(image, NUMBERS)
 
 
 def test_stereo_colours_become_planes():
     images = np.zeros((2, 12, 16, 3), np.uint8)
     images[0, ..., 0], images[1, ..., 2] = 200, 100
-    planes = policy_image(seen(images, 2 * FOCAL_PX), CAMERA, "stereo_rgb")
+    planes = policy_image(seen(images, 2 * FOCAL_PX), CAMERA, "stereo_rgb", 0.0)
     assert planes.shape == (2, 3, 6, 8)
     assert (planes[0, 0] == 200).all()
     assert (planes[1, 2] == 100).all()
@@ -106,5 +106,5 @@ NAN = float("nan")
 )
 def test_camera_that_cannot_serve_is_refused_with_the_reason(sample, message):
     with pytest.raises(UnfitInput, match=message) as caught:
-        policy_image(sample, CAMERA, "depth")
+        policy_image(sample, CAMERA, "depth", 0.0)
     assert caught.value.reason is Reason.BAD_CAMERA

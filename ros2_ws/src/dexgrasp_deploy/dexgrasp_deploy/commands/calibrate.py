@@ -43,6 +43,7 @@ from dexgrasp_deploy.calibration.results.extrinsics import (
     static_transform_launch,
     write_extrinsics,
 )
+from dexgrasp_deploy.calibration.results.mounted_camera import outside_of_training
 from dexgrasp_deploy.calibration.samples import SampleSet, read_samples
 from dexgrasp_deploy.calibration.stereo import calibrate_stereo
 from dexgrasp_deploy.calibration.synthetic.self_test import run_self_test
@@ -305,7 +306,7 @@ def _compare(args: argparse.Namespace) -> int:
         deviations += compare_lens(info, task)
     if args.right_info is not None:
         deviations += compare_pair(read_camera_info(args.right_info), task)
-    outside = [each for each in deviations if not each.is_inside]
+    outside = outside_of_training(deviations)
     report = {
         "inside": not outside,
         "age_days": extrinsics.age_s(now) / 86400,
@@ -314,12 +315,7 @@ def _compare(args: argparse.Namespace) -> int:
     lines = [f"{'ok  ' if each.is_inside else 'OUT '} {each}" for each in deviations]
     _show(args, report, "\n".join(lines))
     if outside and not args.allow_outside:
-        named = "; ".join(map(str, outside))
-        print(
-            f"dexgrasp calibrate compare: outside of what the policy was trained with: {named}; "
-            "move the camera, train with this camera pose, or give --allow-outside",
-            file=sys.stderr,
-        )
+        print(f"dexgrasp calibrate compare: {outside}, or give --allow-outside", file=sys.stderr)
         return OUTSIDE
     return 0
 

@@ -90,7 +90,8 @@ class PolicyObserver:
             return None
         fit = self._images.judge(sample, position, now_s)
         self._scene.judge(fit, spec.name)
-        return policy_image(fit, self._manifest.task.camera, spec.name)
+        task = self._manifest.task
+        return policy_image(fit, task.camera, spec.name, task.table.top_m)
 
     def observe(
         self,

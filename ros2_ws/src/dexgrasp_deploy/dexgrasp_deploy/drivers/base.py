@@ -85,12 +85,15 @@ class CameraSample:
         stamp_s: Monotonic time of the exposure.
         intrinsics: Of the camera, or of both of a rectified pair; None if not known.
         arrival_s: Monotonic time at which the sample arrived here; None: it did not travel.
+        pose: [7] xyz m and quaternion wxyz in the base, of the optical axes of the image (the
+            left one of a pair); None: those of the training camera.
     """
 
     image: NDArray[Any]
     stamp_s: float
     intrinsics: Intrinsics | None = None
     arrival_s: float | None = None
+    pose: NDArray[np.float64] | None = None
 
     @property
     def received_s(self) -> float:

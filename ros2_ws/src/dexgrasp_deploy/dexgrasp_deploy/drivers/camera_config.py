@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from dexgrasp_deploy.drivers.joint_config import QosConfig
+from dexgrasp_deploy.drivers.joint_config import QosConfig, TopicName
 from dexgrasp_sim.config import STRICT
 
 Positive = Annotated[float, Field(gt=0)]
@@ -65,6 +65,23 @@ class CalibrationConfig:
     left: str = ""
     right: str = ""
     baseline_share: Positive = 0.05
+
+
+@dataclass(frozen=True, config=STRICT)
+class PlaceConfig:
+    """Where the camera is, of every camera driver; `camera_node` itself reads these.
+
+    Attributes:
+        extrinsics: extrinsics.yaml of `dexgrasp calibrate hand-eye`; empty: the camera stands
+            exactly where it stood in training, as that of the simulated twin does.
+        max_age_days: Oldest calibration that is accepted.
+        allow_outside: Runs also where the camera stands outside of what the policy was trained
+            with, or was calibrated with another robot description.
+    """
+
+    extrinsics: str = ""
+    max_age_days: Positive = 30.0
+    allow_outside: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -187,8 +204,8 @@ class ImageTopicConfig:
         info: sensor_msgs/msg/CameraInfo; empty: the calibration file says it.
     """
 
-    image: str = ""
-    info: str = ""
+    image: TopicName = ""
+    info: TopicName = ""
 
 
 @dataclass(frozen=True, config=STRICT)

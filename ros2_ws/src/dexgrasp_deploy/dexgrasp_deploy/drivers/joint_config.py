@@ -1,5 +1,6 @@
 """Parameters of drivers of joints."""
 
+from math import pi
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -8,6 +9,11 @@ from pydantic.dataclasses import dataclass
 from dexgrasp_sim.config import STRICT
 
 Positive = Annotated[float, Field(gt=0)]
+_TOPIC = r"(~?/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*"
+TopicName = Annotated[str, Field(pattern=rf"^({_TOPIC})?$")]
+"""Name of a topic or service, with or without namespace, as design.ros2.org/articles/
+topic_and_service_names.html allows it; "" for none."""
+_FULL_TURN_RAD = 2 * pi
 Sign = Literal[-1, 1]
 
 FORWARD_COMMAND = "std_msgs/msg/Float64MultiArray"
@@ -48,6 +54,29 @@ class CommandQosConfig(QosConfig):
     reliability: Literal["best_effort", "reliable"] = "reliable"
 
 
+def qos_mismatch(
+    published_reliability: str,
+    published_durability: str,
+    subscribed_reliability: str,
+    subscribed_durability: str,
+) -> str:
+    """Why no message passes; "" if it does. Discovery does not tell the other settings right.
+
+    The words are those of `QosConfig`, in any case.
+    """
+    if (published_reliability.lower(), subscribed_reliability.lower()) == (
+        "best_effort",
+        "reliable",
+    ):
+        return "published best effort, subscribed reliable"
+    if (published_durability.lower(), subscribed_durability.lower()) == (
+        "volatile",
+        "transient_local",
+    ):
+        return "published volatile, subscribed transient local"
+    return ""
+
+
 @dataclass(frozen=True, config=STRICT)
 class StateConfig:
     """Where the measured joints come from.
@@ -63,7 +92,7 @@ class StateConfig:
         poll_hz: How often a service is asked.
     """
 
-    topic: str = "/joint_states"
+    topic: TopicName = "/joint_states"
     type: str = JOINT_STATE
     qos: QosConfig = QosConfig()
     stamp: Literal["header", "arrival"] = "header"
@@ -83,7 +112,7 @@ class CommandConfig:
         reach_s: Time in which the one point of a JointTrajectory is to be reached.
     """
 
-    topic: str = ""
+    topic: TopicName = ""
     type: str = FORWARD_COMMAND
     qos: CommandQosConfig = CommandQosConfig()
     reach_s: Positive = 0.05
@@ -123,6 +152,10 @@ class JointTopicsConfig:
             names = getattr(self, name)
             if twice := sorted({one for one in names if names.count(one) > 1}):
                 raise ValueError(f"{name} has {', '.join(twice)} twice")
+        if degrees := [str(each) for each in self.offset_rad if abs(each) > _FULL_TURN_RAD]:
+            raise ValueError(
+                f"offset_rad has {', '.join(degrees)}: more than a turn; give radians"
+            )
         for name in ("urdf_names", "sign", "offset_rad"):
             length = len(getattr(self, name))
             if length not in (0, count):

@@ -12,6 +12,7 @@ from dexgrasp_deploy.drivers.camera_config import (
     ImageTopicsConfig,
     MockCameraConfig,
     OpenCvConfig,
+    PlaceConfig,
     RealSenseConfig,
     ReplayCameraConfig,
     SimCameraConfig,
@@ -201,11 +202,42 @@ def read_profiles(path: Path) -> dict[str, Profile]:
     }
 
 
+def chosen_config(kind: str, name: str, parameters: Mapping[str, Any]) -> Any:
+    """The config that a driver reads from its parameters, see `driver_config`.
+
+    Args:
+        kind: "arm", "hand" or "camera".
+        name: As for `make_driver`.
+        parameters: By dotted name, without `<kind>.`.
+
+    Returns:
+        None for a class that is not of this package, and for "".
+
+    Raises:
+        ConfigError: A parameter or profile is unknown or wrong.
+    """
+    profile = _profile(kind, name) if name else None
+    driver = name if profile is None else _OF_PROFILES[kind]
+    known = BUILT_IN[kind].get(driver)
+    if known is None:
+        return None
+    values = {} if profile is None else profile.values
+    return driver_config(known.config, kind, parameters, values)
+
+
+def rectifies(camera: str) -> bool:
+    """Whether a camera driver of this package, or a profile, takes camera info files."""
+    if _profile("camera", camera) is not None:
+        return True
+    known = BUILT_IN["camera"].get(camera)
+    return known is not None and hasattr(known.config, "calibration")
+
+
 def entries() -> Iterator[Entry]:
     """Every built-in driver and profile with its parameters."""
     for kind in KINDS:
         for name, built_in in BUILT_IN[kind].items():
-            keys = tuple(config_keys(built_in.config, f"{kind}."))
+            keys = (*config_keys(built_in.config, f"{kind}."), *_of_kind(kind))
             yield Entry(kind, name, name, built_in.summary, "", keys)
     for profile in profiles():
         kind, driver = profile.kind, _OF_PROFILES[profile.kind]
@@ -215,7 +247,14 @@ def entries() -> Iterator[Entry]:
             key._replace(default=defaults[key.name])
             for key in config_keys(BUILT_IN[kind][driver].config, f"{kind}.")
         )
+        keys = (*keys, *_of_kind(kind))
         yield Entry(kind, profile.name, driver, profile.summary, profile.source, keys)
+
+
+def _of_kind(kind: str) -> Iterator[Key]:
+    """Parameters that all drivers of a kind have."""
+    if kind == "camera":
+        yield from config_keys(PlaceConfig, "camera.calibration.")
 
 
 def _profile(kind: str, name: str) -> Profile | None:

@@ -14,6 +14,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
 
+from dexgrasp_deploy.calibration.results.mounted_camera import MountedCamera
 from dexgrasp_deploy.drivers.base import (
     CameraDriver,
     CameraSample,
@@ -21,12 +22,14 @@ from dexgrasp_deploy.drivers.base import (
     Intrinsics,
     SceneCamera,
 )
+from dexgrasp_deploy.drivers.first_sample import check_exposure
+from dexgrasp_deploy.drivers.placement import drivers_own, place_camera
 from dexgrasp_deploy.drivers.registry import make_driver
 from dexgrasp_deploy.nodes.conversions import from_joint_state, from_pose, to_camera_info
 from dexgrasp_deploy.nodes.drivers.device_status import device_status
 from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST, Parameters
 from dexgrasp_learner.storage.bundle import read_manifest
-from dexgrasp_sim.nodes.conversions import to_image, to_stamp
+from dexgrasp_sim.nodes.conversions import to_image, to_pose, to_stamp
 from dexgrasp_sim.nodes.node_main import run_node
 
 _POLL_PERIOD_S = 0.005
@@ -37,7 +40,8 @@ class CameraNode(Node):
     """Parameters: `bundle`, `robot`, `camera.driver` and those of the driver under `camera.`.
 
     Topics: `camera/<stream>/image_raw` and `camera/<stream>/camera_info` with the streams `depth`,
-    or `left` and `right`.
+    or `left` and `right`; and `camera/pose`, latched: the optical axes of the (left) image in the
+    frame of the robot.
     """
 
     def __init__(self) -> None:
@@ -50,8 +54,12 @@ class CameraNode(Node):
         self._driver = driver
         robot = parameters.robot(manifest)
         context = DriverContext(robot, time.monotonic, manifest, node=self)
-        driver.configure(context, parameters.under("camera"))
+        given = parameters.under("camera")
+        camera = place_camera(given, robot, manifest)
+        driver.configure(context, drivers_own(given))
         parameters.reject_unknown()
+        if camera is not None:
+            self._publish_pose(camera)
         self._baseline_m = manifest.task.stereo_baseline_m if manifest else 0.0
         self._streams: dict[str, _Stream] = {}
         if isinstance(driver, SceneCamera):
@@ -62,8 +70,23 @@ class CameraNode(Node):
         self.create_timer(_HEALTH_PERIOD_S, self._publish_health)
         driver.activate()
 
+    def _publish_pose(self, camera: MountedCamera) -> None:
+        if camera.warning:
+            self.get_logger().warning(f"camera: {camera.warning}")
+        message = PoseStamped(pose=to_pose(camera.pose.tolist()))
+        message.header.frame_id = camera.parent
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._pose = self.create_publisher(PoseStamped, "camera/pose", LATCHED)
+        self._pose.publish(message)
+
     def publish(self, sample: CameraSample, stamp: Time) -> None:
-        """Publishes one exposure on the stream or streams of its kind."""
+        """Publishes one exposure on the stream or streams of its kind.
+
+        Raises:
+            ConfigError: The driver's first exposure is of no kind that can be published.
+        """
+        if not self._streams:
+            check_exposure(f"camera.driver {type(self._driver).__name__}", sample)
         if sample.image.ndim == 2:
             self._stream("depth").publish(sample.image, sample.intrinsics, stamp)
             return

@@ -38,6 +38,11 @@ def deployment(mode: str) -> LaunchDescription:
             "shadow", default_value="false", description="compute and show all, command nothing"
         ),
         DeclareLaunchArgument("record", default_value="", description="folder for recordings"),
+        DeclareLaunchArgument(
+            "calibration",
+            default_value="",
+            description="folder of `dexgrasp calibrate`; or none, as in training",
+        ),
         DeclareLaunchArgument("episodes", default_value="0", description="episodes to run"),
         DeclareLaunchArgument(
             "namespace",
@@ -65,7 +70,8 @@ def _plan(context: LaunchContext, mode: str) -> list[Node]:
     drivers = {kind: value(f"{kind}_driver") for kind in _DRIVERS} if mode == "hardware" else {}
     shadow = {"true": True, "false": False}[value("shadow").lower()]
     nodes = deploy_nodes(
-        mode, value("bundle"), drivers, int(value("seed")), shadow, value("record")
+        *(mode, value("bundle"), drivers, int(value("seed")), shadow, value("record")),
+        calibration=value("calibration"),
     )
     nodes = with_parameter_file(nodes, Path(value("params")))
     if int(value("episodes")):

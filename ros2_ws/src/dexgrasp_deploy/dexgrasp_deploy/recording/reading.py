@@ -179,6 +179,7 @@ def read_images(
     info = f"camera/{first}/camera_info"
     with _opened(path) as reader:
         lens = next((from_camera_info(each) for _, each in _messages(reader, info)), None)
+        place = next((_pose(each.pose) for _, each in _messages(reader, "camera/pose")), None)
         for end, message in _messages(reader, *ends):
             newest[ends[end]] = nanoseconds(message.header.stamp), from_image(message)
             exposures = [newest.get(stream) for stream in (first, *others)]
@@ -187,8 +188,14 @@ def read_images(
             if wanted and max(stamps) - min(stamps) < _PAIR_SKEW_NS:
                 images = [each[1] for each in exposures if each is not None]
                 image = images[0] if len(images) == 1 else np.stack(images)
-                found[stamps[0]] = convert(CameraSample(image, stamps[0] * 1e-9, lens))
+                found[stamps[0]] = convert(CameraSample(image, stamps[0] * 1e-9, lens, pose=place))
     return found
+
+
+def _pose(message: Any) -> Vector:
+    """[7] xyz m and quaternion wxyz of a geometry_msgs/Pose."""
+    place, turn = message.position, message.orientation
+    return np.array([place.x, place.y, place.z, turn.w, turn.x, turn.y, turn.z])
 
 
 def read_latencies(path: Path) -> str:

@@ -14,6 +14,7 @@ from dexgrasp_deploy.control.policy_step import PolicyStep
 from dexgrasp_deploy.control.sensing.policy_image import policy_image
 from dexgrasp_deploy.control.sensing.streams import FreshnessConfig
 from dexgrasp_deploy.control.telemetry.latency import Latencies
+from dexgrasp_deploy.drivers.base import CameraSample
 from dexgrasp_deploy.recording.reading import (
     RecordedEpisode,
     Recording,
@@ -102,12 +103,14 @@ class Replay:
         spec = self._manifest.image
         if spec is None:
             return {}
-        camera, name = self._manifest.task.camera, spec.name
+        task, name = self._manifest.task, spec.name
+
+        def convert(sample: CameraSample) -> NDArray[Any]:
+            return policy_image(sample, task.camera, name, task.table.top_m)
+
         steps = [step for episode in recording.episodes for step in episode.steps]
         stamps = {step.image_ns for step in steps if step.image_ns is not None}
-        return read_images(
-            recording.path, name, stamps, lambda sample: policy_image(sample, camera, name)
-        )
+        return read_images(recording.path, name, stamps, convert)
 
     def _compare(self, episode: RecordedEpisode, images: dict[int, NDArray[Any]]) -> Comparison:
         result = Comparison(complete=episode.start is not None)

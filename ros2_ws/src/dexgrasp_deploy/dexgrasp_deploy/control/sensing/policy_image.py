@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from dexgrasp_deploy.control.episode import Reason, UnfitInput
+from dexgrasp_deploy.control.sensing.camera_place import depth_of_training
 from dexgrasp_deploy.drivers.base import CameraSample, Intrinsics
 from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.preprocess import resize_depth, resize_rgb
@@ -44,16 +45,20 @@ def training_view(sample: CameraSample, camera: CameraConfig, group: str) -> NDA
     return pixels[rows, columns] if group == "depth" else pixels[:, rows, columns]
 
 
-def policy_image(sample: CameraSample, camera: CameraConfig, group: str) -> NDArray[Any]:
+def policy_image(
+    sample: CameraSample, camera: CameraConfig, group: str, table_top_m: float
+) -> NDArray[Any]:
     """Converts a camera's image to the format of the simulated camera in training.
 
     The image is cropped around its principal point to the training camera's field of view and
-    resized; depth outside the training camera's range becomes 0.
+    resized; depth outside the training camera's range becomes 0. Depth is brought to the place of
+    the training camera where the sample says where its own is, see `depth_of_training`.
 
     Args:
         sample: The exposure.
         camera: The training camera.
         group: `depth` or `stereo_rgb`.
+        table_top_m: Height of the table, base frame.
 
     Returns:
         [h, w] int16 mm or [2, 3, h, w] uint8, in the training camera's size.
@@ -65,7 +70,8 @@ def policy_image(sample: CameraSample, camera: CameraConfig, group: str) -> NDAr
     if group == "depth":
         near_mm, far_mm = camera.near_m * 1000, camera.far_m * 1000
         in_range = np.where((view < near_mm) | (view > far_mm), 0, view).astype(np.int16)
-        return resize_depth(torch.from_numpy(in_range), *size).numpy()
+        depth = resize_depth(torch.from_numpy(in_range), *size).numpy()
+        return depth_of_training(depth, camera, sample.pose, table_top_m)
     planes = np.ascontiguousarray(view.transpose(0, 3, 1, 2))
     return resize_rgb(torch.from_numpy(planes), *size).numpy()
 

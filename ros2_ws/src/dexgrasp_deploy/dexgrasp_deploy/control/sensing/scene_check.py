@@ -1,15 +1,16 @@
 """Whether an image can be the scene: the table, seen by the training camera, with things on it.
 
-The robot's camera stands where the training camera stood, up to calibration. What both must see
-is the top of the table, at a depth that follows from the camera's pose. Robot and objects hide
-part of it and are nearer. A camera that is covered, reports another unit, or looks elsewhere does
-not pass.
+The robot's camera stands where its calibration says or, without one, where the training camera
+stood. What it must see is the top of the table, at a depth that follows from the camera's pose.
+Robot and objects hide part of it and are nearer. A camera that is covered, reports another unit,
+or looks elsewhere does not pass.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp_deploy.control.episode import Reason, UnfitInput
+from dexgrasp_deploy.control.sensing.camera_place import placed
 from dexgrasp_deploy.control.sensing.policy_image import training_view
 from dexgrasp_deploy.drivers.base import CameraSample
 from dexgrasp_sim.physics.scene import TableConfig
@@ -59,9 +60,8 @@ class SceneCheck:
         camera: The training camera.
         table: In the same base frame.
         """
-        self._camera = camera
-        self._table = table_depth(camera, table)
-        self._shown = self._table > 0
+        self._camera, self._table = camera, table
+        self._views: dict[tuple[float, ...], NDArray[np.float64]] = {}
 
     def judge(self, sample: CameraSample, group: str) -> None:
         """Judges an exposure.
@@ -75,36 +75,45 @@ class SceneCheck:
         """
         view = training_view(sample, self._camera, group)
         if group == "depth":
-            self._judge_depth(view)
+            _judge_depth(view, self._empty_table(sample.pose))
         else:
             _judge_stereo(view)
 
-    def _judge_depth(self, view: NDArray[np.uint16]) -> None:
-        if not view.any():
-            _refuse("every pixel is 0: the camera is covered, too near or misconfigured")
-        if self._shown.sum() < _LEAST_PIXELS:
-            return
-        expected = self._table[self._shown]
-        found = _sampled(view, *self._table.shape)[self._shown] / 1000.0
-        valid = found > 0
-        factor = float(np.median(found[valid] / expected[valid])) if valid.any() else 0.0
-        if valid.any() and not 1 / _UNIT_FACTOR < factor < _UNIT_FACTOR:
-            _refuse(
-                f"depth is {factor:.3g} times what the table must look like: another unit; "
-                "millimetres are needed as 16UC1, metres as 32FC1"
-            )
-        if valid.mean() < _LEAST_VALID:
-            _refuse(
-                f"{valid.mean():.0%} of the pixels that show the table have a depth, at least "
-                f"{_LEAST_VALID:.0%} are needed"
-            )
-        agreeing = float((np.abs(found - expected) <= _AGREE * expected).mean())
-        if agreeing < _LEAST_AGREEING:
-            _refuse(
-                f"{agreeing:.0%} of the pixels that must show the table have its depth, at least "
-                f"{_LEAST_AGREEING:.0%} are needed: the camera does not stand where the training "
-                "camera stood, or looks elsewhere"
-            )
+    def _empty_table(self, pose: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """See `table_depth`; kept, as a camera does not move."""
+        key = () if pose is None else tuple(pose.tolist())
+        if key not in self._views:
+            self._views = {key: table_depth(placed(self._camera, pose), self._table)}
+        return self._views[key]
+
+
+def _judge_depth(view: NDArray[np.uint16], table: NDArray[np.float64]) -> None:
+    shown = table > 0
+    if not view.any():
+        _refuse("every pixel is 0: the camera is covered, too near or misconfigured")
+    if shown.sum() < _LEAST_PIXELS:
+        return
+    expected = table[shown]
+    found = _sampled(view, *table.shape)[shown] / 1000.0
+    valid = found > 0
+    factor = float(np.median(found[valid] / expected[valid])) if valid.any() else 0.0
+    if valid.any() and not 1 / _UNIT_FACTOR < factor < _UNIT_FACTOR:
+        _refuse(
+            f"depth is {factor:.3g} times what the table must look like: another unit; "
+            "millimetres are needed as 16UC1, metres as 32FC1"
+        )
+    if valid.mean() < _LEAST_VALID:
+        _refuse(
+            f"{valid.mean():.0%} of the pixels that show the table have a depth, at least "
+            f"{_LEAST_VALID:.0%} are needed"
+        )
+    agreeing = float((np.abs(found - expected) <= _AGREE * expected).mean())
+    if agreeing < _LEAST_AGREEING:
+        _refuse(
+            f"{agreeing:.0%} of the pixels that must show the table have its depth, at least "
+            f"{_LEAST_AGREEING:.0%} are needed: the camera does not stand where the training "
+            "camera stood, or looks elsewhere"
+        )
 
 
 def _sampled(view: NDArray[np.uint16], height: int, width: int) -> NDArray[np.float64]:

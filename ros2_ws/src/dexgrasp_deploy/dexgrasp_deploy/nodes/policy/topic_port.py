@@ -2,9 +2,12 @@
 
 import time
 from functools import partial
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseStamped
+from numpy.typing import NDArray
 from rclpy.executors import Executor
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -23,9 +26,10 @@ from dexgrasp_deploy.control.telemetry.latency import Latencies, Stage
 from dexgrasp_deploy.drivers.base import CameraSample, Intrinsics, JointSample
 from dexgrasp_deploy.nodes.conversions import (
     from_joint_state,
+    from_pose,
     from_stamp,
 )
-from dexgrasp_deploy.nodes.parameters import COMMAND, NEWEST, STREAMS
+from dexgrasp_deploy.nodes.parameters import COMMAND, LATCHED, NEWEST, STREAMS
 from dexgrasp_sim.nodes.conversions import to_joint_state
 
 _STREAMS = {"depth": ("depth",), "stereo_rgb": ("left", "right"), None: ()}
@@ -65,7 +69,9 @@ class TopicPort(RobotPort):
         self._pair: CameraSample | None = None
         self._group: str | None = None
         self._stamps: dict[str, Time] = {}
+        self._place: NDArray[np.float64] | None = None
         self._pair_stamp: Time | None = None
+        self._pose_subscription: Any = None
         self._commands = (
             node.create_publisher(JointState, "joint_command", COMMAND) if commands else None
         )
@@ -79,6 +85,10 @@ class TopicPort(RobotPort):
     def listen(self, image_group: str | None) -> None:
         """Subscribes to the camera streams of a policy's image group, once."""
         self._group = image_group
+        if self._pose_subscription is None and image_group is not None:
+            self._pose_subscription = self._node.create_subscription(
+                PoseStamped, "camera/pose", self._on_pose, LATCHED
+            )
         listening = {subscription.topic_name for subscription in self._node.subscriptions}
         for stream in _STREAMS[image_group]:
             topic = self._node.resolve_topic_name(f"camera/{stream}/image_raw")
@@ -184,6 +194,10 @@ class TopicPort(RobotPort):
         self._arrived += 1
         self._intrinsics[stream] = from_camera_info(message)
 
+    def _on_pose(self, message: PoseStamped) -> None:
+        self._arrived += 1
+        self._place = from_pose(message.pose)
+
     def _on_image(self, message: Image, stream: str) -> None:
         self._arrived += 1
         try:
@@ -194,7 +208,8 @@ class TopicPort(RobotPort):
         self._unreadable.pop(stream, None)
         stamp_s = from_stamp(self._node.get_clock(), message.header.stamp)
         intrinsics = self._intrinsics.get(stream)
-        self._newest[stream] = CameraSample(pixels, stamp_s, intrinsics, time.monotonic())
+        now_s = time.monotonic()
+        self._newest[stream] = CameraSample(pixels, stamp_s, intrinsics, now_s, self._place)
         self._stamps[stream] = message.header.stamp
         if stream != "depth":
             self._join()
@@ -217,4 +232,5 @@ class TopicPort(RobotPort):
             min(left.stamp_s, right.stamp_s),
             left.intrinsics,
             min(left.received_s, right.received_s),
+            left.pose,
         )
