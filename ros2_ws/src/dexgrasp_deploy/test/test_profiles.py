@@ -242,6 +242,14 @@ def test_joints_of_another_device_on_the_same_topic_are_passed_over(node):
         (
             "hand",
             "wonik_ros2",
+            {"state.type": "std_srvs/srv/Trigger", "state.topic": "/positions"},
+            "its answer has no numbers position, velocity, effort",
+        ),
+        ("arm", "lbr", {"state.type": "no_type"}, "arm.state.type = 'no_type': not sensor_msgs"),
+        ("arm", "lbr", {"state.topic": "/a b"}, "state.topic"),
+        (
+            "hand",
+            "wonik_ros2",
             {"state.type": "no_such_hand/srv/Position"},
             "the package no_such_hand is not installed; build it .* ros-.ROS_DISTRO-no-such-hand",
         ),

@@ -10,14 +10,16 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dexgrasp_sim.arguments import add_json
+from dexgrasp_sim.arguments import add_json, number
 from dexgrasp_sim.config import ConfigError
 
 if TYPE_CHECKING:
     from dexgrasp_sim.physics.backends import Backend
 
+_OF_ROBOT = ("bundle", "params", "arm", "hand", "camera", "calibration")
 _SELF_TEST = "dexgrasp_deploy.nodes.self_test"
 _SELF_TEST_TIMEOUT_S = 30.0
 _NO_DISCOVERY = (
@@ -31,11 +33,44 @@ _SHM_NEEDED_MB = 64.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp doctor`."""
+    parser.add_argument(
+        "--robot",
+        action="store_true",
+        help="check the computer, devices, topics and clock of a robot; moves nothing",
+    )
+    only = "with --robot: "
+    parser.add_argument("--bundle", type=Path, help=f"{only}policy bundle folder")
+    parser.add_argument("--params", type=Path, help=f"{only}ROS parameter file of hardware.launch")
+    for kind in ("arm", "hand", "camera"):
+        text = f"{only}driver or profile of the {kind}, as {kind}_driver of hardware.launch.py"
+        parser.add_argument(f"--{kind}", metavar="DRIVER", help=text)
+    parser.add_argument("--calibration", type=Path, help=f"{only}folder of `dexgrasp calibrate`")
+    parser.add_argument(
+        "--seconds",
+        type=number(above=0.0, most=600.0),
+        default=3.0,
+        help=f"{only}how long streams are measured (default 3)",
+    )
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the report; 0 when training and deployment in simulation can work here, else 1."""
+    """Prints the report.
+
+    Returns:
+        0 when training and deployment in simulation can work here, or with `--robot` when no check
+        failed; else 1.
+
+    Raises:
+        ConfigError: An argument is wrong.
+    """
+    if args.robot:
+        from dexgrasp_deploy.commands import doctor_robot
+
+        return doctor_robot.run(args)
+    given = [name for name in _OF_ROBOT if getattr(args, name) is not None]
+    if given:
+        raise ConfigError(f"--{given[0]} is for `dexgrasp doctor --robot`; add --robot")
     report = examine()
     print(json.dumps(report) if args.json else _table(report))
     return 0 if report["ok"] else 1

@@ -13,6 +13,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from dexgrasp_deploy.drivers.base import DriverContext, JointDriver, JointSample
+from dexgrasp_deploy.drivers.first_sample import check_joints
 from dexgrasp_deploy.drivers.registry import make_driver
 from dexgrasp_deploy.nodes.drivers.device_status import device_status
 from dexgrasp_deploy.nodes.parameters import COMMAND, LATCHED, Parameters
@@ -70,6 +71,12 @@ class RobotDriverNode(Node):
         self._world_topics = WorldTopics.of(self, context, self._drivers)
         for driver in self._drivers:
             driver.activate()
+        try:
+            for driver in self._drivers:
+                check_joints(driver, context.robot)
+        except ConfigError:
+            self._stop_drivers()
+            raise
 
     def _create_interfaces(self, rate_hz: float, urdf: str) -> None:
         self._states = self.create_publisher(JointState, "joint_states", COMMAND)
@@ -142,10 +149,13 @@ class RobotDriverNode(Node):
         message.status = [device_status(self, driver) for driver in self._drivers]
         self._health.publish(message)
 
-    def destroy_node(self) -> None:
-        """Stops the drivers first."""
+    def _stop_drivers(self) -> None:
         for driver in self._drivers:
             driver.deactivate()
+
+    def destroy_node(self) -> None:
+        """Stops the drivers first."""
+        self._stop_drivers()
         super().destroy_node()
 
 

@@ -1,5 +1,6 @@
 """Arm or hand behind another ROS driver, told by parameters or a topic profile."""
 
+import re
 from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -110,6 +111,7 @@ class _TopicJoints(JointDriver):
         )
         self._entities: list[tuple[Any, Any]] = [(node.destroy_publisher, self._publisher)]
         if "/srv/" in state.type:
+            self._check_answer(state_type)
             self._client = node.create_client(state_type, state.topic)
             self._request_type: Any = state_type.Request
             self._asked: Any = None
@@ -140,6 +142,20 @@ class _TopicJoints(JointDriver):
                     f"{self.kind}.{key}.topic = {topic!r}: dexgrasp publishes its robot "
                     "there; start dexgrasp in a namespace (namespace:=dexgrasp)"
                 )
+
+    def _check_answer(self, service: Any) -> None:
+        """Refuses a service of another kind, whose answers would end the node."""
+        fields = service.Response.get_fields_and_field_types()
+        wrong = [
+            name
+            for name in ("position", "velocity", "effort")
+            if not re.fullmatch(r"(sequence<)?(float|double)\b.*", fields.get(name, ""))
+        ]
+        if wrong:
+            raise ConfigError(
+                f"{self.kind}.state.type = {self._config.state.type!r}: its answer has no numbers "
+                f"{', '.join(wrong)}; name a service that gives position, velocity and effort"
+            )
 
     def _connect(self) -> None:
         """Waits for both ends.

@@ -13,7 +13,7 @@ from rclpy.qos import (
     ReliabilityPolicy,
 )
 
-from dexgrasp_deploy.drivers.joint_config import QosConfig
+from dexgrasp_deploy.drivers.joint_config import QosConfig, qos_mismatch
 from dexgrasp_sim.config import ConfigError
 
 _TURN_S = 0.05
@@ -122,15 +122,8 @@ def why_unconnected(
 
 
 def _mismatch(publisher: QoSProfile, subscription: QoSProfile) -> str:
-    """Why no message passes; "" if it does. Discovery does not tell the other settings right."""
-    if (
-        publisher.reliability == ReliabilityPolicy.BEST_EFFORT
-        and subscription.reliability == ReliabilityPolicy.RELIABLE
-    ):
-        return "published best effort, subscribed reliable"
-    if (
-        publisher.durability == DurabilityPolicy.VOLATILE
-        and subscription.durability == DurabilityPolicy.TRANSIENT_LOCAL
-    ):
-        return "published volatile, subscribed transient local"
-    return ""
+    """Why no message passes; "" if it does."""
+    return qos_mismatch(
+        *(publisher.reliability.name, publisher.durability.name),
+        *(subscription.reliability.name, subscription.durability.name),
+    )
