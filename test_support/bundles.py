@@ -14,6 +14,7 @@ from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor
 from dexgrasp_learner.storage.bundle import read_manifest, read_vectors, seal_manifest
+from dexgrasp_learner.storage.origin import Origin
 from dexgrasp_sim.config import to_dict
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.observations import grasp_specs
@@ -64,7 +65,7 @@ def write(folder: Path, network: NetworkConfig = SMALL) -> tuple[Actor, Specs, d
     """Writes a bundle; returns its policy, the specs and the observations in its vectors."""
     actor, specs, config = make_policy(network)
     recorded = random_observations(specs, actor.groups)
-    write_bundle(folder, actor, specs, config, recorded, training_commit="c0ffee")
+    write_bundle(folder, actor, specs, config, recorded, Origin(commit="c0ffee"))
     return actor, specs, recorded
 
 

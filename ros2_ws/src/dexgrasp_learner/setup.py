@@ -12,7 +12,7 @@ setup(
     maintainer_email="dexgrasp@example.org",
     license="Apache-2.0",
     packages=find_packages(exclude=["test"]),
-    package_data={NAME: ["**/*.urdf", "**/*.yaml"]},
+    package_data={NAME: ["**/*.urdf", "**/*.yaml", "**/*.html", "**/*.md"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

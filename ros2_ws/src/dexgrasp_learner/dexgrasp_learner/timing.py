@@ -1,9 +1,11 @@
 """Time measurement of a run: a stopwatch, seconds per iteration, and a table at the end."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 ROLLOUT_STAGES = ("wait", "copy", "infer")
 """Stages of the learner that belong to collecting a rollout."""
@@ -87,3 +89,31 @@ def _line(name: str, seconds: Mapping[str, float]) -> str:
     total_s = max(sum(seconds.values()), 1e-9)
     parts = [f"{stage} {s:.1f} s ({s / total_s:.0%})" for stage, s in seconds.items()]
     return f"{name:10} " + "  ".join(parts)
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of its children, those that have ended included.
+
+    Children of children, and those of other hosts, count only after they have ended.
+    """
+    times = os.times()
+    ended = times.children_user + times.children_system
+    return times.user + times.system + ended + sum(map(_cpu_seconds_of, _children()))
+
+
+def _children() -> list[str]:
+    """Process ids of the children, where Linux tells them."""
+    children: list[str] = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # the thread has ended
+            children += path.read_text().split()
+    return children
+
+
+def _cpu_seconds_of(process_id: str) -> float:
+    """User and system time of a process, 0 if it has ended; see proc_pid_stat(5)."""
+    try:
+        fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -62,7 +62,7 @@ def test_manifest_says_what_a_robot_needs(small):
     assert manifest.memory_shape == (2, 1, 8)
     assert manifest.robot.joint_names == JOINT_NAMES
     assert manifest.robot.name == load_robot().name
-    assert manifest.training_commit == "c0ffee"
+    assert manifest.origin.commit == "c0ffee"
     assert manifest.training["network"]["memory_size"] == 8
     assert "task" not in manifest.training
     assert manifest.task == RunConfig().task
@@ -118,7 +118,7 @@ def test_export_command(tmp_path, capsys):
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     manifest = read_manifest(tmp_path / "bundle")
     assert report["bundle_id"] == manifest.bundle_id
-    assert manifest.training_commit == "beef"
+    assert manifest.origin.commit == "beef"
 
 
 def test_recorded_episode_is_that_of_the_policy(small):

@@ -17,6 +17,7 @@ from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.storage.bundle import (
     ACTION,
     MEMORY_IN,
+    SCHEMA_VERSION,
     BundleError,
     BundleManifest,
     load_bundle,
@@ -56,7 +57,7 @@ def test_other_schema_version_is_refused(copy):
     content = json.loads((copy / "manifest.json").read_text())
     content["schema_version"] = 99
     (copy / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(BundleError, match="version 99, this program reads 1"):
+    with pytest.raises(BundleError, match=f"version 99, this program reads {SCHEMA_VERSION}"):
         load_bundle(copy)
 
 
@@ -160,7 +161,7 @@ def test_a_link_to_a_bundle_stays_a_link(small, copy, tmp_path):
     (tmp_path / "link").symlink_to(copy)
     write_bundle(tmp_path / "link", actor, specs, RunConfig(network=SMALL), recorded)
     assert (tmp_path / "link").is_symlink()
-    assert load_bundle(tmp_path / "link").manifest.training_commit == ""
+    assert load_bundle(tmp_path / "link").manifest.origin.commit == ""
 
 
 def edit_manifest(folder, change, has_valid_id=False):

@@ -29,7 +29,7 @@ COMMANDS = {
     ),
     "train": Command("dexgrasp_learner.commands.train", "train a policy in simulation"),
     "distill": Command("dexgrasp_learner.commands.distill", "train a student from a teacher"),
-    "evaluate": Command("dexgrasp_learner.commands.evaluate", "measure the success of a policy"),
+    "evaluate": Command("dexgrasp_learner.commands.evaluate", "measure the success of policies"),
     "export": Command(
         "dexgrasp_learner.commands.export", "make a policy bundle from a checkpoint"
     ),
@@ -37,7 +37,7 @@ COMMANDS = {
         "dexgrasp_learner.commands.configuration", "show the values or list the keys of a config"
     ),
     "inspect": Command(
-        "dexgrasp_learner.commands.inspection", "describe the robot or the observations"
+        "dexgrasp_learner.commands.inspection", "describe the robot, the observations or a bundle"
     ),
     "render": Command(
         "dexgrasp_learner.commands.contact_sheet", "show what the simulated cameras see"

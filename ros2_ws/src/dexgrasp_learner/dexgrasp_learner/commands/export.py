@@ -5,7 +5,8 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,27 +16,39 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from dexgrasp_learner.commands.policies import of_bundle
 from dexgrasp_learner.config import RunConfig
+from dexgrasp_learner.evaluation.episodes import choose_objects
+from dexgrasp_learner.evaluation.figures import Assessment
+from dexgrasp_learner.evaluation.model_card import model_card
 from dexgrasp_learner.networks.policy import Actor
 from dexgrasp_learner.storage.bundle import (
     ACTION,
     AUXILIARY,
+    CARD_FILE,
+    CURVE_FILE,
     MEMORY_IN,
     MEMORY_OUT,
+    MESHES,
     POLICY_FILE,
     VECTORS_FILE,
+    Bundle,
     BundleManifest,
+    ObjectSources,
     RobotIdentity,
     load_bundle,
+    read_manifest,
     seal_manifest,
 )
 from dexgrasp_learner.storage.checkpoint import load_actor
-from dexgrasp_learner.storage.checkpoint_files import ACTOR, STATE, find_checkpoint
 from dexgrasp_learner.storage.history import warn_of_changed_files
-from dexgrasp_sim.arguments import add_json
+from dexgrasp_learner.storage.leapp import LEAPP_FILE, leapp_description
+from dexgrasp_learner.storage.origin import Origin, Records, read_origin
+from dexgrasp_sim.arguments import add_json, add_seed, whole
 from dexgrasp_sim.config import ConfigError, replace, to_dict
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.environments import make_env
+from dexgrasp_sim.objects.sets import set_name
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.episodes import RESULT_SPECS
@@ -44,10 +57,26 @@ _TEST_STEPS = 24
 _ONNX_OPSET = 18
 
 
+Assess = Callable[[Bundle], list[Assessment]]
+"""Measures a finished bundle, for its card and manifest."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp export`."""
     parser.add_argument("checkpoint", type=Path, help="run folder or checkpoint folder")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the bundle to")
+    parser.add_argument(
+        "--evaluate",
+        type=whole(0),
+        default=0,
+        metavar="EPISODES",
+        help="episodes to measure the bundle on, for its model card; 0: none (default); policies "
+        "that see also get the images of others, those of the set `train` also held-out objects",
+    )
+    add_seed(parser, 2_000_003, "these episodes")
+    parser.add_argument(
+        "--threads", type=whole(1, 1024), default=2, help="CPU threads of the simulation"
+    )
     add_json(parser)
 
 
@@ -56,13 +85,46 @@ def run(args: argparse.Namespace) -> int:
     actor, config, specs = load_actor(args.checkpoint)
     warn_of_changed_files(args.checkpoint, config)
     recorded = record_episode(actor, config.task, config.seed, _TEST_STEPS)
-    commit = _training_commit(args.checkpoint)
-    manifest = write_bundle(args.out, actor, specs, config, recorded, commit)
+    origin, records = read_origin(args.checkpoint)
+    manifest = write_bundle(
+        args.out, actor, specs, config, recorded, origin, records, partial(_assess, args)
+    )
     if args.json:
-        print(json.dumps({"bundle": str(args.out), "bundle_id": manifest.bundle_id}))
-    else:
-        print(f"bundle {manifest.bundle_id} in {args.out}: acts as the checkpoint does")
+        figures = list(manifest.evaluations)
+        print(
+            json.dumps(
+                {"bundle": str(args.out), "bundle_id": manifest.bundle_id, "evaluations": figures}
+            )
+        )
+        return 0
+    print(f"bundle {manifest.bundle_id} in {args.out}: acts as the checkpoint does")
+    for figures in manifest.evaluations:
+        rate, episodes = figures["success_rate"], figures["episodes"]
+        objects = figures["object_set"] or "its own"
+        print(f"  {rate:.3f} of {episodes} episodes succeed with {objects} objects")
     return 0
+
+
+def _assess(args: argparse.Namespace, bundle: Bundle) -> list[Assessment]:
+    """Evaluates a bundle that is not yet in its place."""
+    if not args.evaluate:
+        return []
+    candidate = of_bundle(bundle, str(args.out))
+    sets = ["", "held_out"] if bundle.manifest.objects.package_set == "train" else [""]
+    assessments = []
+    for name in sets:
+        task = choose_objects(candidate.config.task, name) if name else candidate.config.task
+        measure = partial(
+            candidate.evaluate,
+            task,
+            args.evaluate,
+            args.seed,
+            threads=args.threads,
+            show_progress=True,
+        )
+        swapped = measure(swap_images=True) if candidate.sees and args.evaluate > 1 else None
+        assessments.append(Assessment(candidate.name, name, measure(), swapped))
+    return assessments
 
 
 def write_bundle(
@@ -71,7 +133,9 @@ def write_bundle(
     specs: Mapping[str, TensorSpec],
     config: RunConfig,
     recorded: Mapping[str, Tensor],
-    training_commit: str = "",
+    origin: Origin | None = None,
+    records: Records = (),
+    assess: Assess = lambda bundle: [],
 ) -> BundleManifest:
     """Writes a bundle and loads it back; after an error all is as it was.
 
@@ -82,48 +146,103 @@ def write_bundle(
         config: The training run.
         recorded: Consecutive observations of one environment from the start of an episode:
             group to [T, *shape], T >= 16.
-        training_commit: Commit of the source tree that trained the policy.
+        origin: How the policy was trained.
+        records: Of the run, for its curve.
+        assess: Measures the bundle for its card.
 
     Raises:
         ConfigError: `folder` holds something else, or cannot be written, as on a full disk.
         BundleError: The result does not act as the policy.
     """
     folder = folder.resolve()
-    partial = folder.with_name(f".partial_{folder.name}")
+    new = folder.with_name(f".partial_{folder.name}")
     try:
         if folder.exists() and not (folder / POLICY_FILE).is_file():
             raise ConfigError(f"--out {folder}: exists and is no bundle; give another folder")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        groups = tuple(specs[name] for name in actor.groups)
-        _write_graph(partial / POLICY_FILE, actor, groups)
-        _write_vectors(partial / VECTORS_FILE, actor, recorded)
-        seal_manifest(partial, _manifest_values(actor, specs, config, training_commit))
-        manifest = load_bundle(partial).manifest
-        _replace_folder(folder, partial)
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        _write_graph(new / POLICY_FILE, actor, tuple(specs[name] for name in actor.groups))
+        _write_vectors(new / VECTORS_FILE, actor, recorded)
+        config = _with_own_meshes(config, new)
+        values = _manifest_values(actor, specs, config, origin or Origin(), new)
+        _write_documents(new, folder.name, values, records, assess)
+        load_bundle(new)
+        _replace_folder(folder, new)
     except OSError as error:
         raise ConfigError(
             f"--out {folder}: cannot be written ({error.strerror or error}); free some space or "
             "give another folder"
         ) from None
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return manifest
+        shutil.rmtree(new, ignore_errors=True)
+    return read_manifest(folder)
+
+
+def _write_documents(
+    folder: Path, name: str, values: dict[str, Any], records: Records, assess: Assess
+) -> None:
+    """Writes what people and other runtimes read, and the manifest, which needs the rest."""
+    has_memory = values["memory_shape"][2] > 0
+    text = leapp_description(
+        folder / POLICY_FILE,
+        values["groups"],
+        values["action_names"],
+        values["auxiliary"],
+        (MEMORY_IN, MEMORY_OUT) if has_memory else None,
+        values["task"].control_hz,
+    )
+    (folder / LEAPP_FILE).write_text(text, encoding="utf-8")
+    manifest = seal_manifest(folder, values)
+    assessments = assess(load_bundle(folder))
+    if records:
+        from dexgrasp_learner.evaluation.curves import as_png, learning_curve  # matplotlib
+
+        (folder / CURVE_FILE).write_bytes(as_png(learning_curve(records)))
+    card = model_card(name, folder, manifest, assessments)
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
+    evaluations = tuple(assessment.record() for assessment in assessments)
+    seal_manifest(folder, {**values, "evaluations": evaluations})
+
+
+def _with_own_meshes(config: RunConfig, folder: Path) -> RunConfig:
+    """The config with the mesh files of its objects copied into the bundle."""
+    objects = list(config.task.objects)
+    for index, item in enumerate(objects):
+        if item.path is not None:
+            copy = folder / MESHES / f"{index}_{item.path.name}"
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(item.path.read_bytes())
+            objects[index] = replace(item, path=copy)
+    if not (folder / MESHES).exists():
+        return config
+    return replace(config, task=replace(config.task, objects=tuple(objects)))
 
 
 def _manifest_values(
-    actor: Actor, specs: Mapping[str, TensorSpec], config: RunConfig, training_commit: str
+    actor: Actor,
+    specs: Mapping[str, TensorSpec],
+    config: RunConfig,
+    origin: Origin,
+    folder: Path,
 ) -> dict[str, Any]:
     """What `seal_manifest` takes."""
+    task = config.task
+    meshes = {
+        item.name: item.path.relative_to(folder).as_posix()
+        for item in task.objects
+        if item.path is not None
+    }
     return {
         "groups": tuple(specs[name] for name in actor.groups),
-        "action_names": config.task.action_names,
+        "action_names": task.action_names,
         "memory_shape": tuple(actor.initial_memory(1).shape),
         "auxiliary": specs[actor.auxiliary_group] if actor.auxiliary_group else None,
-        "robot": _robot_identity(config.task),
-        "task": config.task,
+        "robot": _robot_identity(task),
+        "task": task,
         "training": {key: value for key, value in to_dict(config).items() if key != "task"},
-        "training_commit": training_commit,
+        "origin": origin,
+        "objects": ObjectSources(len(task.objects), set_name(task.objects), meshes),
+        "evaluations": (),
     }
 
 
@@ -254,12 +373,3 @@ def _robot_identity(task: GraspConfig) -> RobotIdentity:
         robot.joint_names,
         tuple(decoder.start_position.tolist()),
     )
-
-
-def _training_commit(checkpoint: Path) -> str:
-    """The commit that the run folder of a checkpoint names, "" without one."""
-    record = find_checkpoint(checkpoint, (STATE, ACTOR)).parent.parent / "run.json"
-    try:
-        return str(json.loads(record.read_text())["commit"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""

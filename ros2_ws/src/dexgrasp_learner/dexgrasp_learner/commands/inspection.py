@@ -1,15 +1,19 @@
-"""`dexgrasp inspect`: describes the robot or the observations, as text or JSON."""
+"""`dexgrasp inspect`: describes the robot, the observations or a bundle, as text or JSON."""
 
 import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from dexgrasp_learner.config import task_of
+from dexgrasp_learner.evaluation.model_card import objects_in_words
+from dexgrasp_learner.storage.bundle import BundleManifest, check_documents, load_bundle
 from dexgrasp_sim.arguments import add_config, add_json
+from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import DEFAULT_ROBOT, Robot, load_robot, robot_names
 from dexgrasp_sim.robot.rotation import matrix_to_zyx_euler
@@ -28,6 +32,7 @@ class Report:
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the arguments of `dexgrasp inspect`."""
     parser.add_argument("subject", choices=sorted(SUBJECTS), help="what to describe")
+    parser.add_argument("path", type=Path, nargs="?", help="folder of the bundle to describe")
     parser.add_argument(
         "--robot",
         default="",
@@ -40,6 +45,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Prints the report on the chosen subject; returns the exit code."""
+    if (args.path is None) == (args.subject == "bundle"):
+        raise ConfigError(
+            "inspect bundle: give the folder of a bundle"
+            if args.path is None
+            else f"inspect {args.subject}: takes no path, but there is {args.path}; leave it out"
+        )
     report = SUBJECTS[args.subject](args)
     print(json.dumps(report.values) if args.json else "\n".join(report.lines))
     return 0
@@ -120,7 +131,69 @@ def inspect_observations(args: Namespace) -> Report:
     return Report(values, tuple(lines))
 
 
+def inspect_bundle(args: Namespace) -> Report:
+    """What a bundle is and can do, after all its files were checked and its policy has run."""
+    manifest = load_bundle(args.path).manifest
+    check_documents(args.path, manifest)
+    task, origin = manifest.task, manifest.origin
+    values = {
+        "bundle": str(args.path),
+        "bundle_id": manifest.bundle_id,
+        "robot": manifest.robot.name,
+        "groups": {spec.name: list(spec.shape) for spec in manifest.groups},
+        "action": {"kind": task.action.kind, "names": list(manifest.action_names)},
+        "memory": manifest.memory_shape[2],
+        "control_hz": task.control_hz,
+        "objects": asdict(manifest.objects),
+        "origin": asdict(origin),
+        "config": manifest.training.get("name"),
+        "seed": manifest.training.get("seed"),
+        "evaluations": list(manifest.evaluations),
+        "files": manifest.files,
+        "bytes": sum((args.path / name).stat().st_size for name in manifest.files),
+    }
+    return Report(values, _bundle_lines(manifest, values))
+
+
+def _bundle_lines(manifest: BundleManifest, values: dict[str, Any]) -> tuple[str, ...]:
+    origin = manifest.origin
+    sees = ", ".join(f"{name} {'x'.join(map(str, s))}" for name, s in values["groups"].items())
+    steps = "unknown" if origin.env_steps is None else f"{origin.env_steps:,} steps"
+    minutes = "" if origin.minutes is None else f" in {origin.minutes:.1f} min"
+    cpu_minutes = "" if origin.cpu_minutes is None else f" ({origin.cpu_minutes:.1f} CPU min)"
+    action = values["action"]
+    return (
+        f"bundle {manifest.bundle_id} in {values['bundle']}: {len(manifest.files)} files, "
+        f"{values['bytes'] / 1e6:.1f} MB, all as exported; acts as in the learner",
+        f"robot     {values['robot']}",
+        f"sees      {sees}",
+        f"acts      {len(action['names'])} numbers ({action['kind']}) at "
+        f"{values['control_hz']:g} Hz, memory of {values['memory']}",
+        f"objects   {objects_in_words(manifest)}",
+        f"trained   {origin.algorithm or 'unknown'}, config {values['config']}, seed "
+        f"{values['seed']}, {steps}{minutes}{cpu_minutes}",
+        f"          on {origin.cpu or 'unknown hardware'}"
+        + (f", {origin.cores} cores" if origin.cores else "")
+        + (f", {origin.gpu}" if origin.gpu else "")
+        + f"; commit {origin.commit or 'unknown'}",
+        *(f"measured  {_evaluation_line(figures)}" for figures in manifest.evaluations),
+        *(() if manifest.evaluations else ("measured  never; export with --evaluate",)),
+        "files     " + ", ".join(manifest.files),
+    )
+
+
+def _evaluation_line(figures: dict[str, Any]) -> str:
+    swapped = figures["swapped_images"]
+    control = f", with other images {swapped['success_rate']:.3f}" if swapped else ""
+    return (
+        f"{figures['success_rate']:.3f} ({figures['success_low']:.3f} to "
+        f"{figures['success_high']:.3f}) of {figures['episodes']} episodes with "
+        f"{figures['object_set'] or 'its own'} objects{control}"
+    )
+
+
 SUBJECTS: dict[str, Callable[[Namespace], Report]] = {
     "robot": inspect_robot,
     "observations": inspect_observations,
+    "bundle": inspect_bundle,
 }

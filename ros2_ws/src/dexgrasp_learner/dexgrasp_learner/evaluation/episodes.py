@@ -4,12 +4,15 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from dexgrasp_learner.evaluation.figures import Evaluation, summarize
+from dexgrasp_learner.evaluation.phases import NEAREST, Approach
 from dexgrasp_learner.networks.policy import Actor
+from dexgrasp_learner.storage.bundle import ACTION, MEMORY_OUT, Bundle, run_step
 from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.sets import OBJECT_SETS, object_set
@@ -21,9 +24,10 @@ from dexgrasp_sim.vec_env import SUCCESS, allocate
 
 _BATCH = 128
 
-PolicyFactory = Callable[[GraspEnv], Callable[[dict[str, Tensor], Tensor], Tensor]]
-"""Makes, for a batch of environments, a function of observations {group: [N, ...]} and start flags
-[N] that gives actions [N, A]."""
+Policy = Callable[[dict[str, Tensor], Tensor], Tensor]
+"""Gives actions [N, A] for observations {group: [N, ...]} and start flags [N] bool."""
+PolicyFactory = Callable[[GraspEnv], Policy]
+"""Makes the policy of a batch of environments."""
 
 
 def evaluate(
@@ -68,7 +72,7 @@ def evaluate(
                 env.close()
             bar.update(count)
     names = [item.name for item in config.objects]
-    fields = env.episode_fields
+    fields = (*env.episode_fields, NEAREST)
     return summarize(name, torch.cat(rows), fields, names, config.difficulty, seed, diverged)
 
 
@@ -90,24 +94,13 @@ def evaluate_actor(
 
 
 def actor_policy(actor: Actor, swap_images: bool = False) -> PolicyFactory:
-    """The mean action of an actor as a policy.
+    """The mean action of an actor as a policy; see `swapping_images` for `swap_images`."""
 
-    Args:
-        actor: The network.
-        swap_images: Each environment gets its neighbour's images: a control experiment that shows
-            whether the policy uses them.
-    """
-
-    def make(env: GraspEnv) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
-        memory, images = actor.initial_memory(env.num_envs), image_groups()
+    def make(env: GraspEnv) -> Policy:
+        memory = actor.initial_memory(env.num_envs)
 
         def act(observations: dict[str, Tensor], start: Tensor) -> Tensor:
             nonlocal memory
-            if swap_images:
-                observations = {
-                    key: value.roll(1, dims=0) if key in images else value
-                    for key, value in observations.items()
-                }
             device = memory.device
             # [1, N, ...] by group
             batch = {key: observations[key].unsqueeze(0).to(device) for key in actor.groups}
@@ -117,10 +110,54 @@ def actor_policy(actor: Actor, swap_images: bool = False) -> PolicyFactory:
 
         return act
 
+    return swapping_images(make) if swap_images else make
+
+
+def bundle_policy(bundle: Bundle) -> PolicyFactory:
+    """The policy of a bundle, run as a robot runs it: one environment at a time."""
+
+    def make(env: GraspEnv) -> Policy:
+        names = [spec.name for spec in bundle.manifest.groups]
+        zeros = np.zeros(bundle.manifest.memory_shape, np.float32)
+        memories = [zeros] * env.num_envs
+
+        def act(observations: dict[str, Tensor], start: Tensor) -> Tensor:
+            arrays = {name: observations[name].cpu().numpy() for name in names}
+            actions = []
+            for index, starts in enumerate(start.tolist()):
+                one = {name: array[index] for name, array in arrays.items()}
+                outputs = run_step(bundle, one, zeros if starts else memories[index])
+                memories[index] = outputs[MEMORY_OUT]
+                actions.append(outputs[ACTION])
+            return torch.from_numpy(np.stack(actions)).to(start.device)
+
+        return act
+
     return make
 
 
-def scripted_policy(env: GraspEnv) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+def swapping_images(make_policy: PolicyFactory) -> PolicyFactory:
+    """The policy, each environment of which gets its neighbour's images.
+
+    It is a control experiment: what is left of the success does not come from seeing.
+    """
+
+    def make(env: GraspEnv) -> Policy:
+        policy, images = make_policy(env), image_groups()
+
+        def act(observations: dict[str, Tensor], start: Tensor) -> Tensor:
+            swapped = {
+                key: value.roll(1, dims=0) if key in images else value
+                for key, value in observations.items()
+            }
+            return policy(swapped, start)
+
+        return act
+
+    return make
+
+
+def scripted_policy(env: GraspEnv) -> Policy:
     """The scripted policy; it reads the simulation instead of observations."""
     with env.device:
         script = make_script(env)
@@ -135,7 +172,10 @@ def scripted_policy(env: GraspEnv) -> Callable[[dict[str, Tensor], Tensor], Tens
 
 @torch.inference_mode()
 def _run_batch(env: GraspEnv, make_policy: PolicyFactory) -> tuple[Tensor, int]:
-    """Rows [N, E] of each environment's first episode, and in how many of these physics failed."""
+    """Rows [N, E] of each environment's first episode, and in how many of these physics failed.
+
+    The columns are those of the environments, and `NEAREST`.
+    """
     out = allocate(env)
     env.reset(out)
     policy = make_policy(env)
@@ -144,6 +184,7 @@ def _run_batch(env: GraspEnv, make_policy: PolicyFactory) -> tuple[Tensor, int]:
     running = torch.ones_like(start)
     broken = torch.zeros_like(start)
     rows = torch.zeros(env.num_envs, len(env.episode_fields), device=device)
+    approach = Approach(env)
     for _ in range(env.config.episode_steps):
         env.step(policy(out, start), out)
         start = out["terminated"] | out["truncated"]
@@ -151,7 +192,9 @@ def _run_batch(env: GraspEnv, make_policy: PolicyFactory) -> tuple[Tensor, int]:
         first_end = running & start
         rows[first_end] = out["episode"][first_end]
         running &= ~start
+        approach.follow(running)  # where an episode has ended, the next has begun
     rows[broken, SUCCESS] = 0.0
+    rows = torch.cat((rows, approach.nearest_m.unsqueeze(1)), dim=1)
     return rows.cpu(), int(broken.sum())
 
 

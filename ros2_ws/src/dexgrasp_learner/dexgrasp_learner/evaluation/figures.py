@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 
 from dexgrasp_learner.evaluation.episode_statistics import episode_means
+from dexgrasp_learner.evaluation.phases import failures
 
 _CONFIDENCE = 0.95
 
@@ -26,6 +27,8 @@ class Figures:
         in_goal_region_fraction: Fraction of all steps in which the object was in the goal region.
             The paper's tables call this success rate; it is smaller than `success_rate` because
             it includes the time to get there.
+        failures: By phase in which they ended, the number of episodes without success; see
+            `PHASES`.
     """
 
     episodes: int
@@ -35,6 +38,7 @@ class Figures:
     time_to_goal_s: float | None
     drop_rate: float
     in_goal_region_fraction: float
+    failures: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class Evaluation(Figures):
         episode_return: Mean sum of rewards.
         per_object: By name, of the objects that had an episode.
         seed: Of the episodes' starts.
-        diverged: Episodes in which the physics failed; they count as failures.
+        diverged: Episodes in which the physics failed; they count as failures, in the phase that
+            the figures until then say.
     """
 
     policy: str
@@ -72,6 +77,35 @@ class Evaluation(Figures):
         }
 
 
+@dataclass(frozen=True)
+class Assessment:
+    """A policy on one set of objects, with its control experiment.
+
+    Attributes:
+        source: The policy as the user named it.
+        object_set: Name of the set of objects, or their names; "" for those of its own task.
+        own: With its own images.
+        swapped: With those of another environment in the same episodes; None for policies that
+            see none, or where it was left out.
+    """
+
+    source: str
+    object_set: str
+    own: Evaluation
+    swapped: Evaluation | None = None
+
+    @property
+    def name(self) -> str:
+        """For tables: the policy, and the objects if they are not its own."""
+        return f"{self.own.policy}, {self.object_set}" if self.object_set else self.own.policy
+
+    def record(self) -> dict[str, Any]:
+        """Plain values: those of `own` at the top, `swapped` under `swapped_images`."""
+        swapped = None if self.swapped is None else asdict(self.swapped)
+        outer = {"source": self.source, "object_set": self.object_set}
+        return {**asdict(self.own), **outer, "swapped_images": swapped}
+
+
 def summarize(
     policy: str,
     rows: Tensor,
@@ -86,7 +120,7 @@ def summarize(
     Args:
         policy: Name.
         rows: [K, E], K at least 1.
-        fields: Names of the columns; those of the grasping task.
+        fields: Names of the columns; those of the grasping task and `phases.NEAREST`.
         object_names: Of the task's objects, in its order.
         difficulty: See `Evaluation`.
         seed: See `Evaluation`.
@@ -124,6 +158,7 @@ def _figures(rows: Tensor, fields: Sequence[str]) -> dict[str, Any]:
         "time_to_goal_s": None if math.isnan(entry_s) else round(entry_s, 3),
         "drop_rate": round(means["drop_rate"], 4),
         "in_goal_region_fraction": round(means["in_goal_region"], 4),
+        "failures": failures(rows, fields),
     }
 
 
@@ -142,6 +177,7 @@ def as_text(result: Evaluation) -> str:
     each = " or ".join(map(str, counts))
     without = result.objects - len(result.per_object)
     width = max(map(len, [*result.per_object, "object"]))
+    failed = ", ".join(f"{phase} {count}" for phase, count in result.failures.items())
     lines = [
         f"{result.policy}: {result.success_rate:.3f} of {result.episodes} episodes succeed "
         f"(95 % interval {result.success_low:.3f} to {result.success_high:.3f}) "
@@ -150,6 +186,7 @@ def as_text(result: Evaluation) -> str:
         f"episodes spread evenly over {result.objects} objects, {each} each"
         + (f", {without} without one" if without else "")
         + (f"; physics failed in {result.diverged}" if result.diverged else ""),
+        f"  failed episodes by the phase in which they ended: {failed}",
         f"  {'object':<{width}}  episodes  success   95 % interval  dropped  to goal  in region",
         *(_line(name, figures, width) for name, figures in result.per_object.items()),
         _line("all", result, width),
@@ -157,11 +194,30 @@ def as_text(result: Evaluation) -> str:
     return "\n".join(lines)
 
 
+def as_table(assessments: Sequence[Assessment]) -> str:
+    """One line per policy and set of objects, for several of them."""
+    width = max(len("policy"), *(len(item.name) for item in assessments))
+    header = f"{'policy':<{width}}  episodes  success   95 % interval  dropped  to goal  swapped"
+    rows = [
+        f"{item.name:<{width}}  {item.own.episodes:>8}  {item.own.success_rate:>7.3f}  "
+        f"{item.own.success_low:.3f} to {item.own.success_high:.3f}  {item.own.drop_rate:>7.3f}  "
+        f"{_to_goal(item.own):>7}  {_swapped(item):>7}"
+        for item in assessments
+    ]
+    return "\n".join([header, *rows])
+
+
+def _swapped(assessment: Assessment) -> str:
+    return "" if assessment.swapped is None else f"{assessment.swapped.success_rate:.3f}"
+
+
+def _to_goal(figures: Figures) -> str:
+    return "never" if figures.time_to_goal_s is None else f"{figures.time_to_goal_s:.2f} s"
+
+
 def _line(name: str, figures: Figures, width: int) -> str:
-    entry_s = figures.time_to_goal_s
-    to_goal = "never" if entry_s is None else f"{entry_s:.2f} s"
     return (
         f"  {name:<{width}}  {figures.episodes:>8}  {figures.success_rate:>7.3f}  "
         f"{figures.success_low:.3f} to {figures.success_high:.3f}  {figures.drop_rate:>7.3f}  "
-        f"{to_goal:>7}  {figures.in_goal_region_fraction:>9.3f}"
+        f"{_to_goal(figures):>7}  {figures.in_goal_region_fraction:>9.3f}"
     )

@@ -14,7 +14,13 @@ from dexgrasp_learner.pool.pool import EnvPool
 from dexgrasp_learner.run.adr import AdrController
 from dexgrasp_learner.run.control import RunControl, RunState, RunSummary
 from dexgrasp_learner.run.metrics import MetricsWriter, Progress
-from dexgrasp_learner.timing import ROLLOUT_STAGES, IterationTimes, Stopwatch, rounded
+from dexgrasp_learner.timing import (
+    ROLLOUT_STAGES,
+    IterationTimes,
+    Stopwatch,
+    cpu_seconds,
+    rounded,
+)
 
 _ENDED = (RunState.FINISHED, RunState.FAILED)
 
@@ -99,7 +105,7 @@ class RunReport:
         self._pool = pool
         self._schema_hash = schema_hash
         self._clock = clock
-        self._started_s = clock()
+        self._started_s, self._started_cpu_s = clock(), cpu_seconds()
         self._writer: MetricsWriter | None = None
         self._progress: Progress | None = None
 
@@ -139,6 +145,7 @@ class RunReport:
             "run/env_steps_per_s": rate,
             "run/reward": reward,
             "run/minutes": self.minutes,
+            "run/cpu_minutes": (cpu_seconds() - self._started_cpu_s) / 60,
             "run/policy_lag": policy_lag,
             "run/invalid_steps": rollout.invalid_steps,
             "run/refused_connections": self._pool.refused_connections,

@@ -5,6 +5,10 @@
         policy.onnx        one control step of one robot: observations and memory in,
                            action mean in [-1, 1], memory and auxiliary prediction out
         test_vectors.npz   consecutive steps of recorded observations and the learner's actions
+        meshes/            files of the objects that are meshes; other objects the package makes
+        MODEL_CARD.md      how it was trained and what it can do, for people
+        learning_curve.png of the card
+        leapp.yaml         the policy in the format of another runtime, see leapp.py
 
 A checkpoint resumes training; a bundle deploys. The files hold no pickle.
 """
@@ -23,14 +27,21 @@ from pydantic.dataclasses import dataclass
 
 from dexgrasp_learner.console import shortened
 from dexgrasp_learner.storage.checkpoint_files import sha256
+from dexgrasp_learner.storage.leapp import LEAPP_FILE
+from dexgrasp_learner.storage.origin import Origin
 from dexgrasp_sim.config import STRICT, ConfigError, parse_config, to_dict
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 POLICY_FILE = "policy.onnx"
 VECTORS_FILE = "test_vectors.npz"
+CARD_FILE = "MODEL_CARD.md"
+CURVE_FILE = "learning_curve.png"
+MESHES = "meshes"
+FOR_PEOPLE = (CARD_FILE, CURVE_FILE, LEAPP_FILE)
+"""Without these a policy runs, too."""
 MIN_TEST_STEPS = 16
 
 MEMORY_IN, MEMORY_OUT, ACTION, AUXILIARY = "memory", "next_memory", "action", "auxiliary"
@@ -62,6 +73,22 @@ class RobotIdentity:
 
 
 @dataclass(frozen=True, config=STRICT)
+class ObjectSources:
+    """Where the geometry of the task's objects comes from.
+
+    Attributes:
+        count: How many objects.
+        package_set: Name of the set in `dexgrasp_sim/objects/sets.py` that makes them, the same on
+            every machine; None if the task lists its objects.
+        meshes: Mesh file in the bundle of each object that has one, by object name.
+    """
+
+    count: int
+    package_set: str | None
+    meshes: dict[str, str]
+
+
+@dataclass(frozen=True, config=STRICT)
 class BundleManifest:
     """Content of `manifest.json`.
 
@@ -76,7 +103,9 @@ class BundleManifest:
             its range and pose; and all that the simulated twin needs. Its difficulty, on which
             the fabric's damping depends, is the one that the policy was last trained at.
         training: The rest of the training run's configuration.
-        training_commit: Git commit that trained it, "" when not known.
+        origin: How it was trained.
+        objects: What the objects of `task` are made from.
+        evaluations: What was measured with this policy, as `dexgrasp evaluate --json` gives it.
         files: SHA-256 of every other file of the bundle.
         bundle_id: 16 hexadecimal characters of the hash over all of the above.
     """
@@ -89,7 +118,9 @@ class BundleManifest:
     robot: RobotIdentity
     task: GraspConfig
     training: dict[str, Any]
-    training_commit: str
+    origin: Origin
+    objects: ObjectSources
+    evaluations: tuple[dict[str, Any], ...]
     files: dict[str, str]
     bundle_id: str = ""
 
@@ -108,25 +139,32 @@ class Bundle:
 
 
 def seal_manifest(folder: Path, values: dict[str, Any]) -> BundleManifest:
-    """Writes `manifest.json` beside the finished policy and test vectors.
+    """Writes `manifest.json` beside the other files, which must be finished.
 
     Args:
         folder: Bundle folder.
-        values: Fields of BundleManifest but `schema_version`, `files` and `bundle_id`.
+        values: Fields of BundleManifest but `schema_version`, `files` and `bundle_id`. Objects
+            whose mesh is in the folder name it relative to that in the file.
 
     Returns:
         The manifest as written.
     """
-    hashes = {name: sha256(folder / name) for name in (POLICY_FILE, VECTORS_FILE)}
+    others = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = [path.relative_to(folder).as_posix() for path in others]
+    hashes = {name: sha256(folder / name) for name in names if name != MANIFEST_FILE}
     draft = BundleManifest(schema_version=SCHEMA_VERSION, files=hashes, **values)
     content = to_dict(draft)
+    for item in _mesh_objects(content):
+        path = Path(item["path"])
+        if path.is_relative_to(folder.resolve()):
+            item["path"] = path.relative_to(folder.resolve()).as_posix()
     content["bundle_id"] = _bundle_id(content)
     (folder / MANIFEST_FILE).write_text(json.dumps(content, indent=2) + "\n")
-    return parse_config(BundleManifest, content)
+    return _parsed(content, folder)
 
 
 def read_manifest(folder: Path) -> BundleManifest:
-    """Reads and checks the manifest and the hash of every file; runs nothing.
+    """Reads and checks the manifest and the hash of every file that a robot needs; runs nothing.
 
     Raises:
         BundleError: A file is missing, changed or of another schema version.
@@ -150,12 +188,24 @@ def read_manifest(folder: Path) -> BundleManifest:
     if content["bundle_id"] != _bundle_id(content):
         raise BundleError(f"{folder / MANIFEST_FILE}: was changed after export; export again")
     try:
-        manifest = parse_config(BundleManifest, content, source=str(folder / MANIFEST_FILE))
+        manifest = _parsed(content, folder)
     except ConfigError as error:
         raise BundleError(f"{error}; export again with this version") from None
-    for name in (POLICY_FILE, VECTORS_FILE):
+    needed = [name for name in manifest.files if name not in FOR_PEOPLE]
+    for name in dict.fromkeys((POLICY_FILE, VECTORS_FILE, *needed)):
         _check_file(folder / name, manifest.files.get(name, ""))
     return manifest
+
+
+def check_documents(folder: Path, manifest: BundleManifest) -> None:
+    """Checks the files of a bundle that only people and other runtimes read.
+
+    Raises:
+        BundleError: One is missing or changed; `read_manifest` checks all others.
+    """
+    for name in FOR_PEOPLE:
+        if name in (CARD_FILE, LEAPP_FILE) or name in manifest.files:
+            _check_file(folder / name, manifest.files.get(name, ""))
 
 
 def load_bundle(folder: str | Path) -> Bundle:
@@ -289,6 +339,22 @@ def _check_signature(
             f"{folder}: action output {actions} is not [1, {len(manifest.action_names)}]; "
             "export again"
         )
+
+
+def _parsed(content: Mapping[str, Any], folder: Path) -> BundleManifest:
+    """The manifest with mesh files where they are now; ConfigError for wrong values."""
+    placed = json.loads(json.dumps(content))
+    for item in _mesh_objects(placed):
+        item["path"] = str(folder.resolve() / item["path"])
+    return parse_config(BundleManifest, placed, source=str(folder / MANIFEST_FILE))
+
+
+def _mesh_objects(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The objects that name a mesh file, in a manifest that may be anything."""
+    task = content.get("task")
+    objects = task.get("objects") if isinstance(task, dict) else None
+    items = objects if isinstance(objects, list) else []
+    return [item for item in items if isinstance(item, dict) and isinstance(item.get("path"), str)]
 
 
 def _bundle_id(content: Mapping[str, Any]) -> str:

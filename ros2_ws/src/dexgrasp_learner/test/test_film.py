@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from dexgrasp_deploy.commands.recording import colorize_depth, film, write_video
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.evaluation.episodes import scripted_policy
+from dexgrasp_learner.evaluation.film import colorize_depth, film, write_video
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.vec_env import allocate

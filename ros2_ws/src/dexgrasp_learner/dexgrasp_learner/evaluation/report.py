@@ -1,0 +1,88 @@
+"""The report of evaluations: one HTML page that loads nothing from elsewhere."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, select_autoescape
+
+from dexgrasp_learner.evaluation.curves import as_data_url, health_curves, learning_curve
+from dexgrasp_learner.evaluation.figures import Assessment
+from dexgrasp_learner.evaluation.phases import LIFTED_M, NEAR_M
+from dexgrasp_learner.storage.checkpoint_files import run_folder_of
+from dexgrasp_learner.storage.origin import METRICS_FILE, read_origin
+from dexgrasp_learner.storage.provenance import provenance
+from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.tasks.grasp.episodes import SuccessConfig
+
+PHASE_TEXTS = {
+    "reach": f"the hand never came within {100 * NEAR_M:g} cm of the object",
+    "grasp": f"it did, and the object was never lifted by {100 * LIFTED_M:g} cm",
+    "lift": "it was lifted and never got to the goal region",
+    "hold": "it got there and was not held to the end",
+}
+"""What a phase of `phases.PHASES` means for a failed episode."""
+
+
+def write_report(path: Path, assessments: Sequence[Assessment], success: SuccessConfig) -> None:
+    """Writes the page.
+
+    Args:
+        path: Of the HTML file; its folder is made.
+        assessments: At least one, of the same seed.
+        success: The rule of the first; others may differ only where tasks differ.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    sources = dict.fromkeys(item.source for item in assessments)
+    template = page_templates().get_template("evaluation.html")
+    page = template.render(
+        assessments=assessments,
+        seed=assessments[0].own.seed,
+        success_rule=success_in_words(success),
+        runs=[run for run in map(_training, sources) if run],
+        provenance=provenance(),
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"--report {path}: cannot be written ({error.strerror}); give another file"
+        ) from None
+
+
+def page_templates(*others: PackageLoader) -> Environment:
+    """Templates of pages, which escape all text; `others` come first."""
+    loaders = [*others, PackageLoader("dexgrasp_learner", "templates")]
+    environment = Environment(loader=ChoiceLoader(loaders), autoescape=select_autoescape())
+    environment.globals["phases"] = PHASE_TEXTS
+    return environment
+
+
+def success_in_words(rule: SuccessConfig) -> str:
+    """When an episode succeeds, as a sentence."""
+    if rule.goal_radius_m is None:
+        where = f"is more than {100 * rule.height_m:g} cm above the table"
+    else:
+        where = f"is within {100 * rule.goal_radius_m:g} cm of the goal"
+    return (
+        f"An episode succeeds when the object {where} during the last {rule.hold_s:g} s and in "
+        "the hand at the end."
+    )
+
+
+def _training(source: str) -> dict[str, Any] | None:
+    """The curves of a run; None where the policy comes from something else."""
+    if not run_folder_of(Path(source)).joinpath(METRICS_FILE).is_file():
+        return None
+    origin, records = read_origin(Path(source))
+    if not records:
+        return None
+    health = health_curves(records)
+    return {
+        "origin": origin,
+        "curve": as_data_url(learning_curve(records)),
+        "health": as_data_url(health) if health else None,
+    }
