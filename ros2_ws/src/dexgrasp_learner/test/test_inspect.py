@@ -4,6 +4,7 @@ import json
 import pytest
 
 from dexgrasp_learner.commands import inspection as inspect
+from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.specs import TensorSpec, schema_hash
@@ -121,3 +122,24 @@ def test_an_unknown_subject_is_refused_with_the_choices(capsys):
     with pytest.raises(SystemExit):
         call(capsys, "weather")
     assert "observations" in capsys.readouterr().err
+
+
+def test_a_bundle_is_described_after_all_of_it_was_checked(capsys, small):
+    folder = small[0]
+    values = json.loads(call(capsys, "bundle", folder, "--json"))
+    manifest = read_manifest(folder)
+    assert values["bundle_id"] == manifest.bundle_id and values["files"] == manifest.files
+    assert values["groups"] == {"proprio": list(small[2]["proprio"].shape), "depth": [24, 32]}
+    assert values["objects"] == {"count": 3, "package_set": "laptop", "meshes": {}}
+    assert values["origin"]["commit"] == "c0ffee" and values["evaluations"] == []
+    text = call(capsys, "bundle", folder)
+    assert f"bundle {manifest.bundle_id}" in text and "all as exported" in text
+    assert "measured  never; export with --evaluate" in text and "commit c0ffee" in text
+
+
+@pytest.mark.parametrize("arguments", [["bundle"], ["robot", "here"]])
+def test_only_a_bundle_has_a_path(arguments):
+    parser = argparse.ArgumentParser()
+    inspect.add_arguments(parser)
+    with pytest.raises(ConfigError, match=f"^inspect {arguments[0]}: "):
+        inspect.run(parser.parse_args(arguments))

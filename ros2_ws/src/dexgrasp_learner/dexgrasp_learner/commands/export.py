@@ -189,6 +189,7 @@ def _write_documents(
         values["action_names"],
         values["auxiliary"],
         (MEMORY_IN, MEMORY_OUT) if has_memory else None,
+        values["robot"].joint_names,
         values["task"].control_hz,
     )
     (folder / LEAPP_FILE).write_text(text, encoding="utf-8")

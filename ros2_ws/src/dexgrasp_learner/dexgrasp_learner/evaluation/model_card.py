@@ -127,6 +127,6 @@ def _ideal(task: GraspConfig, sees: bool) -> str:
 
 def _cell(text: str) -> str:
     """A text that cannot end a cell of a table or begin markup."""
-    for character in "\\`*_[]<>|":
+    for character in "\\`*[]<>|":
         text = text.replace(character, f"\\{character}")
     return " ".join(text.split())

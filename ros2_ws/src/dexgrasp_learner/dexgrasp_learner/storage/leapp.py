@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx
 
-from dexgrasp_sim.specs import TensorSpec
+from dexgrasp_sim.specs import TensorSpec, Term
 from dexgrasp_sim.version import version
 from dexgrasp_sim.yaml_file import as_yaml
 
@@ -30,6 +30,7 @@ def leapp_description(
     action_names: Sequence[str],
     auxiliary: TensorSpec | None,
     memory_names: tuple[str, str] | None,
+    joint_names: Sequence[str],
     control_hz: float,
 ) -> str:
     """The YAML text for an exported policy.
@@ -40,13 +41,16 @@ def leapp_description(
         action_names: Elements of the action.
         auxiliary: What it predicts beside, if anything.
         memory_names: Names of its memory as input and as output, None without memory.
+        joint_names: Order of terms that have an element for each joint.
         control_hz: Rate of the policy.
     """
     graph = onnx.load(policy, load_external_data=False).graph
-    extra: dict[str, dict[str, Any]] = {spec.name: _described(spec) for spec in groups}
+    extra: dict[str, dict[str, Any]] = {
+        spec.name: _described(spec, joint_names) for spec in groups
+    }
     extra["action"] = {"element_names": [list(action_names)], "unit": "-1 to 1"}
     if auxiliary is not None:
-        extra["auxiliary"] = _described(auxiliary)
+        extra["auxiliary"] = _described(auxiliary, joint_names)
     memory_in, memory_out = memory_names or ("", "")
     outputs = [node.name for node in graph.output]
     content = policy.read_bytes()
@@ -83,16 +87,20 @@ def _tensor(value: onnx.ValueInfoProto, extra: dict[str, dict[str, Any]]) -> dic
     }
 
 
-def _described(spec: TensorSpec) -> dict[str, Any]:
+def _described(spec: TensorSpec, joint_names: Sequence[str]) -> dict[str, Any]:
     """Kind, unit and the names of the elements of a group."""
     described: dict[str, Any] = {"kind": _KINDS.get(spec.name, f"dexgrasp/{spec.name}")}
     if spec.unit:
         described["unit"] = spec.unit
     if spec.terms:
-        names = [
-            f"{term.name}/{index}" if term.size > 1 else term.name
-            for term in spec.terms
-            for index in range(term.size)
-        ]
+        names = [f"{term.name}{of}" for term in spec.terms for of in _elements(term, joint_names)]
         described["element_names"] = [names]
     return described
+
+
+def _elements(term: Term, joint_names: Sequence[str]) -> list[str]:
+    if term.size == 1:
+        return [""]
+    if term.size == len(joint_names):
+        return [f"/{name}" for name in joint_names]
+    return [f"/{index}" for index in range(term.size)]
