@@ -106,10 +106,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _assess(args: argparse.Namespace, bundle: Bundle) -> list[Assessment]:
-    """Evaluates a bundle that is not yet in its place."""
+    """Evaluates a bundle, which goes by the name of its config: its folder may be renamed."""
     if not args.evaluate:
         return []
-    candidate = of_bundle(bundle, str(args.out))
+    candidate = of_bundle(bundle, str(bundle.manifest.training["name"]))
     sets = ["", "held_out"] if bundle.manifest.objects.package_set == "train" else [""]
     assessments = []
     for name in sets:
@@ -165,7 +165,7 @@ def write_bundle(
         _write_vectors(new / VECTORS_FILE, actor, recorded)
         config = _with_own_meshes(config, new)
         values = _manifest_values(actor, specs, config, origin or Origin(), new)
-        _write_documents(new, folder.name, values, records, assess)
+        _write_documents(new, values, records, assess)
         load_bundle(new)
         _replace_folder(folder, new)
     except OSError as error:
@@ -179,7 +179,7 @@ def write_bundle(
 
 
 def _write_documents(
-    folder: Path, name: str, values: dict[str, Any], records: Records, assess: Assess
+    folder: Path, values: dict[str, Any], records: Records, assess: Assess
 ) -> None:
     """Writes what people and other runtimes read, and the manifest, which needs the rest."""
     has_memory = values["memory_shape"][2] > 0
@@ -199,7 +199,7 @@ def _write_documents(
         from dexgrasp_learner.evaluation.curves import as_png, learning_curve  # matplotlib
 
         (folder / CURVE_FILE).write_bytes(as_png(learning_curve(records)))
-    card = model_card(name, folder, manifest, assessments)
+    card = model_card(folder, manifest, assessments)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
     evaluations = tuple(assessment.record() for assessment in assessments)
     seal_manifest(folder, {**values, "evaluations": evaluations})

@@ -19,13 +19,10 @@ _WORDS = {
 }
 
 
-def model_card(
-    name: str, folder: Path, manifest: BundleManifest, assessments: Sequence[Assessment]
-) -> str:
-    """The card in Markdown.
+def model_card(folder: Path, manifest: BundleManifest, assessments: Sequence[Assessment]) -> str:
+    """The card in Markdown; it does not depend on where the bundle is.
 
     Args:
-        name: Of the bundle.
         folder: Where its files are.
         manifest: What the bundle holds.
         assessments: What was measured with it; the per-object table is of the first.
@@ -39,7 +36,7 @@ def model_card(
     templates.trim_blocks = templates.lstrip_blocks = True
     templates.filters["cell"] = _cell
     return templates.get_template("MODEL_CARD.md").render(
-        name=_cell(name),
+        name=_cell(str(manifest.training.get("name", "policy"))),
         summary=_summary(manifest),
         assessments=assessments,
         success_rule=success_in_words(task.success),
