@@ -7,7 +7,6 @@ import rclpy
 import yaml
 from geometry_msgs.msg import PoseStamped
 from rclpy.executors import SingleThreadedExecutor
-from sensor_msgs.msg import Image
 
 from dexgrasp_deploy.calibration.board import BoardConfig
 from dexgrasp_deploy.calibration.hand_eye import Setup
@@ -17,9 +16,11 @@ from dexgrasp_deploy.calibration.synthetic.rendering import BoardCamera, ImageNo
 from dexgrasp_deploy.calibration.synthetic.self_test import record_samples
 from dexgrasp_deploy.calibration.transforms import distance, from_quaternion, transform
 from dexgrasp_deploy.commands.cli import main
+from dexgrasp_deploy.control.sensing.streams import FreshnessConfig
 from dexgrasp_deploy.nodes.camera_node import CameraNode
 from dexgrasp_deploy.nodes.conversions import from_pose
-from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST
+from dexgrasp_deploy.nodes.parameters import LATCHED
+from dexgrasp_deploy.nodes.policy.topic_port import TopicPort
 from dexgrasp_deploy.processes import deploy_nodes
 from dexgrasp_sim.config import ConfigError
 from test_support.waiting import wait_until
@@ -85,26 +86,31 @@ def start(bundle_folder, tmp_path, truth, bundle):
     rclpy.try_shutdown()
 
 
-def test_the_camera_of_the_node_stands_where_it_does(start, calibration, truth, bundle):
+def test_node_and_policy_know_where_the_camera_stands(start, calibration, truth, bundle):
     node = start(calibration)
     listener = rclpy.create_node("listener")
-    poses, images = [], []
-    listener.create_subscription(PoseStamped, "camera/pose", poses.append, LATCHED)
-    listener.create_subscription(Image, "camera/depth/image_raw", images.append, NEWEST)
+    messages: list[PoseStamped] = []
+    listener.create_subscription(PoseStamped, "camera/pose", messages.append, LATCHED)
+    port = TopicPort(listener, FreshnessConfig(), commands=False)
+    port.listen("depth")
     executor = SingleThreadedExecutor()
     for each in (node, listener):
         executor.add_node(each)
-    wait_until(
-        lambda: poses and images, "pose and image", meanwhile=lambda: executor.spin_once(0.05)
-    )
+
+    def seen():
+        sample = port.image()
+        return sample if messages and sample is not None and sample.pose is not None else None
+
+    sample = wait_until(seen, "an image", meanwhile=lambda: executor.spin_once(0.05))
     executor.shutdown()
     listener.destroy_node()
-    found = from_pose(poses[0].pose)
-    apart_mm, apart_deg = distance(from_quaternion(found[:3], found[3:]), truth)
+    assert messages[0].header.frame_id == bundle.manifest.task.load_robot().root
+    np.testing.assert_allclose(sample.pose, from_pose(messages[0].pose))
+    found = from_quaternion(sample.pose[:3], sample.pose[3:])
+    apart_mm, apart_deg = distance(found, truth)
     assert apart_mm < POSITION_MM and apart_deg < ROTATION_DEG
-    assert poses[0].header.frame_id == bundle.manifest.task.load_robot().root
     camera = bundle.manifest.task.camera
-    assert (images[0].height, images[0].width) == (camera.height, camera.width), "rectified"
+    assert sample.image.shape == (camera.height, camera.width), "rectified"
 
 
 def changed(calibration, folder, **values):

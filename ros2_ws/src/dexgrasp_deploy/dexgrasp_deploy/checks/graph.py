@@ -17,6 +17,7 @@ _MANY_LOST = 0.9
 _JUMP_S = 0.01
 """The clock of a computer that is kept by a time server moves by less in some seconds."""
 _SAME_LIMIT_RAD = 0.01
+_SILENT = "is the device connected and on? Its node is there, its messages are not"
 
 
 def domain(facts: GraphFacts) -> Iterator[Finding]:
@@ -116,17 +117,13 @@ def rates(
         streams = _own_streams(found.streams, use, deployment)
         if not streams:
             if found.publishers:
-                yield failed(f"{use.kind} rate", f"nothing arrives on {use.topic}", _silent(use))
+                yield failed(f"{use.kind} rate", f"nothing arrives on {use.topic}", _SILENT)
             continue
         limits = deployment.freshness
         most_s = limits.max_joint_age_s if use.role == "state" else limits.max_image_age_s
         for stream in streams:
             yield _rate(use, stream, deployment.rate_hz, most_s)
             yield _stamps(use, stream, most_s, limits.max_ahead_s)
-
-
-def _silent(use: TopicUse) -> str:
-    return "is the device connected and on? The node is there, its messages are not"
 
 
 def _own_streams(streams: Iterable[Stream], use: TopicUse, deployment: Deployment) -> list[Stream]:
@@ -144,7 +141,7 @@ def _rate(use: TopicUse, stream: Stream, needed_hz: float | None, most_s: float)
         f"{1000 * stream.longest_gap_s:.0f} ms"
     )
     if stream.count < 2:
-        return failed(name, f"{use.topic}: {stream.count} message", _silent(use))
+        return failed(name, f"{use.topic}: {stream.count} message", _SILENT)
     if stream.longest_gap_s > most_s:
         remedy = "find what delays it: network, CPU, DDS shared memory, or the driver's rate"
         return failed(name, f"{text}, at most {1000 * most_s:.0f} ms are allowed", remedy)
