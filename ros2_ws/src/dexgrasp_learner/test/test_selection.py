@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dexgrasp_learner.config import load_run_config
+from dexgrasp_learner.evaluation.episodes import evaluate_actor
 from dexgrasp_learner.run.assembly import fresh_actor
 from dexgrasp_learner.run.selection import Choice, Selection
 from dexgrasp_sim.config import replace
@@ -71,12 +72,30 @@ def test_what_reaches_the_target_is_confirmed_on_further_episodes_and_kept():
     config, actor, selection = make(EASY)
     selection.follow()
     record = selection.evaluate(config.task, 10)
-    assert selection.choice == Choice(10, True, 0.0, 3 + 5, 1.0, selection.choice.success_low)
+    assert selection.choice == Choice(10, True, 0.0, 5, 1.0, selection.choice.success_low, True)
     assert selection.has_reached_target
-    assert (record["evaluation/success_rate"], record["evaluation/episodes"]) == (1.0, 8)
+    assert (record["evaluation/success_rate"], record["evaluation/episodes"]) == (1.0, 5)
     kept = values(selection.policy)
     fill(actor, 0.5)
     assert values(selection.policy) == kept, "later updates do not change what was chosen"
+
+
+def test_a_target_that_only_the_usual_episodes_reach_is_not_reached():
+    config, _, selection = make(EASY)
+    selection.follow()
+    seeds = []
+
+    def run(actor, task, episodes, seed):
+        seeds.append(seed)
+        reach = EASY if len(seeds) <= 2 else IMPOSSIBLE  # the two candidates, then fresh episodes
+        task = load_run_config(SMOKE, [*OVERRIDES, reach]).task
+        return evaluate_actor(actor, task, episodes, seed, threads=1)
+
+    selection._run = run
+    record = selection.evaluate(config.task, 10)
+    assert seeds[0] == seeds[1] != seeds[2]
+    assert (record["evaluation/success_rate"], record["evaluation/episodes"]) == (0.0, 5)
+    assert not selection.choice.is_confirmed and not selection.has_reached_target
 
 
 def test_a_worse_policy_replaces_the_best_only_at_another_difficulty():

@@ -1,4 +1,4 @@
-"""Operations for which the host may have to wait for a device."""
+"""What devices can do, and operations for which the host may have to wait for one."""
 
 import torch
 from torch import Tensor
@@ -30,3 +30,14 @@ def rows_to_compute(mask: Tensor) -> Tensor:
     if mask.device.type == "cpu":
         return rows_of(mask)
     return torch.arange(len(mask), device=mask.device)
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for products of bfloat16 matrices.
+
+    Processors without them take longer than with float32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -43,6 +43,11 @@ class PpoConfig:
         action_bound: See `bounds_coefficient`; environments clip actions to [-1, 1].
         auxiliary_coefficient: Weight of the actor's auxiliary loss, if it has that head.
         max_grad_norm: Gradients of each net are scaled down to this norm.
+        noise_correlation: Correlation of the exploration noise between consecutive steps. With 0,
+            each step draws anew, and the noise of a closing or rising hand averages out before
+            an object is lifted by chance.
+        precision: Of the products of matrices in the update: `bfloat16` (with float32 weights and
+            sums) where the processor or GPU has it and no net has a memory, else float32.
     """
 
     epochs: Count = 5
@@ -65,6 +70,8 @@ class PpoConfig:
     action_bound: Positive = 1.1
     auxiliary_coefficient: NonNegative = 1.0
     max_grad_norm: Positive = 1.0
+    noise_correlation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
     def _check(self) -> "PpoConfig":

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,9 +17,12 @@ from dexgrasp_learner.networks.policy import Actor, Critic
 from dexgrasp_learner.ranks.peers import Peers
 from dexgrasp_learner.rollout.minibatches import Batch, batches, deal, shares
 from dexgrasp_learner.rollout.rollout import Rollout
+from dexgrasp_sim.devices import computes_in_bfloat16
 
 _LEARNING_RATE_STEP = 1.5
 """Factor by which the adaptive learning rate moves, as in rsl_rl."""
+_MOST_LAID_OUT = 2**26
+"""Values of images (256 MB) up to which they are laid out once per update, see `Trunk.lay_out`."""
 
 
 class _Nets(NamedTuple):
@@ -77,6 +81,11 @@ class Ppo:
         )
         self.noise = torch.Generator(self.device).manual_seed(seed)
         self.shuffle = torch.Generator().manual_seed(seed + 1)
+        self._in_bfloat16 = (
+            config.precision == "bfloat16"
+            and not any(self.memory_sizes.values())
+            and computes_in_bfloat16(self.device)
+        )
 
     @property
     def learning_rate(self) -> float:
@@ -110,7 +119,7 @@ class Ppo:
         actor = self._acting.actor
         observations, start = rollout.slot(slot)
         output = actor(observations, start, rollout.memory["actor"])  # mean [1, N, A]
-        actions = actor.distribution.sample(output.mean, self.noise)  # [1, N, A]
+        actions = self._draw(rollout, slot, output.mean)  # [1, N, A]
         rollout.memory["actor"] = output.memory
         rollout.own.mean[slot] = output.mean[0]
         rollout.own.log_prob[slot] = actor.distribution.log_prob(output.mean, actions)[0]
@@ -180,7 +189,15 @@ class Ppo:
     def samples(self, rollout: Rollout) -> Batch:
         """What an update deals out: single steps, or whole environments if a net has a memory."""
         samples = Batch.whole(rollout)
-        return samples if any(self.memory_sizes.values()) else samples.single_steps()
+        if not any(self.memory_sizes.values()):
+            samples = samples.single_steps()
+        images = [image for image in samples.observations.values() if image.dim() > 3]
+        if rollout.mirror.in_host or sum(image.numel() for image in images) > _MOST_LAID_OUT:
+            return samples
+        laid_out = {}
+        for net in (self.actor, self.critic):
+            laid_out |= net.trunk.lay_out(samples.observations)
+        return replace(samples, observations={**samples.observations, **laid_out})
 
     def deal(self, samples: Batch) -> list[list[Tensor]]:
         """The minibatches of one pass over `samples`, as lists of micro-batches; see `deal`."""
@@ -199,8 +216,9 @@ class Ppo:
             `saturated_actions`, and with an auxiliary head `estimate_error`.
         """
         config, distribution = self.config, self.actor.distribution
-        output = self.actor(batch.observations, batch.start, batch.memory["actor"])
-        value = self.critic(batch.observations, batch.start, batch.memory["critic"]).value
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bfloat16):
+            output = self.actor(batch.observations, batch.start, batch.memory["actor"])
+            value = self.critic(batch.observations, batch.start, batch.memory["critic"]).value
         log_prob = distribution.log_prob(output.mean, batch.actions)  # [T, n]
         ratio = (log_prob - batch.log_prob).exp()  # [T, n]
         clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
@@ -238,6 +256,20 @@ class Ppo:
             getattr(self, name).load_state_dict(state[name])
         self.noise.set_state(state["noise"].cpu())
         self.shuffle.set_state(state["shuffle"].cpu())
+
+    def _draw(self, rollout: Rollout, slot: int, mean: Tensor) -> Tensor:
+        """Actions [1, N, A] around means, whose noise correlates with that of the slot before.
+
+        The first slot draws anew, so that nothing but the rollout decides on its noise.
+        Hollenstein et al.: "Colored noise in PPO: improved exploration and performance through
+        correlated action sampling" (2024).
+        """
+        distribution, correlation = self._acting.actor.distribution, self.config.noise_correlation
+        before = None
+        if slot and correlation:
+            moved = rollout.actions[slot - 1] - rollout.own.mean[slot - 1]  # [N, A]
+            before = (moved / distribution.std)[None]
+        return distribution.sample(mean, self.noise, before, correlation)
 
     def _value(self, rollout: Rollout, slot: int) -> tuple[Tensor, Tensor]:
         """Values [N] of a slot in units of the reward, and the critic's memory after it."""

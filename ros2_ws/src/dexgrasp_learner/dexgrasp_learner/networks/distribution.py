@@ -24,9 +24,25 @@ class DiagonalGaussian(nn.Module):
         """Deviations, float32 [A]."""
         return self.log_std.exp()
 
-    def sample(self, mean: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draws actions around means [..., A]."""
+    def sample(
+        self,
+        mean: Tensor,
+        generator: torch.Generator | None = None,
+        before: Tensor | None = None,
+        correlation: float = 0.0,
+    ) -> Tensor:
+        """Draws actions around means [..., A].
+
+        Args:
+            mean: The means.
+            generator: Draws the noise.
+            before: Noise of the step before in deviations, as `mean`; None: there was none.
+            correlation: Of the noise with `before`, 0 to 1. Whatever it is, an action alone has
+                the density of `log_prob`.
+        """
         noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        if before is not None:
+            noise = correlation * before + math.sqrt(1 - correlation**2) * noise
         return mean + self.std * noise
 
     def log_prob(self, mean: Tensor, actions: Tensor) -> Tensor:

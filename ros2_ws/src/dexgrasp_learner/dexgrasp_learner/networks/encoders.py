@@ -120,9 +120,15 @@ class PatchEncoder(nn.Module):
         separate = views if len(self.sides) == 1 else 1
         self.features = (height // step) * (width // step) * separate * inputs
 
+    def lay_out(self, images: Tensor) -> Tensor:
+        """Images [B, ...] as in the group's spec to float32 [B, 1, V H W C], as the layers read
+        them; `forward` takes either. For those who read the same images several times.
+        """
+        return self._in_patches(self.pixels(images)).unsqueeze(1)
+
     def forward(self, images: Tensor) -> Tensor:
-        """Images [B, ...] as in the group's spec to float32 [B, features]."""
-        values = self._in_patches(self.pixels(images))
+        """Images [B, ...] as in the group's spec, or laid out, to float32 [B, features]."""
+        values = images if images.is_floating_point() else self.lay_out(images)
         for layer, size in zip(self.layers, self.patch_sizes):
             patches = values.reshape(len(values), -1, size)  # [B, cells, size]
             values = nn.functional.elu(layer(patches))
@@ -165,6 +171,10 @@ class ConvEncoder(nn.Module):
         shape = _output_shape(self.shared, (pixels.channels, height, width))
         joined = (pixels.views * channels, *shape[1:])
         self.features = _output_shape(self.joint, joined)[0]
+
+    def lay_out(self, images: Tensor) -> Tensor:
+        """The same images: convolutions read them as they are."""
+        return images
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, ...] as in the group's spec to float32 [B, features]."""

@@ -31,8 +31,9 @@ class TrainingConfig:
             is 20 to 45 points below that of the mean action.
         evaluation_episodes: Episodes of an evaluation, for the newest weights and as many for the
             averaged ones.
-        target_success: The run ends when an evaluation reaches this, with the further episodes.
-        confirmation_episodes: Further episodes of a policy that may have reached the target.
+        target_success: The run ends when a policy reaches this in its further episodes.
+        confirmation_episodes: Further episodes of a policy that may have reached the target; fewer
+            once it is out of reach.
         averaging_decay: Per iteration, of the weights' moving average.
     """
 

@@ -18,8 +18,9 @@ from dexgrasp_sim.tasks.grasp.config import GraspConfig
 
 EVALUATION_SEED = 1_000_003
 """Evaluations draw from seeds that no training run uses."""
-_FRESH = 500_009
-"""Distance of the seeds of further episodes, by iteration, from that of the usual ones."""
+_FRESH, _PART = 500_009, 10_007
+"""Distances between the seeds of the usual and of further episodes, and of the parts of these."""
+_EPISODES_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Choice:
         success: Their success rate.
         success_low: Lower end of the 95 % interval of the rate, by which policies are compared: of
             two equal rates, the one from more episodes is better.
+        is_confirmed: Whether it reached `target_success` in all `confirmation_episodes`.
     """
 
     iteration: int
@@ -42,6 +44,7 @@ class Choice:
     episodes: int
     success: float
     success_low: float
+    is_confirmed: bool
 
 
 class Selection:
@@ -74,13 +77,8 @@ class Selection:
 
     @property
     def has_reached_target(self) -> bool:
-        """Whether the best has reached `target_success`, and not in a few episodes by chance."""
-        choice, config = self.choice, self._config
-        return (
-            choice is not None
-            and choice.success >= config.target_success
-            and choice.episodes > config.evaluation_episodes
-        )
+        """Whether the best has reached `target_success` in all its further episodes."""
+        return self.choice is not None and self.choice.is_confirmed
 
     def follow(self) -> None:
         """Takes the newest weights into the average; to be called after each update."""
@@ -91,8 +89,10 @@ class Selection:
 
         Both act in the same episodes, which are the same at each call. The better one also acts in
         further ones, never used before, unless its 95 % interval excludes that it has reached the
-        target; all of them count then. Policies of other difficulties are not compared: the first
-        one evaluated at a new difficulty replaces the best.
+        target. Only these count then: the better of two, and the first of many evaluations to
+        reach a target, owe part of their success to the episodes by which they were found.
+        Policies of other difficulties are not compared: the first one evaluated at a new
+        difficulty replaces the best.
 
         Args:
             task: At the difficulty of the evaluation.
@@ -109,17 +109,12 @@ class Selection:
         }
         averaged = max(results, key=lambda key: results[key].success_rate)
         result = results[averaged]
-        counted = [result]
+        counted, is_confirmed = [result], False
         if result.success_high >= config.target_success:
-            seed = self._seed + _FRESH + iteration
-            fresh = self._run(candidates[averaged], task, config.confirmation_episodes, seed)
-            counted.append(fresh)
-        episodes = sum(part.episodes for part in counted)
-        successes = round(sum(part.success_rate * part.episodes for part in counted))
-        low, _ = success_interval(successes, episodes)
-        found = Choice(
-            iteration, averaged, task.difficulty, episodes, round(successes / episodes, 4), low
-        )
+            counted, is_confirmed = self._confirm(candidates[averaged], task, iteration)
+        successes, episodes = _count(counted)
+        rate, (low, _) = round(successes / episodes, 4), success_interval(successes, episodes)
+        found = Choice(iteration, averaged, task.difficulty, episodes, rate, low, is_confirmed)
         self._consider(found, candidates[averaged])
         return {
             **result.record(),
@@ -143,6 +138,26 @@ class Selection:
         self._best.load_state_dict(state["best"])
         self.choice = None if state["choice"] is None else Choice(**state["choice"])
 
+    def _confirm(
+        self, actor: Actor, task: GraspConfig, iteration: int
+    ) -> tuple[list[Evaluation], bool]:
+        """Evaluates in fresh episodes, until the target is out of reach or reached in all.
+
+        Returns:
+            The parts that were run, and whether the target was reached.
+        """
+        config, parts = self._config, []
+        may_fail = (1 - config.target_success) * config.confirmation_episodes + 1e-9
+        left = config.confirmation_episodes
+        while left:
+            seed = self._seed + _FRESH + iteration + _PART * len(parts)
+            parts.append(self._run(actor, task, min(left, _EPISODES_AT_ONCE), seed))
+            left -= parts[-1].episodes
+            successes, episodes = _count(parts)
+            if episodes - successes > may_fail:
+                return parts, False
+        return parts, True
+
     def _consider(self, found: Choice, actor: Actor) -> None:
         best = self.choice
         is_comparable = best is not None and best.difficulty == found.difficulty
@@ -153,3 +168,9 @@ class Selection:
     def _run(self, actor: Actor, task: GraspConfig, episodes: int, seed: int) -> Evaluation:
         threads = self._config.update_threads
         return evaluate_actor(actor, task, episodes, seed, threads, device=self._device)
+
+
+def _count(parts: list[Evaluation]) -> tuple[int, int]:
+    """Successes and episodes of all parts."""
+    successes = sum(round(part.success_rate * part.episodes) for part in parts)
+    return successes, sum(part.episodes for part in parts)
