@@ -169,6 +169,19 @@ def test_samples_have_the_stated_moments_and_follow_the_generator():
     torch.testing.assert_close(sample.std(0), torch.full((2,), 0.5), atol=0.02, rtol=0)
 
 
+def test_noise_correlates_with_that_of_the_step_before_and_keeps_its_width():
+    distribution, generator = (
+        DiagonalGaussian(2, initial_std=0.5),
+        torch.Generator().manual_seed(1),
+    )
+    mean, before = torch.zeros(20000, 2), torch.randn(20000, 2, generator=generator)
+    noise = distribution.sample(mean, generator, before, 0.7) / 0.5
+    torch.testing.assert_close(noise.std(0), torch.ones(2), atol=0.02, rtol=0)
+    for column in range(2):
+        pair = torch.stack((before[:, column], noise[:, column]))
+        assert torch.corrcoef(pair)[0, 1].item() == pytest.approx(0.7, abs=0.02)
+
+
 def test_deviation_is_brought_back_into_its_range():
     distribution = DiagonalGaussian(2, initial_std=0.5, min_std=0.1, max_std=1.0)
     with torch.no_grad():

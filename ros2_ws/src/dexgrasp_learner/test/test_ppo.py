@@ -15,7 +15,7 @@ from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import build_actor, build_critic
 from dexgrasp_learner.rollout.minibatches import Batch
 from dexgrasp_learner.rollout.rollout import Rollout
-from dexgrasp_sim.config import ConfigError, parse_config
+from dexgrasp_sim.config import ConfigError, parse_config, replace
 from dexgrasp_sim.specs import TensorSpec
 
 torch.set_num_threads(1)
@@ -167,6 +167,46 @@ def test_first_pass_over_a_rollout_has_ratio_one():
     assert metrics["entropy"] == pytest.approx(
         ACTIONS * (math.log(0.6) + 0.5 * math.log(2 * math.pi * math.e)), abs=1e-5
     )
+
+
+def test_noise_goes_on_from_slot_to_slot_and_begins_anew_with_each_rollout():
+    ppo = make_ppo(PpoConfig(noise_correlation=0.999), REACTIVE)
+    rollout = make_rollout(ppo)
+    firsts = []
+    for _ in range(2):
+        collect(ppo, rollout)
+        noise = (rollout.actions - rollout.own.mean) / ppo.actor.distribution.std  # [T, N, A]
+        torch.testing.assert_close(noise[1:], noise[:-1], atol=0.3, rtol=0)
+        firsts.append(noise[0])
+    assert (firsts[1] - noise[-1]).abs().max() > 0.5
+    assert (firsts[1] - firsts[0]).abs().max() > 0.5
+
+
+def test_images_laid_out_once_give_the_losses_of_the_images():
+    network = replace(NETWORK, memory="none", critic_memory="none")
+    ppo = make_ppo(PpoConfig(), network)
+    rollout = make_rollout(ppo)
+    collect(ppo, rollout)
+    ppo.finish(rollout)
+    plain, laid_out = Batch.whole(rollout).single_steps(), ppo.samples(rollout)
+    assert laid_out.observations["depth"].is_floating_point()
+    expected = ppo.losses(plain, rollout.log_std)
+    losses = ppo.losses(laid_out, rollout.log_std)
+    assert all(torch.equal(losses[name], value) for name, value in expected.items())
+
+
+def test_bfloat16_changes_losses_little_and_nothing_where_a_net_has_a_memory():
+    reactive = replace(NETWORK, memory="none", critic_memory="none")
+    for network, tolerance in ((reactive, 0.05), (NETWORK, 0.0)):
+        losses = []
+        for precision in ("float32", "bfloat16"):
+            ppo = make_ppo(PpoConfig(precision=precision), network)
+            rollout = make_rollout(ppo)
+            collect(ppo, rollout)
+            ppo.finish(rollout)
+            losses.append(ppo.losses(ppo.samples(rollout), rollout.log_std))
+        for name, value in losses[0].items():
+            torch.testing.assert_close(losses[1][name], value, atol=tolerance, rtol=tolerance)
 
 
 def test_losses_by_hand():

@@ -72,7 +72,7 @@ def test_what_reaches_the_target_is_confirmed_on_further_episodes_and_kept():
     config, actor, selection = make(EASY)
     selection.follow()
     record = selection.evaluate(config.task, 10)
-    assert selection.choice == Choice(10, True, 0.0, 5, 1.0, selection.choice.success_low, True)
+    assert selection.choice == Choice(10, True, 0.0, 5, 1.0, selection.choice.success_low)
     assert selection.has_reached_target
     assert (record["evaluation/success_rate"], record["evaluation/episodes"]) == (1.0, 5)
     kept = values(selection.policy)
@@ -95,7 +95,7 @@ def test_a_target_that_only_the_usual_episodes_reach_is_not_reached():
     record = selection.evaluate(config.task, 10)
     assert seeds[0] == seeds[1] != seeds[2]
     assert (record["evaluation/success_rate"], record["evaluation/episodes"]) == (0.0, 5)
-    assert not selection.choice.is_confirmed and not selection.has_reached_target
+    assert not selection.has_reached_target
 
 
 def test_a_worse_policy_replaces_the_best_only_at_another_difficulty():

@@ -35,7 +35,6 @@ class Choice:
         success: Their success rate.
         success_low: Lower end of the 95 % interval of the rate, by which policies are compared: of
             two equal rates, the one from more episodes is better.
-        is_confirmed: Whether it reached `target_success` in all `confirmation_episodes`.
     """
 
     iteration: int
@@ -44,7 +43,6 @@ class Choice:
     episodes: int
     success: float
     success_low: float
-    is_confirmed: bool
 
 
 class Selection:
@@ -78,7 +76,12 @@ class Selection:
     @property
     def has_reached_target(self) -> bool:
         """Whether the best has reached `target_success` in all its further episodes."""
-        return self.choice is not None and self.choice.is_confirmed
+        choice, config = self.choice, self._config
+        return (
+            choice is not None
+            and choice.success >= config.target_success
+            and choice.episodes >= config.confirmation_episodes
+        )
 
     def follow(self) -> None:
         """Takes the newest weights into the average; to be called after each update."""
@@ -109,12 +112,12 @@ class Selection:
         }
         averaged = max(results, key=lambda key: results[key].success_rate)
         result = results[averaged]
-        counted, is_confirmed = [result], False
+        counted = [result]
         if result.success_high >= config.target_success:
-            counted, is_confirmed = self._confirm(candidates[averaged], task, iteration)
+            counted = self._confirm(candidates[averaged], task, iteration)
         successes, episodes = _count(counted)
         rate, (low, _) = round(successes / episodes, 4), success_interval(successes, episodes)
-        found = Choice(iteration, averaged, task.difficulty, episodes, rate, low, is_confirmed)
+        found = Choice(iteration, averaged, task.difficulty, episodes, rate, low)
         self._consider(found, candidates[averaged])
         return {
             **result.record(),
@@ -138,25 +141,17 @@ class Selection:
         self._best.load_state_dict(state["best"])
         self.choice = None if state["choice"] is None else Choice(**state["choice"])
 
-    def _confirm(
-        self, actor: Actor, task: GraspConfig, iteration: int
-    ) -> tuple[list[Evaluation], bool]:
-        """Evaluates in fresh episodes, until the target is out of reach or reached in all.
-
-        Returns:
-            The parts that were run, and whether the target was reached.
-        """
+    def _confirm(self, actor: Actor, task: GraspConfig, iteration: int) -> list[Evaluation]:
+        """Evaluates in fresh episodes, all of them unless the target is out of reach before."""
         config, parts = self._config, []
         may_fail = (1 - config.target_success) * config.confirmation_episodes + 1e-9
-        left = config.confirmation_episodes
-        while left:
+        left, failed = config.confirmation_episodes, 0
+        while left and failed <= may_fail:
             seed = self._seed + _FRESH + iteration + _PART * len(parts)
             parts.append(self._run(actor, task, min(left, _EPISODES_AT_ONCE), seed))
-            left -= parts[-1].episodes
             successes, episodes = _count(parts)
-            if episodes - successes > may_fail:
-                return parts, False
-        return parts, True
+            left, failed = config.confirmation_episodes - episodes, episodes - successes
+        return parts
 
     def _consider(self, found: Choice, actor: Actor) -> None:
         best = self.choice
