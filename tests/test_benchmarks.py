@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import CHECKOUT, learner, learning, parity, pipeline, transport
+from benchmarks import (
+    CHECKOUT,
+    batch_size,
+    learner,
+    learning,
+    parity,
+    pipeline,
+    teachers,
+    transport,
+)
 from benchmarks.learner_side import run_ours
 from benchmarks.learner_workload import Sizes
 from benchmarks.peers.transport import PEERS, Payload
@@ -150,9 +159,44 @@ def test_learning_is_judged_on_fresh_episodes_beside_swapped_images():
     assert (preset["reached"], preset["of"], run["seed"]) == (0, 1, 3)
     assert run["steps"] == (1 + 2) * 16 * 8 and run["steps_to_target"] is None
     assert 0.0 <= run["success_with_swapped_images"] <= 1.0 and run["cpu_s"] > 0
-    assert run["curve"] == [[run["steps"], run["curve"][0][1]]], "evaluated at its end"
+    ((steps, _, minutes),) = run["curve"]  # evaluated at its end
+    assert steps == run["steps"] and 0 < minutes <= run["minutes"]
     assert figures["update"]["passes"] == 5 * 16 * 128
     assert 0 < figures["update"]["ratio"] < 1
+
+
+@pytest.mark.slow
+def test_twice_the_environments_take_the_same_steps_in_half_the_updates():
+    overrides = ["task.episode_s=1.0", "simulators.transport=in_process"]
+    options = [part for text in overrides for part in ("--set", text)]
+    options += ["--seeds", "3", "--steps", "512", "--episodes", "2"]
+    smoke = str(CHECKOUT / "config" / "smoke.yaml")
+    _, figures = batch_size.measure(arguments(batch_size, "--preset", smoke, *options))
+    once, twice = figures["1x"], figures["2x"]
+    assert (once["num_envs"], twice["num_envs"]) == (16, 32)
+    assert (once["updates"], twice["updates"]) == (3, 1)
+    assert once["runs"][0]["steps"] == twice["runs"][0]["steps"] == 512
+    gain = twice["success"]["mean"] - once["success"]["mean"]
+    assert figures["difference"]["mean"] == pytest.approx(gain)
+
+
+def test_an_interval_of_a_mean_by_hand():
+    # t(0.975, 2) = 4.3027; standard deviation 0.1, error 0.1 / sqrt(3)
+    interval = batch_size.mean_with_interval([0.7, 0.8, 0.9])
+    assert interval == {"mean": 0.8, "low": 0.5516, "high": 1.0484}
+
+
+@pytest.mark.slow
+def test_teachers_are_trained_with_and_without_a_memory():
+    overrides = ["training.iterations=1", "task.episode_s=1.0", "simulators.transport=in_process"]
+    options = [part for text in overrides for part in ("--set", text)]
+    smoke = str(CHECKOUT / "config" / "smoke.yaml")
+    args = arguments(teachers, "--presets", smoke, "--episodes", "2", *options)
+    _, figures = teachers.measure(args)
+    assert figures["smoke"].keys() == {"none", "lstm"}
+    assert all(
+        run["steps"] == 2 * 16 * 8 and run["cpu_s"] > 0 for run in figures["smoke"].values()
+    )
 
 
 @pytest.mark.slow

@@ -172,14 +172,14 @@ def test_first_pass_over_a_rollout_has_ratio_one():
 def test_noise_goes_on_from_slot_to_slot_and_begins_anew_with_each_rollout():
     ppo = make_ppo(PpoConfig(noise_correlation=0.999), REACTIVE)
     rollout = make_rollout(ppo)
-    firsts = []
+    noises = []
     for _ in range(2):
         collect(ppo, rollout)
-        noise = (rollout.actions - rollout.own.mean) / ppo.actor.distribution.std  # [T, N, A]
-        torch.testing.assert_close(noise[1:], noise[:-1], atol=0.3, rtol=0)
-        firsts.append(noise[0])
-    assert (firsts[1] - noise[-1]).abs().max() > 0.5
-    assert (firsts[1] - firsts[0]).abs().max() > 0.5
+        moved = rollout.actions - rollout.own.mean  # [T, N, A]
+        noises.append((moved / ppo.actor.distribution.std).detach())
+        torch.testing.assert_close(noises[-1][1:], noises[-1][:-1], atol=0.3, rtol=0)
+    before, after = noises
+    assert (after[0] - before[-1]).abs().max() > 0.5
 
 
 def test_images_laid_out_once_give_the_losses_of_the_images():

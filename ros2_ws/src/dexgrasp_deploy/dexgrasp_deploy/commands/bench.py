@@ -12,6 +12,7 @@ from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.ros_environment import WorkspaceError, find_workspace_root
 
 BENCHMARKS = (
+    "batch_size",
     "capacity",
     "capacity_costs",
     "deploy",
@@ -30,6 +31,7 @@ BENCHMARKS = (
     "rollout",
     "scripted",
     "sim",
+    "teachers",
     "transport",
     "visibility",
 )
