@@ -15,7 +15,7 @@ from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor
 from dexgrasp_learner.storage.bundle import read_manifest, read_vectors, seal_manifest
 from dexgrasp_learner.storage.origin import Origin
-from dexgrasp_sim.config import to_dict
+from dexgrasp_sim.config import parse_config, to_dict
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.tasks.grasp.observations import grasp_specs
 
@@ -33,9 +33,9 @@ SMALL = NetworkConfig(
 Specs = dict[str, TensorSpec]
 
 
-def make_policy(network: NetworkConfig) -> tuple[Actor, Specs, RunConfig]:
-    """A random policy whose actions depend visibly on what it sees."""
-    config = RunConfig(network=network)
+def make_policy(network: NetworkConfig, **task: dict[str, Any]) -> tuple[Actor, Specs, RunConfig]:
+    """A random policy whose actions depend visibly on what it sees, for the task with changes."""
+    config = parse_config(RunConfig, {"network": to_dict(network), "task": task})
     found = grasp_specs(to_dict(config.task), config.groups)
     specs = {spec.name: spec for spec in found.observation_specs}
     actor = build_actor(network, specs, found.action_dim, seed=3, view=config.table_view)
@@ -61,9 +61,11 @@ def random_observations(
     return observations
 
 
-def write(folder: Path, network: NetworkConfig = SMALL) -> tuple[Actor, Specs, dict[str, Tensor]]:
+def write(
+    folder: Path, network: NetworkConfig = SMALL, **task: dict[str, Any]
+) -> tuple[Actor, Specs, dict[str, Tensor]]:
     """Writes a bundle; returns its policy, the specs and the observations in its vectors."""
-    actor, specs, config = make_policy(network)
+    actor, specs, config = make_policy(network, **task)
     recorded = random_observations(specs, actor.groups)
     write_bundle(folder, actor, specs, config, recorded, Origin(commit="c0ffee"))
     return actor, specs, recorded

@@ -24,6 +24,7 @@ SPECS = {
     "state": TensorSpec("state", (2,)),
     "cue": TensorSpec("cue", (2,)),
     "object": TensorSpec("object", (2,)),
+    "phase": TensorSpec("phase", (3,)),
 }
 
 
@@ -51,6 +52,7 @@ class CueTask:
             self.tensors["object"][slot] = state * 0.3 + 0.5
             self.tensors["cue"][slot] = state if first else 0.0
             self.tensors["terminated"][slot] = first
+            self.tensors["phase"][slot] = torch.tensor([0.0, 1.0, 0.0] if first else [0.0, 0, 1])
 
 
 def make_teacher() -> Actor:
@@ -166,6 +168,47 @@ def test_teacher_drives_less_and_less():
     assert driven[0] == pytest.approx(0.75, abs=0.1)
     assert driven[1] == pytest.approx(0.25, abs=0.1)
     assert driven[2] == 0
+
+
+def test_the_loss_does_not_depend_on_the_teachers_deviation():
+    """Weights of 1 / sigma^2 would make it ten thousand times as large."""
+    results = []
+    for std in (0.6, 0.006):
+        distillation = make(DistillationConfig())
+        distillation.teacher.distribution.log_std.data.fill_(math.log(std))
+        results.append(train(distillation, 2))
+    assert results[0] == results[1]
+
+
+def test_errors_are_told_by_phase():
+    """The first of four steps is called grasp, the others lift; none is called reach."""
+    distillation = make(DistillationConfig(epochs=1, minibatches=1), memory="none")
+    rollout = make_rollout(distillation, CueTask().tensors)
+    collect(distillation, rollout)
+    with torch.no_grad():
+        output = distillation.actor(
+            {"cue": rollout.observations["cue"][:HORIZON]},
+            rollout.own.start[:HORIZON],
+            distillation.actor.initial_memory(ENVS),
+        )
+    error = (output.mean - rollout.own.mean).square().mean((1, 2))  # [T]
+    first = torch.arange(HORIZON) % CueTask.length == 0
+    figures = distillation.update(rollout)
+    assert figures["imitation_grasp"] == pytest.approx(error[first].mean().item(), rel=1e-4)
+    assert figures["imitation_lift"] == pytest.approx(error[~first].mean().item(), rel=1e-4)
+    assert figures["imitation"] == pytest.approx(error.mean().item(), rel=1e-4)
+    assert not [name for name in figures if "reach" in name or name.startswith("share_")]
+
+
+def test_gradients_reach_back_over_a_whole_rollout_by_default():
+    """The cue of the first step moves the loss of the sixteenth."""
+    assert RunConfig().training.horizon >= 16 and DistillationConfig().bptt_steps is None
+    student = make_student()
+    cue = torch.zeros(16, 1, 2, requires_grad=True)
+    start = torch.zeros(16, 1, dtype=torch.bool)
+    output = student({"cue": cue}, start, student.initial_memory(1))
+    output.mean[-1].sum().backward()
+    assert cue.grad is not None and (cue.grad[0] != 0).all()
 
 
 @pytest.mark.parametrize("bptt_steps", [1, 3, 8, 20])

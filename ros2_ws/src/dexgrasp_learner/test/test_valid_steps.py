@@ -24,6 +24,7 @@ SPECS = {
     for spec in (
         TensorSpec("proprio", (4,)),
         TensorSpec("object", (3,)),
+        TensorSpec("phase", (3,)),
         TensorSpec("depth", (8, 8), "int16"),
     )
 }
@@ -41,7 +42,7 @@ def pool_tensors(valid: bool = True, broken: list = []) -> dict[str, Tensor]:  #
     slots = (HORIZON + 1, ENVS)
     tensors = {
         name: torch.randn(*slots, *SPECS[name].shape, generator=generator)
-        for name in ("proprio", "object")
+        for name in ("proprio", "object", "phase")
     }
     depth = torch.randint(0, 1200, (*slots, 8, 8), generator=generator)
     tensors["depth"] = depth.to(torch.int16)

@@ -235,3 +235,12 @@ def test_observing_twice_gives_the_same():
 def test_a_wrong_config_is_refused(values, needle):
     with pytest.raises(ConfigError, match=needle):
         parse_config(GraspConfig, {"image": values})
+
+
+def test_the_depth_image_of_a_teacher_stays_where_the_config_has_the_camera():
+    jitter = IMAGE["camera_jitter"]
+    still = play(3, {"camera_jitter": {**jitter, "moves_depth": False}}).out
+    moved, without = play(3, {"camera_jitter": jitter}).out, play(3, {}).out
+    assert torch.equal(still["depth"], without["depth"])
+    assert not torch.equal(still["depth"], moved["depth"])
+    assert torch.equal(still["stereo_rgb"], moved["stereo_rgb"])

@@ -6,7 +6,8 @@ import torch
 from builders import SHORT, Play
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS, RESULT_SPECS
-from dexgrasp_sim.tasks.grasp.observations import GROUPS
+from dexgrasp_sim.tasks.grasp.observations import GROUPS, PHASES
+from dexgrasp_sim.tasks.grasp.scripted import ScriptedPolicy
 
 RESULTS = tuple(spec.name for spec in RESULT_SPECS)
 
@@ -370,3 +371,19 @@ def test_telemetry_is_one_environment_and_a_copy():
     assert_equal(seen, kept)
     play.env.close()
     play.env.close()
+
+
+def test_a_grasp_has_its_phases_in_order():
+    """Rows are one-hot; the scripted hand reaches, closes around the object, and lifts it."""
+    play = Play(3, groups=("phase",))
+    policy = ScriptedPolicy(play.env)
+    seen = [play.out["phase"].clone()]
+    for _ in range(play.env.config.episode_steps - 1):
+        seen.append(play.step(policy.act())["phase"])
+    phases = torch.stack(seen)  # [T, 3, 3]
+    assert torch.equal(phases.sum(-1), torch.ones(phases.shape[:2]))
+    numbers = phases.argmax(-1)  # [T, 3]
+    assert (numbers[0] == PHASES.index("reach")).all()
+    assert (numbers[-1] == PHASES.index("lift")).all()
+    first = [(numbers == PHASES.index(name)).int().argmax(0) for name in PHASES]
+    assert (first[0] < first[1]).all() and (first[1] < first[2]).all()

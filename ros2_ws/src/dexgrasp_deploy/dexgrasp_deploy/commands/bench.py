@@ -17,6 +17,7 @@ BENCHMARKS = (
     "capacity_costs",
     "deploy",
     "deploy_faults",
+    "distillation",
     "equivalence",
     "faults",
     "gpu_capacity",

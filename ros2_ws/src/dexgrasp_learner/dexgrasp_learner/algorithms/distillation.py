@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,10 +11,15 @@ from torch import Tensor, nn
 from dexgrasp_learner.algorithms.auxiliary import auxiliary_losses
 from dexgrasp_learner.algorithms.config import DistillationConfig
 from dexgrasp_learner.algorithms.guards import check_finite, check_rollout, valid_mean
+from dexgrasp_learner.algorithms.teacher import Teacher
 from dexgrasp_learner.networks.policy import Actor
 from dexgrasp_learner.ranks.peers import Peers
 from dexgrasp_learner.rollout.minibatches import Batch, batches, deal, shares
 from dexgrasp_learner.rollout.rollout import Rollout
+from dexgrasp_sim.tasks.grasp.observations import PHASES
+
+_PHASE = "phase"
+"""The observation group that says which of `PHASES` a step belongs to."""
 
 
 class Distillation:
@@ -34,7 +40,7 @@ class Distillation:
     def __init__(
         self,
         actor: Actor,
-        teacher: Actor,
+        teacher: Teacher,
         config: DistillationConfig,
         seed: int = 0,
         peers: Peers | None = None,
@@ -43,7 +49,7 @@ class Distillation:
 
         Args:
             actor: The student, which is trained.
-            teacher: Neither its weights nor its normalisation change.
+            teacher: Labels; it does not change.
             config: Settings.
             seed: Seed of the noise and of the order of minibatches, which have one generator each.
             peers: Other ranks that train the same student on their own rollouts; None: none.
@@ -58,11 +64,11 @@ class Distillation:
             )
         self.peers = peers or Peers()
         self.actor = self._acting = actor
-        self.teacher = teacher.requires_grad_(False)
+        self.teacher = teacher
         self.config = config
         self.device = actor.distribution.log_std.device
         auxiliary = (actor.auxiliary_group,) if actor.auxiliary_group else ()
-        self.groups = tuple(dict.fromkeys((*actor.groups, *teacher.groups, *auxiliary)))
+        self.groups = tuple(dict.fromkeys((*actor.groups, *teacher.groups, *auxiliary, _PHASE)))
         self.memory_sizes = {"actor": actor.memory_size, "teacher": teacher.memory_size}
         self.optimizer = torch.optim.Adam(actor.parameters(), config.learning_rate, fused=True)
         self.noise = torch.Generator(self.device).manual_seed(seed)
@@ -130,7 +136,8 @@ class Distillation:
         Returns:
             Means over all optimizer steps of the loss terms `imitation` (squared, in units of half
             the action range) and `auxiliary` (0 without that head), of `estimate_error` (see
-            `Ppo.learn`) and of `actor_grad_norm`; `teacher_share` and `learning_rate`.
+            `Ppo.learn`) and of `actor_grad_norm`; `imitation_reach` and so on, the part of
+            `imitation` in each of the `PHASES` that occurred; `teacher_share` and `learning_rate`.
 
         Raises:
             NonFiniteLoss: The labels, a loss or a gradient are not finite.
@@ -138,15 +145,16 @@ class Distillation:
         check_rollout({"mean": rollout.own.mean})
         config, samples = self.config, self.samples(rollout)
         steps: list[dict[str, float]] = []
-        for epoch in range(config.epochs):
-            minibatches = deal(samples, config.minibatches, config.micro_batches, self.shuffle)
-            pieces = batches(samples, minibatches, rollout.mirror.in_host)
-            for minibatch in minibatches:
-                steps.append(self._optimize(shares(samples, minibatch), pieces, epoch))
+        with self._training_mode():
+            for epoch in range(config.epochs):
+                minibatches = deal(samples, config.minibatches, config.micro_batches, self.shuffle)
+                pieces = batches(samples, minibatches, rollout.mirror.in_host)
+                for minibatch in minibatches:
+                    steps.append(self._optimize(shares(samples, minibatch), pieces, epoch))
         self.observe(rollout)
         metrics = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
         return {
-            **metrics,
+            **_by_phase(metrics),
             "teacher_share": self._finished_share,
             "learning_rate": config.learning_rate,
         }
@@ -185,6 +193,19 @@ class Distillation:
             return actions
         draws = torch.rand(len(student), 1, generator=self.noise, device=self.device)  # [N, 1]
         return torch.where(draws < self.teacher_share, teacher, actions)
+
+    @contextmanager
+    def _training_mode(self) -> Iterator[None]:
+        """Dropout is on inside, drawn from `shuffle`; a policy that acts never drops anything."""
+        seed = int(torch.randint(2**62, (), generator=self.shuffle))
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            self.actor.train()
+            try:
+                yield
+            finally:
+                self.actor.eval()
 
     def _optimize(
         self,
@@ -231,8 +252,10 @@ class Distillation:
             output = self.actor(observations, batch.start[piece], memory)  # mean [t, n, A]
             memory = output.memory.detach()  # [2, n, H]
             auxiliary = auxiliary_losses(self.actor, output, observations, valid)
-            imitation = valid_mean((output.mean - batch.mean[piece]).square(), valid)
-            yield _share(batch, piece), {"imitation": imitation, **auxiliary}
+            error = (output.mean - batch.mean[piece]).square().mean(-1)  # [t, n]
+            imitation = valid_mean(error, valid)
+            phases = _phase_terms(error.detach(), observations[_PHASE], valid)
+            yield _share(batch, piece), {"imitation": imitation, **auxiliary, **phases}
 
 
 def _share(batch: Batch, piece: slice) -> float:
@@ -240,3 +263,30 @@ def _share(batch: Batch, piece: slice) -> float:
     if batch.valid is None:
         return (piece.stop - piece.start) / len(batch.start)
     return int(batch.valid[piece].sum()) / max(int(batch.valid.sum()), 1)
+
+
+def _phase_terms(error: Tensor, phase: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
+    """For each of `PHASES` its share of the steps, and its part in their mean error.
+
+    Both are means over steps, so that those of pieces add up like losses; `_by_phase` divides.
+
+    Args:
+        error: [t, n].
+        phase: One-hot [t, n, 3].
+        valid: As for `valid_mean`.
+    """
+    terms = {}
+    for number, name in enumerate(PHASES):
+        inside = phase[..., number]  # [t, n]
+        terms[f"share_{name}"] = valid_mean(inside, valid)
+        terms[f"imitation_{name}"] = valid_mean(error * inside, valid)
+    return terms
+
+
+def _by_phase(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The mean error within each phase that occurred, instead of `_phase_terms`."""
+    figures = {k: v for k, v in metrics.items() if not k.endswith(tuple(f"_{p}" for p in PHASES))}
+    for name in PHASES:
+        if share := metrics[f"share_{name}"]:
+            figures[f"imitation_{name}"] = metrics[f"imitation_{name}"] / share
+    return figures

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from dexgrasp_learner.commands.train import add_arguments as add_train_arguments
 from dexgrasp_learner.commands.train import supervise
-from dexgrasp_sim.config import ConfigError
 
 if TYPE_CHECKING:
     from dexgrasp_learner.algorithms.distillation import Distillation
@@ -19,7 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp distill`."""
     add_train_arguments(parser)
     parser.add_argument(
-        "--teacher", type=Path, required=True, help="run or checkpoint folder of the teacher"
+        "--teacher",
+        type=Path,
+        required=True,
+        help="run, checkpoint or bundle of the teacher, which may read the state or images",
     )
 
 
@@ -28,14 +30,8 @@ def run(args: argparse.Namespace) -> int:
     return supervise(args, partial(_build, args.teacher))
 
 
-def _build(teacher_path: Path, config: "RunConfig", peers: "Peers") -> "Distillation":
+def _build(teacher: Path, config: "RunConfig", peers: "Peers") -> "Distillation":
     from dexgrasp_learner.run.assembly import build_distillation
-    from dexgrasp_learner.storage.checkpoint import load_actor
+    from dexgrasp_learner.run.teachers import load_teacher
 
-    teacher, teacher_config, _ = load_actor(teacher_path)
-    if teacher_config.task.action != config.task.action:
-        raise ConfigError(
-            f"--teacher {teacher_path}: its `task.action` differs from the student's; "
-            "use the same for both"
-        )
-    return build_distillation(config, teacher, peers)
+    return build_distillation(config, load_teacher(teacher, config), peers)

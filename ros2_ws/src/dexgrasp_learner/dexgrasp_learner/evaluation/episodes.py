@@ -4,15 +4,16 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from dexgrasp_learner.algorithms.teacher import Teacher
 from dexgrasp_learner.evaluation.figures import Evaluation, summarize
 from dexgrasp_learner.evaluation.phases import NEAREST, Approach
 from dexgrasp_learner.networks.policy import Actor
-from dexgrasp_learner.storage.bundle import ACTION, MEMORY_OUT, Bundle, run_step
+from dexgrasp_learner.storage.bundle import Bundle
+from dexgrasp_learner.storage.bundle_policy import BundlePolicy
 from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.sets import OBJECT_SETS, object_set
@@ -93,8 +94,8 @@ def evaluate_actor(
     return evaluate(name, factory, config, groups, episodes, seed, threads, show_progress, device)
 
 
-def actor_policy(actor: Actor, swap_images: bool = False) -> PolicyFactory:
-    """The mean action of an actor as a policy; see `swapping_images` for `swap_images`."""
+def actor_policy(actor: Teacher, swap_images: bool = False) -> PolicyFactory:
+    """The mean action of what acts like an `Actor` as a policy; see `swapping_images` for `swap_images`."""
 
     def make(env: GraspEnv) -> Policy:
         memory = actor.initial_memory(env.num_envs)
@@ -115,25 +116,7 @@ def actor_policy(actor: Actor, swap_images: bool = False) -> PolicyFactory:
 
 def bundle_policy(bundle: Bundle) -> PolicyFactory:
     """The policy of a bundle, run as a robot runs it: one environment at a time."""
-
-    def make(env: GraspEnv) -> Policy:
-        names = [spec.name for spec in bundle.manifest.groups]
-        zeros = np.zeros(bundle.manifest.memory_shape, np.float32)
-        memories = [zeros] * env.num_envs
-
-        def act(observations: dict[str, Tensor], start: Tensor) -> Tensor:
-            arrays = {name: observations[name].cpu().numpy() for name in names}
-            actions = []
-            for index, starts in enumerate(start.tolist()):
-                one = {name: array[index] for name, array in arrays.items()}
-                outputs = run_step(bundle, one, zeros if starts else memories[index])
-                memories[index] = outputs[MEMORY_OUT]
-                actions.append(outputs[ACTION])
-            return torch.from_numpy(np.stack(actions)).to(start.device)
-
-        return act
-
-    return make
+    return actor_policy(BundlePolicy(bundle))
 
 
 def swapping_images(make_policy: PolicyFactory) -> PolicyFactory:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.tasks.grasp.observations import LIFTED_M, NEAR_M
 
 NEAREST = "nearest_m"
 """Name of the column that `Approach` adds to episode rows."""
@@ -21,11 +22,6 @@ PHASES = ("reach", "grasp", "lift", "hold")
 - `lift` if it was lifted and never got to the goal region,
 - `hold` if it got there and was not held to the end.
 """
-NEAR_M = 0.08
-"""The hand is near when its grasp centre is closer than this to the object's centre. Episodes
-begin with 12 to 50 cm; scripted grasps come to 0 to 2 cm."""
-LIFTED_M = 0.02
-"""An object is lifted when its lowest point was this far above the table."""
 
 
 class Approach:

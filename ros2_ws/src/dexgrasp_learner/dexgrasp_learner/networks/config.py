@@ -1,11 +1,12 @@
 """Settings of the actor and the critic."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from dexgrasp_sim.config import STRICT
+from dexgrasp_sim.yaml_file import absolute_path
 
 Width = Annotated[int, Field(gt=0, le=65_536)]
 Positive = Annotated[float, Field(gt=0)]
@@ -18,9 +19,14 @@ class NetworkConfig:
     Attributes:
         actor_groups: Observation groups that the actor sees; images and flat groups.
         critic_groups: Observation groups that the critic sees; may be privileged.
-        encoder: Of images: `patch` for small ones (32x24), `conv` for larger ones.
+        encoder: Of images: `patch` for small ones (32x24), `conv` for larger ones;
+            `stereo_small`, for CPUs, and `stereo_resnet`, a ResNet-18 with attention between the
+            images, take stereo colour images only.
         patch_layers: Side of the patches and number of features of each layer of the `patch`
             encoder, the one that reads the pixels first.
+        resnet_weights: File with weights of torchvision's resnet18 from which `stereo_resnet`
+            begins; a relative path counts from the config file. None: random ones.
+        attention_dropout: Share of attention weights that `stereo_resnet` drops in distillation.
         rgb_gain: Colours in [-0.5, 0.5] are multiplied by this. The laptop runs have 3; larger
             nets at a fixed learning rate of 5e-5 want 1 (Isaac Lab's camera tasks).
         fused_size: Width of the layer that joins image features and flat groups; a net without
@@ -42,11 +48,13 @@ class NetworkConfig:
 
     actor_groups: tuple[str, ...] = ("proprio", "state")
     critic_groups: tuple[str, ...] = ("proprio", "critic")
-    encoder: Literal["patch", "conv"] = "patch"
+    encoder: Literal["patch", "conv", "stereo_small", "stereo_resnet"] = "patch"
     patch_layers: Annotated[tuple[tuple[Width, Width], ...], Field(min_length=1)] = (
         (4, 32),
         (2, 64),
     )
+    resnet_weights: str | None = None
+    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     rgb_gain: Positive = 3.0
     fused_size: Width = 128
     memory: Literal["none", "lstm"] = "none"
@@ -61,6 +69,11 @@ class NetworkConfig:
     min_std: Positive = 0.08
     max_std: Positive = 1.2
     observation_clip: Positive = 8.0
+
+    @field_validator("resnet_weights", mode="before")
+    @classmethod
+    def _find_weights(cls, path: Any) -> Any:
+        return str(absolute_path(path)) if isinstance(path, str) else path
 
     def __post_init__(self) -> None:
         """Raises ValueError where two values contradict each other."""

@@ -7,6 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from dexgrasp_learner.networks.config import NetworkConfig
+from dexgrasp_learner.networks.stereo import (
+    StereoResnetEncoder,
+    StereoSmallEncoder,
+    build_stereo_encoder,
+)
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.specs import TensorSpec
 from dexgrasp_sim.vision.preprocess import policy_depth, policy_rgb
@@ -20,8 +25,8 @@ _MAX_CELLS = 96
 
 def build_encoder(
     spec: TensorSpec, config: NetworkConfig, view: TableView | None
-) -> "PatchEncoder | ConvEncoder":
-    """Chooses the encoder of an image group from its spec.
+) -> "PatchEncoder | ConvEncoder | StereoSmallEncoder | StereoResnetEncoder":
+    """The encoder of an image group.
 
     Args:
         spec: Of the group.
@@ -32,6 +37,8 @@ def build_encoder(
         ConfigError: The group is neither int16 depth [H, W] nor uint8 stereo colour [2, 3, H, W],
             or its size does not suit `config.encoder`.
     """
+    if config.encoder in ("stereo_small", "stereo_resnet"):
+        return build_stereo_encoder(spec, config)
     if spec.dtype == "int16" and len(spec.shape) == 2:
         if view is None:
             raise ValueError(f"{spec.name!r} is depth: give the view of its camera")

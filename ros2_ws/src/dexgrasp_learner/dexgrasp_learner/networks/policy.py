@@ -247,7 +247,7 @@ def build_actor(
     view: TableView | None = None,
     seed: int = 0,
 ) -> Actor:
-    """An actor on the CPU whose initial weights depend only on the arguments.
+    """An actor on the CPU, in `eval` mode, whose initial weights depend only on the arguments.
 
     Args:
         config: Sizes and inputs.
@@ -261,7 +261,7 @@ def build_actor(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Actor(config, observation_specs, action_dim, view)
+        return Actor(config, observation_specs, action_dim, view).eval()
 
 
 def build_critic(
@@ -273,7 +273,7 @@ def build_critic(
     """A critic on the CPU; see `build_actor`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Critic(config, observation_specs, view)
+        return Critic(config, observation_specs, view).eval()
 
 
 def build_mlp(

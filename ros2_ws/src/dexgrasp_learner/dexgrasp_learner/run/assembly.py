@@ -7,8 +7,10 @@ import torch
 from dexgrasp_learner.algorithms.config import DistillationConfig, PpoConfig
 from dexgrasp_learner.algorithms.distillation import Distillation
 from dexgrasp_learner.algorithms.ppo import Ppo
+from dexgrasp_learner.algorithms.teacher import Teacher
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.networks.policy import Actor, build_actor, build_critic
+from dexgrasp_learner.networks.resnet import ResNet18
 from dexgrasp_learner.pool.pool_spec import PoolSpec
 from dexgrasp_learner.ranks.peers import Peers
 from dexgrasp_sim.config import ConfigError, to_dict
@@ -34,9 +36,12 @@ def build_ppo(config: RunConfig, peers: Peers | None = None) -> Ppo:
 
 
 def build_distillation(
-    config: RunConfig, teacher: Actor, peers: Peers | None = None
+    config: RunConfig, teacher: Teacher, peers: Peers | None = None
 ) -> Distillation:
-    """A fresh student and distillation for a run; ConfigError as for `build_ppo`."""
+    """A fresh student and distillation for a run; ConfigError as for `build_ppo`.
+
+    The teacher, a module, moves to the learner's device.
+    """
     peers = peers or Peers()
     single_steps = config.network.memory == "none"
     _check_minibatches("distillation", config.distillation, config, single_steps)
@@ -48,9 +53,18 @@ def build_distillation(
 
 
 def fresh_actor(config: RunConfig) -> Actor:
-    """The actor of a run before it has learned anything; ConfigError as for `build_actor`."""
+    """The actor of a run before it has learned anything.
+
+    Raises:
+        ConfigError: As for `build_actor`; or `network.resnet_weights` is no file of such weights.
+    """
     specs, action_dim = all_specs(config.task), len(config.task.action_names)
-    return build_actor(config.network, specs, action_dim, config.table_view, config.seed)
+    actor = build_actor(config.network, specs, action_dim, config.table_view, config.seed)
+    path = config.network.resnet_weights
+    for part in actor.modules():
+        if path is not None and isinstance(part, ResNet18):
+            part.load(Path(path))
+    return actor
 
 
 def learner_device(name: str) -> torch.device:

@@ -186,13 +186,14 @@ def check_resumable(checkpoint: Path, config: RunConfig) -> None:
     own = to_dict(config)
     # the simulators' saved state depends on what is randomized, but not on the difficulty
     randomized = ("observation_noise", "latency", "randomization")
+    started = {"resnet_weights": None}  # what a run began from matters no more
     changes = [
         *(
             change
             for group in randomized
             for change in _changes(saved["task"][group], own["task"][group], f"task.{group}")
         ),
-        *_changes(saved["network"], own["network"], "network"),
+        *_changes(saved["network"] | started, own["network"] | started, "network"),
         *_changes(saved["task"]["action"], own["task"]["action"], "task.action"),
         *_changes(saved["task"]["camera"], own["task"]["camera"], "task.camera"),
         *_changes(saved["simulators"], own["simulators"], "simulators", ("num_envs",)),

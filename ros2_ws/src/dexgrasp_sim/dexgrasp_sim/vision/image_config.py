@@ -156,17 +156,20 @@ class CameraJitterConfig:
         rotation_rad: About each axis of the left camera, the same for both cameras.
         stereo_position_m: Along each axis of the right camera, relative to the left one.
         stereo_rotation_rad: About each axis of the right camera, relative to the left one.
+        moves_depth: Whether the depth image is taken from the moved left camera too. If not, it is
+            what a depth teacher sees that labels from where the config has the camera.
     """
 
     position_m: Annotated[float, Field(ge=0.0, le=0.2)] = 0.0
     rotation_rad: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
     stereo_position_m: Annotated[float, Field(ge=0.0, le=0.05)] = 0.0
     stereo_rotation_rad: Annotated[float, Field(ge=0.0, le=0.2)] = 0.0
+    moves_depth: bool = True
 
     @property
     def enabled(self) -> bool:
         """Whether cameras are moved at all."""
-        return self != CameraJitterConfig()
+        return self != CameraJitterConfig(moves_depth=self.moves_depth)
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -224,9 +224,9 @@ class GraspEnv(VecEnv):
         distance = torch.linalg.norm(
             points - engine.object_position.unsqueeze(1), dim=2
         )  # [N, F + 1]
-        return self._height(), distance.amax(dim=1)
+        return self.clearance(), distance.amax(dim=1)
 
-    def _height(self) -> Tensor:
+    def clearance(self) -> Tensor:
         """[N] m, of the lowest point of each object above the table, whatever its attitude."""
         below = self._lowest_points.below_center(self.engine.object_rotation)
         return self.engine.object_position[:, 2] - below - self.config.table.top_m
@@ -276,7 +276,7 @@ class GraspEnv(VecEnv):
             self._delay.restart(ids, posture)
         self.step_count[ids] = 0
         self.episode_difficulty[ids] = difficulty
-        self.episodes.begin(ids, self._height()[ids])
+        self.episodes.begin(ids, self.clearance()[ids])
         self.last_action[ids] = 0.0
 
     @override

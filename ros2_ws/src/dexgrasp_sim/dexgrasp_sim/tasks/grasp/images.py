@@ -39,6 +39,7 @@ class Images(nn.Module):
         """
         super().__init__()
         self._engine = engine
+        self._moves_depth = config.image.camera_jitter.moves_depth
         self._has_looks = config.image.look.enabled and "stereo_rgb" in groups
         self.streams = streams
         self.errors = ImageErrors(config.image, config.camera, streams)
@@ -67,9 +68,9 @@ class Images(nn.Module):
         Args:
             step: [N] int64, step within the episode.
             out: [N, H, W] int16 millimetres, 0 = invalid.
-            clean: Without noise, but with the camera jitter.
+            clean: Without noise, but with the camera jitter if that moves it.
         """
-        self._engine.render_depth(out, self.cameras.poses)
+        self._engine.render_depth(out, self.cameras.poses if self._moves_depth else None)
         if not clean:
             self.errors.add_to_depth(out, self.episode, step)
 

@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from dexgrasp_sim.tasks.grasp.env import GraspEnv
 
 
+PHASES = ("reach", "grasp", "lift")
+"""Phases of an episode: `lift` while the object is lifted, else `grasp` while the hand is near it,
+else `reach`."""
+NEAR_M = 0.08
+"""The hand is near when its grasp centre is closer than this to the object's centre. Episodes
+begin with 12 to 50 cm; scripted grasps come to 0 to 2 cm."""
+LIFTED_M = 0.02
+"""An object is lifted when its lowest point is this far above the table."""
+
+
 class Source(Enum):
     """Which sensors of a real robot measure a group."""
 
@@ -138,6 +148,20 @@ def _write_object(env: "GraspEnv", out: Tensor) -> None:
     torch.sub(env.engine.object_position, env.origin, out=out)
 
 
+def _phase_spec(config: GraspConfig) -> TensorSpec:
+    del config
+    return flat_spec("phase", [Term(name, 1, "1") for name in PHASES])
+
+
+def _write_phase(env: "GraspEnv", out: Tensor) -> None:
+    """One-hot rows."""
+    gap = env.engine.grasp_center_position - env.engine.object_position  # [N, 3]
+    is_lifted = env.clearance() > LIFTED_M  # [N]
+    is_near = torch.linalg.norm(gap, dim=1) < NEAR_M  # [N]
+    phases = (~is_lifted & ~is_near, ~is_lifted & is_near, is_lifted)
+    out.copy_(torch.stack(phases, dim=1))
+
+
 def _depth_spec(config: GraspConfig) -> TensorSpec:
     return TensorSpec(
         "depth", (config.camera.height, config.camera.width), "int16", "mm", "camera z"
@@ -164,13 +188,14 @@ GROUPS: dict[str, Group] = {
     "depth": Group(_depth_spec, _write_depth, Source.CAMERA),
     "stereo_rgb": Group(_stereo_rgb_spec, _write_stereo_rgb, Source.CAMERA),
     "object": Group(_object_spec, _write_object, Source.NOTHING),
+    "phase": Group(_phase_spec, _write_phase, Source.NOTHING),
 }
 """By name. `proprio`: the robot's own measurements. `state`: the object's pose and shape, for
 state policies and critics. `critic`: for critics only. `depth`: one depth image.
 `stereo_rgb`: left and right colour image. `object`: target of the auxiliary loss.
+`phase`: which of `PHASES` it is, by which distillation reports its errors.
 
-Noise and latency of the config apply to `proprio`, `state` and the images, never to `critic` and
-`object`."""
+Noise and latency of the config apply to `proprio`, `state` and the images, never to the others."""
 
 
 def image_groups() -> tuple[str, ...]:

@@ -1,0 +1,192 @@
+"""`dexgrasp bench distillation`: which teacher makes the better student of the same two cameras.
+
+A teacher that sees depth and one that is told the state teach the same stereo student, with the
+same number of environment steps, for several seeds. Students and teachers are judged by their mean
+action on the same fresh episodes: with the cameras where the config has them, and moved as far as
+the config's `camera_jitter` moves them.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import t as student_t
+from scipy.stats import ttest_ind
+
+from benchmarks import CHECKOUT
+from dexgrasp_learner.algorithms.teacher import Teacher
+from dexgrasp_learner.config import RunConfig, load_run_config
+from dexgrasp_learner.evaluation.episodes import actor_policy, evaluate
+from dexgrasp_learner.run.assembly import build_distillation
+from dexgrasp_learner.run.runner import Runner
+from dexgrasp_learner.run.teachers import load_teacher
+from dexgrasp_learner.storage.checkpoint import load_actor
+from dexgrasp_learner.storage.run_folder import create_run_folder
+from dexgrasp_sim.arguments import add_overrides, whole
+from dexgrasp_sim.config import LARGEST_SEED, replace
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.vision.image_config import CameraJitterConfig
+
+_SEED = 2_000_003
+"""Of the judging episodes; neither training nor the evaluations of a run draw from it."""
+_CONFIDENCE = 0.95
+_CAMERAS = ("fixed", "moved")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `dexgrasp bench distillation`."""
+    for name, sees in (("depth", "reads depth images"), ("state", "is told the state")):
+        parser.add_argument(
+            f"--{name}-teacher",
+            type=Path,
+            required=True,
+            metavar="PATH",
+            help=f"run or bundle of the teacher that {sees}",
+        )
+    config = CHECKOUT / "config" / "student_stereo.yaml"
+    parser.add_argument("--config", type=Path, default=config, help="run config of the student")
+    parser.add_argument(
+        "--seeds",
+        type=whole(0, LARGEST_SEED),
+        nargs="+",
+        default=[0, 1, 2],
+        help="seeds of the students (default 0 1 2)",
+    )
+    parser.add_argument(
+        "--episodes", type=whole(2), default=400, help="of each judgement (default 400)"
+    )
+    parser.add_argument("--runs", type=Path, help="folder that keeps the runs (default: none is)")
+    add_overrides(parser)
+
+
+def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings and figures.
+
+    `teachers`: success of each on the students' task. `students`: by teacher their `runs`, and for
+    both camera placements the mean over seeds with its 95 % interval. `depth_minus_state`: the
+    difference of these means, its 95 % interval (Welch), and of the means relative to the own
+    teacher's success.
+    """
+    torch.set_num_threads(1)
+    config = load_run_config(args.config, args.overrides)
+    paths = {"depth": args.depth_teacher, "state": args.state_teacher}
+    teachers = {name: load_teacher(path, config) for name, path in paths.items()}
+    figures: dict[str, Any] = {
+        "teachers": {name: _judge(each, config.task, args) for name, each in teachers.items()},
+        "students": {name: {"runs": []} for name in teachers},
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        for seed in args.seeds:  # both teachers in turn, so that other load meets both
+            for name in teachers:
+                seeded = replace(config, seed=seed, name=f"{name}_{seed}")
+                teacher = load_teacher(paths[name], seeded)  # no memory of another run
+                folder = args.runs or Path(scratch)
+                run = _student(seeded, teacher, folder, args)
+                figures["students"][name]["runs"].append({"seed": seed, **run})
+    for student in figures["students"].values():
+        student |= {camera: _mean(_successes(student, camera)) for camera in _CAMERAS}
+    figures["depth_minus_state"] = {
+        camera: _difference(
+            _successes(figures["students"]["depth"], camera),
+            _successes(figures["students"]["state"], camera),
+        )
+        for camera in _CAMERAS
+    }
+    figures["share_of_teacher"] = {
+        name: _share(student, figures["teachers"][name])
+        for name, student in figures["students"].items()
+    }
+    settings = {
+        "config": args.config.stem,
+        "overrides": args.overrides,
+        "teachers": {name: path.name for name, path in paths.items()},
+        "seeds": args.seeds,
+        "episodes": args.episodes,
+        "iterations": config.training.iterations,
+        "max_minutes": config.training.max_minutes,
+        "camera_jitter": vars(config.task.image.camera_jitter),
+    }
+    return settings, figures
+
+
+def _student(
+    config: RunConfig, teacher: Teacher, parent: Path, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Trains one and judges the policy that its run has chosen."""
+    folder = create_run_folder(parent, config.name, config)
+    began_s, began_cpu_s = time.monotonic(), time.process_time()
+    runner = Runner(config, folder, build_distillation(config, teacher), show_progress=False)
+    summary = runner.run()
+    record = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    learned = {key.removeprefix("update/"): value for key, value in record.items()}
+    actor, _, _ = load_actor(folder)
+    return {
+        "steps": summary.env_steps,
+        "minutes": round((time.monotonic() - began_s) / 60, 2),
+        "cpu_s": round(time.process_time() - began_cpu_s, 1),
+        "estimate_error_m": learned.get("estimate_error"),
+        **{key: value for key, value in learned.items() if key.startswith("imitation")},
+        **_judge(actor, config.task, args, swap=True),
+    }
+
+
+def _judge(
+    policy: Teacher, task: GraspConfig, args: argparse.Namespace, swap: bool = False
+) -> dict[str, Any]:
+    """Success with fixed and moved cameras; `swap`: also with the images of other environments."""
+    jitter = task.image.camera_jitter
+    still = CameraJitterConfig(moves_depth=jitter.moves_depth)
+    cases = {"moved": (task, False), "fixed": (_with_jitter(task, still), False)}
+    if swap:
+        cases["swapped_images"] = (cases["fixed"][0], True)
+    figures = {}
+    for name, (scene, swapped) in cases.items():
+        make = actor_policy(policy, swapped)
+        result = evaluate(name, make, scene, policy.groups, args.episodes, _SEED, threads=1)
+        figures[name] = {
+            "success": result.success_rate,
+            "interval": [result.success_low, result.success_high],
+        }
+    return figures
+
+
+def _with_jitter(task: GraspConfig, jitter: CameraJitterConfig) -> GraspConfig:
+    return replace(task, image=replace(task.image, camera_jitter=jitter))
+
+
+def _successes(student: dict[str, Any], camera: str) -> list[float]:
+    return [run[camera]["success"] for run in student["runs"]]
+
+
+def _mean(values: Sequence[float]) -> dict[str, Any]:
+    """The mean over seeds and its 95 % interval by Student's t; null for a single seed."""
+    mean, count = statistics.mean(values), len(values)
+    if count < 2:
+        return {"mean": round(mean, 4), "interval": None}
+    quantile = float(student_t.ppf((1 + _CONFIDENCE) / 2, count - 1))
+    half = quantile * statistics.stdev(values) / math.sqrt(count)
+    return {"mean": round(mean, 4), "interval": [round(mean - half, 4), round(mean + half, 4)]}
+
+
+def _difference(depth: Sequence[float], state: Sequence[float]) -> dict[str, Any]:
+    """Difference of two means with its 95 % interval by Welch's t; null for single seeds."""
+    difference = round(statistics.mean(depth) - statistics.mean(state), 4)
+    spread = statistics.pvariance(depth) + statistics.pvariance(state)
+    if min(len(depth), len(state)) < 2 or spread == 0:
+        return {"difference": difference, "interval": None}
+    test = ttest_ind(depth, state, equal_var=False)
+    low, high = test.confidence_interval(_CONFIDENCE)
+    return {"difference": difference, "interval": [round(float(low), 4), round(float(high), 4)]}
+
+
+def _share(student: dict[str, Any], teacher: dict[str, Any]) -> dict[str, float | None]:
+    """Mean success of the students divided by their teacher's, which sees a camera at rest."""
+    best = teacher["fixed"]["success"]
+    return {c: round(student[c]["mean"] / best, 4) if best else None for c in _CAMERAS}
