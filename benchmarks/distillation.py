@@ -12,7 +12,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from dexgrasp_learner.run.teachers import load_teacher
 from dexgrasp_learner.storage.checkpoint import load_actor
 from dexgrasp_learner.storage.run_folder import create_run_folder
 from dexgrasp_sim.arguments import add_overrides, whole
-from dexgrasp_sim.config import LARGEST_SEED, replace
+from dexgrasp_sim.config import LARGEST_SEED, ConfigError, replace
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.vision.image_config import CameraJitterConfig
 
@@ -62,7 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--episodes", type=whole(2), default=400, help="of each judgement (default 400)"
     )
-    parser.add_argument("--runs", type=Path, help="folder that keeps the runs (default: none is)")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        metavar="DIR",
+        help="folder that keeps runs and figures; a further call measures what is missing there "
+        "(default: none is kept)",
+    )
     add_overrides(parser)
 
 
@@ -71,49 +77,81 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 
     `teachers`: success of each on the students' task. `students`: by teacher their `runs`, and for
     both camera placements the mean over seeds with its 95 % interval. `depth_minus_state`: the
-    difference of these means, its 95 % interval (Welch), and of the means relative to the own
-    teacher's success.
+    difference of these means with its 95 % interval (Welch). `share_of_teacher`: the means as a
+    fraction of the own teacher's success.
     """
     torch.set_num_threads(1)
     config = load_run_config(args.config, args.overrides)
     paths = {"depth": args.depth_teacher, "state": args.state_teacher}
-    teachers = {name: load_teacher(path, config) for name, path in paths.items()}
-    figures: dict[str, Any] = {
-        "teachers": {name: _judge(each, config.task, args) for name, each in teachers.items()},
-        "students": {name: {"runs": []} for name in teachers},
-    }
-    with tempfile.TemporaryDirectory() as scratch:
-        for seed in args.seeds:  # both teachers in turn, so that other load meets both
-            for name in teachers:
-                seeded = replace(config, seed=seed, name=f"{name}_{seed}")
-                teacher = load_teacher(paths[name], seeded)  # no memory of another run
-                folder = args.runs or Path(scratch)
-                run = _student(seeded, teacher, folder, args)
-                figures["students"][name]["runs"].append({"seed": seed, **run})
-    for student in figures["students"].values():
-        student |= {camera: _mean(_successes(student, camera)) for camera in _CAMERAS}
-    figures["depth_minus_state"] = {
-        camera: _difference(
-            _successes(figures["students"]["depth"], camera),
-            _successes(figures["students"]["state"], camera),
-        )
-        for camera in _CAMERAS
-    }
-    figures["share_of_teacher"] = {
-        name: _share(student, figures["teachers"][name])
-        for name, student in figures["students"].items()
-    }
     settings = {
         "config": args.config.stem,
         "overrides": args.overrides,
         "teachers": {name: path.name for name, path in paths.items()},
-        "seeds": args.seeds,
         "episodes": args.episodes,
         "iterations": config.training.iterations,
         "max_minutes": config.training.max_minutes,
         "camera_jitter": vars(config.task.image.camera_jitter),
     }
-    return settings, figures
+    with tempfile.TemporaryDirectory() as scratch:
+        parts = _Parts(args.runs or Path(scratch), settings)
+
+        def judged_teacher(name: str) -> dict[str, Any]:
+            teacher = load_teacher(paths[name], config)
+            return parts.get(f"teacher_{name}", lambda: _judge(teacher, config.task, args))
+
+        def student(name: str, seed: int) -> dict[str, Any]:
+            seeded = replace(config, seed=seed, name=f"{name}_{seed}")
+            return parts.get(
+                seeded.name,
+                lambda: _student(seeded, load_teacher(paths[name], seeded), parts.folder, args),
+            )
+
+        teachers = {name: judged_teacher(name) for name in paths}
+        students: dict[str, dict[str, Any]] = {name: {"runs": []} for name in paths}
+        for seed in args.seeds:  # both teachers in turn, so that other load meets both
+            for name in paths:
+                students[name]["runs"].append({"seed": seed, **student(name, seed)})
+    return {**settings, "seeds": args.seeds}, _compared(teachers, students)
+
+
+class _Parts:
+    """Figures in a folder, each in a file of its own, of which only missing ones are measured."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        """ConfigError if the folder's figures were measured with other settings."""
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        file, text = folder / "settings.json", json.dumps(settings, indent=1)
+        if file.exists() and file.read_text() != text:
+            raise ConfigError(
+                f"--runs {folder}: holds figures of other settings ({file}); give another"
+            )
+        file.write_text(text)
+
+    def get(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The figures of this name."""
+        file = self.folder / f"{name}.json"
+        if not file.exists():
+            file.write_text(json.dumps(measure(), indent=1))
+        return json.loads(file.read_text())
+
+
+def _compared(
+    teachers: dict[str, dict[str, Any]], students: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """All figures of `measure`."""
+    for student in students.values():
+        student |= {camera: _mean(_successes(student, camera)) for camera in _CAMERAS}
+    depth, state = students["depth"], students["state"]
+    return {
+        "teachers": teachers,
+        "students": students,
+        "depth_minus_state": {
+            camera: _difference(_successes(depth, camera), _successes(state, camera))
+            for camera in _CAMERAS
+        },
+        "share_of_teacher": {name: _share(students[name], teachers[name]) for name in teachers},
+    }
 
 
 def _student(

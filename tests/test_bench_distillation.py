@@ -7,6 +7,7 @@ import torch
 
 from benchmarks import distillation
 from dexgrasp_learner.networks.config import NetworkConfig
+from dexgrasp_sim.config import ConfigError
 from test_support.bundles import write
 
 torch.set_num_threads(1)
@@ -59,4 +60,9 @@ def test_both_teachers_teach_and_are_judged(tmp_path):
         assert student["fixed"]["mean"] == 0.0, "nobody lifts anything in 0.6 s"
     assert figures["depth_minus_state"]["moved"] == {"difference": 0.0, "interval": None}
     assert figures["share_of_teacher"]["depth"] == {"fixed": None, "moved": None}
-    assert len(list((tmp_path / "runs").iterdir())) == 4
+    runs = tmp_path / "runs"
+    assert len([path for path in runs.iterdir() if path.is_dir()]) == 4
+    assert distillation.measure(arguments) == (settings, figures), "nothing is missing"
+    arguments.episodes = 5
+    with pytest.raises(ConfigError, match="figures of other settings"):
+        distillation.measure(arguments)
