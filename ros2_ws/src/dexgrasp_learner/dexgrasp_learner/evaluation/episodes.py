@@ -95,7 +95,12 @@ def evaluate_actor(
 
 
 def actor_policy(actor: Teacher, swap_images: bool = False) -> PolicyFactory:
-    """The mean action of what acts like an `Actor` as a policy; see `swapping_images` for `swap_images`."""
+    """The mean action of an actor, or of what acts like one, as a policy.
+
+    Args:
+        actor: The network.
+        swap_images: See `swapping_images`.
+    """
 
     def make(env: GraspEnv) -> Policy:
         memory = actor.initial_memory(env.num_envs)
