@@ -123,13 +123,20 @@ def camera(tmp_path, bundle):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rate_hz", "expected"), [(100.0, OK), (4.0, WARNING)])
-def test_the_stream_of_a_camera_is_counted(bundle_folder, camera, rate_hz, expected):
-    wanted = deployment(bundle_folder, camera="opencv")
-    parameters = {**camera, "rate_hz": rate_hz, "capture.connect_timeout_s": 60.0}
-    wanted = replace(wanted, parameters={**wanted.parameters, "camera": parameters})
-    (found,) = devices.camera_stream(wanted, 3.0)
-    assert found.outcome is expected and "uint16" in found.text
+def test_the_stream_of_a_camera_is_counted(bundle_folder, camera):
+    """A busy computer is slower than asked for, never faster."""
+
+    def stream(bundle, rate_hz, seconds):
+        wanted = deployment(bundle, camera="opencv")
+        parameters = {**camera, "rate_hz": rate_hz, "capture.connect_timeout_s": 60.0}
+        wanted = replace(wanted, parameters={**wanted.parameters, "camera": parameters})
+        (found,) = devices.camera_stream(wanted, seconds)
+        return found
+
+    fast = stream(None, 100.0, 3.0)
+    assert fast.outcome is OK and "uint16" in fast.text
+    slow = stream(bundle_folder, 4.0, 6.0)
+    assert slow.outcome is WARNING and "the policy acts 15 times" in slow.text
 
 
 def test_a_camera_that_does_not_open_is_told():
@@ -142,13 +149,16 @@ def test_a_camera_that_does_not_open_is_told():
 
 
 @pytest.mark.slow
-def test_a_bundle_is_checked_against_the_robot(bundle_folder, tmp_path):
+def test_a_bundle_is_checked_against_the_robot(bundle_folder):
+    def judged(wanted):
+        """By check, but for the speed of this computer."""
+        return {each.check: each for each in bundle_and_robot(wanted) if each.check != "policy"}
+
     good = deployment(bundle_folder)
-    assert outcomes(bundle_and_robot(good)) == [OK, OK, OK, OK]
-    other = replace(good, robot=load_robot("franka_leap"))
-    found = list(bundle_and_robot(other))
-    assert outcomes(found)[2:] == [FAILED, WARNING]
-    assert "the bundle is for" in found[2].text
+    assert outcomes(judged(good).values()) == [OK, OK, OK]
+    other = judged(replace(good, robot=load_robot("franka_leap")))
+    assert outcomes(other.values()) == [OK, FAILED, WARNING]
+    assert "the bundle is for" in other["joint names"].text
     assert outcomes(bundle_and_robot(deployment())) == [UNKNOWN]
 
 

@@ -18,12 +18,16 @@ from dexgrasp_deploy.drivers.registry import KINDS
 from dexgrasp_deploy.parameter_file import with_parameter_file
 from dexgrasp_deploy.processes import PACKAGE, calibration_parameters
 from dexgrasp_learner.storage.bundle import (
+    ACTION,
+    MEMORY_IN,
+    VECTORS_FILE,
     BundleManifest,
     load_bundle,
     read_manifest,
     read_vectors,
     run_step,
 )
+from dexgrasp_learner.storage.checkpoint_files import sha256
 from dexgrasp_sim.bringup import NodeSpec
 from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.robot.robot import DEFAULT_ROBOT, Robot, load_robot
@@ -129,7 +133,7 @@ def bundle_and_robot(deployment: Deployment) -> Iterator[Finding]:
     else:
         yield ok("policy", text)
     yield _names(manifest, robot)
-    if manifest.robot.urdf_sha256 != _urdf_sha256(robot):
+    if manifest.robot.urdf_sha256 != sha256(robot.urdf_path):
         yield warning(
             "robot files",
             f"{robot.urdf_path.name} is not the one of the training: limits or lengths may differ",
@@ -152,18 +156,12 @@ def _names(manifest: BundleManifest, robot: Robot) -> Finding:
     return ok("joint names", f"the {len(robot.joint_names)} joints of the bundle")
 
 
-def _urdf_sha256(robot: Robot) -> str:
-    from dexgrasp_learner.storage.checkpoint_files import sha256
-
-    return sha256(robot.urdf_path)
-
-
 def _step_ms(folder: Path) -> float:
     """Time of a step of the policy, the slowest but one of its test vectors."""
     bundle = load_bundle(folder)
-    vectors = read_vectors(folder / "test_vectors.npz")
-    memory, spent = vectors["memory"], []
-    for step in range(len(vectors["action"])):
+    vectors = read_vectors(folder / VECTORS_FILE)
+    memory, spent = vectors[MEMORY_IN], []
+    for step in range(len(vectors[ACTION])):
         seen = {spec.name: vectors[spec.name][step] for spec in bundle.manifest.groups}
         begin_s = time.perf_counter()
         run_step(bundle, seen, memory)

@@ -197,7 +197,9 @@ class MujocoBatch(PhysicsEngine):
         is_object = self._models[0].geom_bodyid == self._object_body  # [G]
         xpos = self._geom_xpos
         if alone:
-            xpos = np.where(is_object[:, None], xpos, camera.position + _BEHIND_M * camera.rotation[:, 2])
+            xpos = np.where(
+                is_object[:, None], xpos, camera.position + _BEHIND_M * camera.rotation[:, 2]
+            )
         self._renderer(camera).depth(xpos, self._geom_xmat, depth, segmentation=geom)
         seen = (geom >= 0) & is_object[geom] & (depth > 0)
         return torch.from_numpy(seen.sum(axis=(1, 2)))
