@@ -170,6 +170,7 @@ def test_images_of_a_batch_do_not_mix(name):
     batch = images(3, 64, 64)
     with torch.no_grad():
         whole = net(batch)
+        assert torch.equal(net(net.lay_out(batch)), whole)
         for row in range(3):
             torch.testing.assert_close(net(batch[row : row + 1])[0], whole[row])
 

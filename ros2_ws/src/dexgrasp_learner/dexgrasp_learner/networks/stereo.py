@@ -70,6 +70,10 @@ class StereoSmallEncoder(nn.Module):
         v = torch.linspace(-1, 1, self.rows).repeat_interleave(self.columns)
         self.register_buffer("places", torch.stack((u, v), 1), persistent=False)  # [cells, 2]
 
+    def lay_out(self, images: Tensor) -> Tensor:
+        """The same images; see `PatchEncoder.lay_out`."""
+        return images
+
     def forward(self, images: Tensor) -> Tensor:
         """uint8 [B, 2, 3, H, W] (left, right) to float32 [B, features]."""
         cells = (self.rows, _PATCH_PX, self.columns, _PATCH_PX)
@@ -125,6 +129,10 @@ class StereoResnetEncoder(nn.Module):
         self.readout = nn.Linear(_WIDTH, _FEATURES)
         for name, values in (("mean", _IMAGENET_MEAN), ("std", _IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    def lay_out(self, images: Tensor) -> Tensor:
+        """The same images; see `PatchEncoder.lay_out`."""
+        return images
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 [B, 2, 3, H, W] (left, right) to float32 [B, features]."""
