@@ -9,7 +9,7 @@ import torch
 
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.evaluation.episodes import scripted_policy
-from dexgrasp_learner.evaluation.film import colorize_depth, film, write_video
+from dexgrasp_learner.evaluation.film import colorize_depth, film, write_film, write_video
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.vec_env import allocate
@@ -118,3 +118,10 @@ def test_a_video_reads_back_in_full_size_and_length(tmp_path, columns):
     for frame, found in zip([*frames, *[frames[-1]] * 9], shown, strict=True):
         middle = np.abs(found.astype(int) - frame)[25::50, 25::50]
         assert middle.mean() < 12, "the colours are those written"
+
+
+def test_a_picture_beside_the_film_shows_its_first_and_its_last_moment(frames, tmp_path):
+    write_film(tmp_path / "one.mp4", iter(frames), TASK)
+    assert (tmp_path / "one.mp4").stat().st_size > 1000
+    picture = imageio.imread(tmp_path / "one.png")
+    assert np.array_equal(picture, np.concatenate((frames[0], frames[-1])))

@@ -170,11 +170,11 @@ def _assess(
 
 
 def _film(path: Path, candidate: "Candidate") -> None:
-    from dexgrasp_learner.evaluation.film import film, write_video
+    from dexgrasp_learner.evaluation.film import film, write_film
 
     task = candidate.config.task
     frames = film(candidate.make_policy, task, candidate.groups, _EVALUATION_SEED, _COLUMNS)
-    write_video(path, frames, task.control_hz)
+    write_film(path, frames, task)
 
 
 def _run_on_robot(bundle: Path, episodes: int) -> dict[str, Any] | None:

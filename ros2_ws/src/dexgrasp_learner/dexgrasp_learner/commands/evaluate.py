@@ -137,7 +137,7 @@ def _films(
     tasks: dict[tuple[str, str | None], GraspConfig],
     args: argparse.Namespace,
 ) -> dict[str, str]:
-    from dexgrasp_learner.evaluation.film import film, write_video  # loads the encoder
+    from dexgrasp_learner.evaluation.film import film, write_film  # loads the encoder
 
     by_source = {candidate.source: candidate for candidate in candidates}
     written = {}
@@ -155,7 +155,7 @@ def _films(
                 f"--video {args.video}: cannot be written ({error.strerror}); give another folder"
             ) from None
         frames = film(policy, task, candidate.groups, args.seed, _FILMED)
-        write_video(path, frames, task.control_hz)
+        write_film(path, frames, task)
         written[f"video {name}"] = str(path)
     return written
 

@@ -62,6 +62,26 @@ def film(
         env.close()
 
 
+def write_film(path: Path, frames: Iterator[np.ndarray], task: GraspConfig) -> None:
+    """Writes a film, and beside it a PNG picture of its beginning and of its last moment.
+
+    Args:
+        path: Of the film, with the suffix mp4.
+        frames: What `film` gives.
+        task: What it was filmed in.
+    """
+    moments: list[np.ndarray] = []
+
+    def following() -> Iterator[np.ndarray]:
+        for frame in frames:
+            moments[min(1, len(moments)) :] = [frame]  # the first and the newest
+            yield frame
+
+    write_video(path, following(), task.control_hz)
+    picture = np.concatenate((moments[0], moments[-1]), axis=0)
+    cv2.imwrite(str(path.with_suffix(".png")), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+
 def write_video(path: Path, frames: Iterator[np.ndarray], rate_hz: float) -> None:
     """Writes H.264 in an mp4 that browsers play; the last frame is held for a moment."""
     first = next(frames)
