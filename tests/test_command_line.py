@@ -95,7 +95,7 @@ def test_every_command_describes_itself(name, capsys):
         (["view", "--port", "65536"], "'65536' is not a whole number from 0 to 65535"),
         (["bench", "faults", "--timeout-s", "nan"], "'nan' is not a number above 0"),
         (["train", "x.yaml", "--nonsense"], "unrecognized arguments: --nonsense"),
-        (["evaluate"], "the following arguments are required: policy"),
+        (["evaluate"], "the following arguments are required: POLICY"),
     ],
 )
 def test_a_wrong_argument_is_refused_in_one_line(arguments, words, capsys):

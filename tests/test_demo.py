@@ -1,4 +1,4 @@
-"""`dexgrasp demo`, short: a shipped policy on the robot, a training, both measured and deployed."""
+"""`dexgrasp demo`, short: a shipped policy on the robot, a training, both measured."""
 
 import json
 from pathlib import Path
