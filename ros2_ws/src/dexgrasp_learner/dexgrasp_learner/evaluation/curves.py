@@ -78,7 +78,12 @@ def as_png(figure: plt.Figure) -> bytes:
 
 def as_data_url(figure: plt.Figure) -> str:
     """The figure as the `src` of an image in a page that loads nothing; it is closed."""
-    return "data:image/png;base64," + base64.b64encode(as_png(figure)).decode()
+    return image_data_url(as_png(figure))
+
+
+def image_data_url(png: bytes) -> str:
+    """A PNG file as the `src` of an image."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 _UNITS = {"run/env_steps": "environment steps", "run/minutes": "minutes of training"}

@@ -6,9 +6,15 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, select_autoescape
 
-from dexgrasp_learner.evaluation.curves import as_data_url, health_curves, learning_curve
+from dexgrasp_learner.evaluation.curves import (
+    as_data_url,
+    health_curves,
+    image_data_url,
+    learning_curve,
+)
 from dexgrasp_learner.evaluation.figures import Assessment
 from dexgrasp_learner.evaluation.phases import LIFTED_M, NEAR_M
+from dexgrasp_learner.storage.bundle import CURVE_FILE, read_manifest
 from dexgrasp_learner.storage.checkpoint_files import run_folder_of
 from dexgrasp_learner.storage.origin import METRICS_FILE, read_origin
 from dexgrasp_learner.storage.provenance import provenance
@@ -74,7 +80,10 @@ def success_in_words(rule: SuccessConfig) -> str:
 
 
 def _training(source: str) -> dict[str, Any] | None:
-    """The curves of a run; None where the policy comes from something else."""
+    """The curves of a run or of a bundle; None where the policy comes from something else."""
+    if Path(source, CURVE_FILE).is_file():
+        curve = image_data_url(Path(source, CURVE_FILE).read_bytes())
+        return {"origin": read_manifest(Path(source)).origin, "curve": curve, "health": None}
     if not run_folder_of(Path(source)).joinpath(METRICS_FILE).is_file():
         return None
     origin, records = read_origin(Path(source))
