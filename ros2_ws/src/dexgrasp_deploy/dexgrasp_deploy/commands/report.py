@@ -8,7 +8,7 @@ from jinja2 import PackageLoader
 
 from dexgrasp_learner.evaluation.curves import as_data_url, health_curves, learning_curve
 from dexgrasp_learner.evaluation.figures import Assessment
-from dexgrasp_learner.evaluation.report import page_templates
+from dexgrasp_learner.evaluation.pages import page_templates
 from dexgrasp_learner.storage.origin import METRICS_FILE, read_metrics
 
 

@@ -5,13 +5,11 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from dexgrasp_learner.config import task_of
-from dexgrasp_learner.evaluation.model_card import objects_in_words
-from dexgrasp_learner.storage.bundle import BundleManifest, check_documents, load_bundle
 from dexgrasp_sim.arguments import add_config, add_json
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.robot.kinematics import Kinematics
@@ -19,6 +17,9 @@ from dexgrasp_sim.robot.robot import DEFAULT_ROBOT, Robot, load_robot, robot_nam
 from dexgrasp_sim.robot.rotation import matrix_to_zyx_euler
 from dexgrasp_sim.specs import schema_hash
 from dexgrasp_sim.tasks.grasp.observations import GROUPS, observation_spec
+
+if TYPE_CHECKING:
+    from dexgrasp_learner.storage.bundle import BundleManifest
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,9 @@ def inspect_observations(args: Namespace) -> Report:
 
 def inspect_bundle(args: Namespace) -> Report:
     """What a bundle is and can do, after all its files were checked and its policy has run."""
+    # loads the runtime, which the other subjects do not need
+    from dexgrasp_learner.storage.bundle import check_documents, load_bundle
+
     manifest = load_bundle(args.path).manifest
     check_documents(args.path, manifest)
     task, origin = manifest.task, manifest.origin
@@ -155,7 +159,7 @@ def inspect_bundle(args: Namespace) -> Report:
     return Report(values, _bundle_lines(manifest, values))
 
 
-def _bundle_lines(manifest: BundleManifest, values: dict[str, Any]) -> tuple[str, ...]:
+def _bundle_lines(manifest: "BundleManifest", values: dict[str, Any]) -> tuple[str, ...]:
     origin = manifest.origin
     sees = ", ".join(f"{name} {'x'.join(map(str, s))}" for name, s in values["groups"].items())
     steps = "unknown" if origin.env_steps is None else f"{origin.env_steps:,} steps"
@@ -169,7 +173,7 @@ def _bundle_lines(manifest: BundleManifest, values: dict[str, Any]) -> tuple[str
         f"sees      {sees}",
         f"acts      {len(action['names'])} numbers ({action['kind']}) at "
         f"{values['control_hz']:g} Hz, memory of {values['memory']}",
-        f"objects   {objects_in_words(manifest)}",
+        f"objects   {manifest.objects.in_words}",
         f"trained   {origin.algorithm or 'unknown'}, config {values['config']}, seed "
         f"{values['seed']}, {steps}{minutes}{cpu_minutes}",
         f"          on {origin.cpu or 'unknown hardware'}"

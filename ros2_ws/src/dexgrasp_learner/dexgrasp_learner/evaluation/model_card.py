@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dexgrasp_learner.evaluation.figures import Assessment
-from dexgrasp_learner.evaluation.report import page_templates, success_in_words
+from dexgrasp_learner.evaluation.pages import page_templates, success_in_words
 from dexgrasp_learner.storage.bundle import CURVE_FILE, BundleManifest
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.observations import image_groups
@@ -52,23 +52,10 @@ def model_card(folder: Path, manifest: BundleManifest, assessments: Sequence[Ass
         ),
         actions=len(manifest.action_names),
         memory=f"{manifest.memory_shape[2]} cells" if manifest.memory_shape[2] else "",
-        object_sources=objects_in_words(manifest),
+        object_sources=manifest.objects.in_words,
         task=task,
         limits=_limits(manifest),
     )
-
-
-def objects_in_words(manifest: BundleManifest) -> str:
-    """Which objects the policy was trained with, and where their geometry comes from."""
-    sources = manifest.objects
-    if sources.package_set:
-        return (
-            f"{sources.count}, the set `{sources.package_set}`, which the package makes; no file "
-            "is needed"
-        )
-    if not sources.meshes:
-        return f"{sources.count}, made from their sizes in `task.objects`; no file is needed"
-    return f"{sources.count}, {len(sources.meshes)} of them from files under `meshes/`"
 
 
 def _summary(manifest: BundleManifest) -> str:

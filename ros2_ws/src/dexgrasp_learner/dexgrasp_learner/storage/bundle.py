@@ -87,6 +87,17 @@ class ObjectSources:
     package_set: str | None
     meshes: dict[str, str]
 
+    @property
+    def in_words(self) -> str:
+        """How many objects, and which files they need."""
+        if self.package_set:
+            made = f"the set `{self.package_set}`, which the package makes; no file is needed"
+        elif self.meshes:
+            made = f"{len(self.meshes)} of them from files under `{MESHES}/`"
+        else:
+            made = "made from their sizes in `task.objects`; no file is needed"
+        return f"{self.count}, {made}"
+
 
 @dataclass(frozen=True, config=STRICT)
 class BundleManifest:

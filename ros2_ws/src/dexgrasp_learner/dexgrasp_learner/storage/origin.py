@@ -47,9 +47,9 @@ class Origin:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a run's `metrics.jsonl`; half a line at the end (killed run) is ignored."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("}\n")]
+    """The records of a run's `metrics.jsonl`; lines that a crash has spoiled are left out."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [record for record in map(_parsed, lines) if "iteration" in record]
 
 
 def read_origin(checkpoint: Path) -> tuple[Origin, list[dict[str, Any]]]:
@@ -74,7 +74,7 @@ def read_origin(checkpoint: Path) -> tuple[Origin, list[dict[str, Any]]]:
         gpu=hardware.get("gpu"),
         algorithm=_algorithm(records),
         iteration=iteration,
-        env_steps=int(records[-1]["run/env_steps"]) if records else None,
+        env_steps=_steps(records),
         minutes=total(records, "run/minutes"),
         cpu_minutes=total(records, "run/cpu_minutes"),
     )
@@ -96,9 +96,22 @@ def _algorithm(records: Records) -> str:
     return "distillation" if "update/imitation" in records[-1] else "PPO"
 
 
+def _steps(records: Records) -> int | None:
+    steps = records[-1].get("run/env_steps") if records else None
+    return None if steps is None else int(steps)
+
+
 def _run_record(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError):
+        return _parsed(path.read_text())
+    except OSError:
         return {}
-    return record if isinstance(record, dict) else {}
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """The object that a text holds, an empty one if it holds none."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
