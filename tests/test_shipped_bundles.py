@@ -66,4 +66,5 @@ def test_a_released_policy_says_how_it_was_trained_and_what_it_can_do(folder):
 def test_the_readme_has_the_figures_of_the_manifests():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| \[`\w+`\]\(bundles/.*$", text, flags=re.MULTILINE)
-    assert rows == [row for folder in BUNDLES for row in readme_rows(folder)]
+    expected = [row for folder in BUNDLES for row in readme_rows(folder)]
+    assert rows == expected, "the table must be:\n" + "\n".join(expected)
