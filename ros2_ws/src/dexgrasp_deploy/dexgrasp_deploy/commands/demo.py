@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 RESULT_FILE = "demo.json"
 SHIPPED = Path("bundles/depth_teacher")
-_ROBOT_START_S, _ROBOT_EPISODE_S, _STOP_S = 120.0, 60.0, 30.0
-"""Longest times of the simulated robot: to start, for an episode and what is between two, to
-stop."""
+_EXPORT_S, _ROBOT_START_S, _ROBOT_EPISODE_S, _STOP_S = 600.0, 120.0, 60.0, 30.0
+"""Longest times: of an export, and of the simulated robot to start, for an episode and what is
+between two, and to stop."""
 _EVALUATION_SEED = 3_000_017
 """Neither training nor its own evaluations draw from this seed."""
 _ROBOT_MINUTES, _ROBOT_EPISODE_MINUTES = 0.3, 0.15
-_EPISODE_MINUTES, _FILM_MINUTES = 0.004, 0.3
+_EPISODE_MINUTES, _FILM_MINUTES = 0.006, 0.3
 """What these take on two idle cores, for the announcement; an episode of all evaluations."""
 _COLUMNS = 3
 """Environments side by side in the films."""
@@ -67,10 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Deploys, trains, measures, deploys and compares; 0 when every stage worked."""
-    from dexgrasp_learner.commands.policies import load_candidate
+    from dexgrasp_learner.commands.policies import load_candidate, of_bundle
+    from dexgrasp_learner.storage.bundle import load_bundle
 
     started_s = time.monotonic()
-    shipped = load_candidate(str(args.shipped))  # refused before anything else happens
+    # refused before anything else happens
+    shipped = of_bundle(load_bundle(args.shipped), str(args.shipped))
     config = _config(args)
     args.out.mkdir(parents=True, exist_ok=True)
     _announce(args)
@@ -84,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     assessments = _assess(args, shipped, trained)
     _say("4/6  exporting the new policy and running it on the simulated robot")
     bundle = args.out / "bundle"
-    _command(120.0, "export", training["run_dir"], "--out", str(bundle), "--json")
+    _command(_EXPORT_S, "export", training["run_dir"], "--out", str(bundle), "--json")
     robots["trained"] = _run_on_robot(bundle, args.robot_episodes)
     _say("5/6  filming both")
     for name, candidate in (("shipped", shipped), ("trained", trained)):
@@ -130,6 +132,7 @@ def _config(args: argparse.Namespace) -> Any:
 
 
 def _train(config: Any, runs: Path) -> dict[str, Any]:
+    from dexgrasp_learner.commands.train import summary_json
     from dexgrasp_learner.run.assembly import build_ppo
     from dexgrasp_learner.run.runner import Runner
     from dexgrasp_learner.storage.run_folder import create_run_folder
@@ -137,7 +140,10 @@ def _train(config: Any, runs: Path) -> dict[str, Any]:
     folder = create_run_folder(runs, config.name, config)
     runner = Runner(config, folder, build_ppo(config), show_progress=True)
     started_s = time.monotonic()
-    summary = asdict(runner.run())
+    try:
+        summary = json.loads(summary_json(runner.run()))
+    finally:
+        runner.close()
     return {**summary, "minutes": round((time.monotonic() - started_s) / 60, 2)}
 
 
