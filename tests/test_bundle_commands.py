@@ -115,7 +115,7 @@ def measured(record):
 @pytest.mark.slow
 def test_one_command_measures_a_run_and_writes_its_card(tmp_path, capsys):
     run, bundle = save_run(tmp_path / "run"), tmp_path / "bundle"
-    options = ["--evaluate=4", "--seed=9", "--threads=1", "--json"]
+    options = ["--evaluate=4", "--seed=9", "--threads=1", "--json", "--note=Taught by <a script>."]
     assert main(["export", str(run), f"--out={bundle}", *options]) == 0
     (figures,) = json.loads(capsys.readouterr().out.splitlines()[-1])["evaluations"]
     assert main(["evaluate", str(bundle), "--episodes=4", "--seed=9", "--json"]) == 0
@@ -138,6 +138,7 @@ def test_one_command_measures_a_run_and_writes_its_card(tmp_path, capsys):
         "1.0 minutes, 0.5 CPU minutes",
         "abacus, 10 cores, no GPU",
         "commit beef",
+        "Taught by \\<a script\\>.",
         "![Success and reward over the training](learning_curve.png)",
         "the set `laptop`, which the package makes; no file is needed",
         "it has not been tried on a real robot",

@@ -73,6 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="episodes to measure the bundle on, for its model card; 0: none (default); policies "
         "that see also get the images of others, those of the set `train` also held-out objects",
     )
+    parser.add_argument(
+        "--note", default="", help="a sentence for the card, such as the teacher of a student"
+    )
     add_seed(parser, 2_000_003, "these episodes")
     parser.add_argument(
         "--threads", type=whole(1, 1024), default=2, help="CPU threads of the simulation"
@@ -86,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     warn_of_changed_files(args.checkpoint, config)
     recorded = record_episode(actor, config.task, config.seed, _TEST_STEPS)
     origin, records = read_origin(args.checkpoint)
+    origin = replace(origin, note=args.note)
     manifest = write_bundle(
         args.out, actor, specs, config, recorded, origin, records, partial(_assess, args)
     )

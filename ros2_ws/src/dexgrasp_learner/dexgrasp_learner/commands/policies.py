@@ -9,7 +9,6 @@ from dexgrasp_learner.config import RunConfig, load_run_config
 from dexgrasp_learner.evaluation.episodes import (
     PolicyFactory,
     actor_policy,
-    bundle_policy,
     evaluate,
     scripted_policy,
     swapping_images,
@@ -18,6 +17,7 @@ from dexgrasp_learner.evaluation.figures import Evaluation
 from dexgrasp_learner.run.assembly import fresh_actor
 from dexgrasp_learner.run.selection import EVALUATION_SEED
 from dexgrasp_learner.storage.bundle import MANIFEST_FILE, Bundle, load_bundle
+from dexgrasp_learner.storage.bundle_policy import BundlePolicy
 from dexgrasp_learner.storage.checkpoint import load_actor
 from dexgrasp_learner.storage.history import warn_of_changed_files
 from dexgrasp_sim.config import ConfigError, with_overrides
@@ -111,11 +111,11 @@ def load_candidate(
 def of_bundle(bundle: Bundle, source: str) -> Candidate:
     """The policy of a loaded bundle, whose folder is `source`."""
     manifest = bundle.manifest
-    groups = tuple(spec.name for spec in manifest.groups)
+    policy = BundlePolicy(bundle)
     used = _used_seeds(manifest.training.get("seed", 0))
     name = Path(source).resolve().name
     config = RunConfig(task=manifest.task)
-    return Candidate(name, source, bundle_policy(bundle), groups, config, used)
+    return Candidate(name, source, actor_policy(policy), policy.groups, config, used)
 
 
 def _used_seeds(seed: int) -> tuple[int, ...]:

@@ -12,8 +12,6 @@ from dexgrasp_learner.algorithms.teacher import Teacher
 from dexgrasp_learner.evaluation.figures import Evaluation, summarize
 from dexgrasp_learner.evaluation.phases import NEAREST, Approach
 from dexgrasp_learner.networks.policy import Actor
-from dexgrasp_learner.storage.bundle import Bundle
-from dexgrasp_learner.storage.bundle_policy import BundlePolicy
 from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.sets import OBJECT_SETS, object_set
@@ -117,11 +115,6 @@ def actor_policy(actor: Teacher, swap_images: bool = False) -> PolicyFactory:
         return act
 
     return swapping_images(make) if swap_images else make
-
-
-def bundle_policy(bundle: Bundle) -> PolicyFactory:
-    """The policy of a bundle, run as a robot runs it: one environment at a time."""
-    return actor_policy(BundlePolicy(bundle))
 
 
 def swapping_images(make_policy: PolicyFactory) -> PolicyFactory:

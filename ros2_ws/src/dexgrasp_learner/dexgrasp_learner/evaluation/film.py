@@ -22,11 +22,11 @@ _VIEW = CameraConfig(
     width=400,
     height=300,
     fovy_deg=38.0,
-    position_m=(-1.16, 0.52, 0.72),
-    look_at_m=(-0.50, 0.08, 0.44),
+    position_m=(-1.05, 0.75, 0.85),
+    look_at_m=(-0.48, 0.05, 0.44),
     far_m=10.0,
 )
-"""A view from behind the table that shows arm, hand and object."""
+"""A view past the thumb, which shows the object also while the hand holds it."""
 _HOLD_S = 0.6
 
 

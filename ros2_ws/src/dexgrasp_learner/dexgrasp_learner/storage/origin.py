@@ -31,6 +31,7 @@ class Origin:
         env_steps: Control periods over all environments until then.
         minutes: Wall time until then, over all parts of a resumed run.
         cpu_minutes: CPU time until then, of the learner and of the simulators on its machine.
+        note: What else one must know, such as the teacher of a student; from who exported it.
     """
 
     run: str = ""
@@ -44,6 +45,7 @@ class Origin:
     env_steps: int | None = None
     minutes: float | None = None
     cpu_minutes: float | None = None
+    note: str = ""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
