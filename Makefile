@@ -15,7 +15,7 @@ setup:  ## Python packages, ROS 2 and our messages, in .venv and ros2_ws; ROS_WH
 setup-isaac:  ## Isaac Lab 3.0 without Isaac Sim in .venv-isaac, for task.physics.backend=isaaclab; PYTHON=...
 	@scripts/setup_isaac.sh
 
-demo: setup  ## train in simulation, measure, deploy on the simulated robot; a report and a film
+demo: setup  ## run the shipped policy on a simulated robot, train another, compare both; report and films
 	@$(BIN)/dexgrasp demo
 
 test: check  ## lint, types and the whole test suite

@@ -25,7 +25,8 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command(
-        "dexgrasp_deploy.commands.demo", "train, measure and deploy on the simulated robot"
+        "dexgrasp_deploy.commands.demo",
+        "deploy the shipped policy in simulation, train another, compare",
     ),
     "train": Command("dexgrasp_learner.commands.train", "train a policy in simulation"),
     "distill": Command("dexgrasp_learner.commands.distill", "train a student from a teacher"),
