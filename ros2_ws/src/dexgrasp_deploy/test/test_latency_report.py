@@ -12,6 +12,7 @@ from dexgrasp_deploy.commands.cli import main
 from dexgrasp_deploy.control.config import ControlConfig
 from dexgrasp_deploy.control.control_loop import ControlLoop
 from dexgrasp_deploy.control.policy_runtime import PolicyRuntime
+from dexgrasp_deploy.control.telemetry.laps import LapTimer
 from dexgrasp_deploy.control.telemetry.latency import Latencies, Stage
 from dexgrasp_deploy.control.telemetry.training_latency import training_latency
 from dexgrasp_learner.config import load_run_config
@@ -51,8 +52,36 @@ def test_a_report_is_read_back_and_a_table_has_a_line_for_each_stage():
     assert values["stages"]["inference"]["max_ms"] == pytest.approx(3.0)
     assert [count for _, count in values["stages"]["inference"]["histogram"]] == [1, 1]
     head, *lines = latencies.table().splitlines()
-    assert head.split() == ["latency,", "ms", "count", "mean", "p50", "p90", "p99", "max"]
+    assert head.split() == ["latency,", "ms", "count", "mean", "p50", "p90", "p99", "max", "cpu"]
     assert [line.split()[0] for line in lines] == ["joint", "inference"]
+
+
+def test_the_stages_of_a_period_add_up_to_it_in_time_and_in_computing():
+    now_s, cpu_s = [5.0], [1.0]
+    latencies = Latencies(DT_S)
+    laps = LapTimer(latencies, lambda: now_s[0], lambda: cpu_s[0])
+
+    def stage(name, duration_s, computing_s):
+        now_s[0] += duration_s
+        cpu_s[0] += computing_s
+        laps.end(name)
+
+    for kept in (True, False, True):
+        laps.begin()
+        stage(Stage.RECEIVING, 0.001, 0.001)
+        stage(Stage.INFERENCE, 0.004, 0.002)
+        stage(Stage.RECEIVING, 0.002, 0.001)
+        if kept:
+            laps.keep()
+        now_s[0] += 0.013
+    laps.begin()
+    figures = latencies.summary()
+    assert set(figures) == {"receiving", "inference", "until the next step", "period"}
+    assert figures["period"]["mean_ms"] == pytest.approx(20.0)
+    assert figures["period"]["cpu_ms"] == pytest.approx(4.0)
+    assert figures["receiving"]["mean_ms"] == pytest.approx(3.0)
+    assert figures["until the next step"]["mean_ms"] == pytest.approx(13.0)
+    assert all(stage["count"] == 2 for stage in figures.values())
 
 
 def test_training_draws_between_the_percentiles_in_its_own_units():
@@ -79,7 +108,8 @@ def test_delays_of_an_episode_are_those_that_the_robot_had(bundle, robot, port, 
     assert latencies.count(Stage.LATENESS) == steps + 1, "the last period ends the episode"
     assert latencies.largest_s(Stage.LATENESS) == 0.0, "the clock stands between deadlines"
     assert latencies.count(Stage.IMAGE_AGE) == latencies.count(Stage.IMAGE_TO_COMMAND) == steps
-    assert latencies.count(Stage.PUBLISHING) == len(port.sent)
+    assert latencies.count(Stage.PUBLISHING) == steps == len(port.sent) - 1, "one goes home"
+    assert latencies.count(Stage.PERIOD) == latencies.count(Stage.REST) == steps
 
 
 def test_a_training_config_is_written_from_a_report(tmp_path, capsys):

@@ -19,6 +19,7 @@ from dexgrasp_deploy.control.policy_runtime import PolicyRuntime
 from dexgrasp_deploy.control.policy_step import PolicyStep
 from dexgrasp_deploy.control.port import Progress, RobotPort
 from dexgrasp_deploy.control.sensing.streams import Measurement
+from dexgrasp_deploy.control.telemetry.latency import Stage
 from dexgrasp_deploy.control.telemetry.steps import Step, StepReport
 from dexgrasp_sim.robot.robot import Robot
 
@@ -58,10 +59,10 @@ class ControlLoop:
         self._port, self._clock = port, clock
         self._observer = PolicyObserver(runtime.manifest, robot, config.freshness)
         self.steps = StepReport(self.control_dt_s, clock)
-        self._policy = PolicyStep(runtime, robot, self._observer, clock, self.steps.latencies)
+        self._policy = PolicyStep(runtime, robot, self._observer, clock, self.steps.laps)
         self._home = self._policy.start
         safety = safety_filter(task, robot, config.safety)
-        self._commander = Commander(robot, port, safety, config, clock, self.steps.latencies)
+        self._commander = Commander(robot, port, safety, config, self.steps.laps)
         planner = WayPlanner(robot, obstacles_of(task), safety.clearances)
         self._journey = Journey(planner, self._commander, robot, config, self.control_dt_s, clock)
         self._tracker = EvidenceTracker(robot, task, config.evidence)
@@ -205,11 +206,14 @@ class ControlLoop:
             late = (self._clock() - deadline_s) / self.control_dt_s
             if late > 0:
                 deadline_s += int(late + 0.5) * self.control_dt_s
-                self._count_misses(ceil(late))
+                if self.episode.state in POLICY_ACTS:
+                    missed = self.progress.deadline_misses + ceil(late)
+                    self.progress = replace(self.progress, deadline_misses=missed)
 
     def tick(self) -> None:
         """One control period in the present state."""
         now_s, state = self._clock(), self.episode.state
+        self.steps.laps.begin()
         if state is State.IDLE:
             return
         try:
@@ -274,6 +278,7 @@ class ControlLoop:
         commanded = self._commander.position
         evidence = self._tracker.observe(measured, commanded, progress.object_m, now_s)
         self.progress = replace(progress, evidence=evidence)
+        self.steps.laps.end(Stage.EVIDENCE)
         try:
             command = self._commander.command(target, measured, now_s)
         finally:
@@ -391,8 +396,3 @@ class ControlLoop:
             self.episode.fault(reason, now_s, detail)
         else:
             self.episode.enter(state, reason, now_s, detail)
-
-    def _count_misses(self, number: int) -> None:
-        if self.episode.state in POLICY_ACTS:
-            missed = self.progress.deadline_misses + number
-            self.progress = replace(self.progress, deadline_misses=missed)

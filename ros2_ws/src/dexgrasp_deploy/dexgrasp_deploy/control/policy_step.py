@@ -12,7 +12,8 @@ from dexgrasp_deploy.control.observation import PolicyObserver
 from dexgrasp_deploy.control.policy_runtime import PolicyRuntime, predicted_object_position
 from dexgrasp_deploy.control.port import Progress
 from dexgrasp_deploy.control.sensing.streams import Measurement
-from dexgrasp_deploy.control.telemetry.latency import Latencies, Stage
+from dexgrasp_deploy.control.telemetry.laps import LapTimer
+from dexgrasp_deploy.control.telemetry.latency import Stage
 from dexgrasp_deploy.drivers.base import CameraSample
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.robot.robot import Robot
@@ -34,12 +35,12 @@ class PolicyStep:
         robot: Robot,
         observer: PolicyObserver,
         clock: Callable[[], float],
-        latencies: Latencies,
+        laps: LapTimer,
     ) -> None:
         """Raises ConfigError where the start posture does not fit the robot."""
         task = runtime.manifest.task
         self._runtime, self._observer, self._clock = runtime, observer, clock
-        self._latencies = latencies
+        self._laps = laps
         self._episode_steps = task.episode_steps
         self.decoder = make_decoder(
             task.action,
@@ -93,22 +94,21 @@ class PolicyStep:
         Raises:
             UnfitInput: The image must not be acted on, or the action is not finite.
         """
-        begun_s = self._clock()
+        self._laps.end(Stage.RECEIVING)
         image = self._observer.image(sample, measured.position, now_s)
         fraction = min(1.0, progress.steps / self._episode_steps)
         observation = self._observer.observe(
             measured, image, self.decoder, progress.action, fraction
         )
+        self._laps.end(Stage.PREPROCESSING)
         started_s = self._clock()
         action, prediction = self._runtime.act(observation)
         inference_s = self._clock() - started_s
+        self._laps.end(Stage.INFERENCE)
         if not np.isfinite(action).all():
             raise UnfitInput(Reason.BAD_ACTION, f"action {action}")
         target = self.decoder.decode(torch.from_numpy(action).unsqueeze(0))[0]  # [J] rad
-        decoded_s = self._clock()
-        self._latencies.add(Stage.PREPROCESSING, started_s - begun_s)
-        self._latencies.add(Stage.INFERENCE, inference_s)
-        self._latencies.add(Stage.DECODING, decoded_s - started_s - inference_s)
+        self._laps.end(Stage.DECODING)
         object_m = predicted_object_position(self._runtime.manifest, prediction)
         first = progress.steps == 0
         seen_s = measured.stamp_s if image is None or sample is None else sample.stamp_s

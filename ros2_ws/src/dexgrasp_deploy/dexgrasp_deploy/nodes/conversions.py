@@ -20,10 +20,13 @@ def from_stamp(clock: Clock, stamp: Time) -> float:
     return time.monotonic() - age_ns * 1e-9
 
 
-def from_joint_state(clock: Clock, message: JointState) -> JointSample:
-    """A measurement that arrives now. Missing velocities are 0, missing efforts None.
+def from_joint_state(
+    clock: Clock, message: JointState, arrival_s: float | None = None
+) -> JointSample:
+    """A measurement that arrived at a monotonic time, s; None: now.
 
-    Lengths are as in the message; see `JointSample.consistent`.
+    Missing velocities are 0, missing efforts None. Lengths are as in the message; see
+    `JointSample.consistent`.
     """
     count = len(message.name)
     velocity = np.array(message.velocity, dtype=np.float64)
@@ -34,7 +37,7 @@ def from_joint_state(clock: Clock, message: JointState) -> JointSample:
         velocity if len(velocity) else np.zeros(count),
         from_stamp(clock, message.header.stamp),
         effort if len(effort) else None,
-        arrival_s=time.monotonic(),
+        arrival_s=time.monotonic() if arrival_s is None else arrival_s,
     )
 
 

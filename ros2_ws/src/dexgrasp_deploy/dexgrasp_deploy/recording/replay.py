@@ -13,6 +13,7 @@ from dexgrasp_deploy.control.policy_runtime import PolicyRuntime
 from dexgrasp_deploy.control.policy_step import PolicyStep
 from dexgrasp_deploy.control.sensing.policy_image import policy_image
 from dexgrasp_deploy.control.sensing.streams import FreshnessConfig
+from dexgrasp_deploy.control.telemetry.laps import LapTimer
 from dexgrasp_deploy.control.telemetry.latency import Latencies
 from dexgrasp_deploy.drivers.base import CameraSample
 from dexgrasp_deploy.recording.reading import (
@@ -76,8 +77,8 @@ class Replay:
         self._manifest = manifest = bundle.manifest
         self._runtime, robot = PolicyRuntime(bundle), manifest.task.load_robot()
         self._observer = PolicyObserver(manifest, robot, FreshnessConfig())
-        latencies = Latencies(manifest.task.control_dt_s)
-        self._policy = PolicyStep(self._runtime, robot, self._observer, lambda: 0.0, latencies)
+        laps = LapTimer(Latencies(manifest.task.control_dt_s), lambda: 0.0)
+        self._policy = PolicyStep(self._runtime, robot, self._observer, lambda: 0.0, laps)
 
     def run(self, path: Path) -> tuple[Recording, list[Comparison]]:
         """Compares all episodes of a recording.

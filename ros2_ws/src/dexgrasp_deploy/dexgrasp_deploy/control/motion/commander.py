@@ -1,7 +1,5 @@
 """The only place from which commands leave: through the safety filter, once in a period."""
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +9,8 @@ from dexgrasp_deploy.control.motion.way import Way
 from dexgrasp_deploy.control.port import RobotPort
 from dexgrasp_deploy.control.safety import SafeCommand, SafetyFilter
 from dexgrasp_deploy.control.sensing.streams import Measurement
-from dexgrasp_deploy.control.telemetry.latency import Latencies, Stage
+from dexgrasp_deploy.control.telemetry.laps import LapTimer
+from dexgrasp_deploy.control.telemetry.latency import Stage
 from dexgrasp_sim.robot.robot import Robot
 
 Vector = NDArray[np.float64]
@@ -35,13 +34,12 @@ class Commander:
         port: RobotPort,
         safety: SafetyFilter,
         config: ControlConfig,
-        clock: Callable[[], float],
-        latencies: Latencies,
+        laps: LapTimer,
     ) -> None:
         self.safety, self.engaged, self.shadow = safety, False, config.shadow
         self._always_shadow = config.shadow
         self._robot, self._port = robot, port
-        self._clock, self._latencies = clock, latencies
+        self._laps = laps
         self._measured: Measurement | None = None
         self._target = safety.position
         self._sent_s = -np.inf
@@ -85,9 +83,8 @@ class Commander:
                 too long. The command was sent.
         """
         self._target, self._measured = target, measured
-        started_s = self._clock()
         command = self.safety.filter(target, measured.position, measured.effort)
-        self._latencies.add(Stage.SAFETY, self._clock() - started_s)
+        self._laps.end(Stage.SAFETY)
         self._send(command, now_s)
         if not self.shadow:
             self._watch(command, measured, now_s)
@@ -115,9 +112,8 @@ class Commander:
         self._sent_s = now_s
         if self.engaged and not self.shadow:
             names = self._robot.joint_names
-            started_s = self._clock()
             self._port.send(dict(zip(names, command.position.tolist(), strict=True)))
-            self._latencies.add(Stage.PUBLISHING, self._clock() - started_s)
+            self._laps.end(Stage.PUBLISHING)
 
     def _watch(self, command: SafeCommand, measured: Measurement, now_s: float) -> None:
         for rule, cut in self._cuts.items():

@@ -46,12 +46,10 @@ class CommandEcho:
             stamp_s: Monotonic time at which the driver said so.
         """
         self._heard_s = stamp_s
-        due_s = stamp_s - self._max_delay_s
-        due = [command for time_s, command in self._sent if time_s <= due_s]
-        if not due:
+        allowed = self._allowed(stamp_s - self._max_delay_s)
+        if not allowed:
             return
-        allowed = [due[-1], *(command for time_s, command in self._sent if time_s > due_s)]
-        if any(_difference(command, positions)[0] <= _SAME_RAD for command in allowed):
+        if any(_is_same(command, positions) for command in allowed):
             self._problem = ""
             return
         apart, joint = min(_difference(command, positions) for command in allowed)
@@ -60,12 +58,29 @@ class CommandEcho:
             f"{apart:.3g} rad from every command; see its log"
         )
 
+    def _allowed(self, due_s: float) -> list[Mapping[str, float]]:
+        """Commands that may be obeyed, newest first: those after a time and the one before them;
+        empty where there is none before, and the driver has time.
+        """
+        found = []
+        for time_s, command in reversed(self._sent):
+            found.append(command)
+            if time_s <= due_s:
+                return found
+        return []
+
     def problem(self, now_s: float) -> str:
         """What is wrong now; "" for nothing, or where nothing was sent or echoed lately."""
         sent_s = self._sent[-1][0] if self._sent else float("-inf")
         if now_s - min(sent_s, self._heard_s) > self._max_delay_s:
             return ""
         return self._problem
+
+
+def _is_same(command: Mapping[str, float], echo: Mapping[str, float]) -> bool:
+    """Whether they share joints, and all that they share are the same."""
+    shared = [name for name in command if name in echo]
+    return bool(shared) and all(abs(command[n] - echo[n]) <= _SAME_RAD for n in shared)
 
 
 def _difference(command: Mapping[str, float], echo: Mapping[str, float]) -> tuple[float, str]:

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from enum import Enum
-from math import isfinite, log10
+from math import isfinite, isnan, log10
 from typing import Any
 
 import numpy as np
 
 
 class Stage(Enum):
-    """What is measured, in the order of a period; each is a duration.
+    """What is measured; each is a duration. The stages of a period are in their order.
 
     Attributes:
         row: 0 for the first, 1 for the next.
@@ -30,16 +30,26 @@ class Stage(Enum):
     """From the exposure to the beginning of the step: the image's age in the observation."""
     JOINT_AGE = "joint age"
     """The same for the oldest joint measurement."""
+    RECEIVING = "receiving"
+    """Taking the messages of joints and images, and judging the joints."""
     PREPROCESSING = "preprocessing"
-    """Judging, cropping, resizing, and putting the observation together."""
+    """Judging, cropping, resizing images, and putting the observation together."""
     INFERENCE = "inference"
     """The policy."""
     DECODING = "decoding"
     """Action to joint targets: the fabric, or inverse kinematics."""
+    EVIDENCE = "evidence"
+    """What speaks for a grasp."""
     SAFETY = "safety"
     """The safety filter."""
     PUBLISHING = "publishing"
     """Handing the command over to the middleware or the driver."""
+    REPORTING = "reporting"
+    """Telling listeners of the step."""
+    REST = "until the next step"
+    """Callbacks of services and timers, and sleep."""
+    PERIOD = "period"
+    """From the beginning of a step to the next: the sum of the stages from receiving to rest."""
     ACTION_DELAY = "step to command"
     """From the beginning of the step to the end of publishing."""
     IMAGE_TO_COMMAND = "image to command"
@@ -68,16 +78,21 @@ class Latencies:
         self.control_dt_s = control_dt_s
         self._counts = [[0] * _BINS for _ in Stage]  # lists: numpy is slow at single elements
         self._sums_s = [0.0] * len(Stage)
+        self._cpu_s = [0.0] * len(Stage)
         self._largest_s = [0.0] * len(Stage)
 
-    def add(self, stage: Stage, duration_s: float) -> None:
-        """Counts a duration, s; one that is negative counts as 0, one that is no number not."""
+    def add(self, stage: Stage, duration_s: float, cpu_s: float = 0.0) -> None:
+        """Counts a duration, s; one that is negative counts as 0, one that is no number not.
+
+        `cpu_s` is the part of it in which the thread computed, where that was measured.
+        """
         if not isfinite(duration_s):
             return
         row, column = stage.row, 0
         if duration_s > _LEAST_S:
             column = int(_PER_DECADE * log10(duration_s / _LEAST_S)) + 1
         self._counts[row][column if column < _BINS else -1] += 1
+        self._cpu_s[row] += cpu_s
         if duration_s > 0.0:
             self._sums_s[row] += duration_s
         if duration_s > self._largest_s[row]:
@@ -91,6 +106,11 @@ class Latencies:
         """Mean; NaN where nothing was counted."""
         count = self.count(stage)
         return self._sums_s[stage.row] / count if count else float("nan")
+
+    def mean_cpu_s(self, stage: Stage) -> float:
+        """Mean computing time; NaN where it was not measured."""
+        measured = self._cpu_s[stage.row] > 0.0
+        return self._cpu_s[stage.row] / self.count(stage) if measured else float("nan")
 
     def largest_s(self, stage: Stage) -> float:
         """The largest; 0 where nothing was counted."""
@@ -106,20 +126,20 @@ class Latencies:
         return min(float(_UPPER_S[min(column, _BINS - 1)]), self.largest_s(stage))
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Figures in ms of every stage that was measured, by its name."""
-        return {
-            stage.value: {
-                "count": self.count(stage),
-                "mean_ms": _ms(self.mean_s(stage)),
-                **{
-                    f"p{percent}_ms": _ms(self.percentile_s(stage, percent))
-                    for percent in _PERCENTILES
-                },
-                "max_ms": _ms(self.largest_s(stage)),
-            }
-            for stage in Stage
-            if self.count(stage)
-        }
+        """Figures in ms of every stage that was measured, by its name; `cpu_ms` is the mean
+        computing time, where that was measured.
+        """
+        return {stage.value: self._figures(stage) for stage in Stage if self.count(stage)}
+
+    def _figures(self, stage: Stage) -> dict[str, float]:
+        figures: dict[str, float] = {"count": self.count(stage)}
+        figures["mean_ms"] = _ms(self.mean_s(stage))
+        for percent in _PERCENTILES:
+            figures[f"p{percent}_ms"] = _ms(self.percentile_s(stage, percent))
+        figures["max_ms"] = _ms(self.largest_s(stage))
+        if not isnan(self.mean_cpu_s(stage)):
+            figures["cpu_ms"] = _ms(self.mean_cpu_s(stage))
+        return figures
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values: `format`, `control_dt_s`, and `stages`, see `summary`, each with its
@@ -150,6 +170,7 @@ class Latencies:
                 row = Stage(name).row
                 made._counts[row] = _counts(figures["histogram"])
                 made._sums_s[row] = figures["mean_ms"] * figures["count"] / 1000
+                made._cpu_s[row] = figures.get("cpu_ms", 0.0) * figures["count"] / 1000
                 made._largest_s[row] = figures["max_ms"] / 1000
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"a stage is incomplete ({error})") from None
@@ -157,7 +178,7 @@ class Latencies:
 
     def table(self) -> str:
         """The summary as lines for people."""
-        heads = ("count", "mean", *(f"p{percent}" for percent in _PERCENTILES), "max")
+        heads = ("count", "mean", *(f"p{percent}" for percent in _PERCENTILES), "max", "cpu")
         lines = [f"{'latency, ms':20}" + "".join(f"{head:>9}" for head in heads)]
         for name, figures in self.summary().items():
             count, *values = figures.values()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dexgrasp_deploy.control.port import Progress
 from dexgrasp_deploy.control.sensing.streams import Measurement
+from dexgrasp_deploy.control.telemetry.laps import LapTimer
 from dexgrasp_deploy.control.telemetry.latency import Latencies, Stage
 from dexgrasp_deploy.drivers.base import CameraSample
 
@@ -51,12 +52,14 @@ class StepReport:
 
     Attributes:
         latencies: Of all steps so far.
+        laps: Divides their periods into stages.
         count: Of these.
         listener: Is told of every step; None for nobody.
     """
 
     def __init__(self, control_dt_s: float, clock: Callable[[], float]) -> None:
         self.latencies = Latencies(control_dt_s)
+        self.laps = LapTimer(self.latencies, clock)
         self.count = 0
         self.listener: StepListener | None = None
         self._clock = clock
@@ -89,3 +92,5 @@ class StepReport:
                 add(Stage.WAITING, step.now_s - sample.received_s)
         if self.listener is not None:
             self.listener.stepped(step, progress)
+        self.laps.end(Stage.REPORTING)
+        self.laps.keep()

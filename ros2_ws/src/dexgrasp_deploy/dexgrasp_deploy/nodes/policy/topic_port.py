@@ -2,13 +2,12 @@
 
 import time
 from functools import partial
-from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
-from rclpy.executors import Executor
+from rclpy.executors import Executor, ShutdownException, TimeoutException
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from typing_extensions import override
@@ -30,17 +29,19 @@ from dexgrasp_deploy.nodes.conversions import (
     from_stamp,
 )
 from dexgrasp_deploy.nodes.parameters import COMMAND, LATCHED, NEWEST, STREAMS
+from dexgrasp_deploy.nodes.policy.polled_topics import PolledTopics
 from dexgrasp_sim.nodes.conversions import to_joint_state
 
 _STREAMS = {"depth": ("depth",), "stereo_rgb": ("left", "right"), None: ()}
 _MAX_JOINT_STREAMS = 16
 _STREAM_ENDS_S = 0.5
 _DUE_CALLBACKS = 12
-"""More than there are streams and timers."""
+"""More than there are timers."""
 
 
 class TopicPort(RobotPort):
-    """A port on topics; all callbacks run in the thread that calls `wait_until`.
+    """A port on topics, read when measurements are wanted; the callbacks of the node, as those of
+    services and timers, run in the thread that calls `wait_until`.
 
     A stream of joints is recognised by the names in its messages, so that arm and hand may come
     from one driver or from two.
@@ -58,7 +59,6 @@ class TopicPort(RobotPort):
         commands: Whether commands may be sent; if not, there is not even a publisher for them.
         """
         self._node = node
-        self._arrived = 0
         self._max_skew_s = config.max_pair_skew_s
         self._echo = CommandEcho(config.max_echo_s)
         self._executor: Executor | None = None
@@ -71,12 +71,12 @@ class TopicPort(RobotPort):
         self._stamps: dict[str, Time] = {}
         self._place: NDArray[np.float64] | None = None
         self._pair_stamp: Time | None = None
-        self._pose_subscription: Any = None
         self._commands = (
             node.create_publisher(JointState, "joint_command", COMMAND) if commands else None
         )
-        node.create_subscription(JointState, "joint_states", self._on_joints, STREAMS)
-        node.create_subscription(JointState, "joint_command_echo", self._on_echo, STREAMS)
+        self._joint_topics, self._image_topics = PolledTopics(node), PolledTopics(node)
+        self._joint_topics.subscribe(JointState, "joint_states", self._on_joints, STREAMS)
+        self._joint_topics.subscribe(JointState, "joint_command_echo", self._on_echo, STREAMS)
 
     def attach(self, executor: Executor) -> None:
         """Sets the executor whose callbacks `wait_until` runs."""
@@ -84,21 +84,18 @@ class TopicPort(RobotPort):
 
     def listen(self, image_group: str | None) -> None:
         """Subscribes to the camera streams of a policy's image group, once."""
-        self._group = image_group
-        if self._pose_subscription is None and image_group is not None:
-            self._pose_subscription = self._node.create_subscription(
-                PoseStamped, "camera/pose", self._on_pose, LATCHED
-            )
-        listening = {subscription.topic_name for subscription in self._node.subscriptions}
+        self._group, topics = image_group, self._image_topics
+        listening = topics.names
+        if image_group is not None and not listening:
+            topics.subscribe(PoseStamped, "camera/pose", self._on_pose, LATCHED)
         for stream in _STREAMS[image_group]:
             topic = self._node.resolve_topic_name(f"camera/{stream}/image_raw")
             if topic in listening:
                 continue
             on_image = partial(self._on_image, stream=stream)
             on_info = partial(self._on_info, stream=stream)
-            info_topic = f"camera/{stream}/camera_info"
-            self._node.create_subscription(Image, topic, on_image, NEWEST)
-            self._node.create_subscription(CameraInfo, info_topic, on_info, NEWEST)
+            topics.subscribe(CameraInfo, f"camera/{stream}/camera_info", on_info, NEWEST)
+            topics.subscribe(Image, topic, on_image, NEWEST)
 
     @override
     def joints(self) -> list[JointSample]:
@@ -107,12 +104,14 @@ class TopicPort(RobotPort):
         Raises:
             UnfitInput: The driver says that it obeys other commands than those sent.
         """
+        self._joint_topics.take()
         if problem := self._echo.problem(time.monotonic()):
             raise UnfitInput(Reason.NOT_OBEYED, problem)
         return list(self._joints.values())
 
     def joint_streams(self) -> list[tuple[str, ...]]:
         """The joint names of each stream that has sent something lately."""
+        self._joint_topics.take()
         since_s = time.monotonic() - _STREAM_ENDS_S
         return [names for names, each in self._joints.items() if each.received_s > since_s]
 
@@ -123,6 +122,7 @@ class TopicPort(RobotPort):
         Raises:
             UnfitInput: The newest message of a stream cannot be read, or the pair is skewed.
         """
+        self._image_topics.take()
         streams = _STREAMS[self._group]
         for stream in streams:
             if stream in self._unreadable:
@@ -151,20 +151,20 @@ class TopicPort(RobotPort):
         """Runs callbacks until `time_s`, and those that are due even if it has passed."""
         assert self._executor is not None, "attach() comes first"
         if time.monotonic() >= time_s:
-            self._take_what_is_due()
+            self._run_what_is_due()
         while (remaining_s := time_s - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=remaining_s)
 
-    def _take_what_is_due(self) -> None:
-        """A loop that is late still takes every message that has arrived."""
+    def _run_what_is_due(self) -> None:
+        """A loop that is late still runs every callback."""
         assert self._executor is not None
-        idle = 0
         for _ in range(_DUE_CALLBACKS):
-            before = self._arrived
-            self._executor.spin_once(timeout_sec=0.0)
-            idle = 0 if self._arrived > before else idle + 1
-            if idle == 2:
+            try:
+                run, _, _ = self._executor.wait_for_ready_callbacks(timeout_sec=0.0)
+            except (TimeoutException, ShutdownException):
                 return
+            run()
+            run.result()  # raises what the callback raised
 
     def _checked_pair(self) -> CameraSample | None:
         """The newest pair; it says so where both images arrive but are not of one time."""
@@ -178,28 +178,23 @@ class TopicPort(RobotPort):
             )
         return self._pair
 
-    def _on_joints(self, message: JointState) -> None:
-        self._arrived += 1
-        sample = from_joint_state(self._node.get_clock(), message)
+    def _on_joints(self, message: JointState, arrival_s: float) -> None:
+        sample = from_joint_state(self._node.get_clock(), message, arrival_s)
         self._joints[tuple(sorted(sample.names))] = sample
         if len(self._joints) > _MAX_JOINT_STREAMS:
             self._joints.pop(next(iter(self._joints)))
 
-    def _on_echo(self, message: JointState) -> None:
-        self._arrived += 1
+    def _on_echo(self, message: JointState, arrival_s: float) -> None:
         stamp_s = from_stamp(self._node.get_clock(), message.header.stamp)
         self._echo.heard(dict(zip(message.name, message.position, strict=False)), stamp_s)
 
-    def _on_info(self, message: CameraInfo, stream: str) -> None:
-        self._arrived += 1
+    def _on_info(self, message: CameraInfo, arrival_s: float, stream: str) -> None:
         self._intrinsics[stream] = from_camera_info(message)
 
-    def _on_pose(self, message: PoseStamped) -> None:
-        self._arrived += 1
+    def _on_pose(self, message: PoseStamped, arrival_s: float) -> None:
         self._place = from_pose(message.pose)
 
-    def _on_image(self, message: Image, stream: str) -> None:
-        self._arrived += 1
+    def _on_image(self, message: Image, arrival_s: float, stream: str) -> None:
         try:
             pixels = from_image(message)
         except ImageError as error:
@@ -208,8 +203,7 @@ class TopicPort(RobotPort):
         self._unreadable.pop(stream, None)
         stamp_s = from_stamp(self._node.get_clock(), message.header.stamp)
         intrinsics = self._intrinsics.get(stream)
-        now_s = time.monotonic()
-        self._newest[stream] = CameraSample(pixels, stamp_s, intrinsics, now_s, self._place)
+        self._newest[stream] = CameraSample(pixels, stamp_s, intrinsics, arrival_s, self._place)
         self._stamps[stream] = message.header.stamp
         if stream != "depth":
             self._join()
