@@ -6,16 +6,18 @@ Prints one JSON object with the list `outcomes`.
 import argparse
 import json
 import os
+import resource
 import signal
 import sys
 import tempfile
 import time
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rclpy
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
@@ -88,6 +90,13 @@ def _black(message: Image) -> None:
     message.data = array("B", bytes(len(message.data)))
 
 
+def _nan_depth(message: Image) -> None:
+    message.encoding, message.step = "32FC1", 4 * message.width
+    message.data = array(
+        "B", np.full(message.width * message.height, np.nan, np.float32).tobytes()
+    )
+
+
 def _press(robot: Robot) -> None:
     robot.button.publish(Bool(data=True))
 
@@ -125,8 +134,10 @@ def node_cases() -> dict[str, NodeCase]:
         "joint_states with too few positions": NodeCase(_state(_short), "names"),
         "joint_states in another order": NodeCase(_state(_reversed), ""),
         "stamps 30 s ahead": NodeCase(_setting(ahead_s=30.0), "ahead of now"),
+        "stamps 30 s behind": NodeCase(_setting(ahead_s=-30.0), "too old"),
         "images stopped": NodeCase(_setting(sees=False), "too old"),
         "camera covered": NodeCase(_image(_black), "every pixel is 0"),
+        "depth image of NaN": NodeCase(_image(_nan_depth), "every pixel is 0"),
         "image of an unknown encoding": NodeCase(_image(_encoding), "is not understood"),
         "image with too few bytes": NodeCase(_image(_cut), "bytes"),
         "driver obeys somebody else": NodeCase(_setting(echo=2.5), "has obeyed no command"),
@@ -197,20 +208,58 @@ def _outcome(
     return outcome
 
 
+@dataclass(frozen=True)
+class TwinCase:
+    """A fault of a process of the simulated robot.
+
+    Attributes:
+        node: Which.
+        strike: Does it to a process id.
+        says: Words of a right reaction; "": the robot goes on.
+        lasts_s: So long it lasts.
+        told: Words that the node must say of itself on `/diagnostics`; "": none.
+    """
+
+    node: str
+    strike: Callable[[int], object]
+    says: str = "too old"
+    lasts_s: float = 0.0
+    told: str = ""
+
+
+def _kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def _hang(pid: int) -> None:
+    os.kill(pid, signal.SIGSTOP)
+
+
+def _fill_disk(pid: int) -> None:
+    """No file of the process can grow any more, as on a full disk."""
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+
 TWIN_CASES = {
-    "robot driver killed": ("robot_driver_node", signal.SIGKILL, "too old"),
-    "robot driver hangs": ("robot_driver_node", signal.SIGSTOP, "too old"),
-    "camera driver killed": ("camera_node", signal.SIGKILL, "too old"),
-    "camera driver hangs": ("camera_node", signal.SIGSTOP, "too old"),
-    "policy node hangs for 2 s": ("policy_node", signal.SIGSTOP, "too old"),
+    "robot driver killed": TwinCase("robot_driver_node", _kill),
+    "robot driver hangs": TwinCase("robot_driver_node", _hang),
+    "camera driver killed": TwinCase("camera_node", _kill),
+    "camera driver hangs": TwinCase("camera_node", _hang),
+    "policy node hangs for 2 s": TwinCase("policy_node", _hang, lasts_s=2.0),
+    "recorder killed": TwinCase("recorder_node", _kill, says=""),
+    "disk full while recording": TwinCase(
+        "recorder_node", _fill_disk, says="", told="cannot be written"
+    ),
 }
-"""Node of the simulated robot, signal, and words of a right reaction."""
 
 
 def _run_twin_case(
-    name: str, specs: list[NodeSpec], manifest: BundleManifest, folder: Path
+    name: str, bundle: Path, max_age_s: float, manifest: BundleManifest, folder: Path
 ) -> Outcome:
-    node, number, says = TWIN_CASES[name]
+    case = TWIN_CASES[name]
+    records = case.node == "recorder_node"
+    record = folder / name.replace(" ", "_") if records else None
+    specs = _relaxed(deploy_nodes("sim", bundle, record=record), max_age_s)
     client = Client(manifest, "operator")
     try:
         with NodeGroup(specs, os.environ, folder) as group:
@@ -218,17 +267,27 @@ def _run_twin_case(
             running = client.begin(_GOAL_S) if client.settle() else None
             if running is None:
                 return _outcome(name, "twin", client, False, "the robot did not start", None)
+            if records:
+                client.until(lambda: "recording" in _said(client, case.node))
             begun_s = time.monotonic()
-            os.kill(group.pid(node), number)
-            if node == "policy_node":
-                client.until(lambda: False, 2.0)
-                os.kill(group.pid(node), signal.SIGCONT)
-            outcome = _react(name, "twin", client, running, says, begun_s)
-            if number == signal.SIGSTOP:
-                os.kill(group.pid(node), signal.SIGCONT)
+            case.strike(group.pid(case.node))
+            if case.lasts_s:
+                client.until(lambda: False, case.lasts_s)
+                os.kill(group.pid(case.node), signal.SIGCONT)
+            outcome = _react(name, "twin", client, running, case.says, begun_s)
+            if case.told:
+                told = client.until(lambda: case.told in _said(client, case.node))
+                said = f"{outcome.reaction}; {case.node}: {_said(client, case.node)}"
+                outcome = replace(outcome, handled=outcome.handled and told, reaction=said)
+            os.kill(group.pid(case.node), signal.SIGCONT)
             return outcome
     finally:
         client.close()
+
+
+def _said(client: Client, node: str) -> str:
+    """What a node says of itself on `/diagnostics`."""
+    return "; ".join(text for name, text in client.health.items() if name.startswith(node))
 
 
 def _relaxed(specs: list[NodeSpec], max_age_s: float) -> list[NodeSpec]:
@@ -266,7 +325,7 @@ def outcomes(args: argparse.Namespace) -> Iterator[Outcome]:
             finally:
                 robot.close()
         for name in twin_names:
-            yield _run_twin_case(name, specs, manifest, folder)
+            yield _run_twin_case(name, args.bundle, args.max_age_s, manifest, folder)
 
 
 def main() -> int:

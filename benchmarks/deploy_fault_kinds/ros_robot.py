@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -34,7 +35,7 @@ class Client:
     Attributes:
         node: The ROS node.
         count: The commands on `joint_command`.
-        positions: The newest command.
+        health: What devices say on `/diagnostics`, by name.
     """
 
     def __init__(self, manifest: BundleManifest, name: str) -> None:
@@ -47,6 +48,8 @@ class Client:
         self.status: PolicyStatus | None = None
         self.node.create_subscription(JointState, "joint_command", self.on_command, COMMAND)
         self.node.create_subscription(PolicyStatus, "policy/status", self._on_status, NEWEST)
+        self.health: dict[str, str] = {}
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_health, 10)
         self.button = self.node.create_publisher(Bool, "estop", LATCHED)
         self.heartbeat = self.node.create_publisher(Empty, "estop/heartbeat", COMMAND)
         self.grasp = ActionClient(self.node, Grasp, "grasp")
@@ -59,6 +62,9 @@ class Client:
 
     def _on_status(self, message: PolicyStatus) -> None:
         self.status = message
+
+    def _on_health(self, message: DiagnosticArray) -> None:
+        self.health |= {status.name: status.message for status in message.status}
 
     def until(self, condition: Callable[[], Any], limit_s: float = _WAIT_S) -> bool:
         """Runs callbacks until a condition; whether it came true in time."""

@@ -26,11 +26,11 @@ setup(
     entry_points={
         "console_scripts": [
             "dexgrasp = dexgrasp_deploy.commands.cli:main",
-            "camera_node = dexgrasp_deploy.nodes.camera_node:main",
-            "episode_node = dexgrasp_deploy.nodes.episode_node:main",
-            "recorder_node = dexgrasp_deploy.nodes.recorder_node:main",
-            "policy_node = dexgrasp_deploy.nodes.policy_node:main",
-            "robot_driver_node = dexgrasp_deploy.nodes.robot_driver_node:main",
+            "camera_node = dexgrasp_deploy.nodes.programs:camera_node",
+            "episode_node = dexgrasp_deploy.nodes.programs:episode_node",
+            "recorder_node = dexgrasp_deploy.nodes.programs:recorder_node",
+            "policy_node = dexgrasp_deploy.nodes.programs:policy_node",
+            "robot_driver_node = dexgrasp_deploy.nodes.programs:robot_driver_node",
         ],
     },
 )

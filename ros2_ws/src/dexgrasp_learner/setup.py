@@ -25,7 +25,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
-            "learner_node = dexgrasp_learner.nodes.learner_node:main",
+            "learner_node = dexgrasp_learner.nodes.programs:learner_node",
         ],
     },
 )

@@ -25,7 +25,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
-            "sim_worker_node = dexgrasp_sim.nodes.sim_worker_node:main",
+            "sim_worker_node = dexgrasp_sim.nodes.programs:sim_worker_node",
         ],
     },
 )

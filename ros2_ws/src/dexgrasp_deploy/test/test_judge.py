@@ -16,7 +16,10 @@ RESET_POSTURE = ROBOT.postures["reset"]
 
 RULE = SuccessConfig(height_m=0.10, hold_s=0.5, reach_m=0.20)
 TASK = GraspConfig(success=RULE)
+STEP_S = 1 / 15
 START_M = 0.30
+"""Height of the centre of the box, which is 10 cm high, on the table, whose top is at 0.25 m."""
+UPRIGHT = (1.0, 0.0, 0.0, 0.0)
 
 
 @pytest.fixture
@@ -31,10 +34,13 @@ def in_hand(robot):
     return frames.position[0, 0].double().numpy()
 
 
-def judged(robot, joints, poses, task=TASK):
-    judge = GraspJudge(robot, task, START_M)
-    for stamp_s, position in poses:
-        judge.observe(np.asarray(position), stamp_s)
+def judged(robot, joints, places, task=TASK, turn=UPRIGHT, stands=True):
+    """Success and lift of a box that stands on the table first."""
+    judge = GraspJudge(robot, task, "box")
+    if stands:
+        judge.observe(np.array([-0.5, 0.0, START_M, *UPRIGHT]), places[0][0] - STEP_S)
+    for stamp_s, place in places:
+        judge.observe(np.array([*place, *turn]), stamp_s)
     return judge.success(joints), judge.max_lift_m
 
 
@@ -42,7 +48,7 @@ def test_held_to_the_end_is_a_success(robot, joints, in_hand):
     poses = [(0.1 * i, in_hand) for i in range(7)]
     success, lift_m = judged(robot, joints, poses)
     assert success
-    assert lift_m == pytest.approx(in_hand[2] - START_M)
+    assert lift_m == pytest.approx(in_hand[2] - START_M, abs=1e-6)
 
 
 def test_held_too_short_or_dropped_is_none(robot, joints, in_hand):
@@ -53,9 +59,41 @@ def test_held_too_short_or_dropped_is_none(robot, joints, in_hand):
     assert not judged(robot, joints, interrupted)[0]
 
 
-def test_just_the_height_is_not_enough(robot, joints, in_hand):
-    at_rule = np.array([in_hand[0], in_hand[1], START_M + RULE.height_m])
-    assert not judged(robot, joints, [(0.0, at_rule), (1.0, at_rule)])[0]
+def far_reaching(height_m):
+    """A rule by which only the height counts."""
+    return GraspConfig(success=SuccessConfig(height_m=height_m, hold_s=0.5, reach_m=5.0))
+
+
+def test_the_height_of_the_rule_must_be_passed(robot, joints):
+    for over_m, success in ((-1e-5, False), (1e-5, True)):
+        place = np.array([-0.5, 0.0, START_M + RULE.height_m + over_m])
+        found = judged(robot, joints, [(0.0, place), (1.0, place)], far_reaching(RULE.height_m))
+        assert found[0] is success
+
+
+def test_the_lowest_point_counts_however_the_object_is_turned(robot, joints):
+    tilted = (np.cos(np.pi / 8), 0.0, np.sin(np.pi / 8), 0.0)  # 45 degrees about y
+    place = np.array([-0.5, 0.0, 0.40])
+    lowest_m = 0.40 - (0.03 + 0.05) * np.sqrt(0.5) - 0.25
+    success, lift_m = judged(robot, joints, [(0.0, place), (1.0, place)], turn=tilted)
+    assert not success and lift_m == pytest.approx(lowest_m, abs=1e-6)
+    task = far_reaching(lowest_m - 1e-5)
+    assert judged(robot, joints, [(0.0, place), (1.0, place)], task, tilted)[0]
+
+
+def test_it_is_the_success_of_the_training_episode_step_for_step(robot, joints, in_hand):
+    """Poses that come twice a step, and one that is late, are counted as the training does."""
+    away = np.array([in_hand[0], in_hand[1], START_M])
+    held = RULE.hold_steps(TASK.control_dt_s)
+    for steps, success in ((held - 1, False), (held, True)):
+        rising = [(0.0, away)]
+        times = [0.5 * STEP_S * half for half in range(1, 2 * steps + 1) if half != 5]
+        assert judged(robot, joints, rising + [(t, in_hand) for t in times])[0] is success
+
+
+def test_an_object_that_the_task_does_not_have_is_refused(robot):
+    with pytest.raises(ValueError, match="no object 'teapot'"):
+        GraspJudge(robot, TASK, "teapot")
 
 
 def test_lifted_but_not_in_the_hand_is_none(robot, joints, in_hand):
@@ -78,15 +116,16 @@ def test_with_a_goal_of_its_own_the_place_counts_and_not_the_height(robot, joint
 
 def test_an_object_that_drops_to_its_start_was_not_lifted(robot, joints, in_hand):
     task = GraspConfig(success=RULE, spawn=SpawnConfig(height_m=0.5))
-    heights = (0.5, 0.36, 0.30)
-    poses = [(stamp_s, [-0.5, 0.0, height]) for stamp_s, height in enumerate(heights)]
-    assert judged(robot, joints, poses, task) == (False, 0.0)
+    poses = [(number * STEP_S, [-0.5, 0.0, z]) for number, z in enumerate((0.5, 0.36, 0.30))]
+    success, lift_m = judged(robot, joints, poses, task, stands=False)
+    assert not success and lift_m == pytest.approx(0.0, abs=1e-6)
     lifted = [*poses, (4.0, in_hand), (5.0, in_hand)]
-    assert judged(robot, joints, lifted, task) == (True, pytest.approx(in_hand[2] - START_M))
+    success, lift_m = judged(robot, joints, lifted, task, stands=False)
+    assert success and lift_m == pytest.approx(in_hand[2] - START_M, abs=1e-6)
 
 
 def test_no_pose_is_no_success(robot, joints):
-    assert not judged(robot, joints, [])[0]
+    assert not judged(robot, joints, [], stands=False)[0]
 
 
 def test_summary_by_hand():

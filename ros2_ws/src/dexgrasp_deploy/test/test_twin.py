@@ -61,7 +61,7 @@ class TwinPort:
             self.clock.now_s = min(time_s, self.clock.now_s + 1 / 120)
             self.world.advance()
             if self.judge is not None:
-                self.judge.observe(self.world.object_pose[:3], self.clock.now_s)
+                self.judge.observe(self.world.object_pose, self.clock.now_s)
 
 
 class Replay:
@@ -92,7 +92,7 @@ def test_same_actions_give_the_same_episode_as_in_training(
     for number in range(3):
         actions, expected, success = scripted_episode(manifest.task, number)
         port.world.reset()
-        port.judge = GraspJudge(robot, manifest.task, port.world.start_height_m)
+        port.judge = GraspJudge(robot, manifest.task, port.world.object.name)
         policy = Replay(manifest, actions.numpy())
         loop = ControlLoop(policy, robot, port, clock, config)
         loop.start()

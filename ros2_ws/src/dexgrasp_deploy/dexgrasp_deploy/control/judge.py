@@ -9,9 +9,16 @@ import torch
 from numpy.typing import NDArray
 
 from dexgrasp_deploy.drivers.base import JointSample
+from dexgrasp_sim.objects.lowest_points import LowestPoints
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import Robot
+from dexgrasp_sim.robot.rotation import quaternion_to_matrix
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.episodes import EPISODE_FIELDS, REWARD_TERMS, EpisodeTracker
+
+Vector = NDArray[np.float64]
+
+_NO_TERMS = torch.zeros(1, len(REWARD_TERMS))
 
 
 def summarize(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -55,44 +62,58 @@ def summarize(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 class GraspJudge:
-    """Success: the object reached the goal region and stayed until the end, with the hand at it.
-
-    This is the `success` of a training episode, see `SuccessConfig`, computed from topics instead
-    of the simulator's state.
+    """The `success` of a training episode, see `SuccessConfig`, from topics instead of the
+    simulator's state: its own `EpisodeTracker` counts the control steps.
     """
 
-    def __init__(self, robot: Robot, task: GraspConfig, start_height_m: float) -> None:
+    def __init__(self, robot: Robot, task: GraspConfig, object_name: str) -> None:
         """Begins an episode.
 
         Args:
             robot: The robot.
-            task: The training task; it has the rule and the goal.
-            start_height_m: Height of the object's centre at rest, base frame.
+            task: The training task; it has the rule, the goal and the objects.
+            object_name: Which of them lies on the table.
+
+        Raises:
+            ValueError: The task has no such object.
         """
-        self._rule = task.success
-        self._goal_m = np.array(task.goal_at(start_height_m))
+        solids = [item.solid for item in task.objects if item.name == object_name]
+        if not solids:
+            raise ValueError(f"the task has no object {object_name!r}")
+        only = torch.zeros(1, dtype=torch.int64)
+        self._lowest_points = LowestPoints(solids[:1], only)
+        self._tracker = EpisodeTracker(task.success, task.control_dt_s, only)
+        self._top_m, self._dt_s = task.table.top_m, task.control_dt_s
+        self._goal_m = np.array(task.goal_at(self._top_m + solids[0].rest_height_m))
         self._names = robot.joint_names
         self._kinematics = Kinematics(robot, (*robot.fingertips, robot.grasp_center))
-        self._start_height_m = start_height_m
-        self._landed = task.spawn.height_m is None
-        self._inside_since_s: float | None = None
-        self._position: NDArray[np.float64] | None = None
-        self._stamp_s = 0.0
-        self.max_lift_m = 0.0
+        self._first_s: float | None = None
+        self._steps = 0
+        self._position: Vector = np.zeros(3)
+        self._height = torch.zeros(1)
 
-    def observe(self, object_position: NDArray[np.float64], stamp_s: float) -> None:
-        """Adds a position of the object: [3] m, base frame, at a monotonic time."""
-        lift_m = float(object_position[2]) - self._start_height_m
-        self._landed |= lift_m < self._rule.height_m / 2
-        if not self._landed:
-            lift_m = 0.0  # it is still falling to its start position, see `EpisodeTracker`
-        self.max_lift_m = max(self.max_lift_m, lift_m)
-        self._position, self._stamp_s = object_position, stamp_s
-        distance_m = float(np.linalg.norm(object_position - self._goal_m))
-        if not self._rule.in_region(lift_m, distance_m):
-            self._inside_since_s = None
-        elif self._inside_since_s is None:
-            self._inside_since_s = stamp_s
+    @property
+    def max_lift_m(self) -> float:
+        """Greatest height of the object's lowest point above the table since it lay there."""
+        return float(self._tracker.max_height_m[0])
+
+    def observe(self, object_pose: Vector, stamp_s: float) -> None:
+        """Adds a pose of the object: [7] xyz m and quaternion wxyz, base frame, at a monotonic
+        time. It counts for the control steps that have passed since the pose before.
+        """
+        self._position = object_pose[:3]
+        turn = torch.from_numpy(object_pose[3:]).float()[None]
+        below = self._lowest_points.below_center(quaternion_to_matrix(turn))
+        self._height = float(object_pose[2]) - below - self._top_m  # [1] m
+        if self._first_s is None:
+            self._first_s = stamp_s
+            self._tracker.begin(torch.zeros(1, dtype=torch.int64), self._height)
+        distance = torch.tensor([np.linalg.norm(self._position - self._goal_m)])
+        # a stamp that is a rounding error short of a step belongs to it
+        passed = int((stamp_s - self._first_s) / self._dt_s + 1e-6) - self._steps
+        for _ in range(passed):
+            self._steps += 1
+            self._tracker.track(torch.tensor([self._steps]), self._height, distance, _NO_TERMS)
 
     def success(self, joints: JointSample) -> bool:
         """The verdict at the end of the episode.
@@ -100,15 +121,16 @@ class GraspJudge:
         Args:
             joints: The robot at that time.
         """
-        if self._inside_since_s is None or self._position is None:
+        if not self._steps:
             return False
-        held = self._stamp_s - self._inside_since_s >= self._rule.hold_s
-        return held and self._farthest_m(joints, self._position) < self._rule.reach_m
+        step, farthest_m = torch.tensor([self._steps]), torch.tensor([self._farthest_m(joints)])
+        rows = self._tracker.rows(step, self._height, farthest_m, torch.tensor([True]))
+        return bool(rows[0, EPISODE_FIELDS.index("success")])
 
-    def _farthest_m(self, joints: JointSample, object_position: NDArray[np.float64]) -> float:
+    def _farthest_m(self, joints: JointSample) -> float:
         """Largest distance of a fingertip or the grasp centre from the object."""
         place = {name: index for index, name in enumerate(joints.names)}
         position = joints.position[[place[name] for name in self._names]]
         frames = self._kinematics.forward(torch.from_numpy(position).float().unsqueeze(0))
-        offsets = frames.position[0].double().numpy() - object_position  # [frames, 3]
+        offsets = frames.position[0].double().numpy() - self._position  # [frames, 3]
         return float(np.linalg.norm(offsets, axis=1).max())

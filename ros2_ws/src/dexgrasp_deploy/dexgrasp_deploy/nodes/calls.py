@@ -27,11 +27,17 @@ class Caller:
         Raises:
             SystemExit: It did not become true in time; logged.
         """
+        if not self.wait(done, timeout_s):
+            self.fail(f"waited {timeout_s:.0f} s for {what}")
+
+    def wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        """Waits until `done()`; returns whether it became true in time."""
         deadline_s = time.monotonic() + timeout_s
         while not done():
             if time.monotonic() > deadline_s:
-                self.fail(f"waited {timeout_s:.0f} s for {what}")
+                return False
             self._executor.spin_once(timeout_sec=_SPIN_S)
+        return True
 
     def result(self, future: Future, timeout_s: float = _CALL_TIMEOUT_S) -> Any:
         """The result of a future; errors as for `until`."""

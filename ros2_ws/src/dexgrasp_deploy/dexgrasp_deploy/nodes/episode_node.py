@@ -11,7 +11,8 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.action import ActionClient
 from rclpy.executors import Executor
 from rclpy.node import Node
-from sensor_msgs.msg import JointState
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -20,13 +21,17 @@ from dexgrasp_deploy.drivers.base import JointSample
 from dexgrasp_deploy.nodes.calls import Caller
 from dexgrasp_deploy.nodes.conversions import from_joint_state, from_pose, from_stamp
 from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST, Parameters
+from dexgrasp_deploy.nodes.policy.topic_port import IMAGE_STREAMS
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_msgs.action import Grasp
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.nodes.node_main import run_node
 
-_HOME_TIMEOUT_S = 120.0
-_START_TIMEOUT_S = 60.0
+_HOME_TIMEOUT_S = 300.0
+"""The policy node notices itself when the robot does not get on; a slow computer plans slowly."""
+_START_TIMEOUT_S = 300.0
+"""For imports, discovery, and the compilation of image kernels on a slow computer."""
+_CAMERA_TIMEOUT_S = 120.0
 _FIRST_SAMPLES_S = 10.0
 _MARGIN_S = 15.0
 _PATIENCE = 3.0
@@ -52,7 +57,8 @@ class EpisodeNode(Node):
     def __init__(self) -> None:
         super().__init__("episode_node", automatically_declare_parameters_from_overrides=True)
         parameters = Parameters(self)
-        self._task = read_manifest(Path(parameters.get("bundle", ""))).task
+        manifest = read_manifest(Path(parameters.get("bundle", "")))
+        self._task = manifest.task
         self._episodes = parameters.get("episodes", 1)
         self._simulated = parameters.get("simulated", True)
         parameters.reject_unknown()
@@ -69,6 +75,18 @@ class EpisodeNode(Node):
         self.create_subscription(String, "policy/latency", self._on_latency, LATCHED)
         self.create_subscription(PoseStamped, "sim/object_pose", self._on_pose, NEWEST)
         self.create_subscription(PolicyStatus, "policy/status", self._on_status, NEWEST)
+        self._cameras = {
+            stream: self._first_image(stream)
+            for stream in IMAGE_STREAMS[manifest.image.name if manifest.image else None]
+        }
+
+    def _first_image(self, stream: str) -> Subscription:
+        """Ends with the first image."""
+
+        def seen(_: Image) -> None:
+            self.destroy_subscription(self._cameras.pop(stream))
+
+        return self.create_subscription(Image, f"camera/{stream}/image_raw", seen, NEWEST)
 
     def run(self, executor: Executor) -> dict[str, Any]:
         """Runs all episodes; returns the result of `summarize`, and the policy's `latency` report.
@@ -78,6 +96,8 @@ class EpisodeNode(Node):
         """
         call = Caller(self, executor)
         call.until(self._all_there, _START_TIMEOUT_S, "policy, joint states and services")
+        # without images the episodes are refused, with the reason
+        call.wait(lambda: not self._cameras, _CAMERA_TIMEOUT_S)
         outcomes = [self._run_episode(call) for _ in range(self._episodes)]
         return {**summarize(outcomes), "latency": self._latency}
 
@@ -97,7 +117,7 @@ class EpisodeNode(Node):
         if self._simulated:
             call.trigger(self._release)
             start = json.loads(call.trigger(self._reset))
-            self._judge = GraspJudge(self._robot, self._task, start["start_height_m"])
+            self._judge = GraspJudge(self._robot, self._task, start["object"])
             self._await_joints(call)
         result = self._send_goal(call)
         refused = result.steps == 0 and not result.success
@@ -194,7 +214,7 @@ class EpisodeNode(Node):
     def _on_pose(self, message: PoseStamped) -> None:
         if self._judge is not None:
             stamp_s = from_stamp(self.get_clock(), message.header.stamp)
-            self._judge.observe(from_pose(message.pose)[:3], stamp_s)
+            self._judge.observe(from_pose(message.pose), stamp_s)
 
 
 def run_and_print(node: EpisodeNode, executor: Executor) -> None:

@@ -123,8 +123,10 @@ class RecorderNode(Node):
 
     def _publish_health(self) -> None:
         text = "recording" if self._recorder.recording else "not recording"
-        topics = f"{len(self._streams.topics)} topics"
-        status = DiagnosticStatus(level=DiagnosticStatus.OK, message=f"{text}, {topics}")
+        text, level = f"{text}, {len(self._streams.topics)} topics", DiagnosticStatus.OK
+        if self._recorder.problem:
+            text, level = f"{text}: {self._recorder.problem}", DiagnosticStatus.ERROR
+        status = DiagnosticStatus(level=level, message=text)
         status.name = f"{self.get_name()}: recorder"
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()

@@ -74,6 +74,9 @@ class Recorder:
     """Takes messages and writes those that are wanted; nothing here waits for a disk.
 
     What went wrong is logged in one line, once.
+
+    Attributes:
+        problem: Why the last recording ended early; "" if it did not.
     """
 
     def __init__(
@@ -92,7 +95,7 @@ class Recorder:
         warn: The same for what went wrong.
         """
         self._config, self._types, self._clock = config, types, clock
-        self._log, self._warn = log, warn
+        self._log, self._warn, self.problem = log, warn, ""
         self._folder = Path(config.folder).expanduser()
         self._black_box = BlackBox(config.black_box_s, config.black_box_mb)
         self._lasting: dict[str, Message] = {}
@@ -123,6 +126,7 @@ class Recorder:
         """Begins a recording, unless one is being written; returns its folder."""
         if self._recording is None:
             self._recording = self._begin("recording", time.time_ns(), self._config.queue_mb)
+            self.problem = ""
             self._log(f"recording to {self._recording.path}")
         return self._recording.path
 
@@ -142,6 +146,7 @@ class Recorder:
         if self._fault is not None and self._clock() >= self._fault[1]:
             self._write_black_box()
         if self._recording is not None and self._recording.ended:
+            self.problem = self._recording.problem
             self.stop()
         for what, bag in [each for each in self._closing if each[1].ended]:
             self._closing.remove((what, bag))

@@ -32,7 +32,8 @@ from dexgrasp_deploy.nodes.parameters import COMMAND, LATCHED, NEWEST, STREAMS
 from dexgrasp_deploy.nodes.policy.polled_topics import PolledTopics
 from dexgrasp_sim.nodes.conversions import to_joint_state
 
-_STREAMS = {"depth": ("depth",), "stereo_rgb": ("left", "right"), None: ()}
+IMAGE_STREAMS = {"depth": ("depth",), "stereo_rgb": ("left", "right"), None: ()}
+"""Streams of the camera by the group of observations that they make."""
 _MAX_JOINT_STREAMS = 16
 _STREAM_ENDS_S = 0.5
 _DUE_CALLBACKS = 12
@@ -88,7 +89,7 @@ class TopicPort(RobotPort):
         listening = topics.names
         if image_group is not None and not listening:
             topics.subscribe(PoseStamped, "camera/pose", self._on_pose, LATCHED)
-        for stream in _STREAMS[image_group]:
+        for stream in IMAGE_STREAMS[image_group]:
             topic = self._node.resolve_topic_name(f"camera/{stream}/image_raw")
             if topic in listening:
                 continue
@@ -123,7 +124,7 @@ class TopicPort(RobotPort):
             UnfitInput: The newest message of a stream cannot be read, or the pair is skewed.
         """
         self._image_topics.take()
-        streams = _STREAMS[self._group]
+        streams = IMAGE_STREAMS[self._group]
         for stream in streams:
             if stream in self._unreadable:
                 problem = f"camera/{stream}: {self._unreadable[stream]}"
