@@ -119,3 +119,17 @@ def test_drop_is_noticed_and_a_new_grasp_starts_from_there(hand):
     again = hand.see(HIGH, GRIP)
     assert again.closed and again.lift_m == 0.0 and not again.is_grasp(0.03)
     assert "dropped 1 times" in str(again)
+
+
+def test_the_trail_leads_back_to_where_the_closed_hand_was_lowest(hand):
+    assert len(hand.tracker.trail(0.0)) == 0
+    for height in (0.5, 0.0, 0.4, 0.4, 1.0):
+        posture = HOME + height * (HIGH - HOME)
+        hand.see(posture, GRIP, steps=3)
+    trail = hand.tracker.trail(release_m=0.1 * RISE_M)
+    grip = sum(angle * (np.array(ROBOT.joint_names) == name) for name, angle in GRIP.items())
+    expected = [HOME + height * (HIGH - HOME) + grip for height in (1.0, 0.4, 0.0)]
+    np.testing.assert_allclose(trail, expected, atol=1e-12)
+    assert len(hand.tracker.trail(release_m=0.5 * RISE_M)) == 2, "it ends above"
+    hand.see(HIGH, {}, steps=6)
+    assert len(hand.tracker.trail(0.0)) == 0, "the hand is open"

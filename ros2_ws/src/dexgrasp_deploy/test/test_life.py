@@ -93,6 +93,50 @@ def test_grasp_is_held_with_evidence_and_then_put_down_on_the_way_home(
     assert lifted_m > 0.05 and stands_at_home(port, bundle)
 
 
+class Wedge:
+    """Something that keeps two fingers apart; it falls when they spread further."""
+
+    def __init__(self, port, falls):
+        self._port, self._send, self._falls = port, port.send, falls
+        self.there = True
+        port.send = self.send
+
+    def send(self, positions):
+        self._send(positions)
+        self.there = self.there and not (self._falls and positions["index_joint_0"] > 0.3)
+        if self.there:
+            self._port.drivers[1].write({"index_joint_0": max(positions["index_joint_0"], 0.2)})
+
+
+def test_what_sticks_between_the_fingers_is_let_go_on_the_way_home(bundle, robot, port, clock):
+    loop, wedge = make_loop(bundle, robot, port, clock), Wedge(port, falls=True)
+    loop.go_home()
+    until(loop, clock, has_ended(loop))
+    assert (loop.episode.state, loop.episode.reason) == (State.HOLD, Reason.AT_HOME)
+    assert not wedge.there and stands_at_home(port, bundle)
+
+
+def test_what_is_put_down_and_sticks_is_let_go_before_the_palm_leaves(
+    bundle, robot, port, clock, thing
+):
+    loop = make_loop(bundle, robot, port, clock, life={"after": "place"})
+    loop.start(lift_height_m=0.05)
+    until(loop, clock, lambda: loop.episode.state is State.PLACE)
+    wedge = Wedge(port, falls=True)
+    until(loop, clock, lambda: loop.episode.state is State.HOME)
+    assert not wedge.there
+    until(loop, clock, has_ended(loop))
+    assert loop.episode.reason is Reason.AT_HOME and stands_at_home(port, bundle)
+
+
+def test_a_finger_that_stays_blocked_is_a_fault_that_names_it(bundle, robot, port, clock):
+    loop, _ = make_loop(bundle, robot, port, clock), Wedge(port, falls=False)
+    loop.go_home()
+    until(loop, clock, has_ended(loop))
+    assert (loop.episode.state, loop.episode.reason) == (State.FAULT, Reason.MOTION_TIMEOUT)
+    assert loop.episode.detail == "index_joint_0 is 0.20 rad from where it must go"
+
+
 def test_success_needs_something_in_the_hand(bundle, robot, port, clock):
     loop = make_loop(bundle, robot, port, clock)
     loop.start(lift_height_m=0.05)

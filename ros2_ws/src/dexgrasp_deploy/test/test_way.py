@@ -6,7 +6,7 @@ import torch
 
 from dexgrasp_deploy.control.episode import Reason, UnfitInput
 from dexgrasp_deploy.control.motion.cell import obstacles_of, safety_filter
-from dexgrasp_deploy.control.motion.way import Leg, Planning, Way, WayPlanner
+from dexgrasp_deploy.control.motion.way import Leg, Planning, Way, WayPlanner, at_steps
 from dexgrasp_deploy.control.safety import SafetyConfig
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import load_robot
@@ -73,15 +73,39 @@ def test_low_palm_goes_straight_up_first(planner):
     assert sideways.norm() < 0.02
 
 
-def test_what_is_put_down_is_held_on_the_way_and_let_go_at_its_end(planner):
+def test_what_is_put_down_is_held_on_the_way_back_and_let_go_at_its_end(planner):
     held = HOME.copy()
     held[ROBOT.hand] = 0.5 * (HOME + ROBOT.upper)[ROBOT.hand]
-    way = finished(planner.down_and_open(held, 0.05, HOME))
-    heights = [planner.palm_height(position) for position in way.path]
-    assert heights[-1] - heights[0] == pytest.approx(-0.05, abs=0.01)
-    lowered = int(np.argmax(np.abs(way.path[:, ROBOT.hand] - held[ROBOT.hand]).max(axis=1) > 1e-3))
-    assert heights[lowered] - heights[0] < -0.04, "the hand opens below only"
+    back = held + np.linspace(0.0, 0.3, 31)[:, np.newaxis] * (np.arange(23) == 0)
+    way = finished(planner.back_and_open(back, HOME))
+    np.testing.assert_array_equal(way.path[:31], back)
+    opening = way.path[31:]
+    assert np.abs(opening[:, :7] - back[-1, :7]).max() < 0.01
     np.testing.assert_allclose(way.path[-1][ROBOT.hand], HOME[ROBOT.hand], atol=0.02)
+
+
+def test_where_nothing_leads_back_the_hand_opens_at_once(planner):
+    held = HOME.copy()
+    held[ROBOT.hand] = 0.5 * (HOME + ROBOT.upper)[ROBOT.hand]
+    way = finished(planner.back_and_open(held[np.newaxis], HOME))
+    np.testing.assert_allclose(way.path[:, 0], held[0], atol=0.01)
+    np.testing.assert_allclose(way.path[-1][ROBOT.hand], HOME[ROBOT.hand], atol=0.02)
+
+
+def test_hand_stays_as_it_is_while_the_palm_rises(planner):
+    wide = LOW.copy()
+    wide[7] = 0.3
+    way = finished(planner.home(wide, HOME, lift_m=0.1))
+    heights = np.array([planner.palm_height(position) for position in way.path])
+    risen = int(np.argmax(heights > heights[0] + 0.09))
+    np.testing.assert_allclose(way.path[: risen + 1, 7], 0.3, atol=1e-6)
+
+
+def test_a_path_of_periods_is_read_at_the_steps_of_the_planner():
+    path = np.array([[0.0, 0.0], [0.3, -0.6], [0.6, -0.6]])
+    found = at_steps(path, 3 / 60)
+    np.testing.assert_allclose(found[:, 0], np.arange(7) / 10, atol=1e-12)
+    np.testing.assert_allclose(found[:, 1], [0, -0.2, -0.4, -0.6, -0.6, -0.6, -0.6], atol=1e-12)
 
 
 def test_robot_deep_in_the_table_is_refused_and_the_table_named(planner):

@@ -25,7 +25,7 @@ class LifeConfig:
         look_timeout_s: Longest time to wait for that.
         retries: Attempts after the first, each from home, while nothing is grasped.
         after: What is done with what was grasped: `hold` it until told otherwise, `place` it
-            where it came from, or `hand_over` when the hand is told to open.
+            where it was grasped, or `hand_over` when the hand is told to open.
         hand_over_s: A hand that is not told to open opens by itself after this; it is put down.
         low_m: A palm less than this above the table goes up before it goes home.
         lift_m: How far it goes up.

@@ -110,7 +110,7 @@ class ControlLoop:
         try:
             measured = self._ready(now_s)
             if self.episode.state is State.HOLD and self._tracker.evidence.closed:
-                self._put_down(Reason.SENT_HOME, measured, now_s, self._height_m)
+                self._put_down(Reason.SENT_HOME, measured, now_s)
             else:
                 self._go_home(Reason.SENT_HOME, measured, now_s)
         except UnfitInput as unfit:
@@ -129,7 +129,7 @@ class ControlLoop:
             samples = self._port.joints()
             measured = self._observer.joints(samples, now_s) if handing else self._ready(now_s)
             reason = Reason.HANDED_OVER if handing else Reason.RELEASED
-            self._put_down(reason, measured, now_s, 0.0, then_home=handing)
+            self._put_down(reason, measured, now_s, back=False, then_home=handing)
         except UnfitInput as unfit:
             self._refuse(unfit)
 
@@ -305,7 +305,7 @@ class ControlLoop:
             self._wants_policy = False
             self.episode.enter(State.HAND_OVER, Reason.TIME_UP, now_s, str(evidence))
             if life.after == "place":
-                self._put_down(Reason.TIME_UP, measured, now_s, self._height_m)
+                self._put_down(Reason.TIME_UP, measured, now_s)
 
     def _tick_place(self, measured: Measurement, now_s: float) -> None:
         if not self._journey.advance(measured, now_s):
@@ -323,9 +323,9 @@ class ControlLoop:
         evidence = self._tracker.observe(measured, self._commander.position, None, now_s)
         if self.episode.state is State.HAND_OVER:
             if not evidence.closed:
-                self._put_down(Reason.HANDED_OVER, measured, now_s, 0.0)
+                self._put_down(Reason.HANDED_OVER, measured, now_s, back=False)
             elif now_s - self.episode.since_s > self.config.life.hand_over_s:
-                self._put_down(Reason.TIME_UP, measured, now_s, self._height_m)
+                self._put_down(Reason.TIME_UP, measured, now_s)
 
     def _go_home(
         self, reason: Reason, measured: Measurement, now_s: float, shadow: bool = False
@@ -339,22 +339,19 @@ class ControlLoop:
         reason: Reason,
         measured: Measurement,
         now_s: float,
-        down_m: float,
+        back: bool = True,
         then_home: bool = True,
     ) -> None:
+        """Opens the hand, if wanted back where it closed, and goes home, if that is wanted."""
         self._commander.engage(measured, shadow=False)
-        self._journey.put_down(down_m, self._home, now_s)
+        trail = self._tracker.trail(self.config.life.release_m) if back else np.zeros((0, 0))
+        self._journey.put_down(trail, self._home, now_s)
         self._goes_home = then_home
         self._enter(State.PLACE, reason, now_s)
 
     def _enter(self, state: State, reason: Reason, now_s: float) -> None:
         self.episode.enter(state, reason, now_s)
         self._fit_s, self.refusal = now_s, ""
-
-    @property
-    def _height_m(self) -> float:
-        """How far what is held must go down."""
-        return max(0.0, self._tracker.evidence.lift_m - self.config.life.release_m)
 
     def _ready(self, now_s: float) -> Measurement:
         """The joints, if the robot may be started."""

@@ -101,6 +101,7 @@ class EvidenceTracker:
         """Begins an episode at [J] rad with an open hand: where commands leave it, they close."""
         self._open = open_posture
         self._closed = False
+        self._trail: list[tuple[float, Vector]] = []
         self._changing_since_s: float | None = None
         self._height_m = 0.0
         self._lifting = False
@@ -111,6 +112,18 @@ class EvidenceTracker:
     def lifting(self) -> bool:
         """Whether the closed hand has risen."""
         return self._lifting
+
+    def trail(self, release_m: float) -> Vector:
+        """[T, J] rad, the commands back to where the hand closed, newest first; T may be 0.
+
+        It ends `release_m` above the lowest place that the closed hand was at.
+        """
+        back = []
+        for height_m, command in reversed(self._trail):
+            back.append(command)
+            if height_m <= self._trail[0][0] + release_m:
+                break
+        return np.array(back).reshape(-1, self._robot.num_joints)
 
     def observe(
         self, measured: Measurement, command: Vector, estimate_m: Vector | None, now_s: float
@@ -130,6 +143,7 @@ class EvidenceTracker:
         )
         center = self._grasp_center(measured.position)
         self._settle(closed, float(center[2]), now_s)
+        self._follow(closed or self._closed, float(center[2]), command)
         lift_m = float(center[2]) - self._height_m if self._closed else 0.0
         self._lifting |= self._closed and lift_m >= self._config.lifted_m
         names = tuple(name for joints in stalled.values() for name in joints)
@@ -161,6 +175,14 @@ class EvidenceTracker:
         elif self._lifting:
             self._drops += 1
             self._lifting = False
+
+    def _follow(self, closed: bool, height_m: float, command: Vector) -> None:
+        """Notes the commands since the closed hand was lowest."""
+        trail = self._trail
+        if not closed or (trail and height_m <= trail[0][0]):
+            trail.clear()
+        if closed and not (trail and np.array_equal(trail[-1][1], command)):
+            trail.append((height_m, command))
 
     def _stalled(self, position: Vector, command: Vector) -> dict[str, list[str]]:
         """Joints by finger whose command closes them further than they stand."""

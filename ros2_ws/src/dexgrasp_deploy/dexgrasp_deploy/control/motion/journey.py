@@ -12,7 +12,7 @@ from dexgrasp_deploy.control.config import ControlConfig
 from dexgrasp_deploy.control.episode import Reason, UnfitInput
 from dexgrasp_deploy.control.motion.commander import Commander, Traveller
 from dexgrasp_deploy.control.motion.joint_check import JointCheck
-from dexgrasp_deploy.control.motion.way import Planning, WayPlanner
+from dexgrasp_deploy.control.motion.way import Planning, Way, WayPlanner, at_steps
 from dexgrasp_deploy.control.sensing.streams import Measurement
 from dexgrasp_sim.robot.robot import Robot
 
@@ -20,6 +20,8 @@ Vector = NDArray[np.float64]
 
 _NEAR_RAD = 0.01
 """Nearer than this no way is needed."""
+_SETTLE_S = 0.5
+"""After this at the end of a way, fingers that are not there are kept by something."""
 _PLANNING_STEPS = 64
 _PLANNING_SHARE = 0.7
 """Most steps of planning in a period, and most of the period for it."""
@@ -54,7 +56,8 @@ class Journey:
         self._planning: Planning | None = None
         self._traveller: Traveller | None = None
         self._goal: Vector = commander.position
-        self._judged = slice(None)
+        self._then: Vector = self._goal
+        self._opens = self._wide = self._tried = False
         self._begun_s, self._checks = 0.0, False
 
     def home(self, goal: Vector, table_m: float, now_s: float) -> None:
@@ -70,15 +73,21 @@ class Journey:
         if np.abs(start - goal).max() > _NEAR_RAD:
             low = self._planner.palm_height(start) - table_m < life.low_m
             planning = self._planner.home(start, goal, life.lift_m if low else 0.0)
-        self._begin(planning, goal, slice(None), now_s)
+        self._begin(planning, goal, False, now_s)
 
-    def put_down(self, down_m: float, open_hand: Vector, now_s: float) -> None:
-        """Begins to lower the palm and then to open the hand as in [J] rad; errors as `home`."""
+    def put_down(self, trail: Vector, open_hand: Vector, now_s: float) -> None:
+        """Begins to go back along commands [T, J] rad, one in each period, newest first, and then
+        to open the hand as in [J] rad; errors as `home`.
+        """
         if self._commander.shadow:
             return
         start = self._commander.position
-        planning = self._planner.down_and_open(start, down_m, open_hand)
-        self._begin(planning, start, self._robot.arm, now_s)
+        path = start[np.newaxis]
+        if len(trail):
+            path = at_steps(np.vstack((start, trail)), self._period_s)
+            path[:, self._robot.hand] = start[self._robot.hand]
+        planning = self._planner.back_and_open(path, open_hand)
+        self._begin(planning, start, True, now_s)
 
     def advance(self, measured: Measurement, now_s: float) -> bool:
         """One period; returns whether the robot stands at the end of the way.
@@ -106,18 +115,47 @@ class Journey:
             target = traveller.target(measured.position, position, arm, scale, now_s)
             ended, waits_s = traveller.ended, traveller.waits_s(now_s)
         commander.command(target, measured, now_s)
-        error = np.abs(measured.position - self._goal)[self._judged]
-        if ended and error.max() <= self._config.approach_tolerance_rad:
-            return True
+        error = np.abs(measured.position - self._goal)
+        off = error > self._config.approach_tolerance_rad  # [J]
+        if ended and not off[self._robot.arm].any():
+            if not off.any() and not self._wide:
+                return True
+            if waits_s > _SETTLE_S and (self._wide or not self._tried):
+                return self._let_go(measured.position, off, now_s)
         if waits_s > self._config.approach_timeout_s:
-            joint = self._robot.joint_names[int(error.argmax())]
-            message = f"{joint} is {error.max():.2f} rad from where it must go"
-            raise UnfitInput(Reason.MOTION_TIMEOUT, message)
+            joint = int(error.argmax())
+            message = f"{self._robot.joint_names[joint]} is {error[joint]:.2f} rad from where it "
+            raise UnfitInput(Reason.MOTION_TIMEOUT, f"{message}must go")
         return False
 
-    def _begin(self, planning: Planning | None, goal: Vector, judged: slice, now_s: float) -> None:
+    def _let_go(self, measured: Vector, off: NDArray[np.bool_], now_s: float) -> bool:
+        """Frees fingers that something keeps from where they must go: what sticks between them.
+
+        First they go as far to the other side, once in a journey; then on to where they must, or,
+        where something is put down, not yet: the palm goes away first. Returns whether this ends
+        the journey.
+        """
+        if not self._wide:
+            self._tried = self._wide = True
+            self._then, beyond = self._goal, 2 * measured - self._goal
+            wide = np.where(off, np.clip(beyond, self._robot.lower, self._robot.upper), self._goal)
+            self._travel(np.stack((self._commander.position, wide)), now_s)
+            return False
+        self._wide = False
+        if not self._opens:
+            self._travel(np.stack((self._commander.position, self._then)), now_s)
+        return self._opens
+
+    def _travel(self, path: Vector, now_s: float) -> None:
+        """Follows a path [T, J] rad at the planner's steps, no faster than is allowed."""
+        speed = self._config.approach_speed * self._robot.velocity_limit
+        self._traveller = Traveller(Way(path), speed, now_s)
+        self._goal = path[-1]
+
+    def _begin(self, planning: Planning | None, goal: Vector, opens: bool, now_s: float) -> None:
         self._planning, self._traveller = planning, None
-        self._goal, self._judged, self._begun_s = goal, judged, now_s
+        self._goal, self._opens, self._begun_s = goal, opens, now_s
+        self._wide = self._tried = False
         self._checks = self._config.life.self_test and not self._check.passed
         if self._checks:
             self._check.begin(now_s)
@@ -133,6 +171,5 @@ class Journey:
         if planning.failure:
             raise UnfitInput(Reason.NO_WAY, planning.failure)
         if planning.way is not None:
-            speed = self._config.approach_speed * self._robot.velocity_limit
-            self._planning, self._traveller = None, Traveller(planning.way, speed, now_s)
-            self._goal = planning.way.path[-1]
+            self._planning = None
+            self._travel(planning.way.path, now_s)

@@ -42,19 +42,19 @@ _JOINTS_ONLY = FabricGains(palm=_NO_PULL, hand=_NO_PULL)
 
 @dataclass(frozen=True, eq=False)
 class Leg:
-    """A part of a way: to a joint position, or straight up or down with the palm.
+    """A part of a way: to a joint position, straight up with the palm, or along a given path.
 
     Attributes:
         joints: [J] rad, where to; None: `rise_m` says it.
-        rise_m: How far the palm moves up, keeping its orientation.
+        rise_m: How far the palm moves up, keeping its orientation; the hand stays as it is.
         passes: The next leg may begin when this one's goal is near.
-        keeps_hand: The hand's joints stay as they are at the beginning of the leg.
+        path: [T, J] rad, at the planner's steps, which the robot has been on before.
     """
 
     joints: Vector | None = None
     rise_m: float = 0.0
     passes: bool = False
-    keeps_hand: bool = False
+    path: Vector | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +95,13 @@ class Way:
         return _windows(least).mean(axis=1)
 
 
+def at_steps(path: Vector, period_s: float) -> Vector:
+    """A path [T, J] with one position in each period, at the planner's steps instead."""
+    times_s = period_s * np.arange(len(path))
+    at_s = np.append(np.arange(0.0, times_s[-1], _DT_S), times_s[-1])
+    return np.stack([np.interp(at_s, times_s, column) for column in path.T], axis=1)
+
+
 def _windows(values: Vector) -> Vector:
     """[T, 2 * _SMOOTH_STEPS + 1], the values around each; beyond the ends, those at the ends."""
     padded = np.pad(values, _SMOOTH_STEPS, mode="edge")
@@ -129,17 +136,20 @@ class WayPlanner:
         around = [(*legs, Leg(via, passes=True), Leg(home)) for via in self._postures]
         return Planning(self, start, [direct, *around])
 
-    def down_and_open(self, start: Vector, down_m: float, open_hand: Vector) -> "Planning":
-        """The way to put something down: the palm straight down, then the hand opens.
+    def back_and_open(self, path: Vector, open_hand: Vector) -> "Planning":
+        """The way to put something down: back to where it was grasped, then the hand opens.
+
+        Straight down is not always possible: an arm that has carried something to where its elbow
+        is folded cannot go down there. On the way that it came nothing is hit.
 
         Args:
-            start: [J] rad.
-            down_m: How far down.
+            path: [T, J] rad at the planner's steps, where the robot stands first; if nothing
+                leads back, only that.
             open_hand: [J] rad; only its hand is used.
         """
-        lower = Leg(rise_m=-down_m, keeps_hand=True)
-        ways = [(lower, Leg(open_hand)), (Leg(open_hand),)] if down_m > 0 else [(Leg(open_hand),)]
-        return Planning(self, start, ways, opens_hand=True)
+        opened = Leg(open_hand)
+        ways = [(Leg(path=path), opened)] if len(path) > 1 else []
+        return Planning(self, path[0], [*ways, (opened,)], opens_hand=True)
 
     def palm_height(self, position: Vector) -> float:
         """Height of the palm's frame in m at [J] rad, base frame."""
@@ -282,6 +292,10 @@ class Planning:
 
     def _begin_leg(self) -> None:
         leg, start = self._legs[0], self._path[-1]
+        if leg.path is not None:
+            self._path += list(leg.path[1:])
+            self._end_leg()
+            return
         if leg.joints is not None and self._opens_hand:
             goal = start.copy()
             goal[self._planner.hand] = leg.joints[self._planner.hand]
@@ -296,7 +310,7 @@ class Planning:
     def _step(self) -> None:
         q, self._qd = self._fabric.step(_tensor(self._path[-1]), self._qd, self._goal)
         hand = self._planner.hand
-        if self._leg.keeps_hand:
+        if self._leg.joints is None:
             q[:, hand], self._qd[:, hand] = _tensor(self._leg_start)[:, hand], 0.0
         self._path.append(q[0].double().numpy())
         self._leg_steps += 1
