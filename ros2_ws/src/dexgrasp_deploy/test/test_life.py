@@ -99,6 +99,7 @@ class Wedge:
     def __init__(self, port, falls):
         self._port, self._send, self._falls = port, port.send, falls
         self.there = True
+        port.drivers[1].write({"index_joint_0": 0.2})
         port.send = self.send
 
     def send(self, positions):
