@@ -27,6 +27,7 @@ setup(
         "console_scripts": [
             "dexgrasp = dexgrasp_deploy.commands.cli:main",
             "camera_node = dexgrasp_deploy.nodes.programs:camera_node",
+            "display_node = dexgrasp_deploy.nodes.programs:display_node",
             "episode_node = dexgrasp_deploy.nodes.programs:episode_node",
             "recorder_node = dexgrasp_deploy.nodes.programs:recorder_node",
             "policy_node = dexgrasp_deploy.nodes.programs:policy_node",

@@ -10,6 +10,7 @@ from dexgrasp_sim.config import ConfigError
 MODES = ("mock", "sim", "hardware")
 PACKAGE = "dexgrasp_deploy"
 EPISODE_NODE = "episode_node"
+DISPLAY_NODE = "display_node"
 EXTRINSICS_FILE = "extrinsics.yaml"
 _NO_CALIBRATION = "none"
 
@@ -23,7 +24,7 @@ def deploy_nodes(
     record: str | Path | None = None,
     calibration: str | Path | None = None,
 ) -> list[NodeSpec]:
-    """Robot driver, camera, policy and recorder; the modes differ only in the drivers.
+    """Robot driver, camera, policy, display and recorder; the modes differ only in the drivers.
 
     Args:
         mode: "mock", "sim" or "hardware".
@@ -59,6 +60,7 @@ def deploy_nodes(
         NodeSpec(PACKAGE, "robot_driver_node", "robot_driver_node", robot),
         NodeSpec(PACKAGE, "camera_node", "camera_node", camera),
         NodeSpec(PACKAGE, "policy_node", "policy_node", policy),
+        NodeSpec(PACKAGE, DISPLAY_NODE, DISPLAY_NODE, {"bundle": folder, "shadow": shadow}),
     ]
     if record or mode == "hardware":
         folder = {"folder": str(Path(record).expanduser().resolve())} if record else {}

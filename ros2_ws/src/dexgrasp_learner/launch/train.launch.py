@@ -1,10 +1,9 @@
 """A training run with its nodes: `ros2 launch dexgrasp_learner train.launch.py config:=...`."""
 
-import json
 import shlex
 from pathlib import Path
 
-from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.conditions import IfCondition
@@ -13,7 +12,6 @@ from launch_ros.actions import Node
 
 from dexgrasp_learner.run.processes import LEARNER, train_nodes
 from dexgrasp_sim.bringup import NodeSpec
-from dexgrasp_sim.robot.robot import DEFAULT_ROBOT, load_robot
 
 _CHECKPOINT_S = "300"
 """The learner may need the rest of an iteration and a checkpoint before it is killed."""
@@ -46,8 +44,7 @@ def _plan(context: LaunchContext) -> list[Node]:
         shlex.split(value("overrides")),
         int(value("env_index")),
     )
-    task = next((json.loads(spec.parameters["task"]) for spec in nodes[1:]), {})
-    return [*map(_node, nodes), *_viewers(task.get("robot", DEFAULT_ROBOT))]
+    return [*map(_node, nodes), _rviz()]
 
 
 def _node(spec: NodeSpec) -> Node:
@@ -63,21 +60,12 @@ def _node(spec: NodeSpec) -> Node:
     )
 
 
-def _viewers(robot: str) -> list[Node]:
-    """What rviz:=true starts: rviz, and the transforms of the robot's links where it can."""
-    condition = IfCondition(LaunchConfiguration("rviz"))
+def _rviz() -> Node:
+    """What rviz:=true starts; the nodes of the workers publish the frames that it needs."""
     layout = Path(get_package_share_directory("dexgrasp_learner")) / "rviz" / "train.rviz"
-    rviz = Node(
-        package="rviz2", executable="rviz2", arguments=["-d", str(layout)], condition=condition
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", str(layout)],
+        condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    try:
-        get_package_share_directory("robot_state_publisher")
-    except PackageNotFoundError:
-        return [rviz]
-    transforms = Node(
-        package="robot_state_publisher",
-        executable="robot_state_publisher",
-        parameters=[{"robot_description": load_robot(robot).urdf_path.read_text()}],
-        condition=condition,
-    )
-    return [transforms, rviz]

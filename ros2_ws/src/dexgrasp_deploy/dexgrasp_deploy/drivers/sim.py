@@ -66,11 +66,6 @@ class SimWorld:
         return self.task.objects[int(self._env.object_index[0])]
 
     @property
-    def goal_m(self) -> NDArray[np.float64]:
-        """[3] m, goal position of the object's centre, base frame."""
-        return self._env.telemetry(0)["goal"].double().numpy()
-
-    @property
     def start_height_m(self) -> float:
         """Height of the object's centre at rest on the table, base frame."""
         return float(self._env.start_height[0])

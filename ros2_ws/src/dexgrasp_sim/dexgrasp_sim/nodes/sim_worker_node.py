@@ -8,11 +8,17 @@ topic                           type                          what
 ==============================  ============================  =====================================
 ``~/status``                    dexgrasp_msgs/SimWorkerStatus 1 Hz
 ``joint_states``                sensor_msgs/JointState        all 23 joints
-``markers``                     visualization_msgs/           namespaces ``table``, ``object`` and
-                                MarkerArray                   ``goal``; frame ``base``
+``markers``                     visualization_msgs/           namespaces ``table``, ``object``,
+                                MarkerArray                   ``goal``, ``workspace``, ``status``
+                                                              and ``joint_limits``; frame ``base``
 ``camera/depth/image_raw``      sensor_msgs/Image             16UC1, mm, 0: none; best effort
 ``camera/depth/camera_info``    sensor_msgs/CameraInfo        best effort
+``display/image``               sensor_msgs/Image             rgb8: what the policy sees, with goal
+                                                              and object; best effort
+``display/points``              sensor_msgs/PointCloud2       of the depth image; best effort
 ``robot_description``           std_msgs/String               the URDF; once, transient local
+``/tf``, ``/tf_static``         tf2_msgs/TFMessage            links, the same commanded under
+                                                              ``commanded/``, and cameras
 ==============================  ============================  =====================================
 
 One environment of the run is watched at a time. All topics except the status show it. The node of
@@ -33,10 +39,11 @@ from rclpy.parameter import Parameter
 
 from dexgrasp_msgs.msg import SimWorkerStatus
 from dexgrasp_sim.config import ConfigError, parse_config
+from dexgrasp_sim.nodes.display.scene_topics import SceneTopics
 from dexgrasp_sim.nodes.node_main import run_node
-from dexgrasp_sim.nodes.scene_topics import SceneTopics
 from dexgrasp_sim.nodes.worker_report import WorkerReporter
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.observations import image_groups
 from dexgrasp_sim.transport.shared_memory import Segment, remove_if_dead, run_folder
 from dexgrasp_sim.transport.telemetry import RunObserver, WorkerState
 
@@ -84,7 +91,7 @@ class SimWorkerNode(Node):
                 f"parameter worker = {self._worker}: the run has 0 to {layout.num_workers - 1}"
             )
         self._envs = range(*layout.slices[self._worker])
-        self._has_depth = "depth" in segment.tensors
+        self._groups = [group for group in image_groups() if group in segment.tensors]
         self._reporter = WorkerReporter(self._run_id, self._worker, layout, segment.tensors)
         self._watch(self._env_index)
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -130,8 +137,9 @@ class SimWorkerNode(Node):
         if view is None or view.env not in self._envs or view.time_s == self._shown_s:
             return
         self._shown_s = view.time_s
-        depth = self._observer.observation("depth") if self._has_depth else None
-        self._scene.publish(view, depth)
+        newest = {group: self._observer.observation(group) for group in self._groups}
+        images = {group: image for group, image in newest.items() if image is not None}
+        self._scene.publish(view, images)
 
     def _parameter(self, name: str, default: Any) -> Any:
         return self.declare_parameter(name, default).value

@@ -14,14 +14,15 @@ from dexgrasp_deploy.drivers.base import Driver, DriverContext
 from dexgrasp_deploy.drivers.sim import SimArm, SimHand, SimWorld
 from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST
 from dexgrasp_sim.nodes.conversions import BASE_FRAME, to_pose
-from dexgrasp_sim.nodes.markers import scene_markers
+from dexgrasp_sim.nodes.display.markers import object_marker, stamped
 
 _MARKER_EVERY = 6
 """Joint state messages per marker message; markers are for display only."""
 
 
 class WorldTopics:
-    """Service `sim/reset`, topics `sim/object_pose`, `sim/object_name` and `markers`.
+    """Service `sim/reset`, topics `sim/object_pose`, `sim/object_name` and `markers`: the object
+    as it really lies, where the robot has only its estimate.
 
     `sim/reset` begins the next episode of the parameter `seed`; its answer's message is JSON:
     `seed`, `episode`, `object`, `start_height_m`.
@@ -51,9 +52,7 @@ class WorldTopics:
         message.header.stamp, message.header.frame_id = stamp, BASE_FRAME
         self._pose.publish(message)
         if self._count % _MARKER_EVERY == 0:
-            goal_m = world.goal_m.tolist()
-            markers = scene_markers(world.task.table, world.object, pose, goal_m, stamp)
-            self._markers.publish(markers)
+            self._markers.publish(stamped([object_marker(world.object, pose)], stamp))
         self._count += 1
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -310,6 +310,7 @@ class GraspEnv(VecEnv):
         return {
             "joint_position": engine.joint_position[index].clone(),
             "joint_velocity": engine.joint_velocity[index].clone(),
+            "joint_target": self.decoder.target[index].clone(),
             "object_pose": pose,
             "goal": self.goal[index].clone(),
         }

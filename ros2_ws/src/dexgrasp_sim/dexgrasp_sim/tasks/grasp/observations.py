@@ -225,6 +225,7 @@ def view_specs(robot: Robot) -> tuple[TensorSpec, ...]:
     return (
         TensorSpec("joint_position", joints, unit="rad"),
         TensorSpec("joint_velocity", joints, unit="rad/s"),
+        TensorSpec("joint_target", joints, unit="rad"),
         TensorSpec("object_pose", (7,), unit="m, quaternion wxyz", frame="base"),
         TensorSpec("goal", (3,), unit="m", frame="base"),
     )
