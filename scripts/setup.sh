@@ -83,7 +83,7 @@ fingerprint() { # changes whenever there is something to set up
     echo "$made_for $(has_gpu && echo gpu)"
     cat scripts/setup.sh scripts/*.cmake "${locks[@]}" pyproject.toml
     cat ros2_ws/src/*/{package.xml,setup.py,setup.cfg}
-    find ros2_ws/src/dexgrasp_msgs -type f -print0 | sort -z | xargs -0 cat
+    find ros2_ws/src/dexgrasp_msgs ros2_ws/wheels_only -type f -print0 | sort -z | xargs -0 cat
     # edited files are installed as symbolic links, only new files have to be installed
     find ros2_ws/src -type f -not -name '*.pyc' -regex '.*/\(launch\|config\|rviz\)/.*' | sort
   } | sha256sum
@@ -125,14 +125,16 @@ install_python_packages() { # what pyproject.toml asks for, in the versions of s
 
 write_ros_prefix() { # what colcon sources and reads: .venv becomes a ROS prefix like /opt/ros/...
   local cmake_args=(-DCMAKE_BUILD_TYPE=Release "-DPython3_EXECUTABLE=$venv/bin/python")
-  local entries=("PATH $venv/bin") name value shell
+  local entries=("PATH $venv/bin") name value shell also=""
   if [[ $ros == wheels* ]]; then
+    also=", \"$root/ros2_ws/wheels_only/tf2_msgs\"" # a system's ROS has it
     cmake_args+=(-GNinja "-DCMAKE_PROJECT_INCLUDE=$root/scripts/fix_wheel_targets.cmake")
     entries+=("AMENT_PREFIX_PATH $venv" "CMAKE_PREFIX_PATH $venv")
   fi
   {
     echo "build:"
     echo "  symlink-install: true"
+    echo "  base-paths: [\"$root/ros2_ws/src\"$also]"
     echo "  cmake-args:"
     printf '    - "%s"\n' "${cmake_args[@]}"
   } >"$venv/colcon_defaults.yaml"

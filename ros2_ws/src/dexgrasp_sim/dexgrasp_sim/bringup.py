@@ -1,5 +1,6 @@
 """Starts nodes as processes and stops them, for systems without `ros2 launch`."""
 
+import contextlib
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ _READ_S = 10.0
 _TAIL_LINES = 20
 _REFUSED = 2
 """Exit code of a node that refuses its config, parameters or settings."""
+_FIRST_PORT, _PORTS_PER_DOMAIN, _UNICAST_OFFSET = 7400, 250, 10
 _DOMAINS = 101
 """Domain numbers 0 to 101 use ports below the ephemeral range (DDS-RTPS 2.5, 9.6.2.3)."""
 
@@ -224,11 +226,27 @@ def free_domain_id() -> int:
         domain = 1 + (first + offset) % _DOMAINS
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
-                probe.bind(("", 7410 + 250 * domain))
+                port = _FIRST_PORT + _PORTS_PER_DOMAIN * domain + _UNICAST_OFFSET
+                probe.bind(("", port))
             except OSError:
                 continue
             return domain
     raise NodeFailed("all ROS domains of this host are in use; stop some ROS processes")
+
+
+def domains_in_use() -> list[int]:
+    """The DDS domains whose ports a process on this host listens on; others may be among them.
+
+    Participant p of domain d listens on UDP port 7410 + 250 d + 2 p (DDS-RTPS 2.5, 9.6.2.3).
+    """
+    ports = set()
+    for name in ("udp", "udp6"):
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+            ports.update(int(line.split()[1].rsplit(":", 1)[1], 16) for line in lines)
+    first = _FIRST_PORT + _UNICAST_OFFSET
+    domains = {(port - first) // _PORTS_PER_DOMAIN for port in ports if port >= first}
+    return sorted(domain for domain in domains if domain <= _DOMAINS)
 
 
 def _json_object(line: str) -> dict[str, Any] | None:

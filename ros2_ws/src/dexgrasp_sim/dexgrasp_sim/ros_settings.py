@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 Environment = Mapping[str, str]
 
-_LAST_DOMAIN = 232
+LAST_DOMAIN = 232
 """Of Fast DDS: the ports of the next one would be above 65535 (DDS-RTPS 2.5, 9.6.2.3)."""
 _EPHEMERAL_DOMAINS = range(102, 215)
 """Their ports are among those that Linux gives to other programs (docs.ros.org, ROS_DOMAIN_ID)."""
@@ -62,9 +62,9 @@ def _middleware(environment: Environment) -> str:
 
 def _domain(environment: Environment) -> str:
     text = environment.get("ROS_DOMAIN_ID", "")
-    if not text or (re.fullmatch(r"\d+", text) and int(text) <= _LAST_DOMAIN):
+    if not text or (re.fullmatch(r"\d+", text) and int(text) <= LAST_DOMAIN):
         return ""
-    return f"ROS_DOMAIN_ID={text}: must be a number from 0 to {_LAST_DOMAIN}; take 0 to 101"
+    return f"ROS_DOMAIN_ID={text}: must be a number from 0 to {LAST_DOMAIN}; take 0 to 101"
 
 
 def _ephemeral_ports(environment: Environment) -> str:

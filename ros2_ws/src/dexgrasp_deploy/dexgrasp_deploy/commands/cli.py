@@ -44,7 +44,7 @@ COMMANDS = {
         "dexgrasp_learner.commands.contact_sheet", "show what the simulated cameras see"
     ),
     "view": Command(
-        "dexgrasp_learner.commands.view", "watch a policy or a training in the browser"
+        "dexgrasp_learner.commands.view", "watch a policy, a training or a robot in the browser"
     ),
     "up": Command(
         "dexgrasp_deploy.commands.up",

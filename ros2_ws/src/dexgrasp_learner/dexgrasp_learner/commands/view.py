@@ -1,15 +1,18 @@
-"""`dexgrasp view`: a web page with robot, scene and camera images of a policy or a training."""
+"""`dexgrasp view`: a web page with robot, scene and images of a policy, a training or a robot."""
 
 import argparse
+import os
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
 from dexgrasp_sim.arguments import add_config, add_seed, whole
 from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.ros_environment import ros_environment
+from dexgrasp_sim.ros_settings import LAST_DOMAIN, find_problems
 
 if TYPE_CHECKING:
     from dexgrasp_learner.config import RunConfig
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from dexgrasp_sim.view.source import Source
 
 _RUNS = Path("runs")
+_ROBOT_VIEWER = "dexgrasp_sim.nodes.robot_viewer"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--run", metavar="RUN_ID", help="watch a training that runs on this host instead"
+    )
+    parser.add_argument(
+        "--robot",
+        action="store_true",
+        help="show the robot of a deployment, live from its ROS topics; waits until there is one",
+    )
+    parser.add_argument(
+        "--domain",
+        type=whole(0, LAST_DOMAIN),
+        help="with --robot: its ROS domain (default: $ROS_DOMAIN_ID, else the first one of this "
+        "host that has a robot)",
+    )
+    parser.add_argument(
+        "--namespace", default="", help="with --robot: the ROS namespace of its nodes"
     )
     parser.add_argument(
         "--env", type=whole(0), default=0, help="environment to show first (default 0)"
@@ -54,6 +72,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: A wrong argument or config, or there is no such run, checkpoint or address.
     """
+    if args.robot:
+        _become_robot_viewer(args)
+    for name in ("domain", "namespace"):
+        if getattr(args, name) not in (None, ""):
+            raise ConfigError(f"--{name} {getattr(args, name)}: only with --robot")
     from dexgrasp_sim.view.viewer import Viewer
 
     if args.overrides and not args.config:
@@ -68,6 +91,29 @@ def run(args: argparse.Namespace) -> int:
             return 0
     print(f"run {source.name} has ended", file=sys.stderr)
     return 0
+
+
+def _become_robot_viewer(args: argparse.Namespace) -> NoReturn:
+    """Replaces this process, because the libraries of ROS are found at a process's start only.
+
+    Raises:
+        ConfigError: Another thing to show is named too, or ROS is not set up.
+    """
+    for name in ("run", "config"):
+        if getattr(args, name):
+            raise ConfigError(f"--{name} {getattr(args, name)}: not with --robot; choose one")
+    if args.policy != "scripted":
+        raise ConfigError(f"--policy {args.policy}: not with --robot; choose one")
+    environment = ros_environment()
+    if problems := find_problems(environment):
+        raise ConfigError(problems[0])
+    if args.domain is None and environment.get("ROS_DOMAIN_ID"):
+        args.domain = int(environment["ROS_DOMAIN_ID"])
+    options = ["--host", args.host, "--port", str(args.port), "--namespace", args.namespace]
+    if args.domain is not None:
+        options += ["--domain", str(args.domain)]
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", _ROBOT_VIEWER, *options], environment)
 
 
 def _watched_run(args: argparse.Namespace) -> "tuple[Source, GraspConfig]":

@@ -122,7 +122,7 @@ class Kinematics:
         by_depth = [(len(_chain_of(robot, index)), index) for index in sorted(needed)]
         self._used = [index for _, index in sorted(by_depth)]
         self._transforms = _JointTransforms(robot, self._used, self._device, dtype)
-        self._select = torch.tensor(self._used, device=self._device)
+        self._select = torch.tensor(self._used, dtype=torch.int64, device=self._device)
         self._levels = _levels(robot, self._used, self._device)
         like = {"device": self._device, "dtype": dtype}
         self._fixed = torch.tensor(np.array(fixed), **like).permute(1, 2, 0)[..., None]

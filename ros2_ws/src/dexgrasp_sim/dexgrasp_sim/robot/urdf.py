@@ -235,6 +235,16 @@ def parse_urdf(text: str, joint_names: Sequence[str]) -> RobotModel:
     )
 
 
+def movable_joints(text: str) -> tuple[str, ...]:
+    """Names of the revolute joints of URDF text, in its order; UrdfError if it is no XML."""
+    try:
+        robot = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise UrdfError(f"not a URDF: {error}; give well-formed XML") from None
+    joints = _by_name(robot, "joint")
+    return tuple(name for name, joint in joints.items() if joint.get("type") == "revolute")
+
+
 def _by_name(robot: Element, tag: str) -> dict[str, Element]:
     elements: dict[str, Element] = {}
     for element in robot.findall(tag):

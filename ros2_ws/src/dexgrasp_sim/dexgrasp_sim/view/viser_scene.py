@@ -1,19 +1,15 @@
 """Robot, table, object, goal, spawn area and cameras as nodes of a viser scene."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import viser
 from scipy.spatial.transform import Rotation
 
 from dexgrasp_sim.objects.config import ObjectConfig
-from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.urdf import RobotModel, Shape
+from dexgrasp_sim.robot.urdf import RobotModel
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.view.robot_nodes import Color, RobotNodes, color_bytes
 from dexgrasp_sim.view.source import Moment
 from dexgrasp_sim.vision.camera import CameraConfig
-
-Color = tuple[int, int, int]
 
 _TABLE_COLOR: Color = (150, 112, 78)
 _GOAL_COLOR: Color = (40, 170, 70)
@@ -25,15 +21,12 @@ _ABOVE_TABLE_M = 0.002
 _CAMERA_SIZE_M = 0.025
 _LABEL_SIZE = 0.8
 _LABEL_ABOVE_CAMERA_M = 0.04
-_SMOOTH = 40
-"""Corners of the polygon that a cylinder is drawn as."""
 
 
 class SceneView:
     """The nodes of one scene.
 
-    Names: /ground, /table, /spawn, /goal, /object, /camera/left, /camera/right and, for each link
-    with shapes, /robot/<link> with its k-th shape /robot/<link>/<k>.
+    Names: /table, /spawn, /goal, /object, /camera/left, /camera/right, and those of RobotNodes.
     """
 
     def __init__(self, scene: viser.SceneApi, robot: RobotModel, config: GraspConfig) -> None:
@@ -45,13 +38,9 @@ class SceneView:
             config: The task.
         """
         self._scene, self._config = scene, config
-        self._links = [link.name for link in robot.links.values() if link.visuals]
-        self._kinematics = Kinematics(robot, self._links)
         self._shown_object: ObjectConfig | None = None
-        scene.set_up_direction("+z")
-        scene.configure_environment_map("studio", environment_intensity=0.25)
         self._add_surroundings()
-        self._frames = [self._add_link(robot, name) for name in self._links]
+        self._robot = RobotNodes(scene, robot)
         left, right = config.camera.stereo_pair(config.stereo_baseline_m)
         self._add_camera("left", left)
         self._add_camera("right", right)
@@ -63,26 +52,13 @@ class SceneView:
         item = self._config.objects[moment.env % len(self._config.objects)]
         if item is not self._shown_object:
             self._object, self._shown_object = self._add_object(item), item
-        poses = self._kinematics.forward(moment.joint_position.unsqueeze(0))
-        turns = Rotation.from_matrix(poses.rotation[0].numpy()).as_quat(scalar_first=True)
-        for frame, position, turn in zip(self._frames, poses.position[0].numpy(), turns):
-            frame.position, frame.wxyz = position, turn
+        self._robot.show(moment.joint_position)
         pose = moment.object_pose.numpy()
         self._object.position, self._object.wxyz = pose[:3], pose[3:]
         self._goal.position = moment.goal.numpy()
 
     def _add_surroundings(self) -> None:
         scene, config = self._scene, self._config
-        scene.add_grid(
-            "/ground",
-            width=4.0,
-            height=4.0,
-            cell_size=0.1,
-            section_size=0.5,
-            plane_color=(235, 236, 238),
-            plane_opacity=1.0,
-            shadow_opacity=0.2,
-        )
         table = config.table
         scene.add_box("/table", _TABLE_COLOR, table.size_m, position=table.center_m)
         scene.add_line_segments(
@@ -107,28 +83,10 @@ class SceneView:
         corners[:, :2] = spawn.center_m + signs * spawn.half_width_m
         return np.stack([corners, np.roll(corners, -1, axis=0)], axis=1)
 
-    def _add_link(self, robot: RobotModel, name: str) -> viser.FrameHandle:
-        frame = self._scene.add_frame(f"/robot/{name}", show_axes=False)
-        for index, shape in enumerate(robot.links[name].visuals):
-            self._add_shape(f"/robot/{name}/{index}", shape)
-        return frame
-
-    def _add_shape(self, name: str, shape: Shape) -> None:
-        matrix, color = shape.origin.matrix, _bytes(shape.rgba)
-        turn = Rotation.from_matrix(matrix[:3, :3]).as_quat(scalar_first=True)
-        place = {"position": matrix[:3, 3], "wxyz": turn}
-        if shape.kind == "box":
-            self._scene.add_box(name, color, shape.size, **place)  # type: ignore[arg-type]
-        elif shape.kind == "cylinder":
-            radius, length = shape.size
-            self._scene.add_cylinder(name, radius, length, color, radial_segments=_SMOOTH, **place)
-        else:
-            self._scene.add_icosphere(name, shape.size[0], color, **place)
-
     def _add_object(self, item: ObjectConfig) -> viser.MeshHandle:
         corners = item.solid.triangles().reshape(-1, 3).astype(np.float32)
         faces = np.arange(len(corners), dtype=np.uint32).reshape(-1, 3)
-        color = _bytes(item.rgb)
+        color = color_bytes(item.rgb)
         return self._scene.add_mesh_simple("/object", corners, faces, color=color, side="double")
 
     def _add_camera(self, side: str, camera: CameraConfig) -> None:
@@ -143,9 +101,3 @@ class SceneView:
             position=camera.position,
             wxyz=turn,
         )
-
-
-def _bytes(color: Sequence[float]) -> Color:
-    """Converts a colour from 0..1 to 0..255, without its opacity."""
-    red, green, blue = (round(255 * part) for part in color[:3])
-    return red, green, blue
