@@ -92,6 +92,7 @@ def test_every_command_describes_itself(name, capsys):
         (["up", "sim", "--bundle", "x", "--seed", str(2**64 - 1)], f"from 0 to {LARGEST_SEED}"),
         (["view", "--env", "-1"], "'-1' is not a whole number from 0 up"),
         (["view", "--envs", "0"], "'0' is not a whole number from 1 to 1024"),
+        (["view", "--robot", "--domain", "233"], "'233' is not a whole number from 0 to 232"),
         (["view", "--port", "65536"], "'65536' is not a whole number from 0 to 65535"),
         (["bench", "faults", "--timeout-s", "nan"], "'nan' is not a number above 0"),
         (["train", "x.yaml", "--nonsense"], "unrecognized arguments: --nonsense"),

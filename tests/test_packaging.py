@@ -131,7 +131,8 @@ def test_the_packages_import_what_they_declare_and_no_more():
 
 
 def test_tests_and_benchmarks_import_what_is_declared():
-    folders = [ROOT / "tests", ROOT / "benchmarks", *ROOT.glob("ros2_ws/src/*/test")]
+    folders = [ROOT / name for name in ("tests", "benchmarks", "test_support")]
+    folders += ROOT.glob("ros2_ws/src/*/test")
     helpers = {file.stem for folder in folders for file in folder.rglob("*.py")}
     helpers |= {"benchmarks", "test_support"}
     found = python_imports(*folders) - set(map(canonicalize_name, helpers))

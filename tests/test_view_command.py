@@ -1,6 +1,7 @@
 """`dexgrasp view` as people use it, without a browser: what it serves, and what it refuses."""
 
 import argparse
+import os
 import re
 import signal
 import subprocess
@@ -16,8 +17,10 @@ from dexgrasp_learner.config import load_run_config
 from dexgrasp_learner.networks.policy import build_actor
 from dexgrasp_learner.storage.checkpoint import policy_schema, save_checkpoint
 from dexgrasp_sim.config import ConfigError, to_dict
+from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.observations import GROUPS, observation_spec
 from dexgrasp_sim.transport.shared_memory import live_runs, run_folder
+from test_support.fake_robot import FakeRobot
 from test_support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -133,5 +136,46 @@ def test_a_running_training_is_served_until_it_ends(start, tmp_path):
     ],
 )
 def test_wrong_arguments_are_config_errors(arguments, needle):
+    with pytest.raises(ConfigError, match=re.escape(needle)):
+        view.run(parse(*arguments))
+
+
+def line_with(process, words):
+    """The next line on stderr that says something."""
+    for line in process.stderr:
+        if words in line:
+            return line
+    raise AssertionError(f"the viewer has ended without {words!r}")
+
+
+def test_a_robot_may_start_later_stop_and_start_again(start):
+    """Its page waits meanwhile, and says for what in one line."""
+    domain = os.environ["ROS_DOMAIN_ID"]
+    viewer = start("view", "--robot", "--domain", domain, "--port", 0)
+    line, page = page_of(viewer)
+    assert line.startswith("robot: open http") and b"<script" in page
+    waits = f"waiting for robot_description and joint_states in ROS domain {domain}\n"
+    assert line_with(viewer, "waiting") == waits
+    for _ in range(2):
+        with FakeRobot(load_robot()):
+            shows = f"showing kuka_allegro in ROS domain {domain}\n"
+            assert line_with(viewer, "showing") == shows
+        line_with(viewer, "waiting")
+    viewer.send_signal(signal.SIGINT)
+    _, errors = viewer.communicate(timeout=TIMEOUT_S)
+    assert viewer.returncode == 0 and "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needle"),
+    [
+        (["--robot", "--run", "some"], "--run some: not with --robot"),
+        (["--robot", "--policy", "some"], "--policy some: not with --robot"),
+        (["--robot", "--config", "some.yaml"], "--config some.yaml: not with --robot"),
+        (["--domain", "0"], "--domain 0: only with --robot"),
+        (["--namespace", "left"], "--namespace left: only with --robot"),
+    ],
+)
+def test_a_robot_is_watched_alone(arguments, needle):
     with pytest.raises(ConfigError, match=re.escape(needle)):
         view.run(parse(*arguments))

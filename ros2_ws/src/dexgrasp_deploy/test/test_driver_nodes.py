@@ -157,7 +157,7 @@ def test_simulated_world_on_topics(make_bench):
         assert pose.header.stamp in stamps, "object and joints are of one moment"
     assert names == ["box", "cylinder"]
     namespaces = [marker.ns for marker in bench.newest("markers").markers]
-    assert namespaces == ["table", "object", "goal"]
+    assert namespaces == ["object"]
 
 
 def test_mock_camera_on_topics(make_bench, bundle):

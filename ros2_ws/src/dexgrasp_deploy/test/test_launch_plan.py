@@ -23,12 +23,18 @@ def driver_free(node):
     return replace(node, parameters={**values, "autostart": None})
 
 
+def recorders_of(plan):
+    return [node for node in plan if node.name == "recorder_node"]
+
+
 def test_modes_differ_in_driver_lines_and_autostart_only():
     plans = [
         deploy_nodes(mode, "bundle", HARDWARE, record="out", calibration="none") for mode in MODES
     ]
     names = [[node.name for node in plan] for plan in plans]
-    assert names[0] == ["robot_driver_node", "camera_node", "policy_node", "recorder_node"]
+    assert names[0] == [
+        *("robot_driver_node", "camera_node", "policy_node", "display_node", "recorder_node")
+    ]
     assert names[0] == names[1] == names[2]
     bare = [[driver_free(node) for node in plan] for plan in plans]
     assert bare[0] == bare[1] == bare[2]
@@ -38,15 +44,18 @@ def test_modes_differ_in_driver_lines_and_autostart_only():
 
 
 def test_a_real_robot_has_a_black_box_also_when_nothing_is_recorded(tmp_path):
-    recorders = [deploy_nodes(mode, "bundle", HARDWARE, calibration="none")[3:] for mode in MODES]
+    recorders = [
+        recorders_of(deploy_nodes(mode, "bundle", HARDWARE, calibration="none")) for mode in MODES
+    ]
     assert [len(found) for found in recorders] == [0, 0, 1]
     assert recorders[2][0].parameters == {"record": False}
     for mode in MODES:
         plan = deploy_nodes(
             mode, "bundle", HARDWARE, shadow=True, record=tmp_path, calibration="none"
         )
-        assert plan[3].parameters == {"record": True, "folder": str(tmp_path)}
-        assert plan[2].parameters["shadow"] is True
+        [recorder] = recorders_of(plan)
+        assert recorder.parameters == {"record": True, "folder": str(tmp_path)}
+        assert plan[2].parameters["shadow"] is plan[3].parameters["shadow"] is True
 
 
 def test_nothing_is_recorded_unless_asked_for():
@@ -54,7 +63,8 @@ def test_nothing_is_recorded_unless_asked_for():
     add_arguments(parser)
     for extra, recorders in (([], 0), (["--record", "out"], 1)):
         args = parser.parse_args(["mock", "--bundle", "bundle", *extra])
-        assert len(deploy_nodes(args.mode, args.bundle, record=args.record)[3:]) == recorders
+        plan = deploy_nodes(args.mode, args.bundle, record=args.record)
+        assert len(recorders_of(plan)) == recorders
 
 
 def test_every_node_is_a_module_and_a_console_script():

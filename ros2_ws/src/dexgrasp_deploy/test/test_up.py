@@ -127,7 +127,7 @@ def test_wrong_bundle_is_a_usage_error(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_node_outlives_the_command(bundle_folder, number):
     process = start_up("mock", "--bundle", bundle_folder)
-    wait_until(lambda: len(children_of(process.pid)) == 3, "three nodes")
+    wait_until(lambda: len(children_of(process.pid)) == 4, "four nodes")
     nodes = children_of(process.pid)
     for line in process.stderr or ():
         if "policy" in line and str(bundle_folder) in line:
@@ -149,7 +149,7 @@ def test_a_script_can_stop_what_it_has_started_in_the_background(bundle_folder, 
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-    wait_until(lambda: len(children_of(process.pid)) == 3, "three nodes")
+    wait_until(lambda: len(children_of(process.pid)) == 4, "four nodes")
     nodes = children_of(process.pid)
     for line in process.stderr or ():
         if "policy" in line and str(bundle_folder) in line:

@@ -66,7 +66,7 @@ def test_the_scene_is_that_of_the_topics(robot, graph, page):
     goal = node_of(page, "/markers/goal/0")
     np.testing.assert_allclose(goal.position, (-0.5, 0.1, 0.6))
     np.testing.assert_allclose(2 * goal.radius * np.array(goal.scale), 0.03)
-    assert node_of(page, "/markers/goal/0/label").text == "goal"
+    assert node_of(page, "/labels/goal").text == "goal"
     np.testing.assert_allclose(node_of(page, f"/cameras/{CAMERA}").position, (-1.0, 0.0, 0.7))
     cloud = node_of(page, "/points")
     assert cloud.points.shape == (12, 3)

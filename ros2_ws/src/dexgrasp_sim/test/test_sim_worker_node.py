@@ -56,6 +56,7 @@ TASK = {
 VIEW = {
     "joint_position": torch.arange(23) / 10,
     "joint_velocity": -torch.arange(23) / 10,
+    "joint_target": torch.arange(23) / 20,
     "object_pose": torch.tensor([-0.5, 0.125, 0.25, 0.5, 0.5, -0.5, 0.5]),
     "goal": torch.tensor([-0.5, 0.0, 0.75]),
 }
@@ -190,10 +191,15 @@ def check_joints(joints):
 
 
 def check_markers(markers):
-    table, item, goal = markers
-    assert [marker.ns for marker in markers] == ["table", "object", "goal"]
+    table, item, goal, _, status, *_ = markers
+    assert [marker.ns for marker in markers[:5]] == [
+        *("table", "object", "goal", "workspace", "status")
+    ]
+    assert status.text == f"environment {ENV}: can"
     assert {marker.header.frame_id for marker in markers} == {"base"}
-    assert [marker.type for marker in markers] == [Marker.CUBE, Marker.CYLINDER, Marker.SPHERE]
+    assert [marker.type for marker in markers[:3]] == [
+        *(Marker.CUBE, Marker.CYLINDER, Marker.SPHERE)
+    ]
     assert vector(table.pose.position) == (-0.5, 0.0, 0.2)
     assert vector(table.scale) == (0.6, 0.8, 0.1)
     assert vector(item.scale) == (0.05, 0.05, 0.12)

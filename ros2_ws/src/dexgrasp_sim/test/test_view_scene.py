@@ -39,6 +39,7 @@ CONFIG = GraspConfig()
 VIEW = {
     "joint_position": torch.arange(23) / 20,
     "joint_velocity": torch.zeros(23),
+    "joint_target": torch.zeros(23),
     "object_pose": torch.tensor([-0.5, 0.1, 0.3, 0.5, 0.5, -0.5, 0.5]),
     "goal": torch.tensor([-0.5, 0.0, 0.75]),
 }

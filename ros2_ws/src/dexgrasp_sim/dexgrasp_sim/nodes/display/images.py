@@ -88,6 +88,6 @@ def _draw(image: Pixels, place: tuple[int, int], mark: Mark) -> None:
         else:
             cv2.circle(image, place, size, color, width, cv2.LINE_AA)
         if mark.label:
-            beside = (place[0] + size + 4, place[1] + size // 2)
+            beside = (place[0] - size, place[1] - size - 6)
             font = cv2.FONT_HERSHEY_SIMPLEX
             cv2.putText(image, mark.label, beside, font, 0.45, color, width - 1, cv2.LINE_AA)

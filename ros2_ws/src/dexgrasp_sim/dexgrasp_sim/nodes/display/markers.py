@@ -23,7 +23,7 @@ GOAL_RGB: Rgb = (0.2, 0.8, 0.3)
 _TABLE_RGB: Rgb = (0.62, 0.47, 0.33)
 _WORKSPACE_RGB: Rgb = (0.25, 0.55, 0.95)
 _GOAL_DIAMETER_M = 0.03
-_LINE_M = 0.003
+_LINE_M = 0.002
 _WORKSPACE_TOP_M = 0.6
 """The workspace is drawn this high above its lower side where it is open at the top."""
 _UPRIGHT = (1.0, 0.0, 0.0, 0.0)
@@ -62,7 +62,7 @@ def workspace_marker(workspace: Corners) -> Marker:
     upper = np.where(np.isfinite(upper), upper, lower + _WORKSPACE_TOP_M)
     corners = [[(lower, upper)[k >> axis & 1][axis] for axis in range(3)] for k in range(8)]
     points = [corners[end] for edge in _EDGES for end in edge]
-    return lines("workspace", Marker.LINE_LIST, points, _WORKSPACE_RGB, opacity=0.6)
+    return lines("workspace", Marker.LINE_LIST, points, _WORKSPACE_RGB, opacity=0.5)
 
 
 def object_marker(item: ObjectConfig, pose: Sequence[float]) -> Marker:

@@ -31,7 +31,7 @@ def joint_table(
     head = (
         "<tr style='color:#868e96;text-align:left'><th>joint</th>"
         "<th style='text-align:right'>measured</th><th style='text-align:right'>command</th>"
-        "<th style='padding-left:0.8em'>lower limit … upper limit</th></tr>"
+        "<th style='padding-left:0.8em'>lower … upper</th></tr>"
     )
     return (
         f"<div style='padding:0 0.6em'><table style='{_STYLE}'>{head}{''.join(rows)}</table></div>"

@@ -26,15 +26,19 @@ class MarkerNodes:
     def __init__(self, scene: viser.SceneApi) -> None:
         self._scene = scene
         self._shown: dict[tuple[str, int], tuple[tuple, Any]] = {}
+        self._labels: dict[str, viser.LabelHandle] = {}
 
     def show(self, markers: Mapping[tuple[str, int], Marker]) -> None:
         """Makes the scene show these markers and no others."""
         for key in self._shown.keys() - markers.keys():
             self._shown.pop(key)[1].remove()
+            namespace, number = key
+            if number == 0 and namespace in self._labels:
+                self._labels.pop(namespace).remove()
         for key, marker in markers.items():
             look = _look(marker)
             if key not in self._shown or self._shown[key][0] != look:
-                node = self._add(f"/markers/{marker.ns}/{marker.id}", marker)
+                node = self._add_shape(f"/markers/{marker.ns}/{marker.id}", marker)
                 if node is None:
                     continue
                 self._shown[key] = look, node
@@ -42,23 +46,26 @@ class MarkerNodes:
             node = self._shown[key][1]
             node.position = np.array([place.x, place.y, place.z])
             node.wxyz = np.array([turn.w, turn.x, turn.y, turn.z])
+            self._label(marker)
 
     def clear(self) -> None:
         """Removes all."""
         self.show({})
 
-    def _add(self, name: str, marker: Marker) -> Any:
-        node = self._add_shape(name, marker)
-        if node is not None and marker.id == 0 and marker.ns in _LABELS:
-            place = np.array([0.0, 0.0, _LABEL_ABOVE_M / marker.scale.z])
-            self._scene.add_label(
-                f"{name}/label",
+    def _label(self, marker: Marker) -> None:
+        """Moves the words beside a marker, which are no part of it: its scale is not theirs."""
+        if marker.id != 0 or marker.ns not in _LABELS:
+            return
+        place = marker.pose.position
+        above = np.array([place.x, place.y, place.z + _LABEL_ABOVE_M])
+        if marker.ns not in self._labels:
+            self._labels[marker.ns] = self._scene.add_label(
+                f"/labels/{marker.ns}",
                 _LABELS[marker.ns],
-                position=place,
                 anchor="bottom-center",
                 font_screen_scale=_LABEL_SIZE,
             )
-        return node
+        self._labels[marker.ns].position = above
 
     def _add_shape(self, name: str, marker: Marker) -> Any:
         """The node; None for kinds that are not shown."""

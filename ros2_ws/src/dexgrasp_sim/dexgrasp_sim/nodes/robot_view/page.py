@@ -2,6 +2,7 @@
 
 import html
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import viser
@@ -68,7 +69,7 @@ class RobotPage:
         self._stop = gui.add_button(_STOP, color="red", visible=False)
         self._stop.on_click(self._on_stop)
         self._picture = gui.add_image(_PAPER, label="what the policy sees", visible=False)
-        self._facts = gui.add_markdown("")
+        self._facts = gui.add_html("")
         with gui.add_folder("show", expand_by_default=False):
             self._shows = {
                 name: gui.add_checkbox(name, initial_value=True)
@@ -200,18 +201,25 @@ def _pixels(message: Image) -> np.ndarray:
 
 def _facts(graph: RobotGraph) -> str:
     """Figures of robot and policy, and what devices complain about, as a table."""
-    rows = [("joints measured", f"{graph.joint_hz:.0f} Hz")]
     status = graph.status
+    lines = []
+    figures = [("joints measured", f"{graph.joint_hz:.0f} Hz")]
     if status is not None and status.bundle_id:
-        rows += [
-            ("policy", f"{status.bundle_id[:12]}, {status.control_hz:.0f} Hz"),
+        policy = f"{status.bundle_id[:12]}, {status.control_hz:.0f} Hz"
+        lines.append(f"<tr><td>policy</td><td colspan=3>{html.escape(policy)}</td></tr>")
+        figures += [
             ("step", str(status.step)),
             ("safety interventions", str(status.clamped_commands)),
             ("late periods", str(status.deadline_misses)),
             ("inference", f"{1000 * status.inference_latency_s:.1f} ms"),
-            ("age of the observation", f"{1000 * status.observation_age_s:.0f} ms"),
+            ("observation age", f"{1000 * status.observation_age_s:.0f} ms"),
         ]
-    rows += [
-        (html.escape(name), f"**{html.escape(words)}**") for name, words in graph.health.items()
+    cells = [f"<td>{name}</td><td>{words}</td>" for name, words in figures]
+    pairs = zip_longest(cells[::2], cells[1::2], fillvalue="")
+    lines += [f"<tr>{left}{right}</tr>" for left, right in pairs]
+    lines += [
+        f"<tr style='color:{_RED}'><td colspan=4>{html.escape(f'{name}: {words}')}</td></tr>"
+        for name, words in graph.health.items()
     ]
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows)])
+    style = "font-size:0.78em;width:100%;line-height:1.6"
+    return f"<div style='padding:0 0.6em'><table style='{style}'>{''.join(lines)}</table></div>"
