@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from dexgrasp_sim.random_streams import RandomStreams
+from dexgrasp_sim.random_streams import Purpose, RandomStreams
+from dexgrasp_sim.vision import depth_noise_kernels
 from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.camera_jitter import CameraJitter
+from dexgrasp_sim.vision.depth_strengths import depth_strengths
 from dexgrasp_sim.vision.image_config import (
     CameraJitterConfig,
     DepthNoiseConfig,
@@ -14,6 +16,7 @@ from dexgrasp_sim.vision.image_config import (
     RgbAugmentationConfig,
 )
 from dexgrasp_sim.vision.image_errors import ImageErrors
+from engine_lab import COMPILES, DEVICE
 
 DEPTH = {
     "disparity_step_px": 0.125,
@@ -106,6 +109,51 @@ def test_depth_errors_of_tensors_are_those_of_the_loops(strength, size):
     assert_same_depth(loops, tensors)
     if size == SIZES[0]:
         assert (loops != images).any(), "something to compare"
+
+
+@pytest.mark.slow
+@COMPILES
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("strength", [*DEPTH, "all"])
+def test_depth_errors_of_warp_are_those_of_the_loops(strength, size):
+    """The kernels for GPUs, here on the CPU, for which nothing else uses them."""
+    corrupt = pytest.importorskip("dexgrasp_sim.vision.depth_noise_warp").corrupt
+    config = DEPTH if strength == "all" else {strength: DEPTH[strength]}
+    noise = DepthNoiseConfig(**config, stick_length=0.5, stick_width=0.1, speckle_radius=0.1)
+    streams, images = RandomStreams(5, torch.arange(COUNT)), scenes(*size)
+    loops, kernels = images.clone(), images.clone().to(DEVICE)
+    keys = streams.keys(Purpose.DEPTH_STEP, torch.arange(COUNT))
+    bias = torch.linspace(-0.2, 0.2, COUNT) if config.get("disparity_bias_px") else torch.zeros(20)
+    strengths = depth_strengths(noise, camera(*size))
+    depth_noise_kernels.corrupt(
+        loops.numpy(), keys.numpy().view(np.uint64), bias.numpy(), strengths
+    )
+    corrupt(kernels, keys.to(DEVICE), bias.to(DEVICE), strengths)
+    assert_same_depth(loops.int(), kernels.cpu().int())
+
+
+@pytest.mark.slow
+@COMPILES
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"dropout_share": 1.0},
+        {"dropout_share": 1e-9},
+        {"dropout_share": 0.999},
+        {"speckles": 30, "sticks": 30, "speckle_radius": 1.0, "stick_length": 1.0},
+        {"speckles": 30, "sticks": 30, "speckle_radius": 1e-3, "stick_length": 1e-3},
+    ],
+)
+def test_extreme_depth_errors_of_warp_are_those_of_the_loops(config):
+    corrupt = pytest.importorskip("dexgrasp_sim.vision.depth_noise_warp").corrupt
+    images, keys, bias = scenes(64, 48), 7919 * torch.arange(COUNT), torch.zeros(COUNT)
+    strengths = depth_strengths(DepthNoiseConfig(**config), camera())
+    loops, kernels = images.clone(), images.clone().to(DEVICE)
+    depth_noise_kernels.corrupt(
+        loops.numpy(), keys.numpy().view(np.uint64), bias.numpy(), strengths
+    )
+    corrupt(kernels, keys.to(DEVICE), bias.to(DEVICE), strengths)
+    assert_same_depth(loops.int(), kernels.cpu().int())
 
 
 @pytest.mark.parametrize("share", [1e-9, 0.5, 0.999, 1.0])

@@ -1,8 +1,11 @@
 """Adds errors to depth and colour images on any device, reproducibly.
 
-This module chooses by device between loops compiled for the CPU and tensor code. Both use the same
-random numbers.
+This module chooses by device between loops compiled for the CPU, Warp's kernels for depth images
+on GPUs, where Warp is installed, and tensor code. All use the same random numbers.
 """
+
+from collections.abc import Callable
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -14,6 +17,8 @@ from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.depth_strengths import DepthStrengths, depth_strengths
 from dexgrasp_sim.vision.image_config import ImageConfig
 from dexgrasp_sim.vision.rgb_changes import RgbAugmentation, RgbChanges
+
+CorruptDepth = Callable[[Tensor, Tensor, Tensor, DepthStrengths], None]
 
 
 class ImageErrors(nn.Module):
@@ -66,7 +71,7 @@ class ImageErrors(nn.Module):
             return
         keys = self.streams.keys(Purpose.DEPTH_STEP, episode, step)  # [N]
         drawn = self.streams.symmetric(Purpose.DEPTH_EPISODE, episode)[:, 0]  # [N]
-        corrupt = depth_noise_tensors.corrupt if self._as_tensors(images) else _corrupt_on_cpu
+        corrupt = self._depth_code(images.device)
         corrupt(images, keys, config.disparity_bias_px * drawn, self._strengths)
 
     def add_to_rgb(self, images: Tensor, episode: Tensor, step: Tensor) -> None:
@@ -99,6 +104,14 @@ class ImageErrors(nn.Module):
         keys = self.streams.keys(Purpose.RGB_STEP, episode, step) + 1  # [N]
         augment = rgb_tensors.augment if self._as_tensors(images) else _augment_on_cpu
         augment(images, keys, self._rgb.draw(episode, step))
+
+    def _depth_code(self, device: torch.device) -> CorruptDepth:
+        if device.type == "cuda" and find_spec("warp"):
+            from dexgrasp_sim.vision import depth_noise_warp  # slow to import
+
+            return depth_noise_warp.corrupt
+        use_tensors = self._tensors_on_cpu or device.type != "cpu"
+        return depth_noise_tensors.corrupt if use_tensors else _corrupt_on_cpu
 
     def _as_tensors(self, images: Tensor) -> bool:
         return self._tensors_on_cpu or images.device.type != "cpu"

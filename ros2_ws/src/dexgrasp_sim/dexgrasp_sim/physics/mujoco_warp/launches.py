@@ -9,11 +9,10 @@ import torch
 import warp as wp
 
 from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.warp_streams import current_stream
 
 _MOST_PENDING = 64
 """Pairs of events after which those of ended work are counted."""
-
-_streams: dict[tuple[int, int], wp.Stream] = {}
 
 
 def start_warp(device: torch.device) -> tuple[torch.device, wp.Device]:
@@ -97,7 +96,7 @@ class Launches:
             with wp.ScopedDevice(self._device):
                 self._launch()
             return
-        stream = _current_stream(self._device)
+        stream = current_stream(self._device)
         if self._graph is not None:
             wp.capture_launch(self._graph, stream=stream)
             return
@@ -109,15 +108,6 @@ class Launches:
             with wp.ScopedStream(wp.Stream(self._device)), wp.ScopedCapture() as capture:
                 self._launch()
         self._graph = capture.graph
-
-
-def _current_stream(device: wp.Device) -> wp.Stream:
-    """Torch's current stream as Warp's; made once, because that takes tens of microseconds."""
-    stream = torch.cuda.current_stream(device.ordinal)
-    key = device.ordinal, stream.cuda_stream
-    if key not in _streams:
-        _streams[key] = wp.stream_from_torch(stream)
-    return _streams[key]
 
 
 class Stopwatch:
