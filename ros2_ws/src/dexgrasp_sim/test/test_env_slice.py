@@ -59,6 +59,22 @@ def test_a_step_that_is_not_finite_is_no_result_and_begins_an_episode():
     assert (status.resets_not_finite, status.episodes, status.newest_episode) == (1, 1, 3)
 
 
+def test_a_step_asks_the_device_once(no_host_reads, monkeypatch):
+    """Beside what the environments ask themselves."""
+    env_slice, tensors = make_slice()
+    env_slice.reset()
+    env_slice.env.step = lambda actions, out: None
+    asked, tolist = [], torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda t: asked.append(t.shape) or tolist(t))
+    for slot in range(2):
+        tensors["terminated"][slot + 1, 3] = True
+        with no_host_reads:
+            env_slice.step(slot, 0)
+            env_slice.report()
+        assert len(asked) == slot + 1
+    assert read_statuses(tensors)[1].episodes == 2
+
+
 def test_a_physics_failure_is_no_result_though_all_is_finite():
     env_slice, tensors = make_slice()
     env_slice.reset()

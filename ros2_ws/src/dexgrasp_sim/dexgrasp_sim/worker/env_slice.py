@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,7 +18,19 @@ from dexgrasp_sim.transport.protocol import ProtocolError
 from dexgrasp_sim.transport.telemetry import WorkerState, WorkerTelemetry
 from dexgrasp_sim.vec_env import VecEnv
 
-_NONE = torch.zeros(0, dtype=torch.int64)
+
+class Health(NamedTuple):
+    """What the host must know of a slot.
+
+    Attributes:
+        sound: Whether no environment has diverged and all numbers are finite.
+        newest_episode: Largest number of an episode.
+        ended: How many episodes have ended.
+    """
+
+    sound: bool
+    newest_episode: int
+    ended: int
 
 
 class EnvSlice:
@@ -74,6 +87,7 @@ class EnvSlice:
         self._slot = 0
         self._steps = 0
         self._episodes = 0
+        self._ended = 0
         self._step_s = 0.0
         self._rendered_s = 0.0
 
@@ -108,14 +122,15 @@ class EnvSlice:
         self._slot, self._steps = slot, steps
         self.env.set_difficulty(self.telemetry.difficulty)
         self.env.reset(self._out[slot], first_episode)
-        if len(self._broken(slot)):
+        health = self._health(slot)
+        if not health.sound and len(self._broken(slot)):
             raise FloatingPointError("the first observations of an episode are not finite")
         self._out[slot]["truncated"].fill_(True)
         self._rendered_s = self.env.timings()["render"]
-        self._tell_progress()
+        self._tell_progress(health)
 
-    def _tell_progress(self) -> None:
-        newest = int(self.env.episode_count.max())
+    def _tell_progress(self, health: Health) -> None:
+        newest = health.newest_episode
         self.telemetry.count(steps=self._steps, slot=self._slot, newest_episode=newest)
 
     def step(self, slot: int, policy_version: int) -> None:
@@ -125,23 +140,33 @@ class EnvSlice:
         begin_s = self._clock()
         self.env.step(self._carrier.fetch(self._actions[slot]), self._out[slot + 1])
         self._out[slot + 1]["valid"].fill_(True)
-        broken = self._broken(slot + 1)
-        if len(broken):
+        health = self._health(slot + 1)
+        if not health.sound and len(broken := self._broken(slot + 1)):
             self._reset_broken(broken, slot + 1)
+            health = self._health(slot + 1)
+        self._ended = health.ended
         self._carrier.publish(slot + 1)
         self._step_s = self._clock() - begin_s
         self._slot = slot + 1
         self._steps += 1
-        self._tell_progress()
+        self._tell_progress(health)
         self._sequence[slot + 1] = self._steps
+
+    def _health(self, slot: int) -> Health:
+        """Asks the device once."""
+        out = self._out[slot]
+        # one sum over everything, which is finite only if all its terms are
+        sums = torch.stack([out[name].sum(dtype=torch.float32) for name in self._floats])
+        ended = ((out["terminated"] | out["truncated"]) & out["valid"]).sum()
+        figures = (sums.sum(), self.env.diverged.any(), self.env.episode_count.max(), ended)
+        total, diverged, newest, count = torch.stack(
+            [figure.to(sums.device, torch.float64) for figure in figures]
+        ).tolist()
+        return Health(math.isfinite(total) and not diverged, int(newest), int(count))
 
     def _broken(self, slot: int) -> Tensor:
         """Environments [K] int64 that diverged or whose rows of a slot are not all finite."""
         out = self._out[slot]
-        # fast path: one sum over everything, which is finite only if all its terms are
-        total = sum(float(out[name].sum(dtype=torch.float32)) for name in self._floats)
-        if math.isfinite(total) and not self.env.diverged.any():
-            return _NONE
         rows = [out[name].reshape(len(out[name]), -1).float().sum(1) for name in self._floats]
         finite = torch.isfinite(torch.stack(rows).sum(0))
         return (~finite | self.env.diverged).nonzero().squeeze(1)
@@ -164,9 +189,7 @@ class EnvSlice:
 
     def report(self) -> None:
         """Writes telemetry of the last step, while the learner already works on its result."""
-        out = self._out[self._slot]
-        ended = (out["terminated"] | out["truncated"]) & out["valid"]
-        self._episodes += int(ended.sum())
+        self._episodes += self._ended
         rendered_s = self.env.timings()["render"]
         rendering_s = rendered_s - self._rendered_s
         self._rendered_s = rendered_s
@@ -221,7 +244,7 @@ class EnvSlice:
         self._carrier.publish(0)
         self._sequence[0] = self._steps
         self._rendered_s = self.env.timings()["render"]
-        self._tell_progress()
+        self._tell_progress(self._health(0))
 
     def close(self) -> None:
         """Closes the environments; idempotent."""
