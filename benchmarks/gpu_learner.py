@@ -14,10 +14,12 @@ from typing import Any
 from benchmarks.gpu.device import check_device
 from benchmarks.gpu.parts import Parts
 from benchmarks.learner import compared, run_side
-from benchmarks.learner_side import SIDES
 from benchmarks.learner_workload import PPO, Sizes
 from dexgrasp_sim.arguments import number, parse_resolution, whole
 from dexgrasp_sim.config import ConfigError, replace, to_dict
+
+_SIDES = ("dexgrasp", "rsl_rl", "whole_minibatches")
+"""In the order in which they are measured: where time runs out, the first two matter most."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +43,8 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings and figures: `comparisons` by number of environments, see `learner.measure`.
 
     On a GPU the times are seconds of an update and the memory is that of tensors there. A number
-    without all sides, for lack of memory for example, has no comparison; `parts` says why.
+    without all sides, for lack of memory for example, has no comparison; `parts` says why. A part
+    that lacked time is measured by the next call.
 
     Raises:
         ConfigError: rsl_rl is not installed, or there is no such device.
@@ -73,7 +76,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
                 f"{side}/{envs}",
                 lambda side=side, envs=envs: run_side(side, replace(sizes, envs=envs)),
             )
-            for side in SIDES
+            for side in _SIDES
         }
         if all(results.values()):
             by_side = {side: [result] for side, result in results.items()}

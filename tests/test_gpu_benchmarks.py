@@ -205,7 +205,7 @@ def test_the_list_can_be_named_and_runs_on_a_cpu(tmp_path):
     command = [sys.executable, "-m", "benchmarks.gpu_all", "--device", "cpu", "--tiny"]
     command += ["--backend", "mujoco", "--out", str(tmp_path / "o"), "--work", str(tmp_path / "w")]
     listed = subprocess.run([*command, "--list"], cwd=ROOT, capture_output=True, text=True)
-    assert listed.stdout.split()[:2] == ["facts", "gpu_sim"]
+    assert listed.stdout.split()[:3] == ["facts", "engine_contract", "gpu_sim"]
     wrong = subprocess.run([*command, "--parts", "nonsense"], cwd=ROOT, capture_output=True)
     assert wrong.returncode == 2
     subprocess.run([*command, "--parts", "gpu_sim"], cwd=ROOT, check=True)

@@ -53,12 +53,14 @@ class Plan:
         costs = f"capacity_costs_{self._kind}.json"
         return [
             Part("facts", lambda _: ["-m", "benchmarks.gpu.facts", self._device], 150),
+            Part("engine_contract", lambda _: self._engine_contract(), 90),
             Part("gpu_sim", self._sim, 110, "gpu_sim.json"),
+            Part("gpu_learner", self._learner, 110, "gpu_learner.json"),
+            Part("gpu_capacity", self._capacity, 150, "gpu_capacity.json"),
             Part("gpu_transport", self._transport, 90, "gpu_transport.json"),
-            Part("gpu_capacity", self._capacity, 130, "gpu_capacity.json"),
-            Part("gpu_learner", self._learner, 80, "gpu_learner.json"),
             Part("gpu_tests", lambda _: self._gpu_tests(), 60),
             Part("gpu_sim_many", self._sim_many, 50, "gpu_sim.json"),
+            Part("gpu_capacity_large", self._capacity_large, 150, "gpu_capacity.json"),
             Part("gpu_train", self._train, 600, "gpu_train.json"),
             Part("engine_tests", lambda _: self._engine_tests(), 240),
             Part("capacity_costs", self._costs, 150, costs),
@@ -97,13 +99,16 @@ class Plan:
             "gpu_sim", on, f"{on} --envs 2 --images 16x16 --seconds 0.05 --tasks grasp"
         )
 
-    def _capacity(self, left_s: float) -> list[str]:
+    def _capacity(self, left_s: float, usual: str = "160x120", small: str = "32x24") -> list[str]:
         on = f"{self._on} --minutes {_minutes(left_s, 45)}"
         return self._bench(
             "gpu_capacity",
-            f"{on} --images 160x120",
-            f"{on} --images 32x24 --horizon 2 --simulated 2 4 --most 4 --budget-gib 2",
+            f"{on} --images {usual}",
+            f"{on} --images {small} --horizon 2 --simulated 2 4 --most 4 --budget-gib 2",
         )
+
+    def _capacity_large(self, left_s: float) -> list[str]:
+        return self._capacity(left_s, "160x120 320x240", "32x24 16x16")
 
     def _learner(self, left_s: float) -> list[str]:
         on = f"--device {self._kind} --minutes {_minutes(left_s, 45)}"
@@ -129,6 +134,14 @@ class Plan:
             f"{on} --envs 4096 --episodes 64 --threads 14",
             f"{on} --config config/smoke.yaml --envs 8 --iterations 1 --episodes 2 --threads 1",
         )
+
+    def _engine_contract(self) -> list[str]:
+        """What failed on a GPU once, and what is new since; with the whole error text."""
+        folder = CHECKOUT / "ros2_ws/src/dexgrasp_sim/test"
+        chosen = "shapes" if self._tiny else "leaves or part or reads or errors_of_warp"
+        names = ("test_engine_contract.py", "test_mujoco_warp.py", "test_image_errors.py")
+        files = [str(folder / name) for name in names[: 1 if self._tiny else None]]
+        return _pytest(*files, "-k", f"({self._backend} or warp) and ({chosen})", "--tb", "long")
 
     def _engine_tests(self) -> list[str]:
         folder = CHECKOUT / "ros2_ws/src/dexgrasp_sim/test"
