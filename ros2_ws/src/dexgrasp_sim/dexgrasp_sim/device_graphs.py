@@ -5,8 +5,9 @@ does. A replay costs one launch for all of them.
 """
 
 import sys
+import threading
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Protocol
 
 import torch
@@ -16,6 +17,9 @@ from typing_extensions import override
 Function = Callable[..., tuple[Tensor, ...]]
 _LEAST_ROWS, _GROWTH = 64, 4
 """The smallest number of rows that is recorded where any may come, and the next over the last."""
+_thread = threading.local()
+"""`recording`: whether this thread records. Then functions are called: a recording cannot hold the
+replay of another one."""
 
 
 class Recording(Protocol):
@@ -87,25 +91,37 @@ class Captured:
         """
         self._function, self._any_rows = function, any_rows
         self._recorded: dict[tuple[object, ...], _Replay | None] = {}
+        self._constants: dict[str, float] = {}
         self._works = True
 
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The function's results, new tensors."""
+    def __call__(self, *inputs: Tensor, **constants: float) -> tuple[Tensor, ...]:
+        """The function's results, new tensors.
+
+        Args:
+            *inputs: The function's.
+            **constants: Further arguments of the function, which a recording fixes; what was
+                recorded with other ones is forgotten.
+        """
         device, rows = inputs[0].device, len(inputs[0])
-        if device.type not in RECORDERS or not self._works or rows == 0:
-            return self._function(*inputs)
+        function = partial(self._function, **constants)
+        recording = getattr(_thread, "recording", False)
+        if recording or device.type not in RECORDERS or not self._works or rows == 0:
+            return function(*inputs)
+        if constants != self._constants:
+            self._recorded.clear()
+            self._constants = constants
         size = _size_for(rows) if self._any_rows else rows
         key = (size, device, *((tensor.shape[1:], tensor.dtype) for tensor in inputs))
         if key not in self._recorded:
             self._recorded[key] = None
-            return self._function(*inputs)
+            return function(*inputs)
         replay = self._recorded[key]
         if replay is None:
             try:
-                replay = self._recorded[key] = _Replay(self._function, inputs, size)
+                replay = self._recorded[key] = _Replay(function, inputs, size)
             except RuntimeError as error:
                 self._give_up(error)
-                return self._function(*inputs)
+                return function(*inputs)
         return replay(inputs)
 
     def _give_up(self, error: RuntimeError) -> None:
@@ -138,11 +154,28 @@ class _Replay:
                 torch.zeros(rows, *tensor.shape[1:], dtype=tensor.dtype, device=device)
                 for tensor in like
             ]
-            self._recording = RECORDERS[device.type](function, self._inputs)
+            _thread.recording = True
+            try:
+                self._recording = RECORDERS[device.type](function, self._inputs)
+            finally:
+                _thread.recording = False
 
     def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         rows = len(inputs[0])
-        for own, given in zip(self._inputs, inputs, strict=True):
-            own[:rows].copy_(given)
+        _copy([own[:rows] for own in self._inputs], inputs)
         self._recording.replay()
-        return tuple(output[:rows].clone() for output in self._recording.outputs)
+        outputs = [output[:rows] for output in self._recording.outputs]
+        results = [torch.empty_like(output) for output in outputs]
+        _copy(results, outputs)
+        return tuple(results)
+
+
+def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copies tensors to others, on a GPU by one launch for all of a type."""
+    of_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for target, source in zip(targets, sources, strict=True):
+        pair = of_type.setdefault(target.dtype, ([], []))
+        pair[0].append(target)
+        pair[1].append(source)
+    for own, given in of_type.values():
+        torch._foreach_copy_(own, given)

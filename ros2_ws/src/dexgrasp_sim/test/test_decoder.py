@@ -34,7 +34,7 @@ def test_what_every_decoder_does(config):
     for _ in range(5):
         moved = decoder.decode(actions)
     assert decoder.target is moved and (moved != start).any(dim=1).all()
-    assert decoder.velocity_target is None
+    assert decoder.velocity_path is None
     assert decoder.intent().shape == (3, sum(term.size for term in decoder.intent_terms))
     wanted, after = moved.clone(), decoder.intent()
     decoder.load_state_dict(state)

@@ -4,12 +4,14 @@ A tape stands in for a CUDA graph: it notes every operation with the memory it u
 runs them again on that memory. So, as in a graph, values that Python held then are fixed.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dexgrasp_sim import device_graphs
-from dexgrasp_sim.config import parse_config
+from dexgrasp_sim.config import parse_config, read_values, replace
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.control.fabric import braking_guard
 from dexgrasp_sim.control.fabric.config import FabricConfig
@@ -17,10 +19,15 @@ from dexgrasp_sim.control.palm_velocity import differential_ik
 from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
 from dexgrasp_sim.control.proprioception import Proprioception
 from dexgrasp_sim.device_graphs import Captured
+from dexgrasp_sim.physics.still_engine import StillEngine
 from dexgrasp_sim.random_streams import Purpose, RandomStreams
 from dexgrasp_sim.robot.robot import load_robot
+from dexgrasp_sim.tasks.grasp import starts
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from dexgrasp_sim.tasks.grasp.env import GraspEnv
+from dexgrasp_sim.vec_env import allocate
 
+CHECKOUT = Path(__file__).parents[4]
 ROBOT = load_robot()
 LIMITS = torch.tensor([ROBOT.lower.tolist(), ROBOT.upper.tolist()])
 TABLE = GraspConfig().table_obstacle
@@ -71,7 +78,8 @@ def taped(monkeypatch, no_host_reads):
     monkeypatch.setitem(device_graphs.RECORDERS, "cpu", record)
     for module in (braking_guard, differential_ik):
         monkeypatch.setattr(module, "known_empty", lambda mask: False)
-    monkeypatch.setattr(braking_guard, "rows_to_compute", lambda mask: torch.arange(len(mask)))
+    for module in (braking_guard, starts):
+        monkeypatch.setattr(module, "rows_to_compute", lambda mask: torch.arange(len(mask)))
     return tapes
 
 
@@ -200,6 +208,55 @@ def test_replayed_draws_are_those_of_the_streams(taped, monkeypatch):
         for own, other in zip(found, expected, strict=True):
             assert torch.equal(own, other)
     assert len(taped) == 5
+
+
+def test_a_recording_with_other_constants_is_made_anew_and_holds_no_replay(taped):
+    inner = Captured(lambda values: (values + 1.0,))
+    outer = Captured(lambda values, *, factor: (factor * inner(values)[0],))
+    for factor in (2.0, 2.0, 2.0, 3.0, 3.0, 3.0, 2.0):
+        values = torch.rand(4, 1)
+        assert torch.equal(outer(values, factor=factor)[0], factor * (values + 1.0))
+        inner(values)
+    assert len(taped) == 3, "the inner one's, and of the outer one's for each factor"
+
+
+@pytest.mark.parametrize("path", ["paper.yaml", "laptop_state.yaml"])
+def test_replayed_environments_do_what_called_ones_do(taped, monkeypatch, path):
+    """Through ends of episodes, resets, another difficulty and a restored state."""
+    task = parse_config(GraspConfig, read_values(CHECKOUT / "config" / path)["task"])
+    task = replace(task, difficulty=1.0, objects=task.objects[:3], stagger_starts=False)
+    groups, count = ("proprio", "state", "critic", "object"), 6
+    called, replayed = (GraspEnv(task, StillEngine(task.scene(count)), 0, groups) for _ in "ab")
+    outs = allocate(called), allocate(replayed)
+    generator = torch.Generator().manual_seed(0)
+
+    def both(act):
+        with monkeypatch.context() as context:
+            context.delitem(device_graphs.RECORDERS, "cpu")
+            act(called, outs[0])
+        act(replayed, outs[1])
+        for name, value in outs[0].items():
+            assert torch.equal(outs[1][name], value), name
+        for name, value in called.state_dict().items():
+            assert torch.equal(replayed.state_dict()[name], value), name
+
+    both(lambda env, out: env.reset(out))
+    saved = {}
+    for step in range(12):
+        if step in (3, 4, 5, 9):
+            ending = torch.rand(count, generator=generator) < 0.5
+            last = torch.where(ending, task.episode_steps - 1, called.step_count)
+            both(lambda env, out, last=last: env.step_count.copy_(last))
+        if step == 6:
+            both(lambda env, out: env.set_difficulty(0.3))
+            saved = called.state_dict()
+        if step == 10:
+            both(lambda env, out, state=saved: env.load_state_dict(state, out))
+        actions = 2.0 * torch.rand(count, called.action_dim, generator=generator) - 1.0
+        both(lambda env, out, actions=actions: env.step(actions, out))
+        if step % 4 == 2:
+            both(lambda env, out: env.reset_envs(torch.tensor([1, 4]), out))
+    assert len(taped) >= 5
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")

@@ -28,6 +28,7 @@ from engine_lab import (
     rest,
     snapshot,
     start,
+    take_over,
     upright,
     wild_targets,
 )
@@ -174,6 +175,8 @@ def test_objects_of_all_kinds_rest_on_the_table(lab, tmp_path):
 
 
 def test_a_reset_leaves_the_other_environments_alone(lab):
+    """Also in what they do next. Where sums differ in their last bits from run to run, as on a
+    GPU, contacts make that 0.5 m/s within five steps: there, single steps are compared."""
     engine, other = start(lab.engine()), start(lab.engine())
     path = wild_targets(engine, 12)
     for targets in path[:6]:
@@ -185,9 +188,11 @@ def test_a_reset_leaves_the_other_environments_alone(lab):
         assert torch.equal(value[1], before[name][1]), name
     assert torch.allclose(engine.object_position[[0, 2]].cpu(), new[:, :3], atol=1e-6)
     for targets in path[6:]:
+        if not engine.exact:
+            take_over(other, engine, row=1)
         engine.step(targets)
         other.step(targets)
-    assert_same(engine, snapshot(engine), snapshot(other), rows=1, atol=0.05)
+        assert_same(engine, snapshot(engine), snapshot(other), rows=1, atol=0.05)
     assert not torch.allclose(engine.object_position[0], other.object_position[0], atol=1e-3)
 
 
@@ -241,29 +246,38 @@ def test_neither_threads_nor_a_split_change_an_exact_engine(lab):
         assert_same(whole, joined, wanted)
 
 
-def test_late_targets_leave_those_before_in_effect(lab):
-    """For all, none or some of the physics steps of a control period."""
-    engine, early, late = (start(lab.engine()) for _ in range(3))
-    held, targets = wild_targets(engine, 2)
-    for each in (engine, early, late):
-        each.step(held)
-    engine.step(targets, on(engine, torch.tensor([0, CONFIG.physics_steps, 3])))
-    early.step(targets)
-    late.step(held)
-    assert_same(engine, snapshot(engine), snapshot(early), rows=0)
-    assert_same(engine, snapshot(engine), snapshot(late), rows=1)
-    moved, fully = (each.joint_position[2] - late.joint_position[2] for each in (engine, early))
-    assert 0.1 < (moved.norm() / fully.norm()).item() < 0.9
-    # what was held back is in effect now
-    for each in (engine, early):
-        each.step(targets)
-    assert_same(engine, snapshot(engine), snapshot(early), rows=0)
+def test_equal_targets_of_the_parts_of_a_period_are_those_of_all_of_it(lab):
+    once, parted = start(lab.engine()), start(lab.engine())
+    for targets, parts in zip(wild_targets(once, 3), (2, 4, CONFIG.physics_steps), strict=True):
+        once.step(targets)
+        parted.step(targets.expand(parts, -1, -1))
+        assert_same(once, snapshot(once), snapshot(parted), atol=0.05)
+
+
+def test_the_targets_of_each_part_of_a_period_take_effect_in_turn(lab):
+    """A period in two halves is two periods of half the length."""
+    halves, whole = dataclasses.replace(CONFIG, control_hz=2 * CONFIG.control_hz), CONFIG
+    stepped, parted = start(lab.engine(halves)), start(lab.engine(whole))
+    assert 2 * stepped.scene.substeps == parted.scene.substeps
+    for pair in wild_targets(parted, 6).unflatten(0, (3, 2)):
+        parted.step(pair)
+        for targets in pair:
+            stepped.step(targets)
+        assert_same(parted, snapshot(parted), snapshot(stepped), atol=0.05)
+
+
+def test_parts_of_a_period_that_are_no_whole_physics_steps_are_refused(lab):
+    engine = start(lab.engine())
+    targets = wild_targets(engine, CONFIG.physics_steps + 1)
+    before = snapshot(engine)
+    for wrong in (targets, targets[:0]):
+        with pytest.raises(ValueError, match="give a number that divides them"):
+            engine.step(wrong)
+    assert_same(engine, snapshot(engine), before)
 
 
 def test_a_world_that_breaks_down_is_reported_until_its_reset(lab):
     """By a force that no solver survives; the other worlds do not notice."""
-    if lab.backend == "isaaclab":
-        pytest.xfail("Newton 1.6 leaves out a force that overflows: the world stands still")
     engine, other = start(lab.engine(count=4)), start(lab.engine(count=4))
     force = on(engine, torch.zeros(4, 3))
     force[2] = 1e30

@@ -76,8 +76,8 @@ def test_velocity_targets_follow_the_speed_of_the_targets_by_their_factor():
     decoder = FabricDecoder(config, ROBOT, 2, DT_S, TABLE, difficulty=0.75)
     before = decoder.target.clone()
     decoder.decode(torch.ones(2, 11))
-    last = torch.cat((before[None], decoder.path))[-2:]
-    speed = (last[1] - last[0]) / (DT_S / 2)
-    assert torch.allclose(decoder.velocity_target, 0.25 * speed, atol=1e-4)
+    path = torch.cat((before[None], decoder.path))  # [K + 1, N, J]
+    speed = path.diff(dim=0) * decoder.steps_per_period / DT_S
+    assert torch.allclose(decoder.velocity_path, 0.25 * speed, atol=1e-4)
     decoder.set_difficulty(1.0)
-    assert decoder.velocity_target is None
+    assert decoder.velocity_path is None

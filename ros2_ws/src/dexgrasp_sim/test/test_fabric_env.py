@@ -101,9 +101,9 @@ def test_damping_and_velocity_targets_follow_the_difficulty():
     playing = play(FABRIC, 2)
     still = torch.zeros(2, 11)
     assert playing.env.decoder.damping.tolist() == [10.0, 10.0]
-    assert playing.env.decoder.velocity_target is not None
+    assert playing.env.decoder.velocity_path is not None
     playing.env.set_difficulty(1.0)
-    assert playing.env.decoder.velocity_target is None
+    assert playing.env.decoder.velocity_path is None
     for _ in range(30):
         assert playing.env.decoder.damping.tolist() == [10.0, 10.0], (
             "the episode keeps its damping"
@@ -158,4 +158,4 @@ def test_the_workspace_can_be_any_box(position, inside):
     box = [[-0.8, -0.3, 0.2], [-0.3, 0.5, 2.0]]
     env = play({**FABRIC, "workspace_box_m": box}, 2, groups=()).env
     env.engine.object_position[1] = torch.tensor(position)
-    assert env._out_of_workspace().tolist() == [False, not inside]
+    assert env._out_of_workspace(env.engine.object_position).tolist() == [False, not inside]

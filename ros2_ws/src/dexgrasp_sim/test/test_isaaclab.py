@@ -22,7 +22,7 @@ from engine_lab import COMPILES, CONFIG, PREGRASP, ROBOT, Lab, on, poses, put, r
 
 ROOT = Path(__file__).parents[4]
 FOLDER = ROOT / "ros2_ws/src/dexgrasp_sim/dexgrasp_sim/physics/isaaclab"
-CHECKED = ("engine", "parameters", "simulation", "views")
+CHECKED = ("engine", "looks", "parameters", "simulation", "views")
 """Modules that use Isaac Lab; `assets.py` uses pxr alone, whose stubs return None everywhere."""
 MISUSE = """\
 from isaaclab.assets import Articulation, RigidObject
@@ -103,8 +103,9 @@ def test_another_interpreter_sees_neither_ros_nor_this_ones_libraries(monkeypatc
 @slow
 @COMPILES
 def test_looks_that_cannot_be_drawn_are_refused(isaac):
-    with pytest.raises(ConfigError, match=r"does not randomise colours.*mujoco_warp") as error:
-        isaac.engine(count=1, look=LookConfig(color=0.5))
+    engine = isaac.engine(count=1, look=LookConfig(color=0.5, light_rad=0.1))
+    with pytest.raises(ConfigError, match=r"the colours of.* alone.*mujoco_warp") as error:
+        engine.randomize_looks(torch.tensor([0]), torch.tensor([1]))
     assert "\n" not in str(error.value)
 
 

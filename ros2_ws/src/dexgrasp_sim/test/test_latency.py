@@ -4,7 +4,12 @@ import torch
 from builders import SHORT, Play
 from dexgrasp_sim.config import parse_config
 from dexgrasp_sim.random_streams import RandomStreams
-from dexgrasp_sim.tasks.grasp.latency import ActionDelay, DelayLine, LatencyConfig
+from dexgrasp_sim.tasks.grasp.latency import (
+    ActionDelay,
+    DelayLine,
+    LatencyConfig,
+    parts_in_effect,
+)
 
 GROUPS = ("proprio", "state", "depth", "object")
 
@@ -36,21 +41,28 @@ def test_a_delay_line_gives_each_environment_the_sample_of_its_age():
     assert line.read(age)[:, 0].tolist() == [5, 4, 9]
 
 
+@pytest.mark.parametrize("parts", [1, 2, 4])
 @pytest.mark.parametrize("delay", [0, 1, 3, 4, 6, 9])
-def test_targets_arrive_exactly_that_many_physics_steps_later(delay):
+def test_targets_arrive_exactly_that_many_physics_steps_later(delay, parts):
     config = parse_config(LatencyConfig, {"action_delay_s": fixed(delay / 60)})
     first = torch.tensor([0])
-    line = ActionDelay(config, RandomStreams(0, first), 1, physics_steps=4, timestep_s=1 / 60)
+    line = ActionDelay(config, RandomStreams(0, first), 1, 4, 1 / 60, parts)
     line.begin(first, first, difficulty=0.0)
     line.restart(torch.tensor([0]), torch.zeros(1, 1))
-    in_effect, applied = 0.0, []
+    applied = []
     for target in range(1, 7):
-        arriving, hold = line.send(torch.tensor([[float(target)]]))
-        for substep in range(4):
-            in_effect = arriving.item() if substep >= hold.item() else in_effect
-            applied.append(in_effect)
-    sent = [float(target) for target in range(1, 7) for _ in range(4)]
-    assert applied == ([0.0] * delay + sent)[: len(sent)]
+        path = torch.tensor([[[target + part / 10]] for part in range(parts)])
+        applied += line.send(path).flatten().tolist()
+    sent = [t + p / 10 for t in range(1, 7) for p in range(parts) for _ in range(4 // parts)]
+    assert applied == pytest.approx(([0.0] * delay + sent)[: len(sent)])
+
+
+def test_targets_of_parts_that_are_no_whole_steps_take_effect_with_the_next_and_the_last_does():
+    assert parts_in_effect(4, 8) == (0, 0, 1, 1, 2, 2, 3, 3)
+    assert parts_in_effect(1, 3) == (0, 0, 0)
+    assert parts_in_effect(3, 4) == (0, 1, 2, 2)
+    assert parts_in_effect(4, 1) == (3,)
+    assert parts_in_effect(3, 2) == (1, 2)
 
 
 def test_a_delay_of_a_control_period_is_the_undelayed_motion_one_step_later():

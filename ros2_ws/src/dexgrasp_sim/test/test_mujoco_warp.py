@@ -235,12 +235,12 @@ def test_neither_a_step_nor_a_reset_nor_an_image_reads_from_the_device(
     ids, keys = on(engine, [0, 2]), on(engine, [5, 6])
     values = PhysicsParameters.nominal(2, 23, engine.device)
     posture, pose = on(engine, PREGRASP.repeat(2, 1)), on(engine, poses(2))
-    targets, hold = on(engine, PREGRASP.repeat(3, 1)), on(engine, torch.tensor([0, 2, 1]))
+    targets = on(engine, PREGRASP.repeat(3, 1))
     force = torch.zeros(3, 3, device=engine.device)
 
     def everything():
         engine.push_objects(force, force)
-        engine.step(targets, hold)
+        engine.step(targets.expand(2, -1, -1))
         engine.set_parameters(ids, values)
         engine.randomize_looks(ids, keys)
         engine.reset(ids, posture, pose)

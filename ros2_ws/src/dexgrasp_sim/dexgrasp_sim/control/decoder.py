@@ -48,8 +48,21 @@ class Decoder(Protocol):
         ...
 
     @property
-    def velocity_target(self) -> Tensor | None:
-        """[N, J] rad/s, velocity targets of simulated servos; None: 0, as on a real robot."""
+    def steps_per_period(self) -> int:
+        """K, the number of equal parts of a control period, each with its own joint targets."""
+        ...
+
+    @property
+    def path(self) -> Tensor:
+        """[K, N, J] rad, the targets of the parts of the last period; the last one is `target`.
+
+        A robot is sent each when its part begins. [1, N, J] before the first period.
+        """
+        ...
+
+    @property
+    def velocity_path(self) -> Tensor | None:
+        """[K, N, J] rad/s, velocity targets of simulated servos; None: 0, as on a real robot."""
         ...
 
     @property

@@ -103,13 +103,22 @@ class PhysicsEngine(Protocol):
         self.grasp_center_position = zeros(3)
         self.diverged = zeros().bool()
 
-    def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:
+    def in_parts(self, joint_targets: Tensor) -> Tensor:
+        """Joint targets as `step` takes them, as [K, N, J]; ValueError if K is wrong."""
+        parts = joint_targets if joint_targets.ndim == 3 else joint_targets[None]
+        if not len(parts) or self.scene.substeps % len(parts):
+            raise ValueError(
+                f"there are {len(parts)} targets for a period of {self.scene.substeps} physics "
+                "steps; give a number that divides them"
+            )
+        return parts
+
+    def step(self, joint_targets: Tensor) -> None:
         """Advances one control period.
 
         Args:
-            joint_targets: [N, J] rad.
-            hold_steps: [N] int64, for how many physics steps the previous targets stay in effect;
-                None: 0.
+            joint_targets: [N, J] rad, or [K, N, J], one after the other for equal parts of the
+                period; K divides `scene.substeps`, else ValueError.
         """
         ...
 

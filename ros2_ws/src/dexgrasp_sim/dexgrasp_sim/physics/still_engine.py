@@ -41,9 +41,8 @@ class StillEngine(PhysicsEngine):
         self.parameters = PhysicsParameters.nominal(count, robot.num_joints, device)
 
     @override
-    def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:
-        del hold_steps
-        self.joint_position.copy_(joint_targets)
+    def step(self, joint_targets: Tensor) -> None:
+        self.joint_position.copy_(self.in_parts(joint_targets)[-1])
         self._place_hand()
 
     @override

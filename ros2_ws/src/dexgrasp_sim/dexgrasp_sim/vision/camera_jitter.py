@@ -76,8 +76,17 @@ class CameraJitter(nn.Module):
 
     def begin(self, ids: Tensor, episode: Tensor) -> None:
         """Draws the poses of environments [K] int64 for episodes of these numbers, [K] int64."""
+        self.take(ids, *self.draw(ids, episode))
+
+    def take(self, ids: Tensor, *poses: Tensor) -> None:
+        """Takes what `draw` gave for environments [K]."""
+        if poses:
+            self.position[ids], self.rotation[ids] = poses
+
+    def draw(self, ids: Tensor, episode: Tensor) -> tuple[Tensor, ...]:
+        """Positions [K, 2, 3] and rotations [K, 2, 3, 3] of episodes; nothing without jitter."""
         if not self._config.enabled:
-            return
+            return ()
         config = self._config
         drawn = self.streams.symmetric(Purpose.CAMERA, episode, 0, 12, ids).double()  # [K, 12]
         moved, turned, moved_right, turned_right = drawn.split(3, dim=1)  # [K, 3] each
@@ -88,5 +97,7 @@ class CameraJitter(nn.Module):
         turn = rpy_to_matrix(config.stereo_rotation_rad * turned_right)
         # a matrix product: rounding of a matrix-vector product would depend on the batch size
         right = rotation @ torch.cat((turn, offset.unsqueeze(2)), dim=2)  # [K, 3, 4]
-        self.position[ids] = torch.stack((position, position + right[:, :, 3]), dim=1)
-        self.rotation[ids] = torch.stack((rotation, right[:, :, :3]), dim=1)
+        return (
+            torch.stack((position, position + right[:, :, 3]), dim=1),
+            torch.stack((rotation, right[:, :, :3]), dim=1),
+        )

@@ -35,8 +35,9 @@ class FabricDecoder:
         goal: [N, 11], present value of all dimensions: palm position in m and ZYX Euler angles in
             rad, base frame, then hand components in rad.
         target: [N, J] rad, present joint targets.
-        path: [S, N, J] rad, the targets at the S fabric steps of the last period; the last of
-            them is `target`.
+        steps_per_period: K, the fabric steps of a control period.
+        path: [K, N, J] rad, the targets at the fabric steps of the last period; the last of them
+            is `target`.
         fabric_velocity: [N, J] rad per fabric second.
         damping: [N] 1/s, of the present episodes.
     """
@@ -74,7 +75,7 @@ class FabricDecoder:
         self._device = torch.device(device)
         columns = [ALL_ACTIONS.index(name) for name in self.action_names]
         self._columns = torch.tensor(columns, device=self._device)
-        self._steps = config.steps(control_dt_s)
+        self.steps_per_period = config.steps(control_dt_s)
         spec = fabric_of(robot)
         self._hand_axes, self._hand = spec.hand_pca.axes.to(self._device), robot.hand
         self._center, self._half_range = self._ranges()
@@ -92,6 +93,7 @@ class FabricDecoder:
         self._palm = Kinematics(robot, [robot.palm], self._device)
         self._start = self._tensor(config.start_position(robot))
         self._advance = Captured(self._advanced)
+        self._intent = Captured(self._intent_of)
         self._goal_at = Captured(self._goal_of, any_rows=True)
         self._least_gap = Captured(self._least_gap_of, any_rows=True)
         self._allocate(num_envs)
@@ -104,7 +106,7 @@ class FabricDecoder:
         self.target = self._tensor(torch.zeros(num_envs, self._robot.num_joints))
         self.fabric_velocity = torch.zeros_like(self.target)
         self.damping = self._tensor(torch.zeros(num_envs))
-        self.path = self.target[None]
+        self.path, self._velocities = self.target[None], [self.fabric_velocity]
 
     @property
     def intent_terms(self) -> tuple[Term, ...]:
@@ -122,10 +124,12 @@ class FabricDecoder:
         return self.config.time_scale * self.fabric_velocity
 
     @property
-    def velocity_target(self) -> Tensor | None:
-        """[N, J] rad/s, for the simulated servos; None: 0."""
+    def velocity_path(self) -> Tensor | None:
+        """[K, N, J] rad/s, for the simulated servos; None: 0."""
         factor = self._velocity_target_factor
-        return factor * self.velocity if factor else None
+        if not factor:
+            return None
+        return factor * (self.config.time_scale * torch.stack(self._velocities))
 
     def set_difficulty(self, difficulty: float) -> None:
         """The damping of episodes that begin from now on, and the factor of velocity targets."""
@@ -173,7 +177,7 @@ class FabricDecoder:
         self.target.index_copy_(0, ids, position)
         self.fabric_velocity.index_fill_(0, ids, 0.0)
         self.damping.index_fill_(0, ids, self._damping)
-        self.path = self.target[None].clone()
+        self.path, self._velocities = self.target[None].clone(), [self.fabric_velocity]
         self.goal.index_copy_(0, ids, self._goal_at(position)[0])
 
     def decode(self, actions: Tensor) -> Tensor:
@@ -187,8 +191,9 @@ class FabricDecoder:
         """
         wanted = actions.detach().to(self.target)
         state = self.goal, self.target, self.fabric_velocity, self.damping
-        self.goal, self.fabric_velocity, *path = self._advance(wanted, *state)
-        self.target, self.path = path[-1], torch.stack(path)
+        self.goal, *path = self._advance(wanted, *state)
+        self.fabric_velocity, self.target = path[-2:]
+        self._velocities, self.path = path[::2], torch.stack(path[1::2])
         return self.target
 
     def actions_for(self, goal: Tensor) -> Tensor:
@@ -198,10 +203,12 @@ class FabricDecoder:
 
     def intent(self) -> Tensor:
         """[N, K]: see `intent_terms`."""
-        rotation = zyx_euler_to_matrix(self.goal[:, 3:6])
-        axes = rotation[:, :, :2].mT.flatten(1)
-        parts = (self.goal[:, :3], axes, self.goal[:, 6:], self.target, self.velocity)
-        return torch.cat(parts, dim=1)
+        return self._intent(self.goal, self.target, self.fabric_velocity)[0]
+
+    def _intent_of(self, goal: Tensor, target: Tensor, fabric_velocity: Tensor) -> tuple[Tensor]:
+        rotation = zyx_euler_to_matrix(goal[:, 3:6])
+        axes, velocity = rotation[:, :, :2].mT.flatten(1), self.config.time_scale * fabric_velocity
+        return (torch.cat((goal[:, :3], axes, goal[:, 6:], target, velocity), dim=1),)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that `decode` depends on."""
@@ -211,12 +218,12 @@ class FabricDecoder:
         """Restores `state_dict`."""
         for name in _STATE:
             setattr(self, name, state[name].to(self._device).clone())
-        self.path = self.target[None].clone()
+        self.path, self._velocities = self.target[None].clone(), [self.fabric_velocity]
 
     def _advanced(
         self, actions: Tensor, goal: Tensor, position: Tensor, velocity: Tensor, damping: Tensor
     ) -> tuple[Tensor, ...]:
-        """The next goal, velocity, and joint targets at each of the S fabric steps."""
+        """The next goal, then velocity and joint targets at each of the fabric steps."""
         columns = self._columns
         scaled = self._center[columns] + self._half_range[columns] * actions.clamp(-1.0, 1.0)
         kept = goal.index_select(1, columns)
@@ -224,10 +231,10 @@ class FabricDecoder:
         palm, euler, hand = goal[:, :3], goal[:, 3:6], goal[:, 6:]
         aim = Goal(self._fabric.palm_points(palm, zyx_euler_to_matrix(euler)), hand, damping)
         path = []
-        for _ in range(self._steps):
+        for _ in range(self.steps_per_period):
             position, velocity = self._fabric.step(position, velocity, aim)
-            path.append(position)
-        return goal, velocity, *path
+            path += [velocity, position]
+        return goal, *path
 
     def _goal_of(self, position: Tensor) -> tuple[Tensor]:
         """The goal [K, 11] at which robots at [K, J] rad are."""
@@ -259,7 +266,7 @@ class FabricDecoder:
             self._tensor(robot.velocity_limit) * motion.velocity_fraction / scale,
             self._tensor(motion.acceleration(robot)) / scale**2,
             self._tensor(motion.jerk(robot)) / scale**3,
-            self.config.time_scale * control_dt_s / self._steps,
+            self.config.time_scale * control_dt_s / self.steps_per_period,
         )
 
     def _check(self, given: Tensor, inside: Tensor) -> None:

@@ -113,7 +113,8 @@ class ActionDecoder:
     Attributes:
         action_names: The commanded dimensions.
         action_dim: Their number.
-        velocity_target: None: servos get positions only.
+        velocity_path: None: servos get positions only.
+        steps_per_period: 1.
         palm_position: [N, 3] m, target of the grasp centre, base frame.
         palm_yaw: [N] rad, turn of the palm about base z from its start.
         synergies: [N, S], values of the robot's hand synergies.
@@ -142,7 +143,8 @@ class ActionDecoder:
         """
         self._device = torch.device(device)
         self.config, self._robot = config, robot
-        self.velocity_target: Tensor | None = None
+        self.velocity_path: Tensor | None = None
+        self.steps_per_period = 1
         self.action_names = config.action_names(robot)
         self.action_dim = len(self.action_names)
         everything = _all_actions(robot)
@@ -182,6 +184,11 @@ class ActionDecoder:
         self._directions = self._tensor(directions)
         self._hand = robot.hand
         self._open_hand = self._start[self._hand]
+
+    @property
+    def path(self) -> Tensor:
+        """[1, N, J] rad, the joint targets of the last period."""
+        return self.target[None]
 
     @property
     def start_position(self) -> Tensor:

@@ -40,12 +40,16 @@ class _Host:
         reply: dict[str, Any] = {}
         content: bytes | None = None
         if name == "step":
-            engine.step(tensors["joint_targets"], tensors["hold_steps"] if order["late"] else None)
+            engine.step(tensors["joint_targets"][: order["parts"]])
         elif name == "reset":
             self._reset(order["count"], order["moving"])
         elif name == "set_parameters":
             ids, *values = (tensors[key][: order["count"]] for key in ("env_ids", *PARAMETERS))
             engine.set_parameters(ids, PhysicsParameters(*values))
+        elif name == "randomize_looks":
+            engine.randomize_looks(
+                *(tensors[key][: order["count"]] for key in ("env_ids", "keys"))
+            )
         elif name == "push_objects":
             engine.push_objects(*tensors["push"].unbind(dim=1))
         elif name in ("render_depth", "depth_m", "render_stereo_rgb"):

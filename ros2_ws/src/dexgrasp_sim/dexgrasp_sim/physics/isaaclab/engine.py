@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.physics.engine import PhysicsEngine, PhysicsParameters
+from dexgrasp_sim.physics.isaaclab.looks import SceneColors
 from dexgrasp_sim.physics.isaaclab.parameters import SceneParameters
 from dexgrasp_sim.physics.isaaclab.simulation import DEPTH, LEFT, RIGHT, start_simulation
 from dexgrasp_sim.physics.isaaclab.views import View
@@ -19,7 +20,6 @@ from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.rotation import quaternion_to_matrix
 from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.camera_jitter import CameraPoses
-from dexgrasp_sim.vision.image_config import LookConfig
 
 _LARGEST = 1e10
 """Bound of positions and velocities, as MuJoCo's mjMAXVAL."""
@@ -42,10 +42,10 @@ class IsaacLabEngine(PhysicsEngine):
                 engine already.
         """
         del threads
-        _check_look(scene.look)
         self.scene, self.num_envs, self.device = scene, scene.num_envs, torch.device(device)
         self._simulation = start_simulation(scene, self.device)
         self._parameters = SceneParameters(self._simulation, scene)
+        self._colors = SceneColors(scene.look, scene.num_envs)
         self.object_mass = self._parameters.object_mass
         self.velocity_lead_s = self._parameters.velocity_lead_s
         robot = scene.robot
@@ -70,13 +70,12 @@ class IsaacLabEngine(PhysicsEngine):
         self._push = torch.zeros(self.num_envs, 2, 3, device=self.device)
 
     @override
-    def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:
+    def step(self, joint_targets: Tensor) -> None:
         started = time.perf_counter()
-        for substep in range(self.scene.substeps):
-            due = joint_targets
-            if hold_steps is not None:
-                due = torch.where(hold_steps.unsqueeze(1) <= substep, joint_targets, self._targets)
-            self._advance(due)
+        parts = self.in_parts(joint_targets)
+        for targets in parts:
+            for _ in range(self.scene.substeps // len(parts)):
+                self._advance(targets)
         self._replace_broken()
         self._read()
         self._seconds["physics"] += time.perf_counter() - started
@@ -143,8 +142,10 @@ class IsaacLabEngine(PhysicsEngine):
             item.root_link_pose_w.torch,
             item.root_com_vel_w.torch,
         )
+        # Newton leaves out a force that overflows, after which all is finite and the object still
+        gained = self._push[:, 0] * (self.scene.physics.timestep_s / self.object_mass.unsqueeze(1))
         # not below also where it is no number
-        sound = [(value.abs() < _LARGEST).all(dim=1) for value in state]
+        sound = [(value.abs() < _LARGEST).all(dim=1) for value in (*state, gained)]
         broken = ~torch.stack(sound).all(dim=0)
         if broken.any():
             self.diverged |= broken
@@ -226,7 +227,13 @@ class IsaacLabEngine(PhysicsEngine):
 
     @override
     def randomize_looks(self, env_ids: Tensor, keys: Tensor) -> None:
-        """Does nothing: looks that differ are refused at construction."""
+        """See `PhysicsEngine.randomize_looks`.
+
+        Raises:
+            ConfigError: The scene's looks vary in more than colours.
+        """
+        if len(env_ids):
+            self._colors.draw(env_ids, keys)
 
     @override
     def state_dict(self) -> dict[str, Tensor]:
@@ -278,11 +285,3 @@ def _to_xyzw(pose: Tensor) -> Tensor:
 def _pose_of(poses: CameraPoses | None, side: int) -> tuple[Tensor, Tensor] | None:
     """Positions [N, 3] and rotations [N, 3, 3] of one camera."""
     return None if poses is None else (poses.position[:, side], poses.rotation[:, side])
-
-
-def _check_look(look: LookConfig) -> None:
-    if look.enabled:
-        raise ConfigError(
-            "isaaclab does not randomise colours, patterns and light (task.image.look); set its "
-            "strengths to 0, or take task.physics.backend mujoco or mujoco_warp"
-        )

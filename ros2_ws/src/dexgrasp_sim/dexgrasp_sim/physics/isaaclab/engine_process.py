@@ -118,11 +118,10 @@ class EngineProcess(PhysicsEngine):
         return count
 
     @override
-    def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:
-        self._tensors["joint_targets"].copy_(joint_targets)
-        if hold_steps is not None:
-            self._tensors["hold_steps"].copy_(hold_steps)
-        self._call("step", late=hold_steps is not None)
+    def step(self, joint_targets: Tensor) -> None:
+        parts = self.in_parts(joint_targets)
+        self._tensors["joint_targets"][: len(parts)] = parts
+        self._call("step", parts=len(parts))
 
     @override
     def reset(
@@ -174,7 +173,7 @@ class EngineProcess(PhysicsEngine):
 
     @override
     def randomize_looks(self, env_ids: Tensor, keys: Tensor) -> None:
-        """Does nothing: looks that differ are refused at construction."""
+        self._call("randomize_looks", count=self._rows(env_ids, keys=keys))
 
     @override
     def state_dict(self) -> dict[str, Tensor]:

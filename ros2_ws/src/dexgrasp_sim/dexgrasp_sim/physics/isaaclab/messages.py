@@ -78,7 +78,7 @@ def shared_shapes(scene: Scene) -> dict[str, tuple[tuple[int, ...], torch.dtype]
     own = [(j,), (j,), (3,), (4,), (3, 3), (6,), (len(scene.robot.fingers), 3), (3,), (), (j,)]
     shapes = {name: ((n, *shape), real) for name, shape in zip(STATE, own, strict=False)}
     shapes |= {"diverged": ((n,), torch.bool), "env_ids": ((n,), whole), "keys": ((n,), whole)}
-    shapes |= {"hold_steps": ((n,), whole), "joint_targets": ((n, j), real)}
+    shapes |= {"joint_targets": ((scene.substeps, n, j), real)}
     shapes |= {"start_position": ((n, j), real), "start_velocity": ((n, j), real)}
     shapes |= {"start_pose": ((n, 7), real), "push": ((n, 2, 3), real)}
     of_joints = ("stiffness_scale", "damping_scale", "joint_friction_scale")

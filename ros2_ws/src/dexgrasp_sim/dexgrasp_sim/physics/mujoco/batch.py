@@ -97,31 +97,28 @@ class MujocoBatch(PhysicsEngine):
         self._parameters: ModelParameters | None = None
 
     @override
-    def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:
+    def step(self, joint_targets: Tensor) -> None:
         started = time.perf_counter()
         began_s = self._time_s.copy()
-        if hold_steps is None:
-            self._ctrl[:, self._ctrl_columns] = joint_targets.numpy()
-            self._batch.step(nstep=self.scene.substeps, stage=_POSITION_STAGE)
-        else:
-            self._step_late(joint_targets.numpy(), hold_steps.numpy())
+        parts = self.in_parts(joint_targets).numpy()
+        steps = self.scene.substeps // len(parts)
+        if len(parts) > 1:
+            self._step_through(parts[:-1].repeat(steps, axis=0))
+        self._ctrl[:, self._ctrl_columns] = parts[-1]
+        self._batch.step(nstep=steps, stage=_POSITION_STAGE)
         self.diverged |= torch.from_numpy(self._time_s < began_s).reshape(self.num_envs)
         self._read()
         self._seconds["physics"] += time.perf_counter() - started
 
-    def _step_late(self, joint_targets: np.ndarray, hold_steps: np.ndarray) -> None:
-        """Steps all environments, those with equally late targets together.
+    def _step_through(self, targets: np.ndarray) -> None:
+        """Takes a physics step with each of the joint targets [P, N, J].
 
-        Each makes its steps in at most two calls, so that its data stay in the cache: a call per
-        physics step takes half as much time again.
+        In one call each environment makes all of its steps before the next one does, so that its
+        data stay in the cache: a call per physics step takes half as much time again.
         """
-        for hold in np.unique(hold_steps):
-            ids = np.flatnonzero(hold_steps == hold)
-            if hold:
-                self._batch.step(ids, nstep=int(hold), stage=_NO_STAGE)
-            self._ctrl[ids[:, None], self._ctrl_columns] = joint_targets[ids]
-            left = self.scene.substeps - int(hold)
-            self._batch.step(ids, nstep=left, stage=_POSITION_STAGE)
+        control = np.zeros((self.num_envs, len(targets), self._ctrl.shape[1]))
+        control[:, :, self._ctrl_columns] = targets.swapaxes(0, 1)
+        self._batch.rollout(len(targets), control, record=())
 
     @override
     def reset(

@@ -31,10 +31,12 @@ from dexgrasp_sim.physics.mujoco_warp.parameters import (
     batched_arrays,
     give_objects,
 )
+from dexgrasp_sim.physics.mujoco_warp.reset_kernels import StateArrays, reset_state
 from dexgrasp_sim.physics.mujoco_warp.views import ColorView, DepthView, World
 from dexgrasp_sim.physics.scene import Scene
 from dexgrasp_sim.vision.camera import CameraConfig
 from dexgrasp_sim.vision.camera_jitter import CameraPoses
+from dexgrasp_sim.warp_streams import current_stream
 
 View = TypeVar("View", DepthView, ColorView)
 
@@ -119,7 +121,6 @@ class MujocoWarpEngine(PhysicsEngine):
         """Takes the data's arrays as tensors and the indices of what is read from them."""
         host, data, robot = self._world.host, self._world.data, self.scene.robot
         self._data = {name: wp.to_torch(getattr(data, name)) for name in _STATE}
-        self._time = wp.to_torch(data.time)
         self.overflows = Overflows(wp.to_torch(data.overflow))
         joints = [host.joint(name).id for name in robot.joint_names]
         columns = {
@@ -140,8 +141,8 @@ class MujocoWarpEngine(PhysicsEngine):
 
     def _allocate(self) -> None:
         self.allocate_state()
-        self._targets = torch.zeros_like(self.joint_position)
-        self._hold_steps = torch.zeros_like(self.diverged, dtype=torch.int32)
+        shape = (self.scene.substeps, *self.joint_position.shape)
+        self._targets = torch.zeros(shape, device=self.device)  # [S, N, J], of each physics step
         self._shown = [
             wp.from_torch(self.joint_position),
             wp.from_torch(self.joint_velocity),
@@ -152,8 +153,23 @@ class MujocoWarpEngine(PhysicsEngine):
             wp.from_torch(self.fingertip_position, dtype=wp.vec3),
             wp.from_torch(self.grasp_center_position, dtype=wp.vec3),
         ]
-        self._sent = wp.from_torch(self._targets), wp.from_torch(self._hold_steps)
+        self._sent = [wp.from_torch(targets) for targets in self._targets]
         self._broken = wp.from_torch(self.diverged)
+        self._reset_arrays = self._arrays_of_reset()
+
+    def _arrays_of_reset(self) -> StateArrays:
+        given, data, (qpos, _, body) = StateArrays(), self._world.data, self._object
+        joint_of_dof = torch.full((data.qvel.shape[1],), -1, dtype=torch.int32)
+        joint_of_dof[self._index["dofs"].cpu()] = torch.arange(len(self._index["dofs"])).int()
+        self._joint_of_dof = joint_of_dof.to(self.device)
+        given.joint_of_dof = wp.from_torch(self._joint_of_dof)
+        given.qpos_columns, given.ctrl_columns = self._indices["qpos"], self._indices["ctrl"]
+        given.object_qpos, given.object_body = qpos, body
+        for name in ("qpos", "qvel", "ctrl", "qacc", "qacc_warmstart", "time"):
+            setattr(given, name, getattr(data, name))
+        given.xfrc_applied = wp.from_torch(self._data["xfrc_applied"])
+        given.diverged = self._broken
+        return given
 
     def _compile(self) -> None:
         """Compiles the kernels of a step now: a step must not take minutes."""
@@ -166,12 +182,11 @@ class MujocoWarpEngine(PhysicsEngine):
 
     def _launch_physics(self) -> None:
         model, data = self._world.model, self._world.data
-        targets, hold_steps = self._sent
-        for substep in range(self.scene.substeps):
+        for targets in self._sent:
             wp.launch(
                 apply_targets,
                 dim=targets.shape,
-                inputs=[targets, hold_steps, substep, self._indices["ctrl"]],
+                inputs=[targets, self._indices["ctrl"]],
                 outputs=[data.ctrl],
             )
             mjw.step(model, data)
@@ -195,12 +210,9 @@ class MujocoWarpEngine(PhysicsEngine):
         )
 
     @override
-    def step(self, joint_targets: Tensor, hold_steps: Tensor | None = None) -> None:
-        self._targets.copy_(joint_targets)
-        if hold_steps is None:
-            self._hold_steps.zero_()
-        else:
-            self._hold_steps.copy_(hold_steps)
+    def step(self, joint_targets: Tensor) -> None:
+        parts = self.in_parts(joint_targets).unsqueeze(1)  # [K, 1, N, J]
+        self._targets.unflatten(0, (len(parts), -1)).copy_(parts)
         self._watch.time("physics", self._physics)
 
     @override
@@ -212,17 +224,19 @@ class MujocoWarpEngine(PhysicsEngine):
         joint_velocity: Tensor | None = None,
     ) -> None:
         self.overflows.collect(env_ids)
-        state, index, rows = self._data, self._index, env_ids.unsqueeze(1)
-        for name in ("qvel", "qacc", "qacc_warmstart", "xfrc_applied"):
-            state[name][env_ids] = 0.0
-        self._time[env_ids] = 0.0
-        self.diverged[env_ids] = False
-        object_qpos = self._object[0]
-        state["qpos"][rows, index["qpos"]] = joint_position
-        state["qpos"][env_ids, object_qpos : object_qpos + 7] = object_pose
-        state["ctrl"][rows, index["ctrl"]] = joint_position
-        if joint_velocity is not None:
-            state["qvel"][rows, index["dofs"]] = joint_velocity
+        if joint_velocity is None:
+            joint_velocity = joint_position[:0]
+        given = [
+            each.contiguous() for each in (env_ids, joint_position, object_pose, joint_velocity)
+        ]
+        if len(env_ids):
+            wp.launch(
+                reset_state,
+                (len(env_ids), self._data["qvel"].shape[1]),
+                [*(wp.from_torch(each, return_ctype=True) for each in given), self._reset_arrays],
+                device=self._world.device,
+                stream=current_stream(self._world.device),
+            )
         self._watch.time("physics", self._refresh)
 
     @override

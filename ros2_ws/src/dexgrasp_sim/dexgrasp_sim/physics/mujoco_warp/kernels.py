@@ -8,16 +8,11 @@ wp.set_module_options({"enable_backward": False})
 
 @wp.kernel
 def apply_targets(
-    targets: wp.array2d[float],
-    hold_steps: wp.array[int],
-    substep: int,
-    columns: wp.array[int],
-    ctrl: wp.array2d[float],
+    targets: wp.array2d[float], columns: wp.array[int], ctrl: wp.array2d[float]
 ) -> None:
-    """Puts joint targets [N, J] into effect where `hold_steps` [N] says this physics step."""
+    """Puts joint targets [N, J] into effect."""
     world, joint = wp.tid()
-    if hold_steps[world] == substep:
-        ctrl[world, columns[joint]] = targets[world, joint]
+    ctrl[world, columns[joint]] = targets[world, joint]
 
 
 @wp.kernel

@@ -14,7 +14,16 @@ from dexgrasp_sim.physics.contact_model import damping_ratio
 from dexgrasp_sim.physics.engine import PhysicsParameters
 from dexgrasp_sim.physics.mujoco.object_geoms import OBJECT, slot_name
 from dexgrasp_sim.physics.mujoco_warp.models import ObjectArrays
+from dexgrasp_sim.physics.mujoco_warp.reset_kernels import (
+    GeomArrays,
+    JointArrays,
+    MassArrays,
+    set_contacts,
+    set_joints,
+    set_mass,
+)
 from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.warp_streams import current_stream
 
 _OF_GEOMS = ("dataid", "size", "pos", "quat", "aabb", "rbound", "margin", "rgba")
 _OF_BODY = ("mass", "inertia", "ipos", "iquat", "invweight0")
@@ -28,6 +37,16 @@ _OF_PARAMETERS = (
     "dof_invweight0",
     "body_subtreemass",
 )
+_OF_MASS = {
+    "mass": "body_mass",
+    "inertia": "body_inertia",
+    "body_inverse": "body_invweight0",
+    "dof_inverse": "dof_invweight0",
+    "subtree": "body_subtreemass",
+}
+"""Fields of the model by those of `MassArrays`."""
+_CHANGED = {*_OF_PARAMETERS, *_OF_MASS.values()}
+Arrays = Mapping[str, Tensor]
 BATCHED = (
     *(f"geom_{name}" for name in _OF_GEOMS),
     *(f"body_{name}" for name in _OF_BODY),
@@ -87,79 +106,90 @@ class DeviceParameters:
         arrays: See `batched_arrays`, with the objects of the environments.
         robot: Has the joint names and the dry friction.
         """
-        self._arrays = arrays
-        count, device = len(arrays["body_mass"]), arrays["body_mass"].device
-        names = robot.joint_names
-        actuators = [host.actuator(name).id for name in names]
-        self._actuators = torch.tensor(actuators, device=device)  # [J]
-        dofs = host.jnt_dofadr[[host.joint(name).id for name in names]]
-        self._dofs = torch.from_numpy(dofs.astype(np.int64)).to(device)  # [J]
-        friction = [robot.joints[name].friction for name in names]
-        self._joint_friction = torch.tensor(friction, device=device)  # [J]
-        self._body = host.body(OBJECT).id
-        dof = int(host.joint(OBJECT).dofadr[0])
-        self._object_dofs = slice(dof, dof + 6)
-        self._nominal = {name: arrays[name].clone() for name in (*_OF_PARAMETERS, "body_mass")}
-        self._nominal |= {
-            name: arrays[name].clone() for name in ("body_inertia", "body_invweight0")
-        }
+        device = arrays["body_mass"].device
+        count, names = len(arrays["body_mass"]), robot.joint_names
+        nominal = {name: arrays[name].clone() for name in _CHANGED}
         self.values = PhysicsParameters.nominal(count, len(names), device)
-        self.object_mass = self._nominal["body_mass"][:, self._body].clone()
-        gains = self._nominal["actuator_gainprm"][:, self._actuators, 0]  # [N, J]
-        damping = -self._nominal["actuator_biasprm"][:, self._actuators, 2]
-        self._nominal_lead_s = damping / gains
-        self.velocity_lead_s = self._nominal_lead_s.clone()
+        self.object_mass = nominal["body_mass"][:, host.body(OBJECT).id].clone()
+        actuators = torch.tensor([host.actuator(name).id for name in names], device=device)  # [J]
+        gains = nominal["actuator_gainprm"][:, actuators, 0]  # [N, J]
+        damping = -nominal["actuator_biasprm"][:, actuators, 2]
+        self.velocity_lead_s = damping / gains
+        self._device = wp.device_from_torch(device)
+        self._geoms = self._geom_arrays(arrays, nominal)
+        self._joints = self._joint_arrays(host, arrays, nominal, actuators, robot)
+        self._mass = self._mass_arrays(host, arrays, nominal)
+        self._shapes = nominal["geom_friction"].shape[1], len(names)
+        self._alive = nominal, self._of_joints  # the structures name their memory
+
+    def _geom_arrays(self, arrays: Arrays, nominal: Arrays) -> GeomArrays:
+        given = GeomArrays()
+        given.nominal_friction = wp.from_torch(nominal["geom_friction"])
+        given.nominal_solref = wp.from_torch(nominal["geom_solref"])
+        given.friction = wp.from_torch(arrays["geom_friction"])
+        given.solref = wp.from_torch(arrays["geom_solref"])
+        return given
+
+    def _joint_arrays(
+        self,
+        host: mujoco.MjModel,
+        arrays: Arrays,
+        nominal: Arrays,
+        actuators: Tensor,
+        robot: RobotModel,
+    ) -> JointArrays:
+        names, device = robot.joint_names, actuators.device
+        dofs = host.jnt_dofadr[[host.joint(name).id for name in names]]
+        own = {
+            "actuators": actuators.int(),
+            "dofs": torch.from_numpy(dofs).int().to(device),
+            "dry_friction": torch.tensor(
+                [robot.joints[name].friction for name in names], device=device
+            ),
+            "nominal_lead_s": self.velocity_lead_s.clone(),
+            "lead_s": self.velocity_lead_s,
+            "nominal_gain": nominal["actuator_gainprm"],
+            "nominal_bias": nominal["actuator_biasprm"],
+            "gain": arrays["actuator_gainprm"],
+            "bias": arrays["actuator_biasprm"],
+            "friction": arrays["dof_frictionloss"],
+        }
+        given, self._of_joints = JointArrays(), own
+        for name, tensor in own.items():
+            setattr(given, name, wp.from_torch(tensor))
+        return given
+
+    def _mass_arrays(self, host: mujoco.MjModel, arrays: Arrays, nominal: Arrays) -> MassArrays:
+        given = MassArrays()
+        given.body, given.dof = host.body(OBJECT).id, int(host.joint(OBJECT).dofadr[0])
+        given.object_mass = wp.from_torch(self.object_mass)
+        for name, of_model in _OF_MASS.items():
+            setattr(given, f"nominal_{name}", wp.from_torch(nominal[of_model]))
+            setattr(given, name, wp.from_torch(arrays[of_model]))
+        return given
 
     def set(self, env_ids: Tensor, parameters: PhysicsParameters) -> None:
         """Changes environments [K]; see `PhysicsEngine.set_parameters`."""
+        count, (geoms, joints) = len(env_ids), self._shapes
+        if not count:
+            return
         for field in fields(PhysicsParameters):
             getattr(self.values, field.name)[env_ids] = getattr(parameters, field.name)
-        nominal = {name: values[env_ids] for name, values in self._nominal.items()}
-        self._set_contacts(env_ids, nominal, parameters)
-        self._set_joints(env_ids, nominal, parameters)
-        self._set_mass(env_ids, nominal, parameters.object_mass_scale)
-
-    def _set_contacts(
-        self, ids: Tensor, nominal: Mapping[str, Tensor], parameters: PhysicsParameters
-    ) -> None:
-        scale = parameters.friction_scale.view(-1, 1, 1)
-        self._arrays["geom_friction"][ids] = nominal["geom_friction"] * scale
-        ratio = damping_ratio(parameters.restitution)  # [K]
-        # the stiffness is 1 / (time constant * ratio)^2: this changes the damping only
-        change = torch.stack((1.0 / ratio, ratio), dim=1)  # [K, 2]
-        self._arrays["geom_solref"][ids] = nominal["geom_solref"] * change.unsqueeze(1)
-
-    def _set_joints(
-        self, ids: Tensor, nominal: Mapping[str, Tensor], parameters: PhysicsParameters
-    ) -> None:
-        stiffness, damping = parameters.stiffness_scale, parameters.damping_scale  # [K, J]
-        rows, columns = ids.unsqueeze(1), self._actuators
-        gains = nominal["actuator_gainprm"][:, columns, 0] * stiffness
-        self._arrays["actuator_gainprm"][rows, columns, 0] = gains
-        bias = nominal["actuator_biasprm"][:, columns]
-        self._arrays["actuator_biasprm"][rows, columns, 1] = bias[:, :, 1] * stiffness
-        self._arrays["actuator_biasprm"][rows, columns, 2] = bias[:, :, 2] * damping
-        friction = self._joint_friction * parameters.joint_friction_scale
-        self._arrays["dof_frictionloss"][rows, self._dofs] = friction
-        self.velocity_lead_s[ids] = self._nominal_lead_s[ids] * damping / stiffness
-
-    def _set_mass(self, ids: Tensor, nominal: Mapping[str, Tensor], scale: Tensor) -> None:
-        """Scales the object's mass and what the compiler derived from it.
-
-        The object is a tree of its own, so its inverse weights are those of its mass alone.
-        """
-        body, dofs, arrays = self._body, self._object_dofs, self._arrays
-        mass = nominal["body_mass"][:, body]  # [K]
-        self.object_mass[ids] = mass * scale
-        arrays["body_mass"][ids, body] = mass * scale
-        arrays["body_inertia"][ids, body] = nominal["body_inertia"][:, body] * scale.unsqueeze(1)
-        inverse = nominal["body_invweight0"][:, body] / scale.unsqueeze(1)
-        arrays["body_invweight0"][ids, body] = inverse
-        dof_inverse = nominal["dof_invweight0"][:, dofs] / scale.unsqueeze(1)
-        arrays["dof_invweight0"][ids, dofs] = dof_inverse
-        arrays["body_subtreemass"][ids, body] = mass * scale
-        rest = nominal["body_subtreemass"][:, 0] - nominal["body_subtreemass"][:, body]
-        arrays["body_subtreemass"][ids, 0] = rest + mass * scale
+        given = (
+            env_ids,
+            parameters.friction_scale,
+            damping_ratio(parameters.restitution),
+            parameters.stiffness_scale,
+            parameters.damping_scale,
+            parameters.joint_friction_scale,
+            parameters.object_mass_scale,
+        )
+        given = [value.contiguous() for value in given]  # alive until the launches
+        of_env, *scales = (wp.from_torch(value, return_ctype=True) for value in given)
+        on = {"device": self._device, "stream": current_stream(self._device)}
+        wp.launch(set_contacts, (count, geoms), [of_env, *scales[:2], self._geoms], **on)
+        wp.launch(set_joints, (count, joints), [of_env, *scales[2:5], self._joints], **on)
+        wp.launch(set_mass, count, [of_env, scales[5], self._mass], **on)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The current parameters of all environments, by name."""

@@ -12,22 +12,24 @@ from typing_extensions import override
 
 from dexgrasp_sim.control.decoder import make_decoder
 from dexgrasp_sim.control.proprioception import Proprioception
+from dexgrasp_sim.device_graphs import Captured
 from dexgrasp_sim.devices import rows_of
 from dexgrasp_sim.objects.config import SHAPE_CLASSES
 from dexgrasp_sim.objects.lowest_points import LowestPoints
-from dexgrasp_sim.physics.engine import PhysicsEngine
+from dexgrasp_sim.physics.engine import PhysicsEngine, PhysicsParameters
 from dexgrasp_sim.random_streams import Purpose, RandomStreams
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.episodes import EpisodeTracker, episode_fields
+from dexgrasp_sim.tasks.grasp.episode_draws import EpisodeDraws
+from dexgrasp_sim.tasks.grasp.episodes import EpisodeTracker, Progress, episode_fields
 from dexgrasp_sim.tasks.grasp.images import Images
-from dexgrasp_sim.tasks.grasp.latency import ActionDelay
+from dexgrasp_sim.tasks.grasp.latency import ActionDelay, parts_in_effect
 from dexgrasp_sim.tasks.grasp.observations import (
     GROUPS,
     Measurements,
     image_groups,
     observation_spec,
 )
-from dexgrasp_sim.tasks.grasp.randomization import Pushes, draw_physics
+from dexgrasp_sim.tasks.grasp.randomization import PhysicsDraws, Pushes, farthest
 from dexgrasp_sim.tasks.grasp.rewards import Situation, weighted_terms
 from dexgrasp_sim.tasks.grasp.sensors import Sensors
 from dexgrasp_sim.tasks.grasp.starts import EpisodeStarts
@@ -74,8 +76,9 @@ class GraspEnv(VecEnv):
         )
         self.proprioception = Proprioception(self.robot, config.action, self.device)
         self.images = Images(config, engine, self.streams, groups)
-        self.starts = EpisodeStarts(config, self.robot, self.streams)
+        self.starts = EpisodeStarts(config, self.robot, self.streams, self.decoder)
         self.difficulty = config.difficulty
+        self._judge, self._height = Captured(self._judged), Captured(self._height_of)
         self._allocate()
         self._add_objects()
         self._parts = nn.ModuleDict({"episode": self.episodes, **self._make_randomization()})
@@ -112,6 +115,7 @@ class GraspEnv(VecEnv):
     def _make_randomization(self) -> dict[str, nn.Module]:
         """Makes the parts that the config needs; the others stay None and cost nothing."""
         config, joints = self.config, self.robot.num_joints
+        parts = self.decoder.steps_per_period
         self._sensors = self._delay = self._pushes = None
         if not config.measures_exactly:
             images = tuple(s for s in self.observation_specs if s.name in image_groups())
@@ -119,12 +123,17 @@ class GraspEnv(VecEnv):
         if config.latency.delays_actions:
             timestep_s = config.physics.timestep_s
             self._delay = ActionDelay(
-                config.latency, self.streams, joints, config.physics_steps, timestep_s
+                config.latency, self.streams, joints, config.physics_steps, timestep_s, parts
             )
         if config.randomization.pushes_objects:
             self._pushes = Pushes(config.randomization, self.streams, self.control_dt_s)
-        parts = {"sensors": self._sensors, "delay": self._delay, "pushes": self._pushes}
-        return {name: part for name, part in parts.items() if part is not None}
+        made = {"sensors": self._sensors, "delay": self._delay, "pushes": self._pushes}
+        found = {name: part for name, part in made.items() if part is not None}
+        self._taking = (*found.values(), self.images)
+        physics = PhysicsDraws(config.randomization, self.streams, joints)
+        changed = (physics,) if config.randomization.changes_physics else ()
+        self._draws = EpisodeDraws((*self._taking, *changed, self.starts))
+        return found
 
     @property
     def measured(self) -> Measurements:
@@ -165,17 +174,25 @@ class GraspEnv(VecEnv):
     @override
     def step(self, actions: Tensor, out: Mapping[str, Tensor]) -> None:
         self.last_action.copy_(torch.nan_to_num(actions).clamp(-1.0, 1.0))
-        self._simulate(self.decoder.decode(self.last_action))
+        self.decoder.decode(self.last_action)
+        self._simulate()
         self.diverged.copy_(self.engine.diverged)
         self.step_count += 1
-        height, farthest = self._height_and_farthest()
-        self._reward_and_track(height, farthest, out["reward"])
-        terminated = self._out_of_workspace()
-        timed_out = self.step_count >= self.config.episode_steps
-        truncated = (timed_out | self.episodes.held_to_end()) & ~terminated
+        engine = self.engine
+        reward, terminated, truncated, rows, *progress = self._judge(
+            self.step_count,
+            self.episode_difficulty,
+            engine.joint_position,
+            engine.object_position,
+            engine.object_rotation,
+            engine.fingertip_position,
+            engine.grasp_center_position,
+            *self.episodes.progress,
+        )
+        self.episodes.take(Progress(*progress))
+        out["reward"].copy_(reward)
         out["terminated"].copy_(terminated)
         out["truncated"].copy_(truncated)
-        rows = self.episodes.rows(self.step_count, height, farthest, truncated)
         self._observe(self._end_episodes(terminated | truncated, rows, out["episode"]), out)
 
     def _end_episodes(self, ended: Tensor, rows: Tensor, episode: Tensor) -> Tensor:
@@ -190,16 +207,18 @@ class GraspEnv(VecEnv):
             self.begin_episodes(ids)
         return ids
 
-    def _simulate(self, targets: Tensor) -> None:
+    def _simulate(self) -> None:
+        """Advances the physics along the path of the decoder."""
         if self._pushes is not None:
-            _, farthest = self._height_and_farthest()
-            self._pushes.apply(self.engine, farthest, self.episode_count, self.step_count)
-        if self.decoder.velocity_target is not None:
-            targets = targets + self.engine.velocity_lead_s * self.decoder.velocity_target
-        if self._delay is None:
-            self.engine.step(targets)
-        else:
-            self.engine.step(*self._delay.send(targets))
+            self._pushes.apply(self.engine, self.episode_count, self.step_count)
+        path, velocities = self.decoder.path, self.decoder.velocity_path  # [K, N, J]
+        if velocities is not None:
+            path = path + self.engine.velocity_lead_s * velocities
+        if self._delay is not None:
+            path = self._delay.send(path)
+        elif self.config.physics_steps % len(path):
+            path = path[list(parts_in_effect(len(path), self.config.physics_steps))]
+        self.engine.step(path)
 
     def _observe(self, begun: Tensor, out: Mapping[str, Tensor], is_new_step: bool = True) -> None:
         """Measures and writes the observations; arguments as for `Sensors.measure`."""
@@ -215,39 +234,63 @@ class GraspEnv(VecEnv):
         for spec in self.observation_specs:
             GROUPS[spec.name].write(self, out[spec.name])
 
-    def _height_and_farthest(self) -> tuple[Tensor, Tensor]:
-        """Height of the object and its largest distance from the hand's points; both [N] m."""
-        engine = self.engine
-        points = torch.cat(
-            (engine.fingertip_position, engine.grasp_center_position.unsqueeze(1)), dim=1
-        )  # [N, F + 1, 3]
-        distance = torch.linalg.norm(
-            points - engine.object_position.unsqueeze(1), dim=2
-        )  # [N, F + 1]
-        return self.clearance(), distance.amax(dim=1)
-
     def clearance(self) -> Tensor:
         """[N] m, of the lowest point of each object above the table, whatever its attitude."""
-        below = self._lowest_points.below_center(self.engine.object_rotation)
-        return self.engine.object_position[:, 2] - below - self.config.table.top_m
+        return self._height(self.engine.object_position, self.engine.object_rotation)[0]
 
-    def _reward_and_track(self, height: Tensor, farthest: Tensor, reward: Tensor) -> None:
-        from_goal = self.engine.object_position - self.goal  # [N, 3]
+    def _height_of(self, position: Tensor, rotation: Tensor) -> tuple[Tensor]:
+        below = self._lowest_points.below_center(rotation)
+        return (position[:, 2] - below - self.config.table.top_m,)
+
+    def _judged(
+        self,
+        step: Tensor,
+        difficulty: Tensor,
+        joints: Tensor,
+        position: Tensor,
+        rotation: Tensor,
+        fingertips: Tensor,
+        grasp_center: Tensor,
+        *before: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """What comes of a control step.
+
+        Args:
+            step: [N] int64, its number in the episode, from 1.
+            difficulty: [N], of the episodes.
+            joints: [N, J] rad, and so on: the state of the engine.
+            position: Of the objects.
+            rotation: Of the objects.
+            fingertips: Their positions.
+            grasp_center: Its position.
+            *before: `Progress` of the episodes before this step.
+
+        Returns:
+            Reward [N], terminated and truncated [N] bool, the episodes' figures [N, E] as if they
+            ended now, and their `Progress`.
+        """
+        (height,) = self._height_of(position, rotation)
+        reach = farthest(position, fingertips, grasp_center)  # [N]
+        from_goal = position - self.goal  # [N, 3]
         now = Situation(
-            farthest_m=farthest,
+            farthest_m=reach,
             height_m=height,
             goal_height_m=self.goal[:, 2] - self.start_height,
             from_goal_m=from_goal,
-            off_flat_rad=self.engine.joint_position[:, self.robot.hand] - self._flat_hand,
-            difficulty=self.episode_difficulty,
+            off_flat_rad=joints[:, self.robot.hand] - self._flat_hand,
+            difficulty=difficulty,
         )
         terms = weighted_terms(self.config.reward, now)  # [N, T]
-        torch.sum(terms, dim=1, out=reward)
         goal_distance = torch.linalg.norm(from_goal, dim=1)
-        self.episodes.track(self.step_count, height, goal_distance, terms)
+        tracker = self.episodes
+        progress = tracker.tracked(Progress(*before), step, height, goal_distance, terms)
+        terminated = self._out_of_workspace(position)
+        timed_out = step >= self.config.episode_steps
+        truncated = (timed_out | tracker.held_to_end(progress)) & ~terminated
+        rows = tracker.rows(progress, step, height, reach, truncated)
+        return torch.sum(terms, dim=1), terminated, truncated, rows, *progress
 
-    def _out_of_workspace(self) -> Tensor:
-        position = self.engine.object_position
+    def _out_of_workspace(self, position: Tensor) -> Tensor:
         lower, upper = self._workspace
         return ~((position >= lower) & (position <= upper)).all(dim=1)  # NaN is outside too
 
@@ -259,19 +302,13 @@ class GraspEnv(VecEnv):
         """
         self.episode_count[ids] += 1
         episode, difficulty = self.episode_count[ids], self.difficulty
-        for part in (self._sensors, self._delay, self._pushes):
-            if part is not None:
-                part.begin(ids, episode, difficulty)
-        self.images.begin(ids, episode)
-        randomization, joints = self.config.randomization, self.robot.num_joints
-        if randomization.changes_physics:
-            self.engine.set_parameters(
-                ids, draw_physics(randomization, difficulty, self.streams, ids, episode, joints)
-            )
-        starts = self.starts.draw(ids, episode, difficulty, self.decoder)
-        pose, posture = starts.object_pose, starts.joint_position
+        *drawn, (posture, *start) = self._draws.draw(ids, episode, difficulty)
+        for part, values in zip(self._taking, drawn, strict=False):
+            part.take(ids, *values)
+        if self.config.randomization.changes_physics:
+            self.engine.set_parameters(ids, PhysicsParameters(*drawn[-1]))
         self.decoder.reset(ids, posture, checked=True)
-        self.engine.reset(ids, posture, pose, starts.joint_velocity)
+        self.engine.reset(ids, posture, *start)
         if self._delay is not None:
             self._delay.restart(ids, posture)
         self.step_count[ids] = 0

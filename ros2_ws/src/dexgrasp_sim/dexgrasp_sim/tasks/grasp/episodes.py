@@ -1,6 +1,6 @@
 """Results of an episode: success, time to the goal, drops and sums of the reward terms."""
 
-from typing import Annotated, overload
+from typing import Annotated, NamedTuple, overload
 
 import torch
 from pydantic import Field, model_validator
@@ -41,15 +41,6 @@ NEVER = -1.0
 """`time_to_goal_s` of an episode in which the object was never in the goal region."""
 _STANDING_M = 0.005
 """An object that starts less than this above the table stands on it."""
-_STATE = (
-    "skipped_steps",
-    "landed",
-    "held_steps",
-    "inside_steps",
-    "entry_step",
-    "max_height_m",
-    "term_sums",
-)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -109,11 +100,8 @@ class SuccessConfig:
         return height_m > self.height_m
 
 
-class EpisodeTracker(nn.Module):
-    """Tracks the current episodes of N environments and computes the columns `episode_fields`.
-
-    Heights are those of the object's lowest point above the table. An object that starts in the
-    air must not count as lifted. So heights count only after it was below half of `height_m`.
+class Progress(NamedTuple):
+    """Figures of the current episodes of N environments.
 
     Attributes:
         skipped_steps: [N] int64, step of the episode at which a staggered start began.
@@ -124,6 +112,23 @@ class EpisodeTracker(nn.Module):
         entry_step: [N] int64, step in which it was there first; 0: not yet.
         max_height_m: [N], greatest height.
         term_sums: [N, T], sums of the weighted reward terms.
+    """
+
+    skipped_steps: Tensor
+    landed: Tensor
+    held_steps: Tensor
+    inside_steps: Tensor
+    entry_step: Tensor
+    max_height_m: Tensor
+    term_sums: Tensor
+
+
+class EpisodeTracker(nn.Module):
+    """Tracks the current episodes of N environments and computes the columns `episode_fields`.
+
+    Heights are those of the object's lowest point above the table. An object that starts in the
+    air must not count as lifted. So heights count only after it was below half of `height_m`. The
+    attributes are those of `Progress`.
     """
 
     skipped_steps: Tensor
@@ -158,7 +163,7 @@ class EpisodeTracker(nn.Module):
             env_ids: [K] int64 environments.
             height_m: [K].
         """
-        for name in _STATE:
+        for name in Progress._fields:
             getattr(self, name)[env_ids] = 0
         self.landed[env_ids] = height_m < _STANDING_M
 
@@ -173,28 +178,59 @@ class EpisodeTracker(nn.Module):
             goal_distance_m: [N] of the object from the goal.
             terms: [N, T] weighted reward terms.
         """
-        self.landed |= height_m < self._rule.height_m / 2
-        height_m = torch.where(self.landed, height_m, 0.0)
-        inside = self._rule.in_region(height_m, goal_distance_m)
-        self.held_steps = torch.where(inside, self.held_steps + 1, 0)
-        self.inside_steps += inside
-        entered = inside & (self.entry_step == 0)
-        self.entry_step = torch.where(entered, step - self.skipped_steps, self.entry_step)
-        self.max_height_m = torch.fmax(self.max_height_m, height_m)
-        self.term_sums += terms
+        self.take(self.tracked(self.progress, step, height_m, goal_distance_m, terms))
 
-    def held_to_end(self) -> Tensor:
+    @property
+    def progress(self) -> "Progress":
+        """The figures as they are now."""
+        return Progress(*(getattr(self, name) for name in Progress._fields))
+
+    def take(self, progress: "Progress") -> None:
+        """Replaces the figures."""
+        for name, value in progress._asdict().items():
+            setattr(self, name, value)
+
+    def tracked(
+        self,
+        before: "Progress",
+        step: Tensor,
+        height_m: Tensor,
+        goal_distance_m: Tensor,
+        terms: Tensor,
+    ) -> "Progress":
+        """The figures after one control step, see `track`, from those before it."""
+        landed = before.landed | (height_m < self._rule.height_m / 2)
+        height_m = torch.where(landed, height_m, 0.0)
+        inside = self._rule.in_region(height_m, goal_distance_m)
+        entered = inside & (before.entry_step == 0)
+        return Progress(
+            before.skipped_steps,
+            landed,
+            torch.where(inside, before.held_steps + 1, 0),
+            before.inside_steps + inside,
+            torch.where(entered, step - before.skipped_steps, before.entry_step),
+            torch.fmax(before.max_height_m, height_m),
+            before.term_sums + terms,
+        )
+
+    def held_to_end(self, progress: "Progress") -> Tensor:
         """[N] bool: the object has been in the goal region for `end_after_hold_s`."""
         if self._rule.end_after_hold_s is None:
-            return torch.zeros_like(self.landed)
-        return self.held_steps >= max(1, round(self._rule.end_after_hold_s / self._dt_s))
+            return torch.zeros_like(progress.landed)
+        return progress.held_steps >= max(1, round(self._rule.end_after_hold_s / self._dt_s))
 
     def rows(
-        self, step: Tensor, height_m: Tensor, farthest_m: Tensor, truncated: Tensor
+        self,
+        progress: "Progress",
+        step: Tensor,
+        height_m: Tensor,
+        farthest_m: Tensor,
+        truncated: Tensor,
     ) -> Tensor:
-        """The figures of the current episodes, as if they ended now.
+        """The figures of episodes, as if they ended now.
 
         Args:
+            progress: Of the episodes.
             step: As for `track`.
             height_m: As for `track`.
             farthest_m: [N] largest distance of a fingertip or the grasp centre to the object.
@@ -203,20 +239,20 @@ class EpisodeTracker(nn.Module):
         Returns:
             [N, E], columns as `episode_fields`.
         """
-        rule, length = self._rule, (step - self.skipped_steps).float()
-        held = self.held_steps >= rule.hold_steps(self._dt_s)
-        lost = (self.max_height_m > rule.height_m) & (height_m < rule.height_m / 2)
-        entry_s = torch.where(self.entry_step > 0, self.entry_step * self._dt_s, NEVER)
+        rule, length = self._rule, (step - progress.skipped_steps).float()
+        held = progress.held_steps >= rule.hold_steps(self._dt_s)
+        lost = (progress.max_height_m > rule.height_m) & (height_m < rule.height_m / 2)
+        entry_s = torch.where(progress.entry_step > 0, progress.entry_step * self._dt_s, NEVER)
         figures = {
-            "return": self.term_sums.sum(dim=1),
+            "return": progress.term_sums.sum(dim=1),
             "length": length,
             "success": truncated & held & (farthest_m < rule.reach_m),
-            "max_lift_m": self.max_height_m,
+            "max_lift_m": progress.max_height_m,
             "dropped": lost,
             "object": self._object_index,
-            "whole": self.skipped_steps == 0,
+            "whole": progress.skipped_steps == 0,
             "time_to_goal_s": entry_s,
-            "in_goal_region": self.inside_steps / length,
-            **{f"reward_{name}": self.term_sums[:, i] for i, name in enumerate(TERMS)},
+            "in_goal_region": progress.inside_steps / length,
+            **{f"reward_{name}": progress.term_sums[:, i] for i, name in enumerate(TERMS)},
         }
         return torch.stack([figures[name].float() for name in episode_fields()], dim=1)

@@ -56,11 +56,20 @@ class Images(nn.Module):
             ids: [K] int64, the environments whose episode begins.
             episode: [K] int64, numbers of these episodes.
         """
+        self.take(ids, *self.draw(ids, episode))
+
+    def draw(self, ids: Tensor, episode: Tensor, difficulty: float = 0.0) -> tuple[Tensor, ...]:
+        """What `take` needs; see `EpisodePart`. Nothing depends on the difficulty."""
+        del difficulty
+        keys = (self.streams.keys(Purpose.LOOK, episode, 0, ids),) if self._has_looks else ()
+        return (episode, *keys, *self.cameras.draw(ids, episode))
+
+    def take(self, ids: Tensor, episode: Tensor, *drawn: Tensor) -> None:
+        """Takes what `draw` gave for environments [K]."""
         self.episode[ids] = episode
-        self.cameras.begin(ids, episode)
         if self._has_looks:
-            keys = self.streams.keys(Purpose.LOOK, episode, 0, ids)
-            self._engine.randomize_looks(ids, keys)
+            self._engine.randomize_looks(ids, drawn[0])
+        self.cameras.take(ids, *drawn[self._has_looks :])
 
     def write_depth(self, step: Tensor, out: Tensor, clean: bool = False) -> None:
         """Writes the `depth` group.

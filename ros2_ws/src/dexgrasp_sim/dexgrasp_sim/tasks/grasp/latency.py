@@ -74,8 +74,17 @@ class DelayLine(nn.Module):
         self._samples[:, ids] = sample
 
     def read(self, age: Tensor) -> Tensor:
-        """The samples [N, ...] of ages [N] int64; 0 is the newest."""
+        """The samples [..., N, ...] of ages [..., N] int64; 0 is the newest."""
         return self._samples[(self._newest - age) % len(self._samples), self._rows]
+
+
+def parts_in_effect(parts: int, physics_steps: int) -> tuple[int, ...]:
+    """Which of a period's joint targets is in effect in each of its physics steps.
+
+    Where the parts of the period do not consist of whole physics steps, a target takes effect
+    with the step in which its part begins, but the last one always does.
+    """
+    return tuple(-(-(step + 1) * parts // physics_steps) - 1 for step in range(physics_steps))
 
 
 class ActionDelay(nn.Module):
@@ -86,6 +95,8 @@ class ActionDelay(nn.Module):
     """
 
     delay: Tensor
+    _step: Tensor
+    _part: Tensor
 
     def __init__(
         self,
@@ -94,6 +105,7 @@ class ActionDelay(nn.Module):
         num_joints: int,
         physics_steps: int,
         timestep_s: float,
+        parts: int = 1,
     ) -> None:
         """Args:
         config: The delays.
@@ -101,32 +113,51 @@ class ActionDelay(nn.Module):
         num_joints: Of the joint targets.
         physics_steps: Per control period.
         timestep_s: Physics step.
+        parts: Parts of a control period with joint targets of their own.
         """
         super().__init__()
-        self._steps, self._timestep_s = physics_steps, timestep_s
+        self._steps, self._timestep_s, self._parts = physics_steps, timestep_s, parts
         self._schedule, self.streams = config.action_delay_s, streams
         longest = round(self._schedule.largest / timestep_s)
         num_envs, device = len(streams.env), streams.env.device
-        shape = (num_envs, num_joints)
-        self.line = DelayLine(shape, torch.float32, longest // physics_steps, device)
+        shape = (num_envs, parts * num_joints)
+        oldest = -(-longest // physics_steps)
+        self.line = DelayLine(shape, torch.float32, oldest, device)
+        step = torch.arange(physics_steps, device=device).unsqueeze(1)  # [S, 1]
+        part = torch.tensor(parts_in_effect(parts, physics_steps), device=device)  # [S]
+        self.register_buffer("_step", step, persistent=False)
+        self.register_buffer("_part", part, persistent=False)
         self.register_buffer("delay", torch.zeros(num_envs, dtype=torch.int64, device=device))
 
     def begin(self, ids: Tensor, episode: Tensor, difficulty: float) -> None:
-        """Draws the delays of episodes; arguments as for `ObservationNoise.begin`."""
+        """Draws the delays of episodes; arguments as for `draw`."""
+        self.take(ids, *self.draw(ids, episode, difficulty))
+
+    def take(self, ids: Tensor, delay: Tensor) -> None:
+        """Takes what `draw` gave for environments [K]."""
+        self.delay[ids] = delay
+
+    def draw(self, ids: Tensor, episode: Tensor, difficulty: float) -> tuple[Tensor]:
+        """Delays [K] int64 of episodes; see `EpisodePart`."""
         drawn = self.streams.uniform(Purpose.ACTION_DELAY, episode, 0, 1, ids)[:, 0]
         seconds = self._schedule.sample(difficulty, drawn)
-        self.delay[ids] = (seconds / self._timestep_s).round().long()
+        return ((seconds / self._timestep_s).round().long(),)
 
     def restart(self, ids: Tensor, targets: Tensor) -> None:
         """Sets all delayed targets of environments [K] to `targets` [K, J] rad."""
-        self.line.fill(ids, targets)
+        self.line.fill(ids, targets.repeat(1, self._parts))
 
-    def send(self, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Puts joint targets [N, J] rad into the delay line.
+    def send(self, path: Tensor) -> Tensor:
+        """Puts the joint targets [K, N, J] rad of a control period into the delay line.
 
         Returns:
-            The targets [N, J] that take effect in this control period, and after how many of its
-            physics steps, [N] int64.
+            [S, N, J] rad, the targets in effect in each of the period's physics steps.
         """
-        self.line.push(targets)
-        return self.line.read(self.delay // self._steps), self.delay % self._steps
+        self.line.push(path.transpose(0, 1).flatten(1))
+        sent = self._step - self.delay  # [S, N], from the start of this period
+        samples = self.line.read(-(sent // self._steps))  # [S, N, K J]
+        if self._parts == 1:
+            return samples
+        part = self._part[sent % self._steps]  # [S, N]
+        each = samples.unflatten(2, (self._parts, -1))  # [S, N, K, J]
+        return torch.take_along_dim(each, part[..., None, None], dim=2).squeeze(2)

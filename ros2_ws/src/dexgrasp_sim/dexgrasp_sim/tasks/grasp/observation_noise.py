@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from dexgrasp_sim.config import STRICT
+from dexgrasp_sim.device_graphs import Captured
 from dexgrasp_sim.random_streams import Purpose, RandomStreams
 from dexgrasp_sim.robot.rotation import quaternion_to_matrix
 from dexgrasp_sim.schedules import NonNegativeSchedule, constant
@@ -112,15 +113,18 @@ class ObservationNoise(nn.Module):
         self.register_buffer("bias", torch.zeros(num_envs, len(quantity)))
         self.register_buffer("_quantity", quantity, persistent=False)
         self.to(streams.env.device)
+        self._measured = Captured(self._measured_of)
 
     def begin(self, ids: Tensor, episode: Tensor, difficulty: float) -> None:
-        """Draws the widths and biases of episodes.
+        """Draws the widths and biases of episodes; arguments as for `draw`."""
+        self.take(ids, *self.draw(ids, episode, difficulty))
 
-        Args:
-            ids: [K] int64 environments.
-            episode: [K] int64, numbers of the episodes that begin.
-            difficulty: Difficulty at which the schedules are evaluated, 0 to 1.
-        """
+    def take(self, ids: Tensor, width: Tensor, bias: Tensor) -> None:
+        """Takes what `draw` gave for environments [K]."""
+        self.width[ids], self.bias[ids] = width, bias
+
+    def draw(self, ids: Tensor, episode: Tensor, difficulty: float) -> tuple[Tensor, Tensor]:
+        """Widths [K, 4] and biases [K, C] of episodes; see `EpisodePart`."""
         schedules, (_, columns) = self._config.schedules(), self.bias.shape
         count = 2 * len(schedules)
         drawn = self.streams.uniform(
@@ -135,9 +139,8 @@ class ObservationNoise(nn.Module):
             bias.sample(difficulty, limits[:, index, 1])
             for index, (_, bias) in enumerate(schedules)
         ]
-        self.width[ids] = torch.stack(widths, dim=1)
         limit = torch.stack(largest, dim=1)[:, self._quantity]  # [K, C]
-        self.bias[ids] = limit * (2.0 * drawn[:, count:] - 1.0)
+        return torch.stack(widths, dim=1), limit * (2.0 * drawn[:, count:] - 1.0)
 
     def measure(self, true: Measured, episode: Tensor, step: Tensor) -> Measured:
         """The state as the sensors measure it.
@@ -147,8 +150,14 @@ class ObservationNoise(nn.Module):
             episode: [N] int64, numbers of the episodes.
             step: [N] int64, control steps since the episodes' start.
         """
-        noise = self.streams.symmetric(Purpose.NOISE_STEP, episode, step, self.bias.shape[1])
-        error = self.width[:, self._quantity] * noise + self.bias  # [N, C]
+        return Measured(*self._measured(episode, step, self.width, self.bias, *true))
+
+    def _measured_of(
+        self, episode: Tensor, step: Tensor, width: Tensor, bias: Tensor, *state: Tensor
+    ) -> tuple[Tensor, ...]:
+        true = Measured(*state)
+        noise = self.streams.symmetric(Purpose.NOISE_STEP, episode, step, bias.shape[1])
+        error = width[:, self._quantity] * noise + bias  # [N, C]
         position, velocity, place, turn = error.split(self._sizes, dim=1)
         seen = true.joint_velocity + velocity
         return Measured(

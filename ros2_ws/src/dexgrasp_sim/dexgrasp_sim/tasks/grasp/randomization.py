@@ -5,6 +5,7 @@ physics. Each is drawn once per episode, parameters of joints once per joint.
 """
 
 import math
+from dataclasses import fields
 from typing import Annotated
 
 import torch
@@ -13,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from dexgrasp_sim.config import STRICT
+from dexgrasp_sim.device_graphs import Captured
 from dexgrasp_sim.physics.engine import PhysicsEngine, PhysicsParameters
 from dexgrasp_sim.random_streams import Purpose, RandomStreams
 from dexgrasp_sim.schedules import (
@@ -125,7 +127,7 @@ def draw_physics(
     episode: Tensor,
     num_joints: int,
 ) -> PhysicsParameters:
-    """Parameters of K episodes of a robot with J joints; arguments as `ObservationNoise.begin`."""
+    """Parameters of K episodes of a robot with J joints; arguments as of `EpisodePart.draw`."""
     sizes = {
         "friction_scale": 1,
         "restitution": 1,
@@ -165,32 +167,75 @@ class Pushes(nn.Module):
         self._period_steps = max(1, round(config.push_period_s / control_dt_s))
         env = streams.env
         self.register_buffer("acceleration", torch.zeros(len(env), device=env.device))
+        self._pushes = Captured(self._pushes_of)
 
-    def begin(self, ids: Tensor, episode: Tensor, difficulty: float) -> None:
-        """Draws the largest accelerations of episodes; see `ObservationNoise.begin`."""
+    def draw(self, ids: Tensor, episode: Tensor, difficulty: float) -> tuple[Tensor]:
+        """Largest accelerations [K] of episodes; see `EpisodePart`."""
         drawn = self.streams.uniform(Purpose.PUSH_EPISODE, episode, 0, 1, ids)[:, 0]
-        schedule = self._config.object_acceleration_m_s2
-        self.acceleration[ids] = schedule.sample(difficulty, drawn)
+        return (self._config.object_acceleration_m_s2.sample(difficulty, drawn),)
 
-    def apply(
-        self, engine: PhysicsEngine, farthest_m: Tensor, episode: Tensor, step: Tensor
-    ) -> None:
+    def take(self, ids: Tensor, acceleration: Tensor) -> None:
+        """Takes what `draw` gave for environments [K]."""
+        self.acceleration[ids] = acceleration
+
+    def apply(self, engine: PhysicsEngine, episode: Tensor, step: Tensor) -> None:
         """Sets a push on objects in reach of the hand, and none on the others.
 
         Args:
             engine: Where force and torque are set.
-            farthest_m: [N] largest distance of a fingertip or the grasp centre to the object.
             episode: [N] int64, numbers of the episodes.
             step: [N] int64, control steps since the start of the episode.
         """
+        mass, hand = engine.object_mass, (engine.fingertip_position, engine.grasp_center_position)
+        engine.push_objects(
+            *self._pushes(episode, step, mass, self.acceleration, engine.object_position, *hand)
+        )
+
+    def _pushes_of(
+        self,
+        episode: Tensor,
+        step: Tensor,
+        mass: Tensor,
+        acceleration: Tensor,
+        position: Tensor,
+        fingertips: Tensor,
+        grasp_center: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Force [N, 3] N and torque [N, 3] N m."""
+        farthest_m = farthest(position, fingertips, grasp_center)  # [N]
         period = step // self._period_steps
         draws = self.streams.symmetric(Purpose.PUSH_STEP, episode, period, 5)  # [N, 5]
         # uniform on the sphere: the height is uniform (Archimedes), and so is the longitude
         force = _unit_vector(draws[:, 0], draws[:, 1])  # [N, 3]
         torque = _unit_vector(draws[:, 2], draws[:, 3])  # [N, 3]
-        size = engine.object_mass * self.acceleration * (draws[:, 4] + 1.0) / 2.0  # [N] N
+        size = mass * acceleration * (draws[:, 4] + 1.0) / 2.0  # [N] N
         size = torch.where(farthest_m < self._config.push_reach_m, size, 0.0).unsqueeze(1)
-        engine.push_objects(size * force, size * _LEVER_M * torque)
+        return size * force, size * _LEVER_M * torque
+
+
+def farthest(position: Tensor, fingertips: Tensor, grasp_center: Tensor) -> Tensor:
+    """Largest distance [N] m of fingertips [N, F, 3] and grasp centre [N, 3] to objects [N, 3]."""
+    points = torch.cat((fingertips, grasp_center.unsqueeze(1)), dim=1)  # [N, F + 1, 3]
+    return torch.linalg.norm(points - position.unsqueeze(1), dim=2).amax(dim=1)
+
+
+class PhysicsDraws:
+    """Draws the physics of episodes."""
+
+    def __init__(
+        self, config: RandomizationConfig, streams: RandomStreams, num_joints: int
+    ) -> None:
+        """Args:
+        config: The strengths.
+        streams: Of the environments.
+        num_joints: J.
+        """
+        self._config, self._streams, self._joints = config, streams, num_joints
+
+    def draw(self, ids: Tensor, episode: Tensor, difficulty: float) -> tuple[Tensor, ...]:
+        """The fields of `PhysicsParameters`; see `EpisodePart`."""
+        values = draw_physics(self._config, difficulty, self._streams, ids, episode, self._joints)
+        return tuple(getattr(values, field.name) for field in fields(PhysicsParameters))
 
 
 def _unit_vector(height: Tensor, longitude: Tensor) -> Tensor:

@@ -60,13 +60,22 @@ class Sensors(nn.Module):
         )
         self.expose()
 
-    def begin(self, ids: Tensor, episode: Tensor, difficulty: float) -> None:
-        """Draws noise and ages of episodes; arguments as for `ObservationNoise.begin`."""
-        self.noise.begin(ids, episode, difficulty)
+    def draw(self, ids: Tensor, episode: Tensor, difficulty: float) -> tuple[Tensor, ...]:
+        """Noise and ages of episodes; see `EpisodePart`."""
         drawn = self.streams.uniform(Purpose.LATENCY, episode, 0, 2, ids)  # [K, 2]
         latency = self._latency
-        self.joint_age[ids] = latency.joint_age_steps.sample_whole(difficulty, drawn[:, 0])
-        self.image_age[ids] = latency.image_age_steps.sample_whole(difficulty, drawn[:, 1])
+        return (
+            *self.noise.draw(ids, episode, difficulty),
+            latency.joint_age_steps.sample_whole(difficulty, drawn[:, 0]),
+            latency.image_age_steps.sample_whole(difficulty, drawn[:, 1]),
+        )
+
+    def take(
+        self, ids: Tensor, width: Tensor, bias: Tensor, joint_age: Tensor, image_age: Tensor
+    ) -> None:
+        """Takes what `draw` gave for environments [K]."""
+        self.noise.take(ids, width, bias)
+        self.joint_age[ids], self.image_age[ids] = joint_age, image_age
 
     def measure(
         self, episode: Tensor, step: Tensor, begun: Tensor, is_new_step: bool = True

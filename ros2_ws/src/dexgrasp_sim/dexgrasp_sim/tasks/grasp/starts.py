@@ -17,20 +17,6 @@ CLEARANCE_M = 0.002
 _HALVINGS = 6
 
 
-class Starts(NamedTuple):
-    """The starts of K episodes.
-
-    Attributes:
-        object_pose: [K, 7] xyz m and quaternion wxyz, base frame.
-        joint_position: [K, J] rad.
-        joint_velocity: [K, J] rad/s; None: at rest.
-    """
-
-    object_pose: Tensor
-    joint_position: Tensor
-    joint_velocity: Tensor | None
-
-
 class Spread(NamedTuple):
     """How far K starts differ from the nominal one.
 
@@ -64,19 +50,22 @@ class EpisodeStarts(nn.Module):
     _whole: Tensor
     _halves: Tensor
 
-    def __init__(self, config: GraspConfig, robot: Robot, streams: RandomStreams) -> None:
+    def __init__(
+        self, config: GraspConfig, robot: Robot, streams: RandomStreams, decoder: Decoder
+    ) -> None:
         """Args:
         config: The task.
         robot: Has the joint limits.
         streams: Of the environments; environment i of the run has object i modulo the number of
             objects.
+        decoder: Gives the start posture and checks others.
 
         Raises:
             ConfigError: An object starts inside the table, rests or starts outside the workspace,
                 or does not rest below the goal.
         """
         super().__init__()
-        self._config, self.streams = config, streams
+        self._config, self.streams, self._decoder = config, streams, decoder
         device, objects = streams.env.device, config.objects
         of_env = streams.env % len(objects)  # [N]
         rest = torch.tensor([item.solid.rest_height_m for item in objects])  # [M]
@@ -98,28 +87,24 @@ class EpisodeStarts(nn.Module):
         ):
             self.register_buffer(name, value, persistent=False)
 
-    def draw(self, ids: Tensor, episode: Tensor, difficulty: float, decoder: Decoder) -> Starts:
-        """Draws the starts of environments.
+    def draw(self, ids: Tensor, episode: Tensor, difficulty: float) -> tuple[Tensor, ...]:
+        """The starts of episodes; see `EpisodePart`.
 
         If the decoder refuses a posture, for example in an obstacle, its offset from the start
         posture and its velocity are halved, at most six times, and then set to 0.
 
-        Args:
-            ids: [K] int64.
-            episode: [K] int64, numbers of the episodes that begin.
-            difficulty: Difficulty at which the schedules are evaluated, 0 to 1.
-            decoder: Gives the start posture and checks others.
+        Returns:
+            Joint positions [K, J] rad; poses of the objects [K, 7], xyz m and quaternion wxyz,
+            base frame; unless all start at rest, joint velocities [K, J] rad/s.
         """
-        posture = decoder.start_position.expand(len(ids), -1)  # [K, J]
+        posture = self._decoder.start_position.expand(len(ids), -1)  # [K, J]
         if not self._config.randomization.changes_starts:
-            return Starts(self._object_pose(ids, episode, None), posture, None)
+            return posture, self._object_pose(ids, episode, None)
         spread = self._spread(ids, episode, difficulty)
         pose = self._object_pose(ids, episode, spread)
-        share = self._share_taken(posture, spread.joint_offset, decoder)
+        share = self._share_taken(posture, spread.joint_offset)
         moved = self._moved(posture, share, spread.joint_offset)
-        return Starts(
-            pose, torch.where(share > 0.0, moved, posture), share * spread.joint_velocity
-        )
+        return torch.where(share > 0.0, moved, posture), pose, share * spread.joint_velocity
 
     def _moved(self, posture: Tensor, share: Tensor, offset: Tensor) -> Tensor:
         """Postures [..., K, J] moved by fractions [..., 1] of the offsets [K, J], within joint
@@ -127,14 +112,14 @@ class EpisodeStarts(nn.Module):
         """
         return torch.clamp(posture + share * offset, self._limits[0], self._limits[1])
 
-    def _share_taken(self, posture: Tensor, offset: Tensor, decoder: Decoder) -> Tensor:
+    def _share_taken(self, posture: Tensor, offset: Tensor) -> Tensor:
         """Largest of 1, 1/2, 1/4, ... [K, 1] times the offset that the decoder accepts, or 0."""
-        taken = decoder.can_start(self._moved(posture, self._whole, offset))  # [K]
+        taken = self._decoder.can_start(self._moved(posture, self._whole, offset))  # [K]
         rows = rows_to_compute(~taken)  # [R]
         if not len(rows):
             return taken.float()[:, None]
         moved = self._moved(posture[rows], self._halves, offset[rows])  # [H, R, J]
-        fits = decoder.can_start(moved.flatten(0, 1)).view(moved.shape[:2])  # [H, R]
+        fits = self._decoder.can_start(moved.flatten(0, 1)).view(moved.shape[:2])  # [H, R]
         largest = (fits[..., None] * self._halves).amax(dim=0)  # [R, 1]
         return taken.float()[:, None].index_copy(
             0, rows, torch.where(taken[rows, None], 1.0, largest)
