@@ -25,6 +25,7 @@ BENCHMARKS = (
     "gpu_sim",
     "gpu_train",
     "gpu_transport",
+    "host_work",
     "learner",
     "learning",
     "parity",
