@@ -42,6 +42,20 @@ def test_gpu_sim_measures_what_is_missing(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_host_work_finds_the_two_questions_of_a_step(tmp_path):
+    """Which episodes have ended, and whether the slot is sound; a reset asks nothing."""
+    pytest.importorskip("mujoco_warp")
+    sizes = ["--envs", "3", "--worlds", "2", "--repeats", "1"]
+    assert main(["bench", "host_work", *sizes, "--out", str(tmp_path)]) == 0
+    figures = json.loads((tmp_path / "host_work.json").read_text())
+    step, begin = (figures["worker"]["3"][name] for name in ("step", "begin"))
+    assert step["reads"] == {"devices.rows_of": 1, "env_slice._health": 1}
+    assert not begin["reads"] and not figures["backend"]["reads"]
+    assert 0 < figures["backend"]["launches"] < step["launches"]
+
+
+@pytest.mark.slow
 def test_gpu_learner_compares_the_same_update(tmp_path):
     texts = ["--envs", "8", "--horizon", "3", "--image", "32x24", "--memory", "4", "--updates"]
     result = bench(tmp_path, "gpu_learner", *texts, "2")

@@ -17,6 +17,7 @@ LEVELS = (
             "linear_algebra",
             "random_streams",
             "schedules",
+            "warp_streams",
         ),
         *("arguments", "config_keys", "specs", "units", "version", "yaml_file"),
     ),

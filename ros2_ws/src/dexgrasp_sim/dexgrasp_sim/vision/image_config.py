@@ -16,6 +16,9 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 Number = Annotated[float, Field(ge=0.0, le=30.0)]
 Blur = Annotated[float, Field(ge=0.0, le=0.2)]
 
+LEAST_LEVEL = 0.05
+"""Smallest value of a random colour's channels; darker colours hide the shape."""
+
 
 @dataclass(frozen=True, config=STRICT)
 class DepthNoiseConfig:

@@ -23,8 +23,6 @@ PLAIN, CHECKER, NOISE = 0, 1, 2
 NO_HIT = 2.0**100
 """Depth of a pixel where no geom is seen; exact in float32 and float64."""
 
-LEAST_LEVEL = 0.05
-"""Smallest value of a random colour's channels; darker colours hide the shape."""
 AMBIENT_RANGE = (0.1, 0.9)
 """Within which random ambient light stays."""
 

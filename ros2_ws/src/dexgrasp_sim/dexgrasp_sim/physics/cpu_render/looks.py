@@ -9,7 +9,6 @@ from torch import Tensor
 from dexgrasp_sim.physics.cpu_render.arrays import (
     AMBIENT_RANGE,
     CHECKER,
-    LEAST_LEVEL,
     NOISE,
     PLAIN,
     Look,
@@ -17,7 +16,7 @@ from dexgrasp_sim.physics.cpu_render.arrays import (
 from dexgrasp_sim.physics.cpu_render.renderer import BatchRenderer
 from dexgrasp_sim.random_streams import uniforms
 from dexgrasp_sim.robot.rotation import rpy_to_matrix
-from dexgrasp_sim.vision.image_config import LookConfig
+from dexgrasp_sim.vision.image_config import LEAST_LEVEL, LookConfig
 
 _PATTERNS = np.array([PLAIN, CHECKER, NOISE], np.int8)
 _PER_SCENE, _PER_GEOM = 7, 9

@@ -6,9 +6,8 @@ from isaaclab_newton.physics import NewtonManager
 from torch import Tensor
 
 from dexgrasp_sim.config import ConfigError
-from dexgrasp_sim.physics.cpu_render.arrays import LEAST_LEVEL
 from dexgrasp_sim.random_streams import uniforms
-from dexgrasp_sim.vision.image_config import LookConfig
+from dexgrasp_sim.vision.image_config import LEAST_LEVEL, LookConfig
 
 
 class SceneColors:

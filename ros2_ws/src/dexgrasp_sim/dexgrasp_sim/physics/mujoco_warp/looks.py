@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dexgrasp_sim.physics.cpu_render.arrays import (
     AMBIENT_RANGE,
-    LEAST_LEVEL,
     NOISE,
     PLAIN,
     default_look,
@@ -19,6 +18,7 @@ from dexgrasp_sim.physics.cpu_render.arrays import (
 from dexgrasp_sim.physics.scene import Scene
 from dexgrasp_sim.random_streams import uniforms
 from dexgrasp_sim.robot.rotation import rpy_to_matrix
+from dexgrasp_sim.vision.image_config import LEAST_LEVEL
 
 CAMERAS = ("left", "right")
 """Names of the model's cameras; where they are is set before each image."""
