@@ -176,7 +176,6 @@ def track(tracker, step, height, distance=1.0, terms=None):
 
 def row(tracker, step, height, truncated=True):
     (values,) = tracker.rows(
-        tracker.progress,
         torch.tensor([step]),
         torch.tensor([height]),
         torch.tensor([0.1]),

@@ -287,7 +287,7 @@ class GraspEnv(VecEnv):
         terminated = self._out_of_workspace(position)
         timed_out = step >= self.config.episode_steps
         truncated = (timed_out | tracker.held_to_end(progress)) & ~terminated
-        rows = tracker.rows(progress, step, height, reach, truncated)
+        rows = tracker.rows_of(progress, step, height, reach, truncated)
         return torch.sum(terms, dim=1), terminated, truncated, rows, *progress
 
     def _out_of_workspace(self, position: Tensor) -> Tensor:

@@ -181,23 +181,23 @@ class EpisodeTracker(nn.Module):
         self.take(self.tracked(self.progress, step, height_m, goal_distance_m, terms))
 
     @property
-    def progress(self) -> "Progress":
+    def progress(self) -> Progress:
         """The figures as they are now."""
         return Progress(*(getattr(self, name) for name in Progress._fields))
 
-    def take(self, progress: "Progress") -> None:
+    def take(self, progress: Progress) -> None:
         """Replaces the figures."""
         for name, value in progress._asdict().items():
             setattr(self, name, value)
 
     def tracked(
         self,
-        before: "Progress",
+        before: Progress,
         step: Tensor,
         height_m: Tensor,
         goal_distance_m: Tensor,
         terms: Tensor,
-    ) -> "Progress":
+    ) -> Progress:
         """The figures after one control step, see `track`, from those before it."""
         landed = before.landed | (height_m < self._rule.height_m / 2)
         height_m = torch.where(landed, height_m, 0.0)
@@ -213,15 +213,21 @@ class EpisodeTracker(nn.Module):
             before.term_sums + terms,
         )
 
-    def held_to_end(self, progress: "Progress") -> Tensor:
+    def held_to_end(self, progress: Progress) -> Tensor:
         """[N] bool: the object has been in the goal region for `end_after_hold_s`."""
         if self._rule.end_after_hold_s is None:
             return torch.zeros_like(progress.landed)
         return progress.held_steps >= max(1, round(self._rule.end_after_hold_s / self._dt_s))
 
     def rows(
+        self, step: Tensor, height_m: Tensor, farthest_m: Tensor, truncated: Tensor
+    ) -> Tensor:
+        """`rows_of` the current episodes."""
+        return self.rows_of(self.progress, step, height_m, farthest_m, truncated)
+
+    def rows_of(
         self,
-        progress: "Progress",
+        progress: Progress,
         step: Tensor,
         height_m: Tensor,
         farthest_m: Tensor,
