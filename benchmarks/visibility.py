@@ -35,7 +35,7 @@ PLACES: dict[str, tuple[float, float, float]] = {
     "left": (-0.55, 1.10, 0.75),
     "right": (-0.55, -0.90, 0.75),
 }
-"""Places of candidate cameras, m, base frame; the robot stands at the origin, the table is in -x."""
+"""Places of candidate cameras, m, base frame; the robot stands at the origin, the table in -x."""
 
 LIFTED_M = 0.05
 """An object whose lowest point is higher than this above the table is lifted."""
@@ -72,7 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_overrides(parser)
     parser.add_argument(
-        "--policy", default="scripted", help="`scripted`, or a run folder whose policy sees no image"
+        "--policy",
+        default="scripted",
+        help="`scripted`, or a run folder whose policy sees no image",
     )
     parser.add_argument(
         "--difficulty", type=number(0.0, 1.0), default=1.0, help="of the task, 0 to 1 (default 1)"
@@ -156,11 +158,13 @@ def _looking_at(camera: CameraConfig, target_m: np.ndarray) -> CameraConfig:
     )
 
 
-def phases(nearest_m: Tensor, half_diagonal_m: Tensor, height_m: Tensor, touched: Tensor) -> Tensor:
+def phases(
+    nearest_m: Tensor, half_diagonal_m: Tensor, height_m: Tensor, touched: Tensor
+) -> Tensor:
     """Phase of each episode, as in `Counts`.
 
     Args:
-        nearest_m: [N] distance of the nearest fingertip or the grasp centre to the object's centre.
+        nearest_m: [N] from the nearest fingertip or the grasp centre to the object's centre.
         half_diagonal_m: [N] of the object's bounding box: farther, it cannot be touched.
         height_m: [N] of the object's lowest point above the table.
         touched: [N] bool, whether the hand was that near before; updated.
