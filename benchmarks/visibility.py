@@ -35,7 +35,7 @@ PLACES: dict[str, tuple[float, float, float]] = {
     "left": (-0.55, 1.10, 0.75),
     "right": (-0.55, -0.90, 0.75),
 }
-"""Places of candidate cameras, m, base frame; the robot stands at the origin, the table in -x."""
+"""Candidate places, m, base frame; the robot stands at the origin, the table is in -x."""
 
 LIFTED_M = 0.05
 """An object whose lowest point is higher than this above the table is lifted."""
@@ -164,7 +164,7 @@ def phases(
     """Phase of each episode, as in `Counts`.
 
     Args:
-        nearest_m: [N] from the nearest fingertip or the grasp centre to the object's centre.
+        nearest_m: [N] from the object's centre to the nearest fingertip or the grasp centre.
         half_diagonal_m: [N] of the object's bounding box: farther, it cannot be touched.
         height_m: [N] of the object's lowest point above the table.
         touched: [N] bool, whether the hand was that near before; updated.
@@ -219,7 +219,7 @@ def _watch(
     running, touched = start.clone(), torch.zeros_like(start)
     steps: dict[str, list[Counts]] = {name: [] for name in cameras}
     for _ in range(env.config.episode_steps):
-        phase = phases(nearest(engine), half_diagonal, env._height(), touched)
+        phase = phases(nearest(engine), half_diagonal, env.object_height(), touched)
         for name, camera in cameras.items():
             seen, alone = engine.object_pixels(camera), engine.object_pixels(camera, alone=True)
             steps[name].append(Counts(phase[running], seen[running], alone[running]))

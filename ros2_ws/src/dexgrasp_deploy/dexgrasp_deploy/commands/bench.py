@@ -30,6 +30,7 @@ BENCHMARKS = (
     "learning",
     "parity",
     "pipeline",
+    "randomization",
     "rollout",
     "scripted",
     "sim",

@@ -42,6 +42,11 @@ class PpoConfig:
         bounds_coefficient: Weight of the squared excess of mean actions over `action_bound`.
         action_bound: See `bounds_coefficient`; environments clip actions to [-1, 1].
         auxiliary_coefficient: Weight of the actor's auxiliary loss, if it has that head.
+        auxiliary_epochs: Further passes over each rollout for the auxiliary loss alone, in which
+            the actions stay as they are, see `auxiliary_phase`.
+        auxiliary_rollouts: These passes draw from so many of the latest rollouts, which they keep
+            in memory, not in checkpoints.
+        auxiliary_learning_rate: Learning rate of these passes, fixed.
         max_grad_norm: Gradients of each net are scaled down to this norm.
         noise_correlation: Correlation of the exploration noise between consecutive steps. With 0,
             each step draws anew, and the noise of a closing or rising hand averages out before
@@ -69,6 +74,9 @@ class PpoConfig:
     bounds_coefficient: NonNegative = 0.0
     action_bound: Positive = 1.1
     auxiliary_coefficient: NonNegative = 1.0
+    auxiliary_epochs: Annotated[int, Field(ge=0)] = 0
+    auxiliary_rollouts: Count = 1
+    auxiliary_learning_rate: Positive = 5e-4
     max_grad_norm: Positive = 1.0
     noise_correlation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dexgrasp_learner.algorithms.auxiliary import auxiliary_losses
+from dexgrasp_learner.algorithms.auxiliary_phase import AuxiliaryPhase
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.gae import estimate_advantages, normalize_advantages
 from dexgrasp_learner.algorithms.guards import check_finite, check_rollout, valid_mean
@@ -79,6 +80,9 @@ class Ppo:
         self.critic_optimizer = torch.optim.Adam(
             critic.parameters(), config.critic_learning_rate or rate, fused=True
         )
+        self._phase = None
+        if actor.auxiliary_group and config.auxiliary_epochs:
+            self._phase = AuxiliaryPhase(actor, config, self.peers)
         self.noise = torch.Generator(self.device).manual_seed(seed)
         self.shuffle = torch.Generator().manual_seed(seed + 1)
         self._in_bfloat16 = (
@@ -158,8 +162,9 @@ class Ppo:
             (0 without that head), `bounds`, and of `entropy` and `kl` (nats), `clip_fraction`,
             `saturated_actions` (the share of mean actions beyond [-1, 1]), `actor_grad_norm`,
             `critic_grad_norm`, and with an auxiliary head of `estimate_error`, the distance of the
-            estimate from its target in that group's unit; `explained_variance` of the returns by
-            the critic; `learning_rate` and `action_std` (mean over actions) after the update.
+            estimate from its target in that group's unit; with `auxiliary_epochs` what
+            `AuxiliaryPhase.learn` gives; `explained_variance` of the returns by the critic;
+            `learning_rate` and `action_std` (mean over actions) after the update.
 
         Raises:
             NonFiniteLoss: The rollout or a loss is not finite.
@@ -177,10 +182,14 @@ class Ppo:
                 if len(steps) > 1:  # before the first step the policy is still the one that acted
                     self._adapt_learning_rate(steps[-1]["kl"])
                 self._step()
+        extra: dict[str, float] = {}
+        if self._phase is not None:
+            extra = self._phase.learn(samples, self.shuffle)
         self.observe(rollout)
         metrics = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
         return {
             **metrics,
+            **extra,
             "explained_variance": _explained_variance(rollout),
             "learning_rate": self.learning_rate,
             "action_std": self.actor.distribution.std.mean().item(),
@@ -248,12 +257,15 @@ class Ppo:
             "critic_optimizer": self.critic_optimizer.state_dict(),
             "noise": self.noise.get_state(),
             "shuffle": self.shuffle.get_state(),
+            **({} if self._phase is None else {"auxiliary_phase": self._phase.state_dict()}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores `state_dict`: training continues as if it had not stopped."""
         for name in ("actor", "critic", "value_normalizer", "actor_optimizer", "critic_optimizer"):
             getattr(self, name).load_state_dict(state[name])
+        if self._phase is not None:
+            self._phase.load_state_dict(state["auxiliary_phase"])
         self.noise.set_state(state["noise"].cpu())
         self.shuffle.set_state(state["shuffle"].cpu())
 

@@ -234,7 +234,7 @@ class GraspEnv(VecEnv):
         for spec in self.observation_specs:
             GROUPS[spec.name].write(self, out[spec.name])
 
-    def clearance(self) -> Tensor:
+    def object_height(self) -> Tensor:
         """[N] m, of the lowest point of each object above the table, whatever its attitude."""
         return self._height(self.engine.object_position, self.engine.object_rotation)[0]
 
@@ -313,7 +313,7 @@ class GraspEnv(VecEnv):
             self._delay.restart(ids, posture)
         self.step_count[ids] = 0
         self.episode_difficulty[ids] = difficulty
-        self.episodes.begin(ids, self.clearance()[ids])
+        self.episodes.begin(ids, self.object_height()[ids])
         self.last_action[ids] = 0.0
 
     @override

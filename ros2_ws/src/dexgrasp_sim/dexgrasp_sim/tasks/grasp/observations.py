@@ -156,7 +156,7 @@ def _phase_spec(config: GraspConfig) -> TensorSpec:
 def _write_phase(env: "GraspEnv", out: Tensor) -> None:
     """One-hot rows."""
     gap = env.engine.grasp_center_position - env.engine.object_position  # [N, 3]
-    is_lifted = env.clearance() > LIFTED_M  # [N]
+    is_lifted = env.object_height() > LIFTED_M  # [N]
     is_near = torch.linalg.norm(gap, dim=1) < NEAR_M  # [N]
     phases = (~is_lifted & ~is_near, ~is_lifted & is_near, is_lifted)
     out.copy_(torch.stack(phases, dim=1))
