@@ -37,6 +37,7 @@ BENCHMARKS = (
     "teachers",
     "transport",
     "visibility",
+    "wide",
 )
 """Modules of `benchmarks/`: `add_arguments(parser)`, `measure(args) -> (settings, figures)`, and
 `result_name(args)` if the file is not named like the benchmark."""
