@@ -12,8 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.trainings import train_and_judge
-from dexgrasp_sim.arguments import add_overrides, number, whole
-from dexgrasp_sim.config import LARGEST_SEED
+from dexgrasp_sim.arguments import add_overrides, add_seed, number, whole
 
 _MEMORIES = ("none", "lstm")
 
@@ -25,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memories", nargs="+", choices=_MEMORIES, default=list(_MEMORIES), help="of the actor"
     )
-    parser.add_argument("--seed", type=whole(0, LARGEST_SEED), default=1, help="of all runs")
+    add_seed(parser, 1, "all runs")
     parser.add_argument("--minutes", type=number(above=0.0), default=4.0, help="longest training")
     parser.add_argument("--episodes", type=whole(1), default=400, help="of the final evaluations")
     add_overrides(parser)

@@ -20,7 +20,7 @@ from dexgrasp_learner.storage.checkpoint import load_actor
 from dexgrasp_sim.arguments import add_overrides, add_seed, number, whole
 from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.environments import make_grasp_env
-from dexgrasp_sim.physics.mujoco.batch import MujocoBatch
+from dexgrasp_sim.physics.engine import PhysicsEngine
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.vec_env import allocate
@@ -207,8 +207,8 @@ def _watch(
     env: GraspEnv, factory: PolicyFactory, cameras: Mapping[str, CameraConfig]
 ) -> dict[str, list[Counts]]:
     """Counts of each camera in each step of the environments' first episodes."""
-    engine = env.engine
-    if not isinstance(engine, MujocoBatch):
+    engine: Any = env.engine  # the count of pixels is in MuJoCo's alone
+    if env.config.physics.backend != "mujoco":
         raise ConfigError("bench visibility counts pixels in MuJoCo; set task.physics.backend")
     out = allocate(env)
     env.reset(out)
@@ -229,7 +229,7 @@ def _watch(
     return steps
 
 
-def nearest(engine: MujocoBatch) -> Tensor:
+def nearest(engine: PhysicsEngine) -> Tensor:
     """[N] m: distance of the nearest fingertip or the grasp centre from the object's centre."""
     points = torch.cat((engine.fingertip_position, engine.grasp_center_position[:, None]), dim=1)
     return torch.linalg.norm(points - engine.object_position[:, None], dim=2).amin(dim=1)
