@@ -56,16 +56,18 @@ def deploy_nodes(
     camera = {"bundle": folder, "camera.driver": chosen["camera"]}
     camera |= calibration_parameters(mode, chosen["camera"], str(calibration or ""))
     policy = {"bundle": folder, "autostart": mode != "hardware", "shadow": shadow}
+    extrinsics = camera.get("camera.calibration.extrinsics", "")
+    display = {"bundle": folder, "shadow": shadow, "extrinsics": extrinsics}
     nodes = [
         NodeSpec(PACKAGE, "robot_driver_node", "robot_driver_node", robot),
         NodeSpec(PACKAGE, "camera_node", "camera_node", camera),
         NodeSpec(PACKAGE, "policy_node", "policy_node", policy),
-        NodeSpec(PACKAGE, DISPLAY_NODE, DISPLAY_NODE, {"bundle": folder, "shadow": shadow}),
+        NodeSpec(PACKAGE, DISPLAY_NODE, DISPLAY_NODE, display),
     ]
     if record or mode == "hardware":
         folder = {"folder": str(Path(record).expanduser().resolve())} if record else {}
         recorder = {**folder, "record": bool(record)}
-        if extrinsics := camera.get("camera.calibration.extrinsics"):
+        if extrinsics:
             recorder["calibration"] = str(Path(extrinsics).parent)
         nodes.append(NodeSpec(PACKAGE, "recorder_node", "recorder_node", recorder))
     return nodes

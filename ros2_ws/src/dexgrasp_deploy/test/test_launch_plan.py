@@ -9,7 +9,6 @@ import pytest
 
 from dexgrasp_deploy.commands.up import add_arguments
 from dexgrasp_deploy.control.control_loop import ControlConfig
-from dexgrasp_deploy.nodes import programs
 from dexgrasp_deploy.parameter_file import with_parameter_file
 from dexgrasp_deploy.processes import MODES, deploy_nodes, episode_node
 from dexgrasp_sim.arguments import Parser
@@ -72,8 +71,7 @@ def test_every_node_is_a_module_and_a_console_script():
     scripts = (PACKAGE / "setup.py").read_text()
     for node in (*deploy_nodes("sim", "bundle", record="out"), episode_node("sim", "bundle", 1)):
         assert importlib.util.find_spec(node.module) is not None
-        assert f'"{node.executable} = {programs.__name__}:{node.executable}"' in scripts
-        assert callable(getattr(programs, node.executable))
+        assert f'"{node.executable} = {node.module}:main"' in scripts
 
 
 def test_wrong_plans_are_refused():
@@ -98,8 +96,8 @@ def test_only_drivers_that_rectify_get_the_lenses_of_a_calibration(tmp_path):
         plan = deploy_nodes("hardware", "bundle", drivers, calibration=tmp_path)
         files = {k: v for k, v in plan[1].parameters.items() if ".calibration." in k}
         wanted = ("extrinsics", "left", "right") if lenses else ("extrinsics",)
-        [recorder] = recorders_of(plan)
-        assert recorder.parameters["calibration"] == str(tmp_path), "it goes with every recording"
+        assert plan[3].parameters["extrinsics"] == str(tmp_path / "extrinsics.yaml")
+        assert plan[4].parameters["calibration"] == str(tmp_path), "it goes with every recording"
         assert files == {f"camera.calibration.{n}": str(tmp_path / f"{n}.yaml") for n in wanted}
 
 
