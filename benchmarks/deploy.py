@@ -21,6 +21,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from benchmarks.deploy_fault_kinds.case import write_small_bundle
+from dexgrasp_deploy.processes import EPISODE_NODE
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_sim.arguments import add_seed, number, whole
 from dexgrasp_sim.config import STRICT, ConfigError, parse_config
@@ -195,11 +196,12 @@ def _computed(parent: int) -> dict[str, float]:
 
 def _cpu_ms(samples: list[Sample], config: DeployConfig) -> dict[str, float]:
     """Computing time of each node in ms per control period, in the middle of the episode."""
-    if not samples:
+    running = [sample for sample in samples if EPISODE_NODE in sample[1]]
+    if not running:
         return {}
-    end_s = samples[-1][0]
+    end_s = running[-1][0]  # it ends with the episode
     times_s = (end_s - 0.75 * config.seconds, end_s - 0.25 * config.seconds)
-    first, last = (min(samples, key=lambda each: abs(each[0] - at)) for at in times_s)
+    first, last = (min(running, key=lambda each: abs(each[0] - at)) for at in times_s)
     periods = (last[0] - first[0]) * config.control_hz
     if periods <= 0:
         return {}
