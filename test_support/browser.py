@@ -114,12 +114,16 @@ def open_page(browser: str, url: str, profile: Path) -> Iterator[Page]:
         profile: An empty folder of its own.
     """
     command = [browser, *_OPTIONS, f"--user-data-dir={profile}", url]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, start_new_session=True, **quiet)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         written = profile / "DevToolsActivePort"
-        lines = wait_until(lambda: written.exists() and written.read_text().split(), "the browser")
-        page = Page(int(lines[0]))
+        wait_until(lambda: written.exists() and written.read_text(), "the browser")
+        page = Page(int(written.read_text().split()[0]))
         yield page
         page.close()
     finally:

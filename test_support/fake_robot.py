@@ -9,7 +9,11 @@ import numpy as np
 import rclpy
 from geometry_msgs.msg import Point, TransformStamped
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import (
+    ExternalShutdownException,
+    ShutdownException,
+    SingleThreadedExecutor,
+)
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, JointState, PointCloud2
 from std_msgs.msg import Header, String
@@ -80,12 +84,13 @@ class FakeRobot:
         return self
 
     def __exit__(self, *error: object) -> None:
-        rclpy.shutdown(context=self._context)
+        self._executor.shutdown()
         self._thread.join(timeout=30)
         self.node.destroy_node()
+        rclpy.shutdown(context=self._context)
 
     def _spin(self) -> None:
-        with contextlib.suppress(ExternalShutdownException):
+        with contextlib.suppress(ExternalShutdownException, ShutdownException):
             self._executor.spin()
 
     def _publish(self) -> None:
