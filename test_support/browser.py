@@ -81,7 +81,9 @@ class Page:
     def screenshot(self) -> NDArray[np.uint8]:
         """[H, W, 3] uint8 BGR."""
         data = base64.b64decode(self.call("Page.captureScreenshot")["data"])
-        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert image is not None
+        return image.astype(np.uint8)
 
     @contextmanager
     def only_the_scene(self) -> Iterator[None]:

@@ -75,8 +75,7 @@ class DisplayNode(Node):
         if shadow:  # else the policy does not publish `policy/safe`
             self.create_subscription(PolicyStatus, "policy/step", lambda _: None, NEWEST)
         self.create_subscription(PolicyStatus, "policy/status", self._on_status, NEWEST)
-        names = self._policy_markers.name_object  # known in simulation only
-        self.create_subscription(String, "sim/object_name", lambda m: names(m.data), LATCHED)
+        self.create_subscription(String, "sim/object_name", self._on_object_name, LATCHED)
         if moves_frames:
             self.create_timer(1 / rates["frames"], self._publish_frames)
         self.create_timer(1 / rates["markers"], self._publish_markers)
@@ -84,6 +83,10 @@ class DisplayNode(Node):
 
     def _on_status(self, message: PolicyStatus) -> None:
         self._status = message
+
+    def _on_object_name(self, message: String) -> None:
+        """Only a simulation says which object it is."""
+        self._policy_markers.name_object(message.data)
 
     def _publish_frames(self) -> None:
         state = self._state
