@@ -64,7 +64,7 @@ class Page:
 
     def text(self) -> str:
         """All words of the page."""
-        return self.evaluate("document.body.innerText") or ""
+        return self.evaluate("document.body?.innerText") or ""
 
     def click(self, label: str) -> None:
         """Clicks the button with this label, once it is there."""
