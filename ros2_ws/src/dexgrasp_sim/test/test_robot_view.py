@@ -138,7 +138,7 @@ def test_the_page_in_a_browser_tells_and_stops(robot, browser, tmp_path):
     def serve():
         with RobotGraph(DOMAIN) as graph:
             while not done.is_set():
-                graph.spin(0.3)  # a browser without a GPU draws slowly
+                graph.spin(2.0)  # a browser without a GPU draws slowly
                 if graph.is_alive:
                     shown.show(graph)
                 if shown.wishes.stop:
