@@ -71,7 +71,8 @@ def test_every_node_is_a_module_and_a_console_script():
     scripts = (PACKAGE / "setup.py").read_text()
     for node in (*deploy_nodes("sim", "bundle", record="out"), episode_node("sim", "bundle", 1)):
         assert importlib.util.find_spec(node.module) is not None
-        assert f'"{node.executable} = {node.module}:main"' in scripts
+        program = f"{node.package}.nodes.programs:{node.executable}"
+        assert f'"{node.executable} = {program}"' in scripts
 
 
 def test_wrong_plans_are_refused():
