@@ -79,6 +79,9 @@ class FaultyPort:
         self.holds_thing, self.blocked = True, False
         self._noise = 0
 
+    def receive(self) -> None:
+        """Drivers are read when they are asked."""
+
     def joints(self) -> list[JointSample]:
         """One stream for each device, with the least noise of an encoder."""
         self._noise += 1

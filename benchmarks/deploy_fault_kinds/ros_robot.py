@@ -26,6 +26,8 @@ from dexgrasp_sim.nodes.conversions import to_image, to_joint_state, to_stamp
 
 _PERIOD_S = 1 / 60
 _WAIT_S = 40.0
+_START_S = 180.0
+"""For imports, and for the camera, which compiles its kernels."""
 _NOISE_RAD = 1e-7
 
 
@@ -96,14 +98,15 @@ class Client:
             status = self.status
             return status is not None and status.state == PolicyStatus.IDLE
 
-        settled = self.until(lambda: self.status and self.status.bundle_id) and self.until(idle)
+        loaded = self.until(lambda: self.status and self.status.bundle_id, _START_S)
+        settled = loaded and self.until(idle)
         self.count.forget()
         return settled
 
     def begin(self, timeout_s: float) -> "Running | None":
         """Sends a goal until the robot moves; None if it does not."""
         self.until(self.grasp.server_is_ready)
-        end_s = time.monotonic() + _WAIT_S
+        end_s = time.monotonic() + _START_S
         while time.monotonic() < end_s:
             future = self.grasp.send_goal_async(Grasp.Goal(timeout_s=timeout_s))
             if not self.until(future.done):

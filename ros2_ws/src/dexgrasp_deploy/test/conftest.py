@@ -163,6 +163,9 @@ class DriverPort:
         self.frozen_joints = None
         self.frozen_image = None
 
+    def receive(self):
+        pass
+
     def joints(self):
         if self.frozen_joints is not None:
             return self.frozen_joints

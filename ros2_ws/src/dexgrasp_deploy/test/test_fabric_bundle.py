@@ -74,6 +74,9 @@ class WorldPort:
             driver.configure(context, {})
         self.world = context.shared(SimWorld)
 
+    def receive(self):
+        pass
+
     def joints(self):
         self.world.advance()
         return [self.world.read(self.names)]

@@ -35,6 +35,9 @@ class TwinPort:
         self.world = context.shared(SimWorld)
         self.judge = self.exposure = None
 
+    def receive(self):
+        pass
+
     def joints(self):
         return [self.joined()]
 

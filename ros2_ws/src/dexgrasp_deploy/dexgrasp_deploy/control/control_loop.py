@@ -90,6 +90,7 @@ class ControlLoop:
         Raises:
             UnfitInput: It must not begin; the reason is also in `refusal`.
         """
+        self._port.receive()
         now_s = self._clock()
         try:
             measured = self._ready(now_s)
@@ -106,6 +107,7 @@ class ControlLoop:
 
     def go_home(self) -> None:
         """Sends the robot home, after it has put down what it holds; errors as for `start`."""
+        self._port.receive()
         now_s = self._clock()
         try:
             measured = self._ready(now_s)
@@ -123,6 +125,7 @@ class ControlLoop:
         Raises:
             UnfitInput: As for `start`.
         """
+        self._port.receive()
         now_s = self._clock()
         handing = self.episode.state is State.HAND_OVER
         try:
@@ -212,8 +215,9 @@ class ControlLoop:
 
     def tick(self) -> None:
         """One control period in the present state."""
-        now_s, state = self._clock(), self.episode.state
         self.steps.laps.begin()
+        self._port.receive()
+        now_s, state = self._clock(), self.episode.state  # nothing received is newer than this
         if state is State.IDLE:
             return
         try:

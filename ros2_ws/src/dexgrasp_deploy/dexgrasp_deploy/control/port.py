@@ -16,6 +16,10 @@ Vector = NDArray[np.float64]
 class RobotPort(Protocol):
     """Source of measurements and sink of commands: topics in a node, drivers in a test."""
 
+    def receive(self) -> None:
+        """Takes what has arrived; `joints` and `image` return that until the next call."""
+        ...
+
     def joints(self) -> Sequence[JointSample]:
         """The newest sample of each stream of joints: one for all, or one for each device."""
         ...

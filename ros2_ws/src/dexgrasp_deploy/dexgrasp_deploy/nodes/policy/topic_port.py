@@ -99,13 +99,18 @@ class TopicPort(RobotPort):
             topics.subscribe(Image, topic, on_image, NEWEST)
 
     @override
+    def receive(self) -> None:
+        """Takes all messages of joints and images."""
+        self._joint_topics.take()
+        self._image_topics.take()
+
+    @override
     def joints(self) -> list[JointSample]:
         """The newest sample of each stream.
 
         Raises:
             UnfitInput: The driver says that it obeys other commands than those sent.
         """
-        self._joint_topics.take()
         if problem := self._echo.problem(time.monotonic()):
             raise UnfitInput(Reason.NOT_OBEYED, problem)
         return list(self._joints.values())
@@ -123,7 +128,6 @@ class TopicPort(RobotPort):
         Raises:
             UnfitInput: The newest message of a stream cannot be read, or the pair is skewed.
         """
-        self._image_topics.take()
         streams = IMAGE_STREAMS[self._group]
         for stream in streams:
             if stream in self._unreadable:
