@@ -11,8 +11,8 @@ import json
 import math
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from dexgrasp_learner.evaluation.episodes import actor_policy, evaluate
 from dexgrasp_learner.run.assembly import build_distillation
 from dexgrasp_learner.run.runner import Runner
 from dexgrasp_learner.run.teachers import load_teacher
-from dexgrasp_learner.storage.checkpoint import load_actor
+from dexgrasp_learner.storage.checkpoint import load_actor, load_state
+from dexgrasp_learner.storage.checkpoint_files import find_checkpoint
 from dexgrasp_learner.storage.run_folder import create_run_folder
 from dexgrasp_sim.arguments import add_overrides, whole
 from dexgrasp_sim.config import LARGEST_SEED, ConfigError, replace
@@ -102,8 +103,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
         def student(name: str, seed: int) -> dict[str, Any]:
             seeded = replace(config, seed=seed, name=f"{name}_{seed}")
             return parts.get(
-                seeded.name,
-                lambda: _student(seeded, load_teacher(paths[name], seeded), parts.folder, args),
+                seeded.name, lambda: _student(seeded, paths[name], parts.folder, args)
             )
 
         teachers = {name: judged_teacher(name) for name in paths}
@@ -155,24 +155,33 @@ def _compared(
 
 
 def _student(
-    config: RunConfig, teacher: Teacher, parent: Path, args: argparse.Namespace
+    config: RunConfig, teacher: Path, parent: Path, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Trains one and judges the policy that its run has chosen."""
-    folder = create_run_folder(parent, config.name, config)
-    began_s, began_cpu_s = time.monotonic(), time.process_time()
-    runner = Runner(config, folder, build_distillation(config, teacher), show_progress=False)
-    summary = runner.run()
+    """Trains one, unless its run is there, and judges the policy that the run has chosen."""
+    folder = _finished_run(parent, config)
+    if folder is None:
+        folder = create_run_folder(parent, config.name, config)
+        algorithm = build_distillation(config, load_teacher(teacher, config))
+        Runner(config, folder, algorithm, show_progress=False).run()
     record = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     learned = {key.removeprefix("update/"): value for key, value in record.items()}
     actor, _, _ = load_actor(folder)
     return {
-        "steps": summary.env_steps,
-        "minutes": round((time.monotonic() - began_s) / 60, 2),
-        "cpu_s": round(time.process_time() - began_cpu_s, 1),
+        "steps": int(record["run/env_steps"]),
+        "minutes": round(record["run/minutes"], 2),
         "estimate_error_m": learned.get("estimate_error"),
         **{key: value for key, value in learned.items() if key.startswith("imitation")},
         **_judge(actor, config.task, args, swap=True),
     }
+
+
+def _finished_run(parent: Path, config: RunConfig) -> Path | None:
+    """The folder of a run of this config that an interrupted call has left."""
+    for folder in parent.glob(f"{config.name}_*/"):
+        with suppress(ConfigError):
+            if load_state(find_checkpoint(folder))["iteration"] == config.training.iterations:
+                return folder
+    return None
 
 
 def _judge(
