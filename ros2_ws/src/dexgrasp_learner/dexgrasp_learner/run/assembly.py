@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from dexgrasp_learner.algorithms.config import DistillationConfig, PpoConfig
 from dexgrasp_learner.algorithms.distillation import Distillation
@@ -40,16 +41,17 @@ def build_distillation(
 ) -> Distillation:
     """A fresh student and distillation for a run; ConfigError as for `build_ppo`.
 
-    The teacher, a module, moves to the learner's device.
+    A teacher that is a module moves to the learner's device.
     """
     peers = peers or Peers()
     single_steps = config.network.memory == "none"
     _check_minibatches("distillation", config.distillation, config, single_steps)
     student = fresh_actor(config)
     device = learner_device(config.training.device)
-    student, teacher = student.to(device), teacher.to(device)
+    if isinstance(teacher, nn.Module):
+        teacher.to(device)
     seed = config.seed + _RANK_SEEDS * peers.rank
-    return Distillation(student, teacher, config.distillation, seed, peers)
+    return Distillation(student.to(device), teacher, config.distillation, seed, peers)
 
 
 def fresh_actor(config: RunConfig) -> Actor:

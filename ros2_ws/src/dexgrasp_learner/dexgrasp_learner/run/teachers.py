@@ -84,7 +84,8 @@ def _smaller_images(
                 f"{_text(given[name]) if name in given else 'none'}; "
                 "use the same robot, action, camera and errors of measurement for both"
             )
-        height, width = sizes[name] = wanted.shape
+        height, width = wanted.shape
+        sizes[name] = (height, width)
         if height > own.camera.height or width > own.camera.width:
             raise ConfigError(
                 f"--teacher {path}: its depth image of {width}x{height} is larger than the "
