@@ -86,8 +86,9 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 def _run(preset: Path, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     limits = [f"training.max_minutes={args.minutes}", *args.overrides]
     run = train_and_judge(preset, seed, args.episodes, limits)
-    reached = next((point for point in run["curve"] if point[1] >= TARGET), (None, None, None))
-    return {**run, "steps_to_target": reached[0], "minutes_to_target": reached[2]}
+    reached = next((point for point in run["curve"] if point[1] >= TARGET), (None,) * 4)
+    names = ("steps_to_target", "success_there", "minutes_to_target", "cpu_minutes_to_target")
+    return {**run, **dict(zip(names, reached, strict=True))}
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -77,7 +77,10 @@ def train_and_judge(
 
 
 def progress(folder: Path) -> dict[str, Any]:
-    """The last exploring success and position error of a run, and its curve of evaluations."""
+    """The last exploring success and position error of a run, and its `curve` of evaluations.
+
+    A point of the curve: environment steps, success, minutes, CPU minutes of all processes.
+    """
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     return {
@@ -88,6 +91,7 @@ def progress(folder: Path) -> dict[str, Any]:
                 int(record["run/env_steps"]),
                 record["evaluation/success_rate"],
                 round(record["run/minutes"], 2),
+                round(record["run/cpu_minutes"], 2),
             ]
             for record in records
             if "evaluation/success_rate" in record

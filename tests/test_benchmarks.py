@@ -159,8 +159,9 @@ def test_learning_is_judged_on_fresh_episodes_beside_swapped_images():
     assert (preset["reached"], preset["of"], run["seed"]) == (0, 1, 3)
     assert run["steps"] == (1 + 2) * 16 * 8 and run["steps_to_target"] is None
     assert 0.0 <= run["success_with_swapped_images"] <= 1.0 and run["cpu_s"] > 0
-    ((steps, _, minutes),) = run["curve"]  # evaluated at its end
+    ((steps, _, minutes, cpu_minutes),) = run["curve"]  # evaluated at its end
     assert steps == run["steps"] and 0 < minutes <= run["minutes"]
+    assert 0 < 60 * cpu_minutes <= run["cpu_s"]
     assert figures["update"]["passes"] == 5 * 16 * 128
     assert 0 < figures["update"]["ratio"] < 1
 

@@ -228,6 +228,7 @@ class Ppo:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bfloat16):
             output = self.actor(batch.observations, batch.start, batch.memory["actor"])
             value = self.critic(batch.observations, batch.start, batch.memory["critic"]).value
+        output, value = output._replace(mean=output.mean.float()), value.float()
         log_prob = distribution.log_prob(output.mean, batch.actions)  # [T, n]
         ratio = (log_prob - batch.log_prob).exp()  # [T, n]
         clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
