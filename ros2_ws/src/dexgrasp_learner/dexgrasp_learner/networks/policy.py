@@ -1,7 +1,7 @@
 """Actor and critic: separate nets with the same kind of trunk, each with its own observations."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,14 @@ _AUXILIARY_MIN_STD = 0.05
 """Smallest standard deviation (metres for positions) that scales the auxiliary target. While the
 objects of all environments stand at one height, that of the height is nearly 0; without this
 limit, the first lift would be an error of a hundred standard deviations."""
+
+
+class LaysOut(Protocol):
+    """What every image encoder offers beside its `forward`."""
+
+    def lay_out(self, images: Tensor) -> Tensor:
+        """Images [B, ...] in their stored type as the layers read them."""
+        ...
 
 
 class ActorOutput(NamedTuple):
@@ -101,7 +109,8 @@ class Trunk(nn.Module):
         laid_out = {}
         for name, encoder in self.encoders.items():
             images = observations[name]
-            laid_out[name] = encoder.lay_out(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+            values = cast(LaysOut, encoder).lay_out(images.flatten(0, 1))
+            laid_out[name] = values.unflatten(0, images.shape[:2])
         return laid_out
 
     def forward(
