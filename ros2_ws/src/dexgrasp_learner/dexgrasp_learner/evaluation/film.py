@@ -28,6 +28,8 @@ _VIEW = CameraConfig(
 )
 """A view past the thumb, which shows the object also while the hand holds it."""
 _HOLD_S = 0.6
+_LIFTED = 0.45
+"""Share of an episode after which most objects are lifted and still in the camera's view."""
 
 
 @torch.inference_mode()
@@ -63,23 +65,24 @@ def film(
 
 
 def write_film(path: Path, frames: Iterator[np.ndarray], task: GraspConfig) -> None:
-    """Writes a film, and beside it a PNG picture of its beginning and of its last moment.
+    """Writes a film, and beside it a PNG picture of its first frame and of one with a lift.
 
     Args:
         path: Of the film, with the suffix mp4.
         frames: What `film` gives.
         task: What it was filmed in.
     """
-    moments: list[np.ndarray] = []
+    wanted, moments = (0, int(_LIFTED * task.episode_steps)), []
 
     def following() -> Iterator[np.ndarray]:
-        for frame in frames:
-            moments[min(1, len(moments)) :] = [frame]  # the first and the newest
+        for number, frame in enumerate(frames):
+            if number in wanted:
+                moments.append(frame)
             yield frame
 
     write_video(path, following(), task.control_hz)
-    picture = np.concatenate((moments[0], moments[-1]), axis=0)
-    cv2.imwrite(str(path.with_suffix(".png")), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    picture = cv2.cvtColor(np.concatenate(moments, axis=0), cv2.COLOR_RGB2BGR)
+    cv2.imwrite(str(path.with_suffix(".png")), picture)
 
 
 def write_video(path: Path, frames: Iterator[np.ndarray], rate_hz: float) -> None:
