@@ -7,7 +7,7 @@ from dexgrasp_learner.evaluation.figures import Assessment
 from dexgrasp_learner.evaluation.pages import page_templates, success_in_words
 from dexgrasp_learner.storage.bundle import CURVE_FILE, BundleManifest
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from dexgrasp_sim.tasks.grasp.observations import image_groups
+from dexgrasp_sim.tasks.grasp.observations import GROUPS, Source, image_groups
 
 _LISTED = 12
 """So many objects, the hardest, stand in a card."""
@@ -54,6 +54,8 @@ def model_card(folder: Path, manifest: BundleManifest, assessments: Sequence[Ass
         memory=f"{manifest.memory_shape[2]} cells" if manifest.memory_shape[2] else "",
         object_sources=manifest.objects.in_words,
         task=task,
+        sees=_sees(manifest),
+        deploys=_deploys(manifest),
         limits=_limits(manifest),
     )
 
@@ -68,7 +70,7 @@ def _summary(manifest: BundleManifest) -> str:
 
 def _limits(manifest: BundleManifest) -> list[str]:
     """Sentences that follow from how the task was set."""
-    task, names = manifest.task, {spec.name for spec in manifest.groups}
+    task, sees = manifest.task, _sees(manifest)
     x_m, y_m = (2 * half for half in task.spawn.half_width_m)
     lines = [
         "For research and as a start for further training. It was trained and measured in "
@@ -79,16 +81,24 @@ def _limits(manifest: BundleManifest) -> list[str]:
         f"It was trained for the robot {manifest.robot.name} and, where it sees, for the pose and "
         "lens of the camera in the manifest; a bundle is refused on another robot.",
     ]
-    sees = not names.isdisjoint(image_groups())
     lines.append(_ideal(task, sees))
-    if "state" in names:
-        lines.append("It needs the object's true pose: a teacher, not a policy for robots.")
+    if not _deploys(manifest):
+        lines.append("It reads what no sensor measures: a teacher, not a policy for robots.")
     if sees:
         lines.append(
             "It uses its images as far as the last column of the table says: the nearer that is "
             "to the success, the less."
         )
     return lines
+
+
+def _sees(manifest: BundleManifest) -> bool:
+    return any(spec.name in image_groups() for spec in manifest.groups)
+
+
+def _deploys(manifest: BundleManifest) -> bool:
+    """Whether sensors measure all that it reads."""
+    return all(GROUPS[spec.name].source is not Source.NOTHING for spec in manifest.groups)
 
 
 def _ideal(task: GraspConfig, sees: bool) -> str:
