@@ -81,7 +81,8 @@ def test_a_robot_needs_no_card(whole, tmp_path):
 
 
 def save_run(folder, objects=None):
-    """A run folder with a checkpoint of a random policy, and the figures of two iterations."""
+    """A run folder with a checkpoint of a random policy, and the figures of its iterations."""
+    folder.mkdir()
     actor, _, config = make_policy(SMALL)
     task = replace(config.task, episode_s=0.6, objects=objects or config.task.objects)
     config = replace(config, task=task, name="tiny", seed=7)
