@@ -198,7 +198,7 @@ def test_the_leapp_description_runs_the_policy(whole):
         values |= {name: vectors[name][step][None] for name in pipeline["inputs"]["policy"]}
         names = [tensor["name"] for tensor in node["outputs"]]
         outputs = dict(zip(names, session.run(names, values), strict=True))
-        np.testing.assert_allclose(outputs["action"][0], action, atol=1e-4)
+        np.testing.assert_allclose(np.asarray(outputs["action"])[0], action, atol=1e-4)
         values["memory"] = outputs["next_memory"]
 
 

@@ -105,6 +105,7 @@ def test_node_and_policy_know_where_the_camera_stands(start, calibration, truth,
     executor.shutdown()
     listener.destroy_node()
     assert messages[0].header.frame_id == bundle.manifest.task.load_robot().root
+    assert sample.pose is not None
     np.testing.assert_allclose(sample.pose, from_pose(messages[0].pose))
     found = from_quaternion(sample.pose[:3], sample.pose[3:])
     apart_mm, apart_deg = distance(found, truth)

@@ -9,7 +9,7 @@ from dexgrasp_learner.config import RunConfig, load_run_config
 from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.encoders import build_encoder
 from dexgrasp_learner.networks.resnet import FixedNorm, ResNet18
-from dexgrasp_learner.networks.stereo import StereoAttention
+from dexgrasp_learner.networks.stereo import StereoAttention, StereoSmallEncoder
 from dexgrasp_learner.run.assembly import fresh_actor
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_sim.config import ConfigError, replace
@@ -132,6 +132,7 @@ def test_the_path_of_the_weights_counts_from_the_config(tmp_path):
 def test_a_keypoint_is_where_its_feature_is():
     """One bright patch of 4x4 pixels; the first key likes bright ones."""
     net = encoder("stereo_small", 24, 32, rgb_gain=1.0)
+    assert isinstance(net, StereoSmallEncoder)
     batch = torch.zeros(1, 2, 3, 24, 32, dtype=torch.uint8)
     batch[0, 0, :, 8:12, 20:24] = 255  # row 2 of 6, column 5 of 8 in the left image
     batch[0, 1, :, 8:12, 16:20] = 255  # one column to the left in the right one

@@ -108,7 +108,7 @@ def _text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return _array_text(schema, definitions)
     if kind == "object":
         return _OF_DIFFICULTY.get(schema.get("title", ""), "mapping")
-    return _WORDS.get(kind, kind) + _limits(schema)
+    return schema.get("format") or _WORDS.get(kind, kind) + _limits(schema)
 
 
 _WORDS = {"integer": "whole number", "boolean": "true or false", "string": "text"}

@@ -359,6 +359,7 @@ def test_telemetry_is_one_environment_and_a_copy():
     assert {name: tuple(value.shape) for name, value in seen.items()} == {
         "joint_position": (23,),
         "joint_velocity": (23,),
+        "joint_target": (23,),
         "object_pose": (7,),
         "goal": (3,),
     }

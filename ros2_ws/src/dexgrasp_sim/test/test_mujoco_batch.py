@@ -182,21 +182,6 @@ def test_damping_ratios_are_those_of_a_spring_and_damper():
     assert math.exp(-math.pi * ratio / math.sqrt(1 - ratio**2)) == pytest.approx(0.5)
 
 
-def test_late_targets_take_effect_after_their_steps():
-    """As stepping one physics step at a time gives it, which is how a robot would get them."""
-    engine, other = make(timestep_s=1 / 120), make(timestep_s=1 / 120)
-    start(engine), start(other)
-    targets, hold = PREGRASP + 0.1, torch.tensor([0, 2, 1])
-    engine.step(targets.expand(3, -1), hold)
-    batch, columns = other._batch, other._ctrl_columns
-    for step in range(other.scene.substeps):
-        rows = np.flatnonzero(hold.numpy() == step)
-        other._ctrl[rows[:, None], columns] = targets.numpy()
-        batch.step(nstep=1, stage=int(mujoco.mjtStage.mjSTAGE_POS))
-    other._read()
-    assert torch.equal(engine.joint_position, other.joint_position)
-
-
 def test_pixels_of_an_object_are_those_that_nothing_hides():
     engine = make()
     start(engine)

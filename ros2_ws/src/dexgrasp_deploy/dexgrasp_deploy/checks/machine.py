@@ -211,5 +211,5 @@ def _is_memory(element: ElementTree.Element) -> bool:
 
 
 def _size_of(transport: ElementTree.Element) -> int:
-    sizes = [child.text for child in transport if child.tag.endswith("segment_size")]
-    return int(sizes[0]) if sizes and (sizes[0] or "").strip().isdigit() else _DEFAULT_SEGMENT
+    sizes = [child.text or "" for child in transport if child.tag.endswith("segment_size")]
+    return int(sizes[0]) if sizes and sizes[0].strip().isdigit() else _DEFAULT_SEGMENT

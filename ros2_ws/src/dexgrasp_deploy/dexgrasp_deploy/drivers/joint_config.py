@@ -10,7 +10,9 @@ from dexgrasp_sim.config import STRICT
 
 Positive = Annotated[float, Field(gt=0)]
 _TOPIC = r"(~?/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*"
-TopicName = Annotated[str, Field(pattern=rf"^({_TOPIC})?$")]
+TopicName = Annotated[
+    str, Field(pattern=rf"^({_TOPIC})?$", json_schema_extra={"format": "name of a topic"})
+]
 """Name of a topic or service, with or without namespace, as design.ros2.org/articles/
 topic_and_service_names.html allows it; "" for none."""
 _FULL_TURN_RAD = 2 * pi

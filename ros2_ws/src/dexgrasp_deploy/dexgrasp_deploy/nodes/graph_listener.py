@@ -107,7 +107,8 @@ class GraphListener(Node):
         except ConfigError:
             return  # the check of the topic's ends says that the type is not installed
         self._heard[topic] = {}
-        self.create_subscription(message_type, topic, self._taker(topic), _ANY)
+        take: Any = self._taker(topic)  # rclpy's types do not know callbacks with two arguments
+        self.create_subscription(message_type, topic, take, _ANY)
 
     def _taker(self, topic: str) -> Callable[[Any, Any], None]:
         def take(message: Any, info: Any) -> None:

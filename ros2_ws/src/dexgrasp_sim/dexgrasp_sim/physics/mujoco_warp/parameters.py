@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from typing import Any
 
 import mujoco
 import mujoco_warp as mjw
@@ -122,7 +123,8 @@ class DeviceParameters:
         self._shapes = nominal["geom_friction"].shape[1], len(names)
         self._alive = nominal, self._of_joints  # the structures name their memory
 
-    def _geom_arrays(self, arrays: Arrays, nominal: Arrays) -> GeomArrays:
+    # checkers take the decorated structures for values, not for types: hence Any
+    def _geom_arrays(self, arrays: Arrays, nominal: Arrays) -> Any:  # of GeomArrays
         given = GeomArrays()
         given.nominal_friction = wp.from_torch(nominal["geom_friction"])
         given.nominal_solref = wp.from_torch(nominal["geom_solref"])
@@ -137,7 +139,7 @@ class DeviceParameters:
         nominal: Arrays,
         actuators: Tensor,
         robot: RobotModel,
-    ) -> JointArrays:
+    ) -> Any:  # of JointArrays
         names, device = robot.joint_names, actuators.device
         dofs = host.jnt_dofadr[[host.joint(name).id for name in names]]
         own = {
@@ -159,7 +161,9 @@ class DeviceParameters:
             setattr(given, name, wp.from_torch(tensor))
         return given
 
-    def _mass_arrays(self, host: mujoco.MjModel, arrays: Arrays, nominal: Arrays) -> MassArrays:
+    def _mass_arrays(
+        self, host: mujoco.MjModel, arrays: Arrays, nominal: Arrays
+    ) -> Any:  # of MassArrays
         given = MassArrays()
         given.body, given.dof = host.body(OBJECT).id, int(host.joint(OBJECT).dofadr[0])
         given.object_mass = wp.from_torch(self.object_mass)
