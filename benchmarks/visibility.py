@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy",
         default="scripted",
-        help="`scripted`, or a run folder whose policy sees no image",
+        help="`scripted`, or a run folder",
     )
     parser.add_argument(
         "--difficulty", type=number(0.0, 1.0), default=1.0, help="of the task, 0 to 1 (default 1)"

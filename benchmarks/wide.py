@@ -28,6 +28,7 @@ _CURVE = {
     "learning_rate": "update/learning_rate",
 }
 """Name in the result to that in the records of a run."""
+_CURVE_EVALUATION = _CURVE["evaluation_success"]
 _POINTS = 40
 
 
@@ -40,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_seed(parser, 2_000_003, "the episodes")
     parser.add_argument("--threads", type=whole(1, 1024), default=2, help="CPU threads")
+    parser.add_argument(
+        "--figure", type=Path, metavar="PNG", help="draw the curves of the runs to this file"
+    )
     parser.add_argument(
         "--machine", default="", help="a sentence about the load of the machine, for the record"
     )
@@ -70,6 +74,8 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
             )
             found[name] = asdict(result)
         figures[config.name] = {**found, "training": training_record(run)}
+    if args.figure:
+        draw({name: policy["training"]["curve"] for name, policy in figures.items()}, args.figure)
     settings = {
         "episodes": args.episodes,
         "difficulty": args.difficulty,
@@ -102,9 +108,6 @@ def training_record(run: Path) -> dict[str, Any]:
     }
 
 
-_CURVE_EVALUATION = _CURVE["evaluation_success"]
-
-
 def minutes_of(records: list[dict[str, Any]]) -> float:
     """Minutes of rollouts, updates and evaluations, from the records of the iterations."""
     total_s, before = 0.0, 0.0
@@ -112,3 +115,38 @@ def minutes_of(records: list[dict[str, Any]]) -> float:
         steps, before = record["run/env_steps"] - before, record["run/env_steps"]
         total_s += steps / record["run/env_steps_per_s"] + (record.get("time/evaluation") or 0.0)
     return total_s / 60
+
+
+def draw(curves: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draws success, difficulty and the error of the estimate over the steps of runs as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    success, error = figure.subplots(1, 2)
+    for name, curve in curves.items():
+        millions = [steps / 1e6 for steps in curve["steps"]]
+        evaluated = [
+            (x, y) for x, y in zip(millions, curve["evaluation_success"]) if y is not None
+        ]
+        (line,) = success.plot(*zip(*evaluated), marker="o", label=f"{name}, mean action")
+        color = line.get_color()
+        success.plot(
+            millions,
+            curve["exploring_success"],
+            color=color,
+            alpha=0.4,
+            label=f"{name}, exploring",
+        )
+        success.plot(
+            millions, curve["difficulty"], color=color, linestyle=":", label=f"{name}, difficulty"
+        )
+        if any(value is not None for value in curve["estimate_error_m"]):
+            centimetres = [None if v is None else 100 * v for v in curve["estimate_error_m"]]
+            error.plot(millions, centimetres, color=color, label=name)
+    success.set(xlabel="million steps", ylabel="success", ylim=(0, 1))
+    error.set(xlabel="million steps", ylabel="error of the estimated position, cm", ylim=(0, None))
+    for axes in (success, error):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

@@ -184,7 +184,7 @@ class Ppo:
                 self._step()
         extra: dict[str, float] = {}
         if self._phase is not None:
-            extra = self._phase.learn(samples, self.shuffle)
+            extra = self._phase.learn(self._as_stored(rollout), self.shuffle)
         self.observe(rollout)
         metrics = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
         return {
@@ -197,9 +197,7 @@ class Ppo:
 
     def samples(self, rollout: Rollout) -> Batch:
         """What an update deals out: single steps, or whole environments if a net has a memory."""
-        samples = Batch.whole(rollout)
-        if not any(self.memory_sizes.values()):
-            samples = samples.single_steps()
+        samples = self._as_stored(rollout)
         images = [image for image in samples.observations.values() if image.dim() > 3]
         if rollout.mirror.in_host or sum(image.numel() for image in images) > _MOST_LAID_OUT:
             return samples
@@ -207,6 +205,10 @@ class Ppo:
         for net in (self.actor, self.critic):
             laid_out |= net.trunk.lay_out(samples.observations)
         return replace(samples, observations={**samples.observations, **laid_out})
+
+    def _as_stored(self, rollout: Rollout) -> Batch:
+        samples = Batch.whole(rollout)
+        return samples if any(self.memory_sizes.values()) else samples.single_steps()
 
     def deal(self, samples: Batch) -> list[list[Tensor]]:
         """The minibatches of one pass over `samples`, as lists of micro-batches; see `deal`."""
