@@ -98,6 +98,7 @@ def test_node_and_policy_know_where_the_camera_stands(start, calibration, truth,
         executor.add_node(each)
 
     def seen():
+        port.receive()
         sample = port.image()
         return sample if messages and sample is not None and sample.pose is not None else None
 
