@@ -137,12 +137,15 @@ def _without_kernels(host: _Host) -> Iterator[None]:
     import warp as wp
 
     from dexgrasp_sim.physics.mujoco_warp.launches import Launches
+    from dexgrasp_sim.physics.mujoco_warp.overflows import Overflows
     from dexgrasp_sim.vision import depth_noise_warp, image_errors
 
     errors = image_errors.ImageErrors
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(wp, "launch", host.launch))
         stack.enter_context(mock.patch.object(Launches, "__call__", host.launch))
+        # on a GPU it reads a copy that lies in the host's memory, which asks nothing
+        stack.enter_context(mock.patch.object(Overflows, "_tell", lambda _: None))
         corrupt = mock.patch.object(errors, "_depth_code", lambda *_: depth_noise_warp.corrupt)
         stack.enter_context(corrupt)
         yield
@@ -216,6 +219,7 @@ def _slice_of(env: GraspEnv) -> EnvSlice:
 
 def _of_backend(task: GraspConfig, worlds: int, repeats: int, host: _Host) -> dict[str, Any]:
     from dexgrasp_sim.physics.mujoco_warp.launches import Launches
+    from dexgrasp_sim.physics.mujoco_warp.overflows import Overflows
 
     with mock.patch.object(Launches, "__call__", host.launch):  # a step of so many takes minutes
         env = make_grasp_env(task, worlds, seed=0, groups=("proprio",), device="cpu")
