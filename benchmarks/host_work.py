@@ -219,7 +219,6 @@ def _slice_of(env: GraspEnv) -> EnvSlice:
 
 def _of_backend(task: GraspConfig, worlds: int, repeats: int, host: _Host) -> dict[str, Any]:
     from dexgrasp_sim.physics.mujoco_warp.launches import Launches
-    from dexgrasp_sim.physics.mujoco_warp.overflows import Overflows
 
     with mock.patch.object(Launches, "__call__", host.launch):  # a step of so many takes minutes
         env = make_grasp_env(task, worlds, seed=0, groups=("proprio",), device="cpu")
