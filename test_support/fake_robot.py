@@ -14,7 +14,6 @@ from rclpy.executors import (
     ShutdownException,
     SingleThreadedExecutor,
 )
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, JointState, PointCloud2
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
@@ -24,11 +23,10 @@ from visualization_msgs.msg import Marker, MarkerArray
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.nodes.display.markers import ball, passing
 from dexgrasp_sim.nodes.display.point_cloud import point_cloud
+from dexgrasp_sim.nodes.qos import LATCHED, NEWEST
 from dexgrasp_sim.robot.robot import Robot
 
 CAMERA = "camera_depth_optical_frame"
-_LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-_NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 _PERIOD_S = 0.05
 
 
@@ -66,15 +64,15 @@ class FakeRobot:
         self._commands = create(JointState, "joint_command", 1)
         self._statuses = create(PolicyStatus, "policy/status", 1)
         self._marks = create(MarkerArray, "markers", 1)
-        self._pictures = create(Image, "display/image", _NEWEST)
-        self._points = create(PointCloud2, "display/points", _NEWEST)
-        description = create(String, "robot_description", _LATCHED)
+        self._pictures = create(Image, "display/image", NEWEST)
+        self._points = create(PointCloud2, "display/points", NEWEST)
+        description = create(String, "robot_description", LATCHED)
         description.publish(String(data=robot.urdf_path.read_text()))
         place = TransformStamped(child_frame_id=CAMERA)
         place.header.frame_id = robot.root
         place.transform.translation.x, place.transform.translation.z = -1.0, 0.7
         place.transform.rotation.x, place.transform.rotation.w = 1.0, 0.0  # it looks down
-        create(TFMessage, "/tf_static", _LATCHED).publish(TFMessage(transforms=[place]))
+        create(TFMessage, "/tf_static", LATCHED).publish(TFMessage(transforms=[place]))
         if can_stop:
             self.node.create_service(Trigger, "policy/estop", self._on_stop)
         self.node.create_timer(_PERIOD_S, self._publish)

@@ -26,11 +26,11 @@ from std_msgs.msg import Bool
 
 from benchmarks.deploy_fault_kinds.case import Outcome
 from benchmarks.deploy_fault_kinds.ros_robot import Client, Robot, Running
-from dexgrasp_deploy.nodes.parameters import COMMAND
 from dexgrasp_deploy.processes import deploy_nodes
 from dexgrasp_learner.storage.bundle import BundleManifest, read_manifest
 from dexgrasp_msgs.action import Grasp
 from dexgrasp_sim.bringup import NodeGroup, NodeSpec
+from dexgrasp_sim.nodes.qos import COMMAND
 
 _GOAL_S, _REACT_S, _GOES_ON_S = 60.0, 15.0, 1.5
 _R = Grasp.Result

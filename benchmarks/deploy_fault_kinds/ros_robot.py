@@ -18,11 +18,11 @@ from benchmarks.deploy_fault_kinds.case import CommandCount
 from dexgrasp_deploy.control.sensing.scene_check import table_depth
 from dexgrasp_deploy.drivers.base import Intrinsics
 from dexgrasp_deploy.nodes.conversions import to_camera_info
-from dexgrasp_deploy.nodes.parameters import COMMAND, LATCHED, NEWEST
 from dexgrasp_learner.storage.bundle import BundleManifest
 from dexgrasp_msgs.action import Grasp
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.nodes.conversions import to_image, to_joint_state, to_stamp
+from dexgrasp_sim.nodes.qos import COMMAND, LATCHED, NEWEST
 
 _PERIOD_S = 1 / 60
 _WAIT_S = 40.0

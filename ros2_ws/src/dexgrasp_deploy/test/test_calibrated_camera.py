@@ -19,10 +19,10 @@ from dexgrasp_deploy.commands.cli import main
 from dexgrasp_deploy.control.sensing.streams import FreshnessConfig
 from dexgrasp_deploy.nodes.camera_node import CameraNode
 from dexgrasp_deploy.nodes.conversions import from_pose
-from dexgrasp_deploy.nodes.parameters import LATCHED
 from dexgrasp_deploy.nodes.policy.topic_port import TopicPort
 from dexgrasp_deploy.processes import deploy_nodes
 from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.nodes.qos import LATCHED
 from test_support.waiting import wait_until
 
 pytestmark = pytest.mark.slow

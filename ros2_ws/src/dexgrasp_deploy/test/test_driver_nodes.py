@@ -15,10 +15,10 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
 from dexgrasp_deploy.nodes.camera_node import CameraNode
-from dexgrasp_deploy.nodes.parameters import COMMAND, LATCHED, NEWEST
 from dexgrasp_deploy.nodes.robot_driver_node import RobotDriverNode
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.nodes.conversions import to_joint_state
+from dexgrasp_sim.nodes.qos import COMMAND, LATCHED, NEWEST
 from test_support.waiting import wait_until
 
 pytestmark = pytest.mark.slow

@@ -21,13 +21,14 @@ from std_srvs.srv import Trigger
 from dexgrasp_deploy.control.sensing.scene_check import table_depth
 from dexgrasp_deploy.drivers.base import Intrinsics
 from dexgrasp_deploy.nodes.conversions import to_camera_info
-from dexgrasp_deploy.nodes.parameters import COMMAND, LATCHED, NEWEST, Parameters
+from dexgrasp_deploy.nodes.parameters import Parameters
 from dexgrasp_msgs.action import Grasp
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_msgs.srv import LoadPolicy
 from dexgrasp_sim.bringup import NodeGroup, NodeSpec
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.nodes.conversions import to_image, to_joint_state, to_stamp
+from dexgrasp_sim.nodes.qos import COMMAND, LATCHED, NEWEST
 from dexgrasp_sim.ros_environment import ros_environment
 from test_support.waiting import wait_until
 

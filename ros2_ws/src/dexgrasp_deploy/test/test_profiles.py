@@ -12,9 +12,9 @@ from std_msgs.msg import Float64MultiArray
 from dexgrasp_deploy.drivers.base import DriverContext, Level
 from dexgrasp_deploy.drivers.registry import make_driver, profiles
 from dexgrasp_deploy.nodes.camera_node import CameraNode
-from dexgrasp_deploy.nodes.parameters import COMMAND, NEWEST
 from dexgrasp_deploy.nodes.robot_driver_node import RobotDriverNode
 from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.nodes.qos import COMMAND, NEWEST
 from dexgrasp_sim.robot.robot import load_robot
 from test_support.camera_peer import HEIGHT, WIDTH, CameraPeer, image
 from test_support.robot_peer import BEST_EFFORT, RELIABLE, RobotPeer

@@ -14,13 +14,13 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from dexgrasp_deploy.commands.cli import main
-from dexgrasp_deploy.nodes.parameters import COMMAND, NEWEST
 from dexgrasp_deploy.processes import deploy_nodes
 from dexgrasp_deploy.recording.reading import read_recording
 from dexgrasp_deploy.recording.replay import Comparison
 from dexgrasp_msgs.action import Grasp
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.bringup import NodeGroup
+from dexgrasp_sim.nodes.qos import COMMAND, NEWEST
 from dexgrasp_sim.ros_environment import ros_environment
 from test_support.waiting import wait_until
 

@@ -27,10 +27,11 @@ from dexgrasp_deploy.drivers.placement import drivers_own, place_camera
 from dexgrasp_deploy.drivers.registry import make_driver
 from dexgrasp_deploy.nodes.conversions import from_joint_state, from_pose, to_camera_info
 from dexgrasp_deploy.nodes.drivers.device_status import device_status
-from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST, Parameters
+from dexgrasp_deploy.nodes.parameters import Parameters
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_sim.nodes.conversions import to_image, to_pose, to_stamp
 from dexgrasp_sim.nodes.node_main import run_node
+from dexgrasp_sim.nodes.qos import LATCHED, NEWEST
 
 _POLL_PERIOD_S = 0.005
 _HEALTH_PERIOD_S = 1.0

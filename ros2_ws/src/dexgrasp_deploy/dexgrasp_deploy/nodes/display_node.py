@@ -28,13 +28,14 @@ from dexgrasp_deploy.calibration.results.extrinsics import read_extrinsics
 from dexgrasp_deploy.nodes.display.camera_views import CameraViews
 from dexgrasp_deploy.nodes.display.policy_markers import PolicyMarkers
 from dexgrasp_deploy.nodes.display.robot_state import RobotState
-from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST, STREAMS, Parameters
+from dexgrasp_deploy.nodes.parameters import Parameters
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.nodes.display.frames import COMMANDED, FrameTopics, RobotFrames
 from dexgrasp_sim.nodes.display.markers import stamped
 from dexgrasp_sim.nodes.node_main import run_node
+from dexgrasp_sim.nodes.qos import LATCHED, NEWEST, STREAMS
 
 
 class DisplayNode(Node):

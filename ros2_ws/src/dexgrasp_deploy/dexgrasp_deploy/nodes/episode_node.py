@@ -20,12 +20,13 @@ from dexgrasp_deploy.control.judge import GraspJudge, summarize
 from dexgrasp_deploy.drivers.base import JointSample
 from dexgrasp_deploy.nodes.calls import Caller
 from dexgrasp_deploy.nodes.conversions import from_joint_state, from_pose, from_stamp
-from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST, Parameters
+from dexgrasp_deploy.nodes.parameters import Parameters
 from dexgrasp_deploy.nodes.policy.topic_port import IMAGE_STREAMS
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_msgs.action import Grasp
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.nodes.node_main import run_node
+from dexgrasp_sim.nodes.qos import LATCHED, NEWEST
 
 _HOME_TIMEOUT_S = 300.0
 """The policy node notices itself when the robot does not get on; a slow computer plans slowly."""

@@ -16,7 +16,7 @@ from typing import Any
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from std_msgs.msg import String
 
@@ -25,13 +25,12 @@ from dexgrasp_deploy.checks.urdf_limits import urdf_limits
 from dexgrasp_deploy.nodes.drivers.peer import interface
 from dexgrasp_deploy.nodes.policy.publisher_watch import full_name
 from dexgrasp_sim.config import ConfigError
+from dexgrasp_sim.nodes.qos import LATCHED
 
 _NAME = "dexgrasp_doctor"
 _DISCOVERY_S = 2.5
 """As long as nodes need at most to find each other on a busy computer."""
 _CLOCK_PERIOD_S = 0.02
-_LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-"""As in `nodes/parameters.py`, which imports much that is not needed here."""
 _ANY = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 """A best-effort reader matches every publisher; the depth lets a late turn lose nothing."""
 
@@ -138,7 +137,7 @@ class GraphListener(Node):
                     def keep(message: String, topic: str = topic) -> None:
                         self._descriptions[topic] = message.data
 
-                    self.create_subscription(String, topic, keep, _LATCHED)
+                    self.create_subscription(String, topic, keep, LATCHED)
 
     def heard_something(self) -> bool:
         """Whether each topic that is listened to has sent something."""

@@ -5,7 +5,6 @@ from typing import Any, TypeVar
 
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from dexgrasp_learner.storage.bundle import BundleManifest
 from dexgrasp_sim.config import ConfigError, parse_config, to_dict
@@ -13,19 +12,6 @@ from dexgrasp_sim.robot.robot import DEFAULT_ROBOT, Robot, load_robot
 
 ConfigClass = TypeVar("ConfigClass")
 Value = TypeVar("Value", bool, int, float, str)
-
-NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-"""For measurements: only the newest counts; a best-effort reader matches every publisher."""
-STREAMS = QoSProfile(depth=8, reliability=ReliabilityPolicy.BEST_EFFORT)
-"""For a topic on which several devices publish: one must not push the other out of the queue."""
-COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-"""For commands."""
-LATCHED = QoSProfile(
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
-"""For messages that a late subscriber must still receive."""
 
 _OF_EVERY_NODE = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 

@@ -16,13 +16,14 @@ from dexgrasp_deploy.drivers.base import DriverContext, JointDriver, JointSample
 from dexgrasp_deploy.drivers.first_sample import check_joints
 from dexgrasp_deploy.drivers.registry import make_driver
 from dexgrasp_deploy.nodes.drivers.device_status import device_status
-from dexgrasp_deploy.nodes.parameters import COMMAND, LATCHED, Parameters
+from dexgrasp_deploy.nodes.parameters import Parameters
 from dexgrasp_deploy.nodes.policy.publisher_watch import publisher_names
 from dexgrasp_deploy.nodes.robot.world_topics import WorldTopics
 from dexgrasp_learner.storage.bundle import read_manifest
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.nodes.conversions import to_joint_state, to_stamp
 from dexgrasp_sim.nodes.node_main import run_node
+from dexgrasp_sim.nodes.qos import COMMAND, LATCHED
 
 _HEALTH_PERIOD_S = 1.0
 _COMMANDERS_PERIOD_S = 0.5

@@ -18,12 +18,12 @@ from dexgrasp_deploy.control.sensing.image_message import (
 )
 from dexgrasp_deploy.drivers.base import Intrinsics
 from dexgrasp_deploy.nodes.display.robot_state import RobotState
-from dexgrasp_deploy.nodes.parameters import NEWEST
 from dexgrasp_sim.nodes.conversions import BASE_FRAME, to_image
 from dexgrasp_sim.nodes.display.frames import camera_frames, optical_frame, pose_matrix, transform
 from dexgrasp_sim.nodes.display.images import Mark, View, overlay, side_by_side
 from dexgrasp_sim.nodes.display.point_cloud import point_cloud
 from dexgrasp_sim.nodes.display.scene_topics import IMAGE_TOPIC, POINTS_TOPIC
+from dexgrasp_sim.nodes.qos import NEWEST
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.view.depth_colors import colorize_depth
 

@@ -8,16 +8,13 @@ import time
 from collections.abc import Callable
 
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool, Empty
 from std_srvs.srv import Trigger
 
 from dexgrasp_deploy.control.control_loop import ControlLoop
 from dexgrasp_deploy.control.episode import Reason, UnfitInput
-from dexgrasp_deploy.nodes.parameters import LATCHED
 from dexgrasp_sim.config import ConfigError
-
-_RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+from dexgrasp_sim.nodes.qos import COMMAND, LATCHED
 
 
 class EmergencyStop:
@@ -45,9 +42,9 @@ class EmergencyStop:
         self._beat_s = time.monotonic()
         self._state = node.create_publisher(Bool, "policy/estopped", LATCHED)
         # a reader that wants the last message is not served by a writer that keeps none
-        for qos in (LATCHED, _RELIABLE):
+        for qos in (LATCHED, COMMAND):
             node.create_subscription(Bool, "estop", self._on_button, qos)
-        node.create_subscription(Empty, "estop/heartbeat", self._on_heartbeat, _RELIABLE)
+        node.create_subscription(Empty, "estop/heartbeat", self._on_heartbeat, COMMAND)
         node.create_service(Trigger, "policy/estop", self._on_stop)
         node.create_service(Trigger, "policy/reset", self._on_reset)
         self._state.publish(Bool(data=False))

@@ -8,7 +8,7 @@ from rclpy.node import Node
 from std_msgs.msg import String
 
 from dexgrasp_deploy.control.control_loop import ControlLoop
-from dexgrasp_deploy.nodes.parameters import LATCHED
+from dexgrasp_sim.nodes.qos import LATCHED
 
 
 class LatencyTopic:

@@ -28,9 +28,9 @@ from dexgrasp_deploy.nodes.conversions import (
     from_pose,
     from_stamp,
 )
-from dexgrasp_deploy.nodes.parameters import COMMAND, LATCHED, NEWEST, STREAMS
 from dexgrasp_deploy.nodes.policy.polled_topics import PolledTopics
 from dexgrasp_sim.nodes.conversions import to_joint_state
+from dexgrasp_sim.nodes.qos import COMMAND, LATCHED, NEWEST, STREAMS
 
 IMAGE_STREAMS = {"depth": ("depth",), "stereo_rgb": ("left", "right"), None: ()}
 """Streams of the camera by the group of observations that they make."""

@@ -12,9 +12,9 @@ from visualization_msgs.msg import MarkerArray
 
 from dexgrasp_deploy.drivers.base import Driver, DriverContext
 from dexgrasp_deploy.drivers.sim import SimArm, SimHand, SimWorld
-from dexgrasp_deploy.nodes.parameters import LATCHED, NEWEST
 from dexgrasp_sim.nodes.conversions import BASE_FRAME, to_pose
 from dexgrasp_sim.nodes.display.markers import object_marker, stamped
+from dexgrasp_sim.nodes.qos import LATCHED, NEWEST
 
 _MARKER_EVERY = 6
 """Joint state messages per marker message; markers are for display only."""

@@ -11,21 +11,17 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TransformStamped
 from numpy.typing import NDArray
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from scipy.spatial.transform import Rotation
 from tf2_msgs.msg import TFMessage
 
+from dexgrasp_sim.nodes.qos import LATCHED
 from dexgrasp_sim.robot.urdf import Joint, RobotModel
 from dexgrasp_sim.vision.camera import CameraConfig
 
 COMMANDED = "commanded/"
 """Prefix of the frames of the robot as it is commanded."""
 _MOVING = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-_FIXED = QoSProfile(
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
 
 
 class FrameTopics:
@@ -37,7 +33,7 @@ class FrameTopics:
     def __init__(self, node: Node) -> None:
         self._clock = node.get_clock()
         self._moving = node.create_publisher(TFMessage, "/tf", _MOVING)
-        self._fixed = node.create_publisher(TFMessage, "/tf_static", _FIXED)
+        self._fixed = node.create_publisher(TFMessage, "/tf_static", LATCHED)
         self._known: dict[str, TransformStamped] = {}
 
     @property

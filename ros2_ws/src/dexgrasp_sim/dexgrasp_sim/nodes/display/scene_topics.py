@@ -6,7 +6,6 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2
 from std_msgs.msg import Header, String
 from torch import Tensor
@@ -38,17 +37,12 @@ from dexgrasp_sim.nodes.display.markers import (
 )
 from dexgrasp_sim.nodes.display.point_cloud import point_cloud
 from dexgrasp_sim.nodes.display.robot_markers import RobotMarkers
+from dexgrasp_sim.nodes.qos import LATCHED, NEWEST
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.transport.telemetry import EnvView
 from dexgrasp_sim.view.depth_colors import colorize_depth
 
 IMAGE_TOPIC, POINTS_TOPIC = "display/image", "display/points"
-_LATCHED = QoSProfile(
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
-_NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 _GOAL_COLOR, _OBJECT_COLOR = (60, 220, 90), (255, 160, 40)
 _TEXT_RGB = (0.95, 0.95, 0.95)
 _TEXT_HEIGHT_M = 0.05
@@ -67,11 +61,11 @@ class SceneTopics:
         self._task, self._robot = task, task.load_robot()
         self._joints = node.create_publisher(JointState, "joint_states", 1)
         self._markers = node.create_publisher(MarkerArray, "markers", 1)
-        self._images = node.create_publisher(Image, "camera/depth/image_raw", _NEWEST)
-        self._infos = node.create_publisher(CameraInfo, "camera/depth/camera_info", _NEWEST)
-        self._pictures = node.create_publisher(Image, IMAGE_TOPIC, _NEWEST)
-        self._points = node.create_publisher(PointCloud2, POINTS_TOPIC, _NEWEST)
-        self._description = node.create_publisher(String, "robot_description", _LATCHED)
+        self._images = node.create_publisher(Image, "camera/depth/image_raw", NEWEST)
+        self._infos = node.create_publisher(CameraInfo, "camera/depth/camera_info", NEWEST)
+        self._pictures = node.create_publisher(Image, IMAGE_TOPIC, NEWEST)
+        self._points = node.create_publisher(PointCloud2, POINTS_TOPIC, NEWEST)
+        self._description = node.create_publisher(String, "robot_description", LATCHED)
         self._description.publish(String(data=self._robot.urdf_path.read_text()))
         self._frames = FrameTopics(node)
         self._measured = RobotFrames(self._robot)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, JointState, PointCloud2
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
@@ -23,16 +23,10 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.nodes.display.frames import pose_matrix
+from dexgrasp_sim.nodes.qos import LATCHED, NEWEST, STREAMS
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.urdf import RobotModel, UrdfError, movable_joints, parse_urdf
 
-_NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-_SEVERAL = QoSProfile(depth=8, reliability=ReliabilityPolicy.BEST_EFFORT)
-_LATCHED = QoSProfile(
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
 _FRAMES = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _SILENT_S = 2.0
 _RATE_S = 1.0
@@ -161,17 +155,17 @@ class RobotGraph:
         def keep(name: str, message: Any) -> None:
             setattr(self, name, message)
 
-        listen(String, "robot_description", self._on_description, _LATCHED)
-        listen(JointState, "joint_states", self._on_joints, _SEVERAL)
+        listen(String, "robot_description", self._on_description, LATCHED)
+        listen(JointState, "joint_states", self._on_joints, STREAMS)
         for topic in ("joint_command", "policy/safe"):  # the other one in shadow mode
-            listen(JointState, topic, self._on_command, _NEWEST)
-        listen(PolicyStatus, "policy/status", self._on_status, _NEWEST)
-        listen(Bool, "policy/estopped", self._on_stopped, _LATCHED)
-        listen(DiagnosticArray, "/diagnostics", self._on_health, _SEVERAL)
-        listen(MarkerArray, "markers", self._on_markers, _SEVERAL)
+            listen(JointState, topic, self._on_command, NEWEST)
+        listen(PolicyStatus, "policy/status", self._on_status, NEWEST)
+        listen(Bool, "policy/estopped", self._on_stopped, LATCHED)
+        listen(DiagnosticArray, "/diagnostics", self._on_health, STREAMS)
+        listen(MarkerArray, "markers", self._on_markers, STREAMS)
         listen(TFMessage, "/tf_static", self._on_frames, _FRAMES)
-        listen(Image, "display/image", partial(keep, "picture"), _NEWEST)
-        listen(PointCloud2, "display/points", partial(keep, "points"), _NEWEST)
+        listen(Image, "display/image", partial(keep, "picture"), NEWEST)
+        listen(PointCloud2, "display/points", partial(keep, "points"), NEWEST)
 
     def _on_description(self, message: String) -> None:
         try:
