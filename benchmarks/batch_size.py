@@ -19,8 +19,7 @@ from tqdm import tqdm
 
 from benchmarks.trainings import train_and_judge
 from dexgrasp_learner.config import load_run_config
-from dexgrasp_sim.arguments import add_overrides, whole
-from dexgrasp_sim.config import LARGEST_SEED
+from dexgrasp_sim.arguments import add_overrides, add_seeds, whole
 
 _FACTORS = (1, 2)
 
@@ -30,13 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset", type=Path, default=Path("config/laptop_depth.yaml"), help="run config"
     )
-    parser.add_argument(
-        "--seeds",
-        type=whole(0, LARGEST_SEED),
-        nargs="+",
-        default=[0, 1, 2],
-        help="seeds of the runs",
-    )
+    add_seeds(parser, 3, "the runs")
     parser.add_argument(
         "--steps", type=whole(1), default=180_000, help="environment steps of a run"
     )

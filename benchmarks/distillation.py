@@ -30,8 +30,8 @@ from dexgrasp_learner.run.teachers import load_teacher
 from dexgrasp_learner.storage.checkpoint import load_actor, load_state
 from dexgrasp_learner.storage.checkpoint_files import find_checkpoint
 from dexgrasp_learner.storage.run_folder import create_run_folder
-from dexgrasp_sim.arguments import add_overrides, whole
-from dexgrasp_sim.config import LARGEST_SEED, ConfigError, replace
+from dexgrasp_sim.arguments import add_overrides, add_seeds, whole
+from dexgrasp_sim.config import ConfigError, replace
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.vision.image_config import CameraJitterConfig
 
@@ -53,13 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     config = CHECKOUT / "config" / "student_stereo.yaml"
     parser.add_argument("--config", type=Path, default=config, help="run config of the student")
-    parser.add_argument(
-        "--seeds",
-        type=whole(0, LARGEST_SEED),
-        nargs="+",
-        default=[0, 1, 2],
-        help="seeds of the students (default 0 1 2)",
-    )
+    add_seeds(parser, 3, "the students")
     parser.add_argument(
         "--episodes", type=whole(2), default=400, help="of each judgement (default 400)"
     )

@@ -24,8 +24,8 @@ from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.config import RunConfig, load_run_config
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.run.assembly import build_ppo
-from dexgrasp_sim.arguments import add_overrides, number, whole
-from dexgrasp_sim.config import LARGEST_SEED, replace
+from dexgrasp_sim.arguments import add_overrides, add_seeds, number, whole
+from dexgrasp_sim.config import replace
 from dexgrasp_sim.tasks.grasp.observations import all_specs
 
 TARGET = 0.95
@@ -35,13 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dexgrasp bench learning`."""
     presets = [Path("config/laptop_depth.yaml"), Path("config/laptop_state.yaml")]
     parser.add_argument("--presets", type=Path, nargs="*", default=presets, help="run configs")
-    parser.add_argument(
-        "--seeds",
-        type=whole(0, LARGEST_SEED),
-        nargs="+",
-        default=[0, 1, 2, 3, 4],
-        help="seeds of the runs",
-    )
+    add_seeds(parser, 5, "the runs")
     parser.add_argument("--episodes", type=whole(1), default=400, help="of the final evaluations")
     parser.add_argument("--minutes", type=number(above=0.0), default=10.0, help="longest training")
     parser.add_argument(

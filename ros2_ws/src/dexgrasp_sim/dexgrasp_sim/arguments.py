@@ -83,6 +83,14 @@ def add_seed(parser: argparse.ArgumentParser, default: int, of: str) -> None:
     parser.add_argument("--seed", type=whole(0, LARGEST_SEED), default=default, help=text)
 
 
+def add_seeds(parser: argparse.ArgumentParser, count: int, of: str) -> None:
+    """Adds `--seeds`, by default 0, 1 ... `count` - 1; `of` says of what they are."""
+    default = list(range(count))
+    text = f"seeds of {of}, 0 to {LARGEST_SEED} (default {' '.join(map(str, default))})"
+    seed = whole(0, LARGEST_SEED)
+    parser.add_argument("--seeds", type=seed, nargs="+", default=default, help=text)
+
+
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     """Adds `--set KEY=VALUE`, which may be given several times."""
     parser.add_argument(
