@@ -8,15 +8,14 @@ weights, by one evaluation at its end.
 """
 
 import argparse
-import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
 from tqdm import tqdm
 
+from benchmarks.intervals import interval_of_mean
 from benchmarks.trainings import train_and_judge
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_sim.arguments import add_overrides, add_seeds, whole
@@ -83,13 +82,5 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def mean_with_interval(values: Sequence[float]) -> dict[str, float | None]:
     """Mean and its 95 % confidence interval by Student's t; None for the ends of one value."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return {"mean": round(mean, 4), "low": None, "high": None}
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
-    return {
-        "mean": round(mean, 4),
-        "low": round(mean - half, 4),
-        "high": round(mean + half, 4),
-    }
+    low, high = interval_of_mean(values) or (None, None)
+    return {"mean": round(statistics.fmean(values), 4), "low": low, "high": high}

@@ -8,7 +8,6 @@ the config's `camera_jitter` moves them.
 
 import argparse
 import json
-import math
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scipy.stats import t as student_t
 from scipy.stats import ttest_ind
 
 from benchmarks import CHECKOUT
+from benchmarks.intervals import CONFIDENCE, interval_of_mean
 from dexgrasp_learner.algorithms.teacher import Teacher
 from dexgrasp_learner.config import RunConfig, load_run_config
 from dexgrasp_learner.evaluation.episodes import actor_policy, evaluate
@@ -37,7 +36,6 @@ from dexgrasp_sim.vision.image_config import CameraJitterConfig
 
 _SEED = 2_000_003
 """Of the judging episodes; neither training nor the evaluations of a run draw from it."""
-_CONFIDENCE = 0.95
 _CAMERAS = ("fixed", "moved")
 
 
@@ -208,12 +206,8 @@ def _successes(student: dict[str, Any], camera: str) -> list[float]:
 
 def _mean(values: Sequence[float]) -> dict[str, Any]:
     """The mean over seeds and its 95 % interval by Student's t; null for a single seed."""
-    mean, count = statistics.mean(values), len(values)
-    if count < 2:
-        return {"mean": round(mean, 4), "interval": None}
-    quantile = float(student_t.ppf((1 + _CONFIDENCE) / 2, count - 1))
-    half = quantile * statistics.stdev(values) / math.sqrt(count)
-    return {"mean": round(mean, 4), "interval": [round(mean - half, 4), round(mean + half, 4)]}
+    interval = interval_of_mean(values)
+    return {"mean": round(statistics.mean(values), 4), "interval": interval and [*interval]}
 
 
 def _difference(depth: Sequence[float], state: Sequence[float]) -> dict[str, Any]:
@@ -223,7 +217,7 @@ def _difference(depth: Sequence[float], state: Sequence[float]) -> dict[str, Any
     if min(len(depth), len(state)) < 2 or spread == 0:
         return {"difference": difference, "interval": None}
     test = ttest_ind(depth, state, equal_var=False)
-    low, high = test.confidence_interval(_CONFIDENCE)
+    low, high = test.confidence_interval(CONFIDENCE)
     return {"difference": difference, "interval": [round(float(low), 4), round(float(high), 4)]}
 
 
