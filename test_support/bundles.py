@@ -71,6 +71,13 @@ def write(
     return actor, specs, recorded
 
 
+def write_teachers(parent: Path) -> None:
+    """Bundles `state` and `depth` of small random policies, named after what they read."""
+    write(parent / "state", NetworkConfig(actor_groups=("proprio", "state"), hidden=(16,)))
+    depth = NetworkConfig(actor_groups=("proprio", "depth"), hidden=(16,), fused_size=16)
+    write(parent / "depth", depth)
+
+
 def manifest_values(folder: Path) -> dict[str, Any]:
     """What `seal_manifest` takes, to write a manifest with the right hashes over changed files."""
     manifest = read_manifest(folder)

@@ -6,14 +6,10 @@ import pytest
 import torch
 
 from benchmarks import distillation
-from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_sim.config import ConfigError
-from test_support.bundles import write
+from test_support.bundles import write_teachers
 
 torch.set_num_threads(1)
-
-STATE = NetworkConfig(actor_groups=("proprio", "state"), hidden=(16,))
-DEPTH = NetworkConfig(actor_groups=("proprio", "depth"), hidden=(16,), fused_size=16)
 
 
 def test_means_and_differences_by_hand():
@@ -32,8 +28,7 @@ def test_means_and_differences_by_hand():
 @pytest.mark.slow
 def test_both_teachers_teach_and_are_judged(tmp_path):
     threads = torch.get_num_threads()
-    for name, network in (("state", STATE), ("depth", DEPTH)):
-        write(tmp_path / name, network)
+    write_teachers(tmp_path)
     overrides = [
         "simulators.num_envs=8", "simulators.num_workers=1", "simulators.transport=in_process",
         "training.iterations=1", "training.horizon=3", "training.evaluate_every=null",

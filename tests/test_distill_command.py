@@ -9,26 +9,22 @@ import torch
 
 from dexgrasp_deploy.commands.cli import USAGE_ERROR, main
 from dexgrasp_learner.config import load_run_config
-from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.networks.policy import Actor
 from dexgrasp_learner.run.teachers import load_teacher
 from dexgrasp_learner.storage.bundle import seal_manifest
 from dexgrasp_sim.config import to_dict
-from test_support.bundles import manifest_values, write
+from test_support.bundles import manifest_values, write_teachers
 
 torch.set_num_threads(1)
 
 CONFIG = Path(__file__).parents[1] / "config" / "student_stereo.yaml"
-STATE = NetworkConfig(actor_groups=("proprio", "state"), hidden=(16,))
-DEPTH = NetworkConfig(actor_groups=("proprio", "depth"), hidden=(16,), fused_size=16)
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory):
     """Bundles of small random policies by what they read; tests must not change them."""
     parent = tmp_path_factory.mktemp("teachers")
-    for name, network in (("state", STATE), ("depth", DEPTH)):
-        write(parent / name, network)
+    write_teachers(parent)
     return parent
 
 

@@ -5,27 +5,22 @@ import torch
 
 from dexgrasp_learner.algorithms.teacher import Coarse
 from dexgrasp_learner.config import RunConfig
-from dexgrasp_learner.networks.config import NetworkConfig
 from dexgrasp_learner.run.teachers import load_teacher
 from dexgrasp_learner.storage.bundle import load_bundle
 from dexgrasp_learner.storage.bundle_policy import BundlePolicy
 from dexgrasp_sim.config import ConfigError, parse_config
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.vec_env import allocate
-from test_support.bundles import random_observations, write
+from test_support.bundles import random_observations, write_teachers
 
 torch.set_num_threads(1)
-
-STATE = NetworkConfig(actor_groups=("proprio", "state"), hidden=(16,))
-DEPTH = NetworkConfig(actor_groups=("proprio", "depth"), hidden=(16,), fused_size=16)
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory):
     """Bundles of small random policies by what they read; tests must not change them."""
     parent = tmp_path_factory.mktemp("teachers")
-    for name, network in (("state", STATE), ("depth", DEPTH)):
-        write(parent / name, network)
+    write_teachers(parent)
     return parent
 
 
