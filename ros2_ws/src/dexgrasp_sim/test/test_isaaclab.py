@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import trimesh
 
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.foreign_python import environment_for
+from dexgrasp_sim.objects.config import ObjectConfig
 from dexgrasp_sim.objects.sets import object_set
 from dexgrasp_sim.physics.backends import make_engine
 from dexgrasp_sim.physics.isaaclab.messages import scene_from_text, scene_to_text
@@ -82,8 +84,10 @@ def test_an_interpreter_without_isaac_lab_is_an_error_with_its_last_words():
     assert "\n" not in str(error.value)
 
 
-def test_a_scene_is_the_same_after_its_way_to_the_process():
-    objects = object_set("train")[::20]
+def test_a_scene_is_the_same_after_its_way_to_the_process(tmp_path):
+    path = tmp_path / "box.stl"
+    trimesh.creation.box((0.06, 0.06, 0.06)).export(path)
+    objects = (*object_set("train")[::20], ObjectConfig("own", "mesh", path=path))
     scene = dataclasses.replace(CONFIG, objects=objects).scene(3, 1)
     arrived = scene_from_text(scene_to_text(scene))
     for field in dataclasses.fields(scene):

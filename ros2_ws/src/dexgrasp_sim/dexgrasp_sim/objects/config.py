@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 from scipy.spatial import QhullError
 from scipy.spatial.transform import Rotation
@@ -123,9 +123,11 @@ class ObjectConfig:
 
     @field_validator("path", mode="before")
     @classmethod
-    def _make_absolute(cls, path: Any) -> Any:
-        # workers may run in another folder
-        return absolute_path(path) if isinstance(path, str | Path) else path
+    def _make_absolute(cls, path: Any, info: ValidationInfo) -> Any:
+        if not isinstance(path, str | Path):
+            return path
+        absolute = absolute_path(path)  # workers may run in another folder
+        return str(absolute) if info.mode == "json" else absolute  # as pydantic wants it there
 
     @model_validator(mode="after")
     def _check(self) -> "ObjectConfig":
