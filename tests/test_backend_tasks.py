@@ -1,7 +1,6 @@
 """The task in every physics backend: the scripted teacher, a policy's transfer, a training."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from dexgrasp_learner.evaluation.episodes import evaluate, evaluate_actor, scrip
 from dexgrasp_learner.run.assembly import fresh_actor
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.physics.backends import BACKENDS
+from test_support.backends import tested_device
 
 CONFIGS = Path(__file__).parents[1] / "config"
 REFERENCE = "mujoco"
@@ -21,10 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 @pytest.fixture(params=[name for name in BACKENDS if name != REFERENCE])
 def other(request):
     """Name and device of a backend to compare with the reference."""
-    backend = BACKENDS[request.param]
-    pytest.importorskip(backend.package.replace("-", "_"))
-    device = os.environ.get("DEXGRASP_TEST_DEVICE", "cpu")  # as for test_engine_contract.py
-    return request.param, device if device.split(":")[0] in backend.devices else "cpu"
+    return request.param, tested_device(request.param)
 
 
 def in_backend(config, name):

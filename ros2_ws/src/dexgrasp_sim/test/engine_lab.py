@@ -1,21 +1,17 @@
 """What the tests of all physics backends share: engines of a backend, starts, and comparisons."""
 
 import dataclasses
-import os
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from dexgrasp_sim.config import ConfigError
-from dexgrasp_sim.physics.backends import BACKENDS, make_engine
-from dexgrasp_sim.physics.isaaclab.start import installed_version
+from dexgrasp_sim.physics.backends import make_engine
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
+from test_support.backends import DEVICE, tested_device
 
-DEVICE = os.environ.get("DEXGRASP_TEST_DEVICE", "cpu")
-"""Device of the backends that compute on it; the others are tested on the CPU."""
 COMPILES = pytest.mark.timeout(1200 if DEVICE == "cpu" else 300)
 """Of tests that may have to compile kernels first: on the CPU for minutes, beside other work."""
 CONFIG = GraspConfig()
@@ -42,17 +38,7 @@ class Lab:
 
     def __init__(self, backend):
         self.backend, self.made = backend, []
-        self.device = DEVICE if DEVICE.split(":")[0] in BACKENDS[backend].devices else "cpu"
-        self._skip_unless_installed()
-
-    def _skip_unless_installed(self):
-        if self.backend != "isaaclab":
-            pytest.importorskip(BACKENDS[self.backend].package.replace("-", "_"))
-            return
-        try:
-            installed_version()
-        except ConfigError as error:
-            pytest.skip(str(error))
+        self.device = tested_device(backend)
 
     def engine(self, config=CONFIG, count=3, threads=1, offset=0, **changes):
         """An engine for the scene of a task, with changes to the scene."""
