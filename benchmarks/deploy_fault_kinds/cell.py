@@ -9,6 +9,7 @@ import numpy as np
 from benchmarks.deploy_fault_kinds.case import CommandCount
 from dexgrasp_deploy.control.config import ControlConfig
 from dexgrasp_deploy.control.control_loop import ControlLoop
+from dexgrasp_deploy.control.motion.cell import command_dt_s
 from dexgrasp_deploy.drivers.base import CameraSample, DriverContext, JointSample
 from dexgrasp_deploy.drivers.mock import MockArm, MockCamera, MockHand
 from dexgrasp_learner.storage.bundle import BundleManifest
@@ -135,14 +136,14 @@ class Cell:
     ) -> None:
         self.clock = SimulatedClock()
         self.policy = ClosingPolicy(manifest, self.clock)
-        self.count = CommandCount(robot, manifest.task.control_dt_s)
+        self.count = CommandCount(robot, command_dt_s(manifest.task))
         self.port = FaultyPort(manifest, robot, self.clock, self.count)
         self.loop = ControlLoop(self.policy, robot, self.port, self.clock, config)  # type: ignore[arg-type]
 
     def tick(self) -> None:
-        """One control period."""
+        """One period of commands."""
         self.loop.tick()
-        self.clock.now_s += self.loop.control_dt_s
+        self.clock.now_s += self.loop.command_dt_s
 
     def until(self, condition: Callable[[], bool], limit_s: float) -> bool:
         """Runs until a condition; returns whether it came true in time."""

@@ -133,28 +133,36 @@ def test_a_real_bundle_runs_on_the_simulated_robot(bundle, robot, clock):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_robot_and_training_do_the_same_and_safety_changes_nothing(bundle, robot, clock, seed):
-    """With goals that jump from one extreme to another, bit for bit up to float64."""
-    manifest = replace(bundle.manifest, task=ON_A_ROBOT)
+@pytest.mark.parametrize(("seed", "control_hz"), [(0, 60.0), (1, 60.0), (2, 60.0), (3, 15.0)])
+def test_robot_and_training_do_the_same_and_safety_changes_nothing(
+    bundle, robot, clock, seed, control_hz
+):
+    """With goals that jump from one extreme to another, bit for bit up to float64.
+
+    At 15 Hz, too, the robot gets the targets of all fabric steps, four in each control period.
+    """
+    task = replace(ON_A_ROBOT, control_hz=control_hz, episode_s=STEPS / control_hz)
+    manifest = replace(bundle.manifest, task=task)
     generator = torch.Generator().manual_seed(seed)
     goals = torch.sign(torch.randn(STEPS, 11, generator=generator))
     actions = goals[torch.arange(STEPS) // 20 * 20]
-    env = make_grasp_env(ON_A_ROBOT, 1, 0, 1, ("proprio",))
+    env = make_grasp_env(task, 1, 0, 1, ("proprio",))
     out = {spec.name: spec.empty(1) for spec in (*env.observation_specs, *RESULT_SPECS)}
     env.reset(out)
     expected, targets = [], []
     for action in actions:
         expected.append(out["proprio"][0].clone().numpy())
         env.step(action[None], out)
-        targets.append(env.decoder.target[0].numpy())
+        targets.extend(env.decoder.path[:, 0].numpy())
     port, policy = WorldPort(manifest, robot, clock), Replay(manifest, actions.numpy())
     loop = ControlLoop(policy, robot, port, clock, ControlConfig())
     run(loop)
     assert loop.progress.steps == STEPS and loop.progress.clamped_commands == 0
     np.testing.assert_allclose(policy.seen, expected, atol=1e-6)
-    # the last target of the environment is that of its next episode
-    np.testing.assert_allclose(port.sent[-STEPS:-1], targets[:-1], atol=1e-6)
+    # after its last step the environment holds the target of its next episode
+    commands = STEPS * env.decoder.steps_per_period
+    np.testing.assert_allclose(port.sent[-commands:][: len(targets) - 1], targets[:-1], atol=1e-6)
+    assert len(targets) - 1 == commands - env.decoder.steps_per_period
 
 
 def test_in_shadow_mode_the_fabric_begins_where_the_robot_stands(bundle, robot, clock):

@@ -2,22 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import ceil
 from typing import NoReturn
 
 import numpy as np
 
 from dexgrasp_deploy.control.config import ControlConfig
+from dexgrasp_deploy.control.deadline import Deadline
 from dexgrasp_deploy.control.episode import POLICY_ACTS, STALE, Episode, Reason, State, UnfitInput
 from dexgrasp_deploy.control.evidence import EvidenceTracker
-from dexgrasp_deploy.control.motion.cell import obstacles_of, safety_filter
+from dexgrasp_deploy.control.motion.cell import command_dt_s, obstacles_of, safety_filter
 from dexgrasp_deploy.control.motion.commander import Commander
 from dexgrasp_deploy.control.motion.journey import Journey
 from dexgrasp_deploy.control.motion.way import WayPlanner
 from dexgrasp_deploy.control.observation import PolicyObserver
 from dexgrasp_deploy.control.policy_runtime import PolicyRuntime
 from dexgrasp_deploy.control.policy_step import PolicyStep
-from dexgrasp_deploy.control.port import Progress, RobotPort
+from dexgrasp_deploy.control.port import Progress, RobotPort, Vector
 from dexgrasp_deploy.control.sensing.streams import Measurement
 from dexgrasp_deploy.control.telemetry.latency import Stage
 from dexgrasp_deploy.control.telemetry.steps import Step, StepReport
@@ -34,7 +34,8 @@ class ControlLoop:
         task: The training task of the policy.
         config: All that can be set.
         bundle_id: Of the policy.
-        control_dt_s: Control period.
+        control_dt_s: Control period of the policy.
+        command_dt_s: Period of `tick`, from one command to the next.
         length: Steps of the present episode.
         lift_height_m: Rise of the hand that counts as lifted in it.
         episode: The state.
@@ -55,7 +56,7 @@ class ControlLoop:
         task = runtime.manifest.task
         self.task, self.config = task, config
         self.bundle_id = runtime.manifest.bundle_id
-        self.control_dt_s = task.control_dt_s
+        self.control_dt_s, self.command_dt_s = task.control_dt_s, command_dt_s(task)
         self._port, self._clock = port, clock
         self._observer = PolicyObserver(runtime.manifest, robot, config.freshness)
         self.steps = StepReport(self.control_dt_s, clock)
@@ -64,7 +65,7 @@ class ControlLoop:
         safety = safety_filter(task, robot, config.safety)
         self._commander = Commander(robot, port, safety, config, self.steps.laps)
         planner = WayPlanner(robot, obstacles_of(task), safety.clearances)
-        self._journey = Journey(planner, self._commander, robot, config, self.control_dt_s, clock)
+        self._journey = Journey(planner, self._commander, robot, config, self.command_dt_s, clock)
         self._tracker = EvidenceTracker(robot, task, config.evidence)
         self._wants_policy = self._goes_home = False
         self._fit_s = self._unfit_image_s = -np.inf
@@ -191,30 +192,21 @@ class ControlLoop:
         self._commander.safety.speed_scale = scale
 
     def run(self, stop: Callable[[], bool]) -> None:
-        """Calls `tick` at absolute deadlines until `stop()` is true.
-
-        If a tick ends after the next deadline, the next tick begins at once when it is less than
-        half a period late. Otherwise the missed deadlines are skipped, so that two actions never
-        follow each other too closely.
-        """
-        deadline_s = self._clock()
+        """Calls `tick` at absolute deadlines until `stop()` is true; see `Deadline`."""
+        deadline = Deadline(self.command_dt_s, self._clock)
         while True:
-            self._port.wait_until(deadline_s)
+            self._port.wait_until(deadline.time_s)
             if stop():
                 return
             if self.episode.state in POLICY_ACTS:
-                self.steps.late(self._clock() - deadline_s)
+                self.steps.late(deadline.late_s)
             self.tick()
-            deadline_s += self.control_dt_s
-            late = (self._clock() - deadline_s) / self.control_dt_s
-            if late > 0:
-                deadline_s += int(late + 0.5) * self.control_dt_s
-                if self.episode.state in POLICY_ACTS:
-                    missed = self.progress.deadline_misses + ceil(late)
-                    self.progress = replace(self.progress, deadline_misses=missed)
+            misses = self.progress.deadline_misses + deadline.advance()
+            if self.episode.state in POLICY_ACTS:
+                self.progress = replace(self.progress, deadline_misses=misses)
 
     def tick(self) -> None:
-        """One control period in the present state."""
+        """One period of commands in the present state."""
         self.steps.laps.begin()
         self._port.receive()
         now_s, state = self._clock(), self.episode.state  # nothing received is newer than this
@@ -273,28 +265,36 @@ class ControlLoop:
         self.episode.enter(State.GRASP, Reason.START_POSTURE_REACHED, now_s)
 
     def _tick_policy(self, measured: Measurement, now_s: float) -> None:
-        # The last action had its full period before the episode ends, as in training.
-        if self.progress.steps >= self.length:
+        if self._policy.coming:
+            self._command(self._policy.coming.popleft(), measured, now_s)
+        elif self.progress.steps < self.length:
+            self._act(measured, now_s)
+        else:  # the last action had its full period, as in training
             self._end_policy(measured, now_s)
             return
-        sample = self._port.image() if self._observer.needs_image else None
-        target, progress = self._policy.step(measured, sample, self.progress, now_s)
-        commanded = self._commander.position
-        evidence = self._tracker.observe(measured, commanded, progress.object_m, now_s)
-        self.progress = replace(progress, evidence=evidence)
-        self.steps.laps.end(Stage.EVIDENCE)
-        try:
-            command = self._commander.command(target, measured, now_s)
-        finally:
-            step = Step(now_s, measured, sample, target, self._commander.position)
-            self.steps.stepped(step, self.progress)
-        if command.clamped.any():
-            self.progress = replace(self.progress, clamped_commands=progress.clamped_commands + 1)
         lifting = self._tracker.lifting
         if lifting and self.episode.state is State.GRASP:
             self.episode.enter(State.LIFT, Reason.LIFTED, now_s)
         elif not lifting and self.episode.state is State.LIFT:
             self.episode.enter(State.GRASP, Reason.DROPPED, now_s)
+
+    def _act(self, measured: Measurement, now_s: float) -> None:
+        sample = self._port.image() if self._observer.needs_image else None
+        self.progress = self._policy.step(measured, sample, self.progress, now_s)
+        try:
+            self._command(self._policy.coming.popleft(), measured, now_s)
+        finally:
+            step = Step(now_s, measured, sample, self._policy.target, self._commander.position)
+            self.steps.stepped(step, self.progress)
+
+    def _command(self, target: Vector, measured: Measurement, now_s: float) -> None:
+        before, seen_m = self._commander.position, self.progress.object_m
+        evidence = self._tracker.observe(measured, before, seen_m, now_s)
+        self.progress = replace(self.progress, evidence=evidence)
+        self.steps.laps.end(Stage.EVIDENCE)
+        if self._commander.command(target, measured, now_s).clamped.any():
+            clamped = self.progress.clamped_commands + 1
+            self.progress = replace(self.progress, clamped_commands=clamped)
 
     def _end_policy(self, measured: Measurement, now_s: float) -> None:
         evidence, life = self.progress.evidence, self.config.life

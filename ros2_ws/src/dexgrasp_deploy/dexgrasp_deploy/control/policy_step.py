@@ -1,5 +1,6 @@
 """One step of the policy: from judged measurements to joint targets."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -27,6 +28,8 @@ class PolicyStep:
     Attributes:
         decoder: Turns actions into joint targets.
         start: [J] rad, where episodes start.
+        coming: Joint targets [J] rad of the newest action, each to be sent when its part of the
+            control period begins: one, or as many as a fabric makes steps in a period.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class PolicyStep:
         task = runtime.manifest.task
         self._runtime, self._observer, self._clock = runtime, observer, clock
         self._laps = laps
+        self.coming: deque[Vector] = deque()
         self._episode_steps = task.episode_steps
         self.decoder = make_decoder(
             task.action,
@@ -51,6 +55,11 @@ class PolicyStep:
             difficulty=task.difficulty,
         )
         self.start: Vector = self.decoder.start_position.double().numpy()
+
+    @property
+    def target(self) -> Vector:
+        """[J] rad, the joint targets at which the newest action ends."""
+        return self.decoder.target[0].double().numpy()
 
     def begin(self, stands_at: Vector | None, attempts: int) -> Progress:
         """Begins an episode.
@@ -63,6 +72,7 @@ class PolicyStep:
             UnfitInput: The decoder cannot begin there.
         """
         self._runtime.reset()
+        self.coming.clear()
         if stands_at is None:
             self.decoder.reset()
         else:
@@ -79,7 +89,7 @@ class PolicyStep:
         sample: CameraSample | None,
         progress: Progress,
         now_s: float,
-    ) -> tuple[Vector, Progress]:
+    ) -> Progress:
         """One control period.
 
         Args:
@@ -89,7 +99,7 @@ class PolicyStep:
             now_s: Monotonic time.
 
         Returns:
-            [J] rad joint targets, and the progress with this step.
+            The progress with this step; its joint targets are in `coming`.
 
         Raises:
             UnfitInput: The image must not be acted on, or the action is not finite.
@@ -107,12 +117,13 @@ class PolicyStep:
         self._laps.end(Stage.INFERENCE)
         if not np.isfinite(action).all():
             raise UnfitInput(Reason.BAD_ACTION, f"action {action}")
-        target = self.decoder.decode(torch.from_numpy(action).unsqueeze(0))[0]  # [J] rad
+        self.decoder.decode(torch.from_numpy(action).unsqueeze(0))
+        self.coming.extend(self.decoder.path[:, 0].double().numpy())  # [K, J] rad
         self._laps.end(Stage.DECODING)
         object_m = predicted_object_position(self._runtime.manifest, prediction)
         first = progress.steps == 0
         seen_s = measured.stamp_s if image is None or sample is None else sample.stamp_s
-        return target.double().numpy(), replace(
+        return replace(
             progress,
             steps=progress.steps + 1,
             first_s=now_s if first else progress.first_s,

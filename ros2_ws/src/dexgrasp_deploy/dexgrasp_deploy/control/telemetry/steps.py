@@ -24,8 +24,9 @@ class Step:
         now_s: Monotonic time of its beginning.
         measured: The joints that it saw.
         sample: The exposure that it saw; None for a policy without images.
-        decoded: [J] rad, the joint targets of its action.
-        safe: [J] rad, what the safety filter made of them; it left unless in shadow.
+        decoded: [J] rad, the joint targets at which its action ends.
+        safe: [J] rad, what the safety filter made of the first targets of the action; it left
+            unless in shadow.
     """
 
     now_s: float
