@@ -106,11 +106,14 @@ def calibration_parameters(mode: str, driver: str, folder: str) -> dict[str, str
     }
 
 
-def episode_node(mode: str, bundle: str | Path, episodes: int) -> NodeSpec:
+def episode_node(
+    mode: str, bundle: str | Path, episodes: int, print_json: bool = False
+) -> NodeSpec:
     """The node that runs episodes and then ends; in simulation it also judges them."""
     parameters = {
         "bundle": str(Path(bundle).resolve()),
         "episodes": episodes,
         "simulated": mode == "sim",
+        "print_json": print_json,
     }
     return NodeSpec(PACKAGE, EPISODE_NODE, EPISODE_NODE, parameters)

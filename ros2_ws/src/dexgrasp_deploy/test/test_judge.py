@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dexgrasp_deploy.control.judge import GraspJudge, summarize
+from dexgrasp_deploy.control.judge import GraspJudge, in_words, summarize
 from dexgrasp_deploy.drivers.base import JointSample
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import load_robot
@@ -147,5 +147,11 @@ def test_summary_by_hand():
         "stops": stops,
         "stops_on_the_way_home": homes,
     }
+    assert in_words(found) == [
+        "3 episodes, 1 refused: 1 of 2 lifted the object; 15.0 Hz, 3 periods late, "
+        "6 commands changed by the safety filter, 3 stops",
+        "episode 2, object: measurements arrive but do not change: image",
+        "episode 3, object: measurements arrive but do not change: image",
+    ]
     assert summarize([])["success_rate"] is None
     assert summarize([])["control_hz"] == 0.0

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         SIGTERM or SIGHUP before the work was done.
     """
     code, result = _train(args) if args.mode == "train" else _deploy(args)
-    if code == 0 and (args.json or result):
+    if code == 0 and args.json:
         print(json.dumps(result))
     return code
 
@@ -82,7 +82,7 @@ def _deploy(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
         nodes = with_parameter_file(nodes, args.params)
     if not args.episodes:
         return _bring_up(nodes)
-    nodes.append(episode_node(args.mode, args.bundle, args.episodes))
+    nodes.append(episode_node(args.mode, args.bundle, args.episodes, args.json))
     timeout_s = _START_S + args.episodes * (3 * manifest.task.episode_s + _EPISODE_MARGIN_S)
     return _bring_up(nodes, EPISODE_NODE, timeout_s)
 

@@ -61,6 +61,25 @@ def summarize(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def in_words(figures: Mapping[str, Any]) -> list[str]:
+    """Lines for people about the figures of `summarize`: all episodes, then each that failed."""
+    outcomes, safety = figures["outcomes"], figures["safety"]
+    judged = [item["success"] for item in outcomes if item["success"] is not None]
+    lifted = (
+        f"{sum(judged)} of {len(judged)} lifted the object" if judged else "nobody judged them"
+    )
+    stops = sum(safety["stops"].values()) + sum(safety["stops_on_the_way_home"].values())
+    lines = [
+        f"{figures['episodes']} episodes, {figures['refused']} refused: {lifted}; "
+        f"{figures['control_hz']} Hz, {figures['deadline_misses']} periods late, "
+        f"{safety['clamped_commands']} commands changed by the safety filter, {stops} stops"
+    ]
+    for number, item in enumerate(outcomes, 1):
+        if not item["success"]:
+            lines.append(f"episode {number}, {item.get('object') or 'object'}: {item['ended']}")
+    return lines
+
+
 class GraspJudge:
     """The `success` of a training episode, see `SuccessConfig`, from topics instead of the
     simulator's state: its own `EpisodeTracker` counts the control steps.

@@ -1,4 +1,4 @@
-"""Runs grasp episodes one after the other, prints one JSON line about them, and ends."""
+"""Runs grasp episodes one after the other, says how they went, and ends."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from dexgrasp_deploy.control.judge import GraspJudge, summarize
+from dexgrasp_deploy.control.judge import GraspJudge, in_words, summarize
 from dexgrasp_deploy.drivers.base import JointSample
 from dexgrasp_deploy.nodes.calls import Caller
 from dexgrasp_deploy.nodes.conversions import from_joint_state, from_pose, from_stamp
@@ -45,7 +45,7 @@ _STOPS = frozenset({Grasp.Result.STALE_OBSERVATION, Grasp.Result.FAULT})
 
 
 class EpisodeNode(Node):
-    """Parameters: `bundle`, `episodes` and `simulated`.
+    """Parameters: `bundle`, `episodes`, `simulated`, and `print_json` for a line of all figures.
 
     Between episodes the robot puts down what it holds and goes home. If `simulated`, the node then
     uses `sim/reset`, and `sim/object_pose` to judge the episodes.
@@ -62,6 +62,7 @@ class EpisodeNode(Node):
         self._task = manifest.task
         self._episodes = parameters.get("episodes", 1)
         self._simulated = parameters.get("simulated", True)
+        self._prints_json = parameters.get("print_json", False)
         parameters.reject_unknown()
         self._robot = self._task.load_robot()
         self._joints: JointSample | None = None
@@ -101,6 +102,13 @@ class EpisodeNode(Node):
         call.wait(lambda: not self._cameras, _CAMERA_TIMEOUT_S)
         outcomes = [self._run_episode(call) for _ in range(self._episodes)]
         return {**summarize(outcomes), "latency": self._latency}
+
+    def report(self, figures: dict[str, Any]) -> None:
+        """Logs the figures of `run` in words, and prints them where that is wanted."""
+        for line in in_words(figures):
+            self.get_logger().info(line)
+        if self._prints_json:
+            print(json.dumps(figures), flush=True)
 
     def _all_there(self) -> bool:
         servers = [self._release, self._home, *([self._reset] if self._simulated else [])]
@@ -218,15 +226,15 @@ class EpisodeNode(Node):
             self._judge.observe(from_pose(message.pose), stamp_s)
 
 
-def run_and_print(node: EpisodeNode, executor: Executor) -> None:
+def run_and_report(node: EpisodeNode, executor: Executor) -> None:
     """The body of the process."""
-    print(json.dumps(node.run(executor)), flush=True)
+    node.report(node.run(executor))
 
 
 def main(args: list[str] | None = None) -> int:
     """Entry point."""
     torch.set_num_threads(1)
-    return run_node(EpisodeNode, args, body=run_and_print)
+    return run_node(EpisodeNode, args, body=run_and_report)
 
 
 if __name__ == "__main__":
