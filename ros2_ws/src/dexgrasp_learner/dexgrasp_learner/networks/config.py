@@ -24,6 +24,9 @@ class NetworkConfig:
             images, take stereo colour images only.
         patch_layers: Side of the patches and number of features of each layer of the `patch`
             encoder, the one that reads the pixels first.
+        level_table: Depth images show what rises from the plane in which most of the table lies,
+            fitted in each image, instead of from where the table should be: for cameras whose pose
+            or depth is not exact.
         resnet_weights: File with weights of torchvision's resnet18 from which `stereo_resnet`
             begins; a relative path counts from the config file. None: random ones.
         attention_dropout: Share of attention weights that `stereo_resnet` drops in distillation.
@@ -53,6 +56,7 @@ class NetworkConfig:
         (4, 32),
         (2, 64),
     )
+    level_table: bool = False
     resnet_weights: str | None = None
     attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     rgb_gain: Positive = 3.0

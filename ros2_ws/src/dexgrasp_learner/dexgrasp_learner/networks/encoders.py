@@ -14,7 +14,7 @@ from dexgrasp_learner.networks.stereo import (
 )
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.specs import TensorSpec
-from dexgrasp_sim.vision.preprocess import policy_depth, policy_rgb
+from dexgrasp_sim.vision.preprocess import level_table, policy_depth, policy_rgb
 from dexgrasp_sim.vision.table_view import TableView
 
 _MAX_FEATURES = 4096
@@ -42,7 +42,7 @@ def build_encoder(
     if spec.dtype == "int16" and len(spec.shape) == 2:
         if view is None:
             raise ValueError(f"{spec.name!r} is depth: give the view of its camera")
-        pixels = DepthPixels(spec, view)
+        pixels = DepthPixels(spec, view, config.level_table)
     elif spec.dtype == "uint8" and len(spec.shape) == 4 and spec.shape[:2] == (2, 3):
         pixels = RgbPixels(config.rgb_gain)
     else:
@@ -62,13 +62,14 @@ def build_encoder(
 
 
 class DepthPixels(nn.Module):
-    """Depth images as the encoders read them, see `policy_depth`."""
+    """Depth images as the encoders read them, see `policy_depth` and `level_table`."""
 
     views, channels = 1, 1
     table_m: Tensor
 
-    def __init__(self, spec: TensorSpec, view: TableView) -> None:
+    def __init__(self, spec: TensorSpec, view: TableView, levels: bool) -> None:
         super().__init__()
+        self.levels = levels
         self.near_m, self.far_m = view.camera.near_m, view.camera.far_m
         height, width = spec.shape
         # given by the config, so no part of the weights
@@ -77,7 +78,7 @@ class DepthPixels(nn.Module):
     def forward(self, depth_mm: Tensor) -> Tensor:
         """int16 [B, H, W] in mm (0 = invalid) to float32 [B, 1, 1, H, W]."""
         depth = policy_depth(depth_mm, self.table_m, self.near_m, self.far_m)
-        return depth[:, None, None]
+        return (level_table(depth) if self.levels else depth)[:, None, None]
 
 
 class RgbPixels(nn.Module):
