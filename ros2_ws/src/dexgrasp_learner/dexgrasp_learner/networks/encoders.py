@@ -14,7 +14,8 @@ from dexgrasp_learner.networks.stereo import (
 )
 from dexgrasp_sim.config import ConfigError
 from dexgrasp_sim.specs import TensorSpec
-from dexgrasp_sim.vision.preprocess import level_table, policy_depth, policy_rgb
+from dexgrasp_sim.vision.preprocess import policy_depth, policy_rgb
+from dexgrasp_sim.vision.table_plane import level_table
 from dexgrasp_sim.vision.table_view import TableView
 
 _MAX_FEATURES = 4096
@@ -78,7 +79,7 @@ class DepthPixels(nn.Module):
     def forward(self, depth_mm: Tensor) -> Tensor:
         """int16 [B, H, W] in mm (0 = invalid) to float32 [B, 1, 1, H, W]."""
         depth = policy_depth(depth_mm, self.table_m, self.near_m, self.far_m)
-        return (level_table(depth) if self.levels else depth)[:, None, None]
+        return (level_table(depth, self.table_m) if self.levels else depth)[:, None, None]
 
 
 class RgbPixels(nn.Module):
