@@ -43,6 +43,9 @@ def absolute_path(given: str | Path) -> Path:
 def read_values(path: str | Path) -> dict[str, Any]:
     """The values of a YAML file merged over its `base` files.
 
+    Mappings are merged key by key; one that gives a `kind` other than that below it begins anew,
+    because another kind has other keys.
+
     Returns:
         Nested plain values; strings are `TextOfFile`.
 
@@ -116,8 +119,10 @@ def _placed(values: Any, folder: Path) -> Any:
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
-        both_mappings = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both_mappings else value
+        below = merged.get(key)
+        mappings = isinstance(value, dict) and isinstance(below, dict)
+        alike = mappings and value.get("kind", below.get("kind")) == below.get("kind")
+        merged[key] = _merge(below, value) if alike else value
     return merged
 
 

@@ -221,3 +221,12 @@ def test_an_override_leaves_the_given_values_alone():
     values = {"a": {"b": 1}}
     assert with_override(values, "a.b=2") == {"a": {"b": 2}}
     assert values == {"a": {"b": 1}}
+
+
+def test_a_mapping_of_another_kind_begins_anew(write):
+    write("action: {speed: 2}\nview: {kind: wide, angle: 1}\n", "base.yaml")
+    path = write("base: base.yaml\naction: {kind: fabric, gain: 3}\nview: {kind: wide, zoom: 2}\n")
+    assert read_values(path) == {
+        "action": {"kind": "fabric", "gain": 3},
+        "view": {"kind": "wide", "angle": 1, "zoom": 2},
+    }
