@@ -8,6 +8,7 @@ import yaml
 
 from dexgrasp_learner.config import RunConfig, load_run_config
 from dexgrasp_sim.config import ConfigError, parse_config, read_values
+from dexgrasp_sim.yaml_file import laid_over
 
 CONFIGS = sorted((Path(__file__).parents[1] / "config").glob("*.yaml"))
 
@@ -35,14 +36,6 @@ def overrides(path):
     return {key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "base"}
 
 
-def lay_over(base, top):
-    merged = dict(base)
-    for key, value in top.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = lay_over(merged[key], value) if both else value
-    return merged
-
-
 def base_values(path):
     base = yaml.safe_load(path.read_text()).get("base")
     return read_values(path.parent / base) if base else {}
@@ -60,11 +53,11 @@ def test_it_loads_under_its_own_name(path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_key_changes_what_would_hold_without_it(path):
     own, base = overrides(path), base_values(path)
-    resolved = parse_config(RunConfig, lay_over(base, own))
+    resolved = parse_config(RunConfig, laid_over(base, own))
     idle = []
     for leaf in leaves(own):
         try:
-            same = parse_config(RunConfig, lay_over(base, without(own, leaf))) == resolved
+            same = parse_config(RunConfig, laid_over(base, without(own, leaf))) == resolved
         except ConfigError:  # the others need this one
             same = False
         if same:

@@ -41,10 +41,7 @@ def absolute_path(given: str | Path) -> Path:
 
 
 def read_values(path: str | Path) -> dict[str, Any]:
-    """The values of a YAML file merged over its `base` files.
-
-    Mappings are merged key by key; one that gives a `kind` other than that below it begins anew,
-    because another kind has other keys.
+    """The values of a YAML file over those of its `base` files; see `laid_over`.
 
     Returns:
         Nested plain values; strings are `TextOfFile`.
@@ -53,6 +50,21 @@ def read_values(path: str | Path) -> dict[str, Any]:
         ConfigError: As for `load_config`.
     """
     return _read_with_base(Path(path), seen=())
+
+
+def laid_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Nested values in which those of `top` stand before those of `base`, as with a `base` file.
+
+    Mappings are merged key by key; one that gives a `kind` other than that below it begins anew,
+    because another kind has other keys.
+    """
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        mappings = isinstance(value, dict) and isinstance(below, dict)
+        alike = mappings and value.get("kind", below.get("kind")) == below.get("kind")
+        merged[key] = laid_over(below, value) if alike else value
+    return merged
 
 
 def with_override(values: dict[str, Any], override: str) -> dict[str, Any]:
@@ -104,7 +116,7 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(base, str):
         raise ConfigError(f"{path}: `base` = {base!r}; give the name of one YAML file")
     below = path.parent / Path(base).expanduser()
-    return _merge(_read_with_base(below, (*seen, path.resolve())), values)
+    return laid_over(_read_with_base(below, (*seen, path.resolve())), values)
 
 
 def _placed(values: Any, folder: Path) -> Any:
@@ -114,16 +126,6 @@ def _placed(values: Any, folder: Path) -> Any:
     if isinstance(values, list):
         return [_placed(value, folder) for value in values]
     return TextOfFile(values, folder) if isinstance(values, str) else values
-
-
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        below = merged.get(key)
-        mappings = isinstance(value, dict) and isinstance(below, dict)
-        alike = mappings and value.get("kind", below.get("kind")) == below.get("kind")
-        merged[key] = _merge(below, value) if alike else value
-    return merged
 
 
 class _GivenTwiceError(yaml.YAMLError):
