@@ -61,9 +61,14 @@ def laid_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
         below = merged.get(key)
-        mappings = isinstance(value, dict) and isinstance(below, dict)
-        alike = mappings and value.get("kind", below.get("kind")) == below.get("kind")
-        merged[key] = laid_over(below, value) if alike else value
+        if (
+            isinstance(value, dict)
+            and isinstance(below, dict)
+            and value.get("kind", below.get("kind")) == below.get("kind")
+        ):
+            merged[key] = laid_over(below, value)
+        else:
+            merged[key] = value
     return merged
 
 
