@@ -40,13 +40,13 @@ def _table_plane(values: Tensor, columns: Tensor) -> Tensor:
     x, y, z = columns.unbind(-1)
     products = torch.stack((x * x, x * y, x * z, y * y, y * z, z * z), 1)  # [P, 6]
     valid = values != 0
-    distance, plane = values, values[..., :3]
+    plane = torch.zeros_like(values[..., :3])
     for within in _PLANE_WITHIN:
+        distance = values - plane @ columns.T  # [..., P]
         weights = (valid & (distance.abs() < within)).to(values.dtype)
         count = weights.sum(-1, keepdim=True).clamp(min=1.0)
         right = (weights * values) @ columns / count  # [..., 3]
         plane = _solved(weights @ products / count, right)
-        distance = values - plane @ columns.T
     return plane
 
 
