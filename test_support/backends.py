@@ -12,7 +12,7 @@ DEVICE = os.environ.get("DEXGRASP_TEST_DEVICE", "cpu")
 """Device of the backends that compute on it; the others are tested on the CPU."""
 
 
-def tested_device(backend: str) -> str:
+def device_under_test(backend: str) -> str:
     """The device on which a backend is tested; skips the test where it is not installed."""
     if backend == "isaaclab":  # it may have an interpreter of its own
         try:

@@ -11,7 +11,7 @@ from dexgrasp_learner.evaluation.episodes import evaluate, evaluate_actor, scrip
 from dexgrasp_learner.run.assembly import fresh_actor
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.physics.backends import BACKENDS
-from test_support.backends import tested_device
+from test_support.backends import device_under_test
 
 CONFIGS = Path(__file__).parents[1] / "config"
 REFERENCE = "mujoco"
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 @pytest.fixture(params=[name for name in BACKENDS if name != REFERENCE])
 def other(request):
     """Name and device of a backend to compare with the reference."""
-    return request.param, tested_device(request.param)
+    return request.param, device_under_test(request.param)
 
 
 def in_backend(config, name):

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from dexgrasp_sim.physics.backends import make_engine
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
-from test_support.backends import DEVICE, tested_device
+from test_support.backends import DEVICE, device_under_test
 
 COMPILES = pytest.mark.timeout(1200 if DEVICE == "cpu" else 300)
 """Of tests that may have to compile kernels first: on the CPU for minutes, beside other work."""
@@ -38,7 +38,7 @@ class Lab:
 
     def __init__(self, backend):
         self.backend, self.made = backend, []
-        self.device = tested_device(backend)
+        self.device = device_under_test(backend)
 
     def engine(self, config=CONFIG, count=3, threads=1, offset=0, **changes):
         """An engine for the scene of a task, with changes to the scene."""
