@@ -37,6 +37,7 @@ def situation(count=1, **changes):
     step = torch.arange(count) / 100
     now = Situation(
         farthest_m=0.1 + step,
+        palm_offset_m=torch.stack((0.1 + step, 0.05 - step, 0.02 - step), dim=1),
         height_m=0.05 + step,
         goal_height_m=torch.full((count,), 0.2),
         from_goal_m=torch.stack((0.03 + step, -0.02 - step, -0.1 + step), dim=1),
@@ -81,6 +82,19 @@ def test_curl_is_the_squared_distance_of_the_hand_from_its_posture():
     assert value("curl", off_flat_rad=off_flat) == pytest.approx([0.0, 0.25])
 
 
+def test_a_low_approach_is_the_depth_below_a_cone_over_the_object():
+    offsets = [
+        [0.03, 0.04, 0.0],  # 5 cm beside it: the tip of the cone
+        [0.06, 0.08, 0.0],  # 5 cm further out, the cone is 5 cm high
+        [0.06, 0.08, 0.04],
+        [0.3, 0.4, 0.02],  # far away it is 12 cm high
+        [0.3, 0.4, 0.13],  # above it
+        [0.0, 0.0, -0.3],
+    ]
+    values = value("low_approach", palm_offset_m=offsets)
+    assert values == pytest.approx([0, 5 / 12, 1 / 12, 10 / 12, 0, 1], abs=1e-6)
+
+
 @given(distances, distances, heights, heights)
 def test_terms_stay_in_range_and_prefer_closer_and_higher(near, far, low, high):
     near, far = sorted((near, far))
@@ -108,7 +122,8 @@ def test_every_term_has_a_weight_and_a_column_of_its_own():
 def test_weights_that_are_not_named_keep_their_defaults_and_a_config_survives_a_file():
     config = parse_config(RewardConfig, {"weights": {"curl": -0.1}})
     written = to_dict(config)
-    assert written["weights"] == {"reach": 1, "lift": 5, "goal": 3, "height": 0, "curl": -0.1}
+    defaults = {name: term.default_weight for name, term in TERMS.items()}
+    assert written["weights"] == {**defaults, "curl": -0.1}
     assert parse_config(RewardConfig, written) == config
 
 
@@ -137,6 +152,7 @@ def test_the_published_terms_by_hand():
             "goal": 0.01 * 5 * math.exp(-sharpness * distance),
             "height": 0.01 * height * math.exp(-8.5 * 0.1),
             "curl": 0.01 * weight * curl,
+            "low_approach": 0.0,
         }
         terms = weighted_terms(config, situation(difficulty=[difficulty]))[0].tolist()
         assert dict(zip(REWARD_TERMS, terms, strict=True)) == pytest.approx(wanted, rel=1e-5)
@@ -155,7 +171,7 @@ def test_what_weighs_nothing_is_not_computed(monkeypatch):
     def fail(*_):
         raise AssertionError("computed")
 
-    for name in ("height", "curl"):
+    for name in ("height", "curl", "low_approach"):
         monkeypatch.setitem(TERMS, name, TERMS[name]._replace(value=fail))
     weighted_terms(RewardConfig(), situation())
     with pytest.raises(AssertionError, match="computed"):
@@ -165,7 +181,7 @@ def test_what_weighs_nothing_is_not_computed(monkeypatch):
 weights = st.floats(-10.0, 10.0)
 
 
-@given(st.tuples(*[weights] * 10), st.floats(0.001, 10.0), st.floats(0.0, 1.0))
+@given(st.tuples(*[weights] * 2 * len(TERMS)), st.floats(0.001, 10.0), st.floats(0.0, 1.0))
 def test_the_reward_is_the_sum_of_terms_times_weights_times_scale(ends, scale, difficulty):
     ramps = {
         name: {"initial": ends[2 * i], "final": ends[2 * i + 1]}

@@ -274,6 +274,7 @@ class GraspEnv(VecEnv):
         from_goal = position - self.goal  # [N, 3]
         now = Situation(
             farthest_m=reach,
+            palm_offset_m=grasp_center - position,
             height_m=height,
             goal_height_m=self.goal[:, 2] - self.start_height,
             from_goal_m=from_goal,

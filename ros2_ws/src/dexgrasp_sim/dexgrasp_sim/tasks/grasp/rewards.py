@@ -20,6 +20,7 @@ class Situation(NamedTuple):
 
     Attributes:
         farthest_m: [N] largest distance of a fingertip or the grasp centre to the object centre.
+        palm_offset_m: [N, 3] grasp centre minus object centre, base frame.
         height_m: [N] of the object's lowest point above the table.
         goal_height_m: [N] of that point when the object stands upright at the goal.
         from_goal_m: [N, 3] object centre minus goal, base frame.
@@ -28,6 +29,7 @@ class Situation(NamedTuple):
     """
 
     farthest_m: Tensor
+    palm_offset_m: Tensor
     height_m: Tensor
     goal_height_m: Tensor
     from_goal_m: Tensor
@@ -64,6 +66,19 @@ def curl(config: "RewardConfig", now: Situation) -> Tensor:
     return now.off_flat_rad.square().sum(dim=1)
 
 
+def low_approach(config: "RewardConfig", now: Situation) -> Tensor:
+    """How far the grasp centre is below a cone over the object, as a share of its height.
+
+    The cone opens upwards at 45 degrees from 5 cm beside the object's centre. A hand that comes
+    from below it sweeps the object away instead of closing around it. Its weight is negative
+    (own choice).
+    """
+    height_m = config.approach_height_m
+    beside_m = torch.linalg.norm(now.palm_offset_m[:, :2], dim=1)  # [N]
+    cone_m = (beside_m - _NEAR_M).clamp(0.0, height_m)
+    return (cone_m - now.palm_offset_m[:, 2]).clamp(0.0, height_m) / height_m
+
+
 class Term(NamedTuple):
     """A reward term: its value [N] in a situation, and its weight unless a config sets another."""
 
@@ -77,6 +92,7 @@ TERMS: dict[str, Term] = {
     "goal": Term(goal, 3.0),
     "height": Term(height, 0.0),
     "curl": Term(curl, 0.0),
+    "low_approach": Term(low_approach, 0.0),
 }
 """All terms by name. The default weights are the laptop's. The paper's (DEXTRAH): reach 1, goal 5
 with a sharpness of 15 to 20, height 5 to 0, curl -0.01 to -0.005, no lift, scale 0.01."""
@@ -109,6 +125,7 @@ class RewardConfig:
         reach_sharpness_per_m: Factor s in the exponent of `reach`.
         goal_sharpness_per_m: The same for `goal`.
         height_sharpness_per_m: The same for `height`.
+        approach_height_m: Height of the cone of `low_approach`.
         scale: Factor on the sum.
     """
 
@@ -116,6 +133,7 @@ class RewardConfig:
     reach_sharpness_per_m: Positive = 10.0
     goal_sharpness_per_m: PositiveRamp = Ramp(15.0)
     height_sharpness_per_m: Positive = 8.5
+    approach_height_m: Positive = 0.12
     scale: Positive = 0.1
 
 
