@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from dexgrasp_sim.robot.kinematics import Kinematics
+from dexgrasp_sim.robot.model import UrdfError
 from dexgrasp_sim.robot.robot import load_robot, robot_names
-from dexgrasp_sim.robot.urdf import UrdfError, parse_urdf
+from dexgrasp_sim.robot.urdf import parse_urdf
 
 ROBOTS = {name: load_robot(name) for name in robot_names()}
 KUKA = ROBOTS["kuka_allegro"]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dexgrasp_sim.linear_algebra import cross
-from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.robot.model import RobotModel
 
 
 @dataclass(frozen=True)

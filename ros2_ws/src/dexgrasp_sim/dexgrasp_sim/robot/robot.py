@@ -14,6 +14,7 @@ import numpy as np
 
 from dexgrasp_sim.config import ConfigError, load_config
 from dexgrasp_sim.robot.hand_pca import HandPca, read_hand_pca
+from dexgrasp_sim.robot.model import RobotModel, UrdfError
 from dexgrasp_sim.robot.robot_file import (
     FabricEntry,
     PalmVelocityEntry,
@@ -22,7 +23,7 @@ from dexgrasp_sim.robot.robot_file import (
     ServoEntry,
     SphereEntry,
 )
-from dexgrasp_sim.robot.urdf import RobotModel, UrdfError, load_urdf
+from dexgrasp_sim.robot.urdf import load_urdf
 
 DEFAULT_ROBOT = "kuka_allegro"
 _FILE = "robot.yaml"

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.urdf import RobotModel, Shape
+from dexgrasp_sim.robot.model import RobotModel, Shape
 
 Color = tuple[int, int, int]
 

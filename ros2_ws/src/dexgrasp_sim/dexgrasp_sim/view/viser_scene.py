@@ -5,7 +5,7 @@ import viser
 from scipy.spatial.transform import Rotation
 
 from dexgrasp_sim.objects.config import ObjectConfig
-from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.robot.model import RobotModel
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.view.robot_nodes import Color, RobotNodes, color_bytes
 from dexgrasp_sim.view.source import Moment

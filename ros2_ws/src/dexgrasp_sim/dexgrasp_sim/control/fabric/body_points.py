@@ -17,7 +17,7 @@ from torch import Tensor
 from dexgrasp_sim.control.fabric.chains import JointChains
 from dexgrasp_sim.linear_algebra import cross, sum_products
 from dexgrasp_sim.robot.kinematics import Chain, Kinematics, chained
-from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.robot.model import RobotModel
 
 Vector3 = tuple[float, float, float]
 

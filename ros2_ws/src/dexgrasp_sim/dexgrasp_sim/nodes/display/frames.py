@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from tf2_msgs.msg import TFMessage
 
 from dexgrasp_sim.nodes.qos import LATCHED
-from dexgrasp_sim.robot.urdf import Joint, RobotModel
+from dexgrasp_sim.robot.model import Joint, RobotModel
 from dexgrasp_sim.vision.camera import CameraConfig
 
 COMMANDED = "commanded/"

@@ -25,7 +25,8 @@ from dexgrasp_msgs.msg import PolicyStatus
 from dexgrasp_sim.nodes.display.frames import pose_matrix
 from dexgrasp_sim.nodes.qos import LATCHED, NEWEST, STREAMS
 from dexgrasp_sim.robot.kinematics import Kinematics
-from dexgrasp_sim.robot.urdf import RobotModel, UrdfError, movable_joints, parse_urdf
+from dexgrasp_sim.robot.model import RobotModel, UrdfError
+from dexgrasp_sim.robot.urdf import movable_joints, parse_urdf
 
 _FRAMES = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _SILENT_S = 2.0

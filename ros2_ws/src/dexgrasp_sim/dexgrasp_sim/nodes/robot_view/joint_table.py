@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dexgrasp_sim.nodes.display.robot_markers import limit_levels
-from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.robot.model import RobotModel
 
 COLORS = ("#2f9e44", "#f08c00", "#e03131")
 """Inside of the range, near a limit, at it."""

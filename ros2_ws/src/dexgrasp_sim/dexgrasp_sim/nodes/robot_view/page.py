@@ -14,7 +14,7 @@ from dexgrasp_sim.nodes.display.point_cloud import points_of
 from dexgrasp_sim.nodes.robot_view.graph import RobotGraph
 from dexgrasp_sim.nodes.robot_view.joint_table import joint_table
 from dexgrasp_sim.nodes.robot_view.marker_nodes import MarkerNodes
-from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.robot.model import RobotModel
 from dexgrasp_sim.view.robot_nodes import RobotNodes
 from dexgrasp_sim.view.server import furnish
 

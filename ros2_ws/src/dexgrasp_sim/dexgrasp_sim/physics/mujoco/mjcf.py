@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp_sim.physics.contact_model import ROBOT_COLLISION, CollisionBits
+from dexgrasp_sim.robot.model import Inertial, Joint, Link, Shape
 from dexgrasp_sim.robot.robot import ActuatorGains, Robot
-from dexgrasp_sim.robot.urdf import Inertial, Joint, Link, Shape
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dexgrasp_sim.physics.engine import PhysicsParameters
 from dexgrasp_sim.physics.mujoco.object_geoms import OBJECT
-from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.robot.model import RobotModel
 
 
 class ModelParameters:

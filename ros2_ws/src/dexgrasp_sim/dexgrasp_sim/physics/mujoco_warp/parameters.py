@@ -23,7 +23,7 @@ from dexgrasp_sim.physics.mujoco_warp.reset_kernels import (
     set_joints,
     set_mass,
 )
-from dexgrasp_sim.robot.urdf import RobotModel
+from dexgrasp_sim.robot.model import RobotModel
 from dexgrasp_sim.warp_streams import current_stream
 
 _OF_GEOMS = ("dataid", "size", "pos", "quat", "aabb", "rbound", "margin", "rgba")
