@@ -9,7 +9,6 @@ import numpy as np
 from benchmarks.deploy_fault_kinds.case import CommandCount
 from dexgrasp_deploy.control.config import ControlConfig
 from dexgrasp_deploy.control.control_loop import ControlLoop
-from dexgrasp_deploy.control.motion.cell import command_dt_s
 from dexgrasp_deploy.drivers.base import CameraSample, DriverContext, JointSample
 from dexgrasp_deploy.drivers.mock import MockArm, MockCamera, MockHand
 from dexgrasp_learner.storage.bundle import BundleManifest
@@ -136,7 +135,7 @@ class Cell:
     ) -> None:
         self.clock = SimulatedClock()
         self.policy = ClosingPolicy(manifest, self.clock)
-        self.count = CommandCount(robot, command_dt_s(manifest.task))
+        self.count = CommandCount(robot, manifest.task.command_dt_s)
         self.port = FaultyPort(manifest, robot, self.clock, self.count)
         self.loop = ControlLoop(self.policy, robot, self.port, self.clock, config)  # type: ignore[arg-type]
 

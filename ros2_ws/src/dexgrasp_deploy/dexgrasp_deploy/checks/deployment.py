@@ -11,7 +11,6 @@ import numpy as np
 
 from dexgrasp_deploy.calibration.results.extrinsics import read_extrinsics
 from dexgrasp_deploy.checks.finding import Finding, failed, ok, unknown, warning
-from dexgrasp_deploy.control.motion.cell import command_dt_s
 from dexgrasp_deploy.control.sensing.streams import FreshnessConfig
 from dexgrasp_deploy.drivers.camera_config import PlaceConfig
 from dexgrasp_deploy.drivers.placement import drivers_own, place_camera
@@ -125,7 +124,7 @@ def bundle_and_robot(deployment: Deployment) -> Iterator[Finding]:
         yield failed("bundle", str(error))
         return
     yield ok("bundle", f"{manifest.bundle_id} gives the learner's actions here")
-    period_ms = 1000 * command_dt_s(manifest.task)
+    period_ms = 1000 * manifest.task.command_dt_s
     text = f"{milliseconds:.1f} ms of a period of {period_ms:.1f} ms"
     if milliseconds > period_ms:
         yield failed("policy", text, "use a faster computer or a smaller policy")

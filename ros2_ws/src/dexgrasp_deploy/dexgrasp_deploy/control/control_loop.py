@@ -10,7 +10,7 @@ from dexgrasp_deploy.control.config import ControlConfig
 from dexgrasp_deploy.control.deadline import Deadline
 from dexgrasp_deploy.control.episode import POLICY_ACTS, STALE, Episode, Reason, State, UnfitInput
 from dexgrasp_deploy.control.evidence import EvidenceTracker
-from dexgrasp_deploy.control.motion.cell import command_dt_s, obstacles_of, safety_filter
+from dexgrasp_deploy.control.motion.cell import obstacles_of, safety_filter
 from dexgrasp_deploy.control.motion.commander import Commander
 from dexgrasp_deploy.control.motion.journey import Journey
 from dexgrasp_deploy.control.motion.way import WayPlanner
@@ -56,7 +56,7 @@ class ControlLoop:
         task = runtime.manifest.task
         self.task, self.config = task, config
         self.bundle_id = runtime.manifest.bundle_id
-        self.control_dt_s, self.command_dt_s = task.control_dt_s, command_dt_s(task)
+        self.control_dt_s, self.command_dt_s = task.control_dt_s, task.command_dt_s
         self._port, self._clock = port, clock
         self._observer = PolicyObserver(runtime.manifest, robot, config.freshness)
         self.steps = StepReport(self.control_dt_s, clock)

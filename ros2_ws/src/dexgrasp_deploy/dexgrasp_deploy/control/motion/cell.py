@@ -15,12 +15,6 @@ def obstacles_of(task: GraspConfig) -> tuple[Obstacle, ...]:
     return (task.table_obstacle, *around)
 
 
-def command_dt_s(task: GraspConfig) -> float:
-    """Seconds between commands: a fabric sets joint targets several times in a control period."""
-    fabric = task.action if isinstance(task.action, FabricConfig) else None
-    return task.control_dt_s / (1 if fabric is None else fabric.steps(task.control_dt_s))
-
-
 def safety_filter(task: GraspConfig, robot: Robot, config: SafetyConfig) -> SafetyFilter:
     """The filter of a task's commands.
 
@@ -29,6 +23,6 @@ def safety_filter(task: GraspConfig, robot: Robot, config: SafetyConfig) -> Safe
     """
     try:
         cell = Cell(obstacles_of(task), config.workspace())
-        return SafetyFilter(robot, config, command_dt_s(task), cell)
+        return SafetyFilter(robot, config, task.command_dt_s, cell)
     except ValueError as error:
         raise ConfigError(f"safety: {error}") from None

@@ -194,7 +194,7 @@ class FabricConfig:
         return posture
 
     def steps(self, control_dt_s: float) -> int:
-        """Fabric steps in a control period."""
+        """Fabric steps in a control period, each with targets for the joints."""
         # a period that is a whole number of steps must not become one more by rounding
         return max(1, math.ceil(self.time_scale * control_dt_s / self.fabric_step_s - 1e-6))
 

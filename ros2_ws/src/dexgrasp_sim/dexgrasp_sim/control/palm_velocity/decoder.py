@@ -62,6 +62,11 @@ class ActionConfig:
         """
         return chosen_actions(self.dimensions, _all_actions(robot), robot)
 
+    def steps(self, control_dt_s: float) -> int:
+        """Targets in a control period: one."""
+        del control_dt_s
+        return 1
+
     def intent_terms(self, robot: Robot) -> tuple[Term, ...]:
         """What `ActionDecoder.intent` holds."""
         return (
@@ -196,6 +201,11 @@ class ActionDecoder:
         return self._start
 
     @property
+    def steps(self, control_dt_s: float) -> int:
+        """Targets in a control period: one."""
+        del control_dt_s
+        return 1
+
     def intent_terms(self) -> tuple[Term, ...]:
         """What `intent` holds."""
         return self.config.intent_terms(self._robot)

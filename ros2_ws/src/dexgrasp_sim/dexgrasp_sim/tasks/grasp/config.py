@@ -290,6 +290,11 @@ class GraspConfig:
         return 1.0 / self.control_hz
 
     @property
+    def command_dt_s(self) -> float:
+        """From one target for the joints to the next; a control period holds one or several."""
+        return self.control_dt_s / self.action.steps(self.control_dt_s)
+
+    @property
     def physics_steps(self) -> int:
         """Physics steps in a control period."""
         return round(self.control_dt_s / self.physics.timestep_s)
