@@ -93,11 +93,11 @@ def test_what_no_sensor_measures_is_said_in_one_line(bundles, capsys):
         (
             {"action": {"kind": "fabric"}},
             "state",
-            "velocity .* the student fabric",
+            "velocity .* this run fabric",
         ),
         ({"action": {"palm_speed_m_s": 0.2}}, "state", "its `task.action` or .* differs"),
         ({"control_hz": 30.0}, "state", "its `task.action` or `task.control_hz` differs"),
-        ({"robot": "franka_leap"}, "state", "it drives .*, the student .*; use the same robot"),
+        ({"robot": "franka_leap"}, "state", "it drives .*, this run .*; use the same robot"),
         ({"camera": {"width": 16, "height": 12}}, "depth", "depth image of 32x24 is larger"),
         ({"camera": {"fovy_deg": 40.0}}, "depth", "its camera is elsewhere"),
     ],

@@ -22,6 +22,7 @@ from dexgrasp_learner.evaluation.episodes import choose_objects
 from dexgrasp_learner.evaluation.figures import Assessment
 from dexgrasp_learner.evaluation.model_card import model_card
 from dexgrasp_learner.networks.policy import Actor
+from dexgrasp_learner.run.initial_weights import beginning, settings_with_names
 from dexgrasp_learner.storage.bundle import (
     ACTION,
     AUXILIARY,
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     warn_of_changed_files(args.checkpoint, config)
     recorded = record_episode(actor, config.task, config.seed, _TEST_STEPS)
     origin, records = read_origin(args.checkpoint)
-    origin = replace(origin, note=args.note)
+    origin = replace(origin, note=" ".join(filter(None, (beginning(config), args.note))))
     manifest = write_bundle(
         args.out, actor, specs, config, recorded, origin, records, partial(_assess, args)
     )
@@ -237,6 +238,8 @@ def _manifest_values(
         for item in task.objects
         if item.path is not None
     }
+    settings = settings_with_names(config)
+    del settings["task"]  # it has a place of its own
     return {
         "groups": tuple(specs[name] for name in actor.groups),
         "action_names": task.action_names,
@@ -244,7 +247,7 @@ def _manifest_values(
         "auxiliary": specs[actor.auxiliary_group] if actor.auxiliary_group else None,
         "robot": _robot_identity(task),
         "task": task,
-        "training": {key: value for key, value in to_dict(config).items() if key != "task"},
+        "training": settings,
         "origin": origin,
         "objects": ObjectSources(len(task.objects), set_name(task.objects), meshes),
         "evaluations": (),

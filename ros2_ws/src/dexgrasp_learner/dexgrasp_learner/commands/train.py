@@ -134,6 +134,7 @@ def _train(
 ) -> "RunSummary":
     """Runs from reading the config to the end of training."""
     from dexgrasp_learner.run.agreement import rank_folder, shared_config
+    from dexgrasp_learner.run.initial_weights import take_initial_weights
     from dexgrasp_learner.run.runner import Runner
     from dexgrasp_learner.storage.checkpoint_files import run_folder_of
 
@@ -145,6 +146,8 @@ def _train(
         )
     config = shared_config(peers, partial(read_config, args))
     algorithm = build(config, peers)
+    if not resume and peers.rank == 0:  # the others get the nets of rank 0
+        take_initial_weights(algorithm, config)
     folder = rank_folder(peers, resume, args.runs, config)
     first = peers.rank == 0
     with stop_signals(partial(_ask_to_stop, control)):

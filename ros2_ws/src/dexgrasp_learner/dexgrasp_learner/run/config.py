@@ -1,11 +1,12 @@
 """Settings of a run: its length, checkpoints, evaluations, and when its task gets harder."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
 from dexgrasp_sim.config import STRICT
+from dexgrasp_sim.yaml_file import absolute_path
 
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -35,6 +36,10 @@ class TrainingConfig:
         confirmation_episodes: Further episodes of a policy that may have reached the target; fewer
             once it is out of reach.
         averaging_decay: Per iteration, of the weights' moving average.
+        initial_policy: Run or checkpoint whose policy this run begins with, to go on in another
+            task or after a distillation; its noise is that of `network.initial_std` all the same.
+            A relative path counts from the config file. None: random weights.
+        initial_critic: The same for the critic, which may be that of another run.
     """
 
     horizon: Count = 16
@@ -50,6 +55,13 @@ class TrainingConfig:
     target_success: Annotated[float, Field(gt=0, le=1)] = 0.97
     confirmation_episodes: Count = 192
     averaging_decay: Annotated[float, Field(ge=0, lt=1)] = 0.85
+    initial_policy: str | None = None
+    initial_critic: str | None = None
+
+    @field_validator("initial_policy", "initial_critic", mode="before")
+    @classmethod
+    def _find_run(cls, path: Any) -> Any:
+        return str(absolute_path(path)) if isinstance(path, str) else path
 
 
 @dataclass(frozen=True, config=STRICT)

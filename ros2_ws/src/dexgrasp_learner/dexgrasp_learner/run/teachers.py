@@ -34,30 +34,38 @@ def load_teacher(path: Path, config: RunConfig) -> Teacher:
     else:
         teacher, run, specs = load_actor(path)
         task = run.task
-    _check_action(path, task, config.task)
+    check_same_actions(f"--teacher {path}", task, config.task)
     sizes = _smaller_images(path, teacher.groups, specs, task, config.task)
     _warn_of_unseen(path, teacher.groups)
     return Coarse(teacher, sizes) if sizes else teacher
 
 
-def _check_action(path: Path, task: GraspConfig, own: GraspConfig) -> None:
-    """An action must mean the same to both."""
+def check_same_actions(policy: str, task: GraspConfig, own: GraspConfig) -> None:
+    """Makes sure that an action means the same to a policy and to the policy of this run.
+
+    Args:
+        policy: How the user named it.
+        task: In which it was trained.
+        own: The run's.
+
+    Raises:
+        ConfigError: It does not.
+    """
     robots = task.load_robot().name, own.load_robot().name
     if robots[0] != robots[1]:
         raise ConfigError(
-            f"--teacher {path}: it drives {robots[0]}, the student {robots[1]}; use the same "
-            "robot for both"
+            f"{policy}: it drives {robots[0]}, this run {robots[1]}; use the same robot for both"
         )
     if task.action_names != own.action_names or task.action.kind != own.action.kind:
         raise ConfigError(
-            f"--teacher {path}: its actions are {task.action.kind} "
-            f"({', '.join(task.action_names)}), those of the student {own.action.kind} "
+            f"{policy}: its actions are {task.action.kind} "
+            f"({', '.join(task.action_names)}), those of this run {own.action.kind} "
             f"({', '.join(own.action_names)}); use the same robot and `task.action` for both"
         )
     if task.action != own.action or task.control_hz != own.control_hz:
         raise ConfigError(
-            f"--teacher {path}: its `task.action` or `task.control_hz` differs from the "
-            "student's, so that its actions mean something else; use the same for both"
+            f"{policy}: its `task.action` or `task.control_hz` differs from this "
+            "run's, so that its actions mean something else; use the same for both"
         )
 
 

@@ -176,6 +176,23 @@ def load_actor(path: Path) -> tuple[Actor, RunConfig, dict[str, TensorSpec]]:
     return actor, config, specs
 
 
+def load_critic_state(path: Path) -> tuple[dict[str, Any], RunConfig]:
+    """State of `critic` and of `value_normalizer` in a checkpoint, with the run's config.
+
+    Raises:
+        ConfigError: There is no checkpoint, or none of a run that has a critic.
+        DamagedCheckpoint: A file that is needed here is not whole.
+    """
+    checkpoint = find_checkpoint(path, (STATE, TRAINING))
+    config = saved_config(checkpoint, load_state(checkpoint))
+    with reading(checkpoint / TRAINING):
+        training = torch.load(checkpoint / TRAINING, map_location="cpu", weights_only=True)
+        nets = training["algorithm"]
+    if "critic" not in nets:
+        raise ConfigError(f"{checkpoint}: has no critic; name a run of `dexgrasp train`")
+    return {name: nets[name] for name in ("critic", "value_normalizer")}, config
+
+
 def check_resumable(checkpoint: Path, config: RunConfig) -> None:
     """Makes sure that a run of this config can take over the nets and memories of a checkpoint.
 
@@ -210,8 +227,13 @@ def check_resumable(checkpoint: Path, config: RunConfig) -> None:
 
 def policy_schema(actor: Actor, task: GraspConfig) -> str:
     """Hash of the observation groups that an actor reads, as the task defines them today."""
+    return groups_schema(actor.groups, task)
+
+
+def groups_schema(groups: Collection[str], task: GraspConfig) -> str:
+    """Hash of observation groups, as the task defines them today."""
     specs = all_specs(task)
-    return schema_hash([specs[group] for group in actor.groups])
+    return schema_hash([specs[group] for group in groups])
 
 
 def _changes(
