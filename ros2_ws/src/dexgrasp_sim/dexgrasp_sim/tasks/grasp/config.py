@@ -31,8 +31,6 @@ from dexgrasp_sim.vision.image_config import ImageConfig
 from dexgrasp_sim.yaml_file import absolute_path
 
 _LEAST_IN_VIEW = 0.5
-_FALLEN_M = 0.05
-"""Below the table top; an object that drops fast on it may sink in for a step."""
 _MOST_PHYSICS_STEPS = 1000
 """In a control period; more is a mistake in a rate, and a step would take seconds."""
 
@@ -85,9 +83,10 @@ class GraspConfig:
             `goal_height_m` above the spawn centre.
         goal_height_m: Height of the goal above the object's start height, where `goal_m` is None.
         workspace_m: An episode ends when the object is further than this from the spawn centre
-            in x or y, or falls off the table.
+            in x or y, or falls below the table top.
         workspace_box_m: Lower and upper corner of a box, base frame; an episode ends when the
-            object's centre leaves it. Replaces `workspace_m`.
+            object's centre leaves it. Replaces `workspace_m`. A floor some centimetres below the
+            table top spares small objects that drop on it fast and sink in for a step.
         objects: The objects, or the name of a set: laptop, primitives, train or held_out; see
             `objects/sets.py`. Environment i has object i modulo their number.
         table: The table on which objects start.
@@ -264,7 +263,7 @@ class GraspConfig:
         if self.workspace_box_m is not None:
             return self.workspace_box_m
         (x, y), size = self.spawn.center_m, self.workspace_m
-        return (x - size, y - size, self.table.top_m - _FALLEN_M), (x + size, y + size, math.inf)
+        return (x - size, y - size, self.table.top_m), (x + size, y + size, math.inf)
 
     @property
     def spawn_in_view(self) -> float:
