@@ -201,11 +201,6 @@ class ActionDecoder:
         return self._start
 
     @property
-    def steps(self, control_dt_s: float) -> int:
-        """Targets in a control period: one."""
-        del control_dt_s
-        return 1
-
     def intent_terms(self) -> tuple[Term, ...]:
         """What `intent` holds."""
         return self.config.intent_terms(self._robot)
