@@ -12,6 +12,7 @@ import torch
 from dexgrasp_learner.commands import export
 from dexgrasp_learner.commands.export import record_episode, write_bundle
 from dexgrasp_learner.config import RunConfig
+from dexgrasp_learner.evaluation.model_card import model_card
 from dexgrasp_learner.storage.bundle import (
     ACTION,
     AUXILIARY,
@@ -21,7 +22,8 @@ from dexgrasp_learner.storage.bundle import (
     run_step,
 )
 from dexgrasp_learner.storage.checkpoint import policy_schema, save_checkpoint
-from dexgrasp_sim.config import ConfigError, to_dict
+from dexgrasp_learner.storage.origin import Origin
+from dexgrasp_sim.config import ConfigError, replace, to_dict
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.specs import schema_hash
 from test_support.bundles import SMALL, STEPS, make_policy, write
@@ -50,6 +52,22 @@ def test_acts_as_the_learner_over_a_whole_sequence(small):
         )
     np.testing.assert_allclose(memory, expected.memory.numpy(), atol=1e-5)
     assert expected.mean.std(dim=0).min() > 1e-3, "the policy must depend on what it sees"
+
+
+def test_only_a_run_from_random_weights_says_so(small):
+    folder = small[0]
+    manifest = read_manifest(folder)
+
+    def card(**settings):
+        training = {**manifest.training, "training": settings}
+        origin = Origin(algorithm="PPO")
+        return model_card(folder, replace(manifest, training=training, origin=origin), [])
+
+    claims = ("from random weights", "end to end")
+    assert all(claim in card(initial_policy=None) for claim in claims)
+    assert all(claim in card() for claim in claims)  # of a version without these settings
+    for began in ({"initial_policy": "student"}, {"initial_critic": "teacher"}):
+        assert not any(claim in card(**began) for claim in claims)
 
 
 def test_manifest_says_what_a_robot_needs(small):

@@ -55,6 +55,7 @@ def model_card(folder: Path, manifest: BundleManifest, assessments: Sequence[Ass
         object_sources=manifest.objects.in_words,
         task=task,
         sees=_sees(manifest),
+        from_scratch=_from_scratch(manifest),
         deploys=_deploys(manifest),
         limits=_limits(manifest),
     )
@@ -94,6 +95,13 @@ def _limits(manifest: BundleManifest) -> list[str]:
 
 def _sees(manifest: BundleManifest) -> bool:
     return any(spec.name in image_groups() for spec in manifest.groups)
+
+
+def _from_scratch(manifest: BundleManifest) -> bool:
+    """Whether reinforcement learning alone made the policy."""
+    settings = manifest.training.get("training", {})
+    began_with = settings.get("initial_policy") or settings.get("initial_critic")
+    return manifest.origin.algorithm == "PPO" and not began_with
 
 
 def _deploys(manifest: BundleManifest) -> bool:
