@@ -121,32 +121,29 @@ def draw(curves: dict[str, dict[str, Any]], path: Path) -> None:
     """Draws success, difficulty and the error of the estimate over the steps of runs as a PNG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 4), layout="constrained")
     success, error = figure.subplots(1, 2)
     for name, curve in curves.items():
         millions = [steps / 1e6 for steps in curve["steps"]]
         evaluated = [
             (x, y) for x, y in zip(millions, curve["evaluation_success"]) if y is not None
         ]
-        (line,) = success.plot(*zip(*evaluated), marker="o", label=f"{name}, mean action")
+        (line,) = success.plot(*zip(*evaluated), marker="o", label=name)
         color = line.get_color()
-        success.plot(
-            millions,
-            curve["exploring_success"],
-            color=color,
-            alpha=0.4,
-            label=f"{name}, exploring",
-        )
-        success.plot(
-            millions, curve["difficulty"], color=color, linestyle=":", label=f"{name}, difficulty"
-        )
+        success.plot(millions, curve["exploring_success"], color=color, alpha=0.4)
+        success.plot(millions, curve["difficulty"], color=color, linestyle=":")
         if any(value is not None for value in curve["estimate_error_m"]):
             centimetres = [None if v is None else 100 * v for v in curve["estimate_error_m"]]
-            error.plot(millions, centimetres, color=color, label=name)
-    success.set(xlabel="million steps", ylabel="success", ylim=(0, 1))
-    error.set(xlabel="million steps", ylabel="error of the estimated position, cm", ylim=(0, None))
+            error.plot(millions, centimetres, color=color)
+    success.set(
+        title="success: mean action (dots), exploring (pale); difficulty (dotted)",
+        xlabel="million steps",
+        ylim=(0, 1),
+    )
+    error.set(title="error of the estimated position, cm", xlabel="million steps", ylim=(0, None))
     for axes in (success, error):
+        axes.title.set_fontsize(9)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
