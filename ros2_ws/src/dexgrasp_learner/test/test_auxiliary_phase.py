@@ -126,3 +126,14 @@ def test_a_run_may_go_on_with_another_learning_rate():
     other, _ = make(dataclasses.replace(PHASE, auxiliary_learning_rate=1e-4))
     other.load_state_dict(copy.deepcopy(ppo.state_dict()))
     assert [group["lr"] for group in other._phase.optimizer.param_groups] == [1e-4]
+
+
+@pytest.mark.parametrize(("before", "after"), [(PHASE, PpoConfig()), (PpoConfig(), PHASE)])
+def test_a_run_may_leave_the_phase_or_begin_it(before, after):
+    first, rollout = make(before)
+    collect(first, rollout)
+    first.learn(rollout)
+    other, rollout = make(after)
+    other.load_state_dict(copy.deepcopy(first.state_dict()))
+    collect(other, rollout)
+    assert ("auxiliary_phase" in other.learn(rollout)) == bool(after.auxiliary_epochs)

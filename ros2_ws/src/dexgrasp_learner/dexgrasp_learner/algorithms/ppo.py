@@ -264,10 +264,13 @@ class Ppo:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores `state_dict`: training continues as if it had not stopped."""
+        """Restores `state_dict`: training continues as if it had not stopped.
+
+        An auxiliary phase that the state does not have begins anew.
+        """
         for name in ("actor", "critic", "value_normalizer", "actor_optimizer", "critic_optimizer"):
             getattr(self, name).load_state_dict(state[name])
-        if self._phase is not None:
+        if self._phase is not None and "auxiliary_phase" in state:
             self._phase.load_state_dict(state["auxiliary_phase"])
         self.noise.set_state(state["noise"].cpu())
         self.shuffle.set_state(state["shuffle"].cpu())

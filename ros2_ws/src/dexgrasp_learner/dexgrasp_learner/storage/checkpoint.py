@@ -45,6 +45,8 @@ from dexgrasp_sim.tasks.grasp.observations import all_specs
 
 _KEEP = 3
 _PARTIAL = ".partial_"
+_OPTIONAL = {"auxiliary_phase"}
+"""Parts of an algorithm's state that a resumed run may begin or leave."""
 _NEEDED = ("config", "iteration", "schema_hash")
 
 
@@ -126,7 +128,7 @@ def load_training(checkpoint: Path, algorithm_keys: Collection[str]) -> dict[str
     with reading(checkpoint / TRAINING):
         training = torch.load(checkpoint / TRAINING, map_location="cpu", weights_only=True)
         found, needed = set(training["algorithm"]), set(algorithm_keys)
-    if found != needed:
+    if found - _OPTIONAL != needed - _OPTIONAL:
         raise ConfigError(
             f"{checkpoint}: has {sorted(found)}, needed are {sorted(needed)}; continue with the "
             f"command that began the run; {writer_of(checkpoint)}"
