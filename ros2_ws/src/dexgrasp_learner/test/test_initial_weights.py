@@ -13,6 +13,7 @@ from dexgrasp_learner.run.initial_weights import (
     take_initial_weights,
 )
 from dexgrasp_learner.run.runner import Runner
+from dexgrasp_learner.run.thread import RunThread
 from dexgrasp_learner.storage.checkpoint import load_actor
 from dexgrasp_sim.config import ConfigError
 
@@ -106,6 +107,13 @@ def test_a_student_takes_a_policy_but_no_critic(trained):
 def test_where_there_is_no_run_the_path_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"missing.*no checkpoint there"):
         begun(tmp_path / "missing")
+
+
+def test_the_run_of_a_node_begins_with_them_too(tmp_path):
+    missing = tmp_path / "missing"
+    thread = RunThread(config_of(f"training.initial_policy={missing}"), tmp_path)
+    thread.run()
+    assert isinstance(thread.error, ConfigError) and str(missing) in str(thread.error)
 
 
 def test_a_bundle_names_the_run_without_its_path(trained):

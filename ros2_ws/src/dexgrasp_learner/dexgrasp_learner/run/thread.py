@@ -7,6 +7,7 @@ from pathlib import Path
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.run.assembly import build_ppo
 from dexgrasp_learner.run.control import RunControl, RunState, RunSummary
+from dexgrasp_learner.run.initial_weights import take_initial_weights
 from dexgrasp_learner.run.runner import Runner
 
 
@@ -61,6 +62,8 @@ class RunThread(threading.Thread):
 
     def _train(self) -> RunSummary:
         algorithm = build_ppo(self._config)
+        if not self._resume:
+            take_initial_weights(algorithm, self._config)
         control, run_id = self.control, self._run_id
         runner = Runner(
             self._config, self._folder, algorithm, control, show_progress=True, run_id=run_id
