@@ -125,9 +125,8 @@ def load_training(checkpoint: Path, algorithm_keys: Collection[str]) -> dict[str
         ConfigError: Another algorithm or another version made it.
         DamagedCheckpoint: The file cannot be read.
     """
-    with reading(checkpoint / TRAINING):
-        training = torch.load(checkpoint / TRAINING, map_location="cpu", weights_only=True)
-        found, needed = set(training["algorithm"]), set(algorithm_keys)
+    training = _read_training(checkpoint)
+    found, needed = set(training["algorithm"]), set(algorithm_keys)
     if found - _OPTIONAL != needed - _OPTIONAL:
         raise ConfigError(
             f"{checkpoint}: has {sorted(found)}, needed are {sorted(needed)}; continue with the "
@@ -187,9 +186,7 @@ def load_critic_state(path: Path) -> tuple[dict[str, Any], RunConfig]:
     """
     checkpoint = find_checkpoint(path, (STATE, TRAINING))
     config = saved_config(checkpoint, load_state(checkpoint))
-    with reading(checkpoint / TRAINING):
-        training = torch.load(checkpoint / TRAINING, map_location="cpu", weights_only=True)
-        nets = training["algorithm"]
+    nets = _read_training(checkpoint)["algorithm"]
     if "critic" not in nets:
         raise ConfigError(f"{checkpoint}: has no critic; name a run of `dexgrasp train`")
     return {name: nets[name] for name in ("critic", "value_normalizer")}, config
@@ -236,6 +233,12 @@ def groups_schema(groups: Collection[str], task: GraspConfig) -> str:
     """Hash of observation groups, as the task defines them today."""
     specs = all_specs(task)
     return schema_hash([specs[group] for group in groups])
+
+
+def _read_training(checkpoint: Path) -> dict[str, Any]:
+    with reading(checkpoint / TRAINING):
+        training = torch.load(checkpoint / TRAINING, map_location="cpu", weights_only=True)
+        return training | {"algorithm": dict(training["algorithm"])}
 
 
 def _changes(

@@ -149,7 +149,7 @@ class ActionDecoder:
         self._device = torch.device(device)
         self.config, self._robot = config, robot
         self.velocity_path: Tensor | None = None
-        self.steps_per_period = 1
+        self.steps_per_period = config.steps(control_dt_s)
         self.action_names = config.action_names(robot)
         self.action_dim = len(self.action_names)
         everything = _all_actions(robot)
