@@ -14,7 +14,7 @@ _IMAGES_AT_ONCE = {"cpu": 256, "cuda": 4096}
 """Default limit of images in a micro-batch. On the CPU 256 of 64x48 need less than half the memory
 of 1024 and little more time, see `dexgrasp bench learner`. A GPU needs more images to be fully
 used; its number was not measured."""
-_PIXELS_AT_ONCE = 256 * 64 * 48
+_PIXELS_AT_ONCE = {"cpu": 256 * 64 * 48, "cuda": 4096 * 160 * 120}
 """More images than `_IMAGES_AT_ONCE` are allowed up to this number of pixels: small images in
 pieces cost time and save little memory."""
 
@@ -193,8 +193,8 @@ def _micro_batches(samples: Batch, minibatches: int) -> int:
     pixels = max((prod(image.shape[2:]) for image in images), default=0)
     if not pixels:
         return 1
-    device = samples.device.type
-    at_once = max(_IMAGES_AT_ONCE.get(device, 256), _PIXELS_AT_ONCE // pixels)
+    device = "cuda" if samples.device.type == "cuda" else "cpu"
+    at_once = max(_IMAGES_AT_ONCE[device], _PIXELS_AT_ONCE[device] // pixels)
     horizon, num_envs = samples.start.shape
     envs = max(num_envs // minibatches, 1)
     return -(-envs // max(at_once // horizon, 1))
