@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dexgrasp_sim.physics.backends import BACKENDS
 from dexgrasp_sim.transport.shared_memory import Segment, run_folder
 from engine_lab import COMPILES, Lab
+from test_support.tape import NoHostReads
 
 _BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chromium-browser")
 
@@ -21,19 +21,6 @@ def missing(what: str, package: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
-
-
-class NoHostReads(TorchDispatchMode):
-    """Refuses what makes the host wait for a device; on `meta` tensors `.numpy()` fails too."""
-
-    _REFUSED = frozenset({"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal"})
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        """Runs an operation, if it needs no answer."""
-        name = func.overloadpacket.__name__
-        if name in self._REFUSED:
-            raise AssertionError(f"{name} reads from the device")
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture

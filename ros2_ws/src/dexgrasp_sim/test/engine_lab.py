@@ -97,14 +97,6 @@ def wild_targets(engine, steps, seed=0):
     return on(engine, PREGRASP + noise * torch.tensor([0.1] * 7 + [0.6] * 16))
 
 
-def take_over(engine, other, row):
-    """Gives one environment of an engine the state of the same one of another engine."""
-    state, theirs = engine.state_dict(), other.state_dict()
-    for name, value in state.items():
-        value[row] = theirs[name][row]
-    engine.load_state_dict(state)
-
-
 def snapshot(engine):
     return {name: getattr(engine, name).clone() for name in STATE}
 

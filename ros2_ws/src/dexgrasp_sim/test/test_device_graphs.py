@@ -1,14 +1,9 @@
-"""What a GPU replays gives the same as what the CPU calls, whatever has changed in between.
-
-A tape stands in for a CUDA graph: it notes every operation with the memory it uses, and a replay
-runs them again on that memory. So, as in a graph, values that Python held then are fixed.
-"""
+"""What a GPU replays gives the same as what the CPU calls, whatever has changed in between."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dexgrasp_sim import device_graphs
 from dexgrasp_sim.config import parse_config, read_values
@@ -26,6 +21,7 @@ from dexgrasp_sim.tasks.grasp import starts
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.vec_env import allocate
+from test_support.tape import Tape
 
 CHECKOUT = Path(__file__).parents[4]
 ROBOT = load_robot()
@@ -35,44 +31,13 @@ TABLE = GraspConfig().table_obstacle
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class Tape(TorchDispatchMode):
-    """The operations of a function; refuses those that a CUDA graph cannot hold."""
-
-    def __init__(self, function, inputs, no_host_reads):
-        super().__init__()
-        self._noted = []
-        with no_host_reads, self:
-            self.outputs = function(*inputs)
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        assert name not in ("lift_fresh", "_pin_memory"), f"{name} brings data of the host"
-        result = func(*args, **(kwargs or {}))
-        self._noted.append((func, args, kwargs or {}, result))
-        return result
-
-    def replay(self):
-        for func, args, kwargs, result in self._noted:
-            is_view = func.is_view or func.overloadpacket.__name__ in ("_unsafe_view", "view")
-            if is_view or "empty" in func.overloadpacket.__name__:
-                continue
-            again = func(*args, **kwargs)
-            for before, now in zip(tensors_of(result), tensors_of(again), strict=True):
-                if before.data_ptr() != now.data_ptr():  # in place it is there already
-                    before.copy_(now)
-
-
-def tensors_of(result):
-    return [result] if isinstance(result, torch.Tensor) else list(result)
-
-
 @pytest.fixture
-def taped(monkeypatch, no_host_reads):
+def taped(monkeypatch):
     """The CPU as if it were a GPU; the tapes by number."""
     tapes = []
 
     def record(function, inputs):
-        tapes.append(Tape(function, inputs, no_host_reads))
+        tapes.append(Tape(function, inputs))
         return tapes[-1]
 
     monkeypatch.setitem(device_graphs.RECORDERS, "cpu", record)

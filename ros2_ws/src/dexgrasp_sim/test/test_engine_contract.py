@@ -28,7 +28,6 @@ from engine_lab import (
     rest,
     snapshot,
     start,
-    take_over,
     upright,
     wild_targets,
 )
@@ -176,9 +175,13 @@ def test_objects_of_all_kinds_rest_on_the_table(lab, tmp_path):
 
 def test_a_reset_leaves_the_other_environments_alone(lab):
     """Also in what they do next. Where sums differ in their last bits from run to run, as on a
-    GPU, contacts make that 0.5 m/s within five steps: there, single steps are compared."""
+    GPU, a wild hand in contact makes that 0.1 m/s within a step: there, its hand keeps still."""
     engine, other = start(lab.engine()), start(lab.engine())
     path = wild_targets(engine, 12)
+    if not engine.exact:
+        path[:, 1] = on(engine, PREGRASP)
+        for each in (engine, other):
+            put(each, upright(0.05), ids=[1])
     for targets in path[:6]:
         engine.step(targets)
         other.step(targets)
@@ -188,11 +191,9 @@ def test_a_reset_leaves_the_other_environments_alone(lab):
         assert torch.equal(value[1], before[name][1]), name
     assert torch.allclose(engine.object_position[[0, 2]].cpu(), new[:, :3], atol=1e-6)
     for targets in path[6:]:
-        if not engine.exact:
-            take_over(other, engine, row=1)
         engine.step(targets)
         other.step(targets)
-        assert_same(engine, snapshot(engine), snapshot(other), rows=1, atol=0.05)
+        assert_same(engine, snapshot(engine), snapshot(other), rows=1, atol=1e-3)
     assert not torch.allclose(engine.object_position[0], other.object_position[0], atol=1e-3)
 
 

@@ -15,12 +15,14 @@ from dexgrasp_sim.physics.backends import make_engine
 from dexgrasp_sim.physics.engine import PhysicsParameters
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from engine_lab import COMPILES, CONFIG, PREGRASP, ROBOT, Lab, on, poses, put, rest, start, upright
+from test_support.backends import device_under_test
 
 mjw = pytest.importorskip("mujoco_warp")
 wp = pytest.importorskip("warp")
 
 from dexgrasp_sim.physics.mujoco.models import OBJECT, build_models  # noqa: E402
 from dexgrasp_sim.physics.mujoco.parameters import ModelParameters  # noqa: E402
+from dexgrasp_sim.physics.mujoco_warp.launches import start_warp  # noqa: E402
 from dexgrasp_sim.physics.mujoco_warp.models import (  # noqa: E402
     build_common_model,
     common_slots,
@@ -115,11 +117,13 @@ def randomized():
     scene = with_objects(objects).scene(len(objects))
     count = len(objects)
     host = build_common_model(scene, objects)
-    wp.config.log_level = wp.LOG_WARNING
-    with wp.ScopedDevice("cpu"):
+    on_device, warp_device = start_warp(torch.device(device_under_test("mujoco_warp")))
+    with wp.ScopedDevice(warp_device):
         model = mjw.put_model(host, batch_sizes=dict.fromkeys(BATCHED, count))
+        wp.synchronize_device()
     arrays = batched_arrays(model)
-    give_objects(arrays, host, object_arrays(scene, objects), torch.arange(count))
+    ids = torch.arange(count)
+    give_objects(arrays, host, object_arrays(scene, objects), ids.to(on_device))
     device = DeviceParameters(host, arrays, ROBOT)
     models = ModelParameters(build_models(scene, objects), ROBOT)
     generator = torch.Generator().manual_seed(0)
@@ -135,16 +139,16 @@ def randomized():
         joint_friction_scale=drawn(23),
         object_mass_scale=drawn(),
     )
-    ids = torch.arange(count)
-    device.set(ids, PhysicsParameters.nominal(count, 23))
-    device.set(ids.flip(0), flipped(parameters))
+    device.set(ids.to(on_device), PhysicsParameters.nominal(count, 23, on_device))
+    device.set(ids.flip(0).to(on_device), flipped(parameters, on_device))
     models.set(ids, parameters)
-    return host, arrays, device, models
+    found = {name: array.cpu() for name, array in arrays.items()}
+    return host, found, device.object_mass.cpu(), models
 
 
-def flipped(parameters):
+def flipped(parameters, device):
     values = dataclasses.asdict(parameters)
-    return PhysicsParameters(**{name: value.flip(0) for name, value in values.items()})
+    return PhysicsParameters(**{name: v.flip(0).to(device) for name, v in values.items()})
 
 
 @pytest.mark.parametrize(
@@ -152,12 +156,12 @@ def flipped(parameters):
 )
 def test_objects_weigh_what_they_weigh_in_mujoco(randomized, name):
     """Also what MuJoCo derives from the mass, which its compiler computes."""
-    host, arrays, device, models = randomized
+    host, arrays, mass, models = randomized
     body = host.body(OBJECT).id
     for env, model in enumerate(models.models):
         wanted = getattr(model, name)[model.body(OBJECT).id]
         np.testing.assert_allclose(arrays[name][env, body], wanted, rtol=1e-5, atol=1e-9)
-    assert torch.allclose(device.object_mass, models.object_mass)
+    assert torch.allclose(mass, models.object_mass)
 
 
 def test_joints_and_contacts_get_the_parameters_that_they_get_in_mujoco(randomized):

@@ -12,6 +12,7 @@ from dexgrasp_learner.algorithms.auxiliary import auxiliary_losses
 from dexgrasp_learner.algorithms.auxiliary_phase import AuxiliaryPhase
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.gae import estimate_advantages, normalize_advantages
+from dexgrasp_learner.algorithms.gradients import Gradients
 from dexgrasp_learner.algorithms.guards import check_finite, check_rollout, valid_mean
 from dexgrasp_learner.networks.normalizer import RunningNormalizer
 from dexgrasp_learner.networks.policy import Actor, Critic
@@ -22,8 +23,9 @@ from dexgrasp_sim.devices import computes_in_bfloat16
 
 _LEARNING_RATE_STEP = 1.5
 """Factor by which the adaptive learning rate moves, as in rsl_rl."""
-_MOST_LAID_OUT = 2**26
-"""Values of images (256 MB) up to which they are laid out once per update, see `Trunk.lay_out`."""
+_MOST_LAID_OUT = {"cpu": 2**26, "cuda": 2**30}
+"""Values of images (4 bytes each) up to which they are laid out once per update, see
+`Trunk.lay_out`."""
 
 
 class _Nets(NamedTuple):
@@ -80,15 +82,16 @@ class Ppo:
         self.critic_optimizer = torch.optim.Adam(
             critic.parameters(), config.critic_learning_rate or rate, fused=True
         )
+        has_memory = any(self.memory_sizes.values())
+        parameters = (*actor.parameters(), *critic.parameters())
+        self._gradients = Gradients(self.losses, self._total, parameters, has_memory)
         self._phase = None
         if actor.auxiliary_group and config.auxiliary_epochs:
             self._phase = AuxiliaryPhase(actor, config, self.peers)
         self.noise = torch.Generator(self.device).manual_seed(seed)
         self.shuffle = torch.Generator().manual_seed(seed + 1)
         self._in_bfloat16 = (
-            config.precision == "bfloat16"
-            and not any(self.memory_sizes.values())
-            and computes_in_bfloat16(self.device)
+            config.precision == "bfloat16" and not has_memory and computes_in_bfloat16(self.device)
         )
 
     @property
@@ -199,7 +202,8 @@ class Ppo:
         """What an update deals out: single steps, or whole environments if a net has a memory."""
         samples = self._as_stored(rollout)
         images = [image for image in samples.observations.values() if image.dim() > 3]
-        if rollout.mirror.in_host or sum(image.numel() for image in images) > _MOST_LAID_OUT:
+        most = _MOST_LAID_OUT[self.device.type]
+        if rollout.mirror.in_host or sum(image.numel() for image in images) > most:
             return samples
         laid_out = {}
         for net in (self.actor, self.critic):
@@ -325,13 +329,9 @@ class Ppo:
         self.critic_optimizer.zero_grad()
         terms: dict[str, Tensor] = {}
         for share in shares_of_pieces:
-            losses = self.losses(next(pieces), old_log_std)
-            (share * self._total(losses)).backward()
-            for name, loss in losses.items():
-                terms[name] = terms.get(name, 0) + share * loss.detach()
-        nets = (*self.actor.parameters(), *self.critic.parameters())
-        gradients = [net.grad for net in nets if net.grad is not None]
-        self.peers.average_([*gradients, *terms.values()])
+            added = self._gradients.add(next(pieces), old_log_std, share)
+            terms = {name: terms.get(name, 0) + term for name, term in added.items()}
+        self.peers.average_([*self._gradients.present(), *terms.values()])
         limit = self.config.max_grad_norm
         terms["actor_grad_norm"] = nn.utils.clip_grad_norm_(self.actor.parameters(), limit)
         terms["critic_grad_norm"] = nn.utils.clip_grad_norm_(self.critic.parameters(), limit)

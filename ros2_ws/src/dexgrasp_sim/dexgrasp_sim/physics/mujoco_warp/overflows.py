@@ -39,7 +39,7 @@ class Overflows:
         """
         bits = self._bits[env_ids].unsqueeze(1)  # [K, 1]
         self._total += ((bits & self._masks) != 0).sum(0)
-        self._bits[env_ids] = 0
+        self._bits.index_fill_(0, env_ids, 0)
         if self._copied is None or self._copied.query():
             self._tell()
             self._seen.copy_(self._total, non_blocking=True)

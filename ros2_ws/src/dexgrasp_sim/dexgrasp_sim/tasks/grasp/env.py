@@ -167,7 +167,7 @@ class GraspEnv(VecEnv):
 
     @override
     def reset_envs(self, env_ids: Tensor, out: Mapping[str, Tensor]) -> None:
-        self.diverged[env_ids] = False
+        self.diverged.index_fill_(0, env_ids, False)
         self.begin_episodes(env_ids)
         self._observe(env_ids, out, is_new_step=False)
 
@@ -312,10 +312,10 @@ class GraspEnv(VecEnv):
         self.engine.reset(ids, posture, *start)
         if self._delay is not None:
             self._delay.restart(ids, posture)
-        self.step_count[ids] = 0
-        self.episode_difficulty[ids] = difficulty
+        self.step_count.index_fill_(0, ids, 0)
+        self.episode_difficulty.index_fill_(0, ids, difficulty)
         self.episodes.begin(ids, self.object_height()[ids])
-        self.last_action[ids] = 0.0
+        self.last_action.index_fill_(0, ids, 0.0)
 
     @override
     def state_dict(self) -> dict[str, Tensor]:

@@ -164,7 +164,7 @@ class EpisodeTracker(nn.Module):
             height_m: [K].
         """
         for name in Progress._fields:
-            getattr(self, name)[env_ids] = 0
+            getattr(self, name).index_fill_(0, env_ids, 0)
         self.landed[env_ids] = height_m < _STANDING_M
 
     def track(
