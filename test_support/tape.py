@@ -45,8 +45,9 @@ class Tape(TorchDispatchMode):
     def __init__(
         self, function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]
     ) -> None:
-        """Notes what `function` does with tensors."""
+        """Notes what `function` does with tensors, when it is called for the second time."""
         super().__init__()
+        function(*inputs)
         self._noted: list[tuple[Any, Any, dict[str, Any], Any]] = []
         with NoHostReads(), self:
             self.outputs = function(*inputs)

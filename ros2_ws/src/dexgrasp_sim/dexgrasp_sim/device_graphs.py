@@ -1,14 +1,15 @@
 """Functions whose many small kernels a GPU runs from a recording, a CUDA graph.
 
 Launched one by one from Python, a kernel costs the host ten to twenty microseconds, whatever it
-does. A replay costs one launch for all of them.
+does. A replay costs one launch for all of them, and on the device some two microseconds for each:
+parts of hundreds of kernels are compiled to a few.
 """
 
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -73,6 +74,56 @@ RECORDERS: dict[str, Callable[[Function, Sequence[Tensor]], Recording]] = {"cuda
 """How a function is recorded, by type of device; on others it is called."""
 
 
+FUSERS: dict[str, Callable[[Function], Function]] = {
+    "cuda": partial(torch.compile, fullgraph=True, dynamic=False)
+}
+"""What compiles a function, by type of device."""
+_TOLERANCE = {"rtol": 1e-3, "atol": 1e-4, "equal_nan": True}
+
+
+class Fused:
+    """A part of a recorded function, compiled by torch when it is recorded.
+
+    That takes seconds for each shape; torch keeps the result on disk. The results of the first
+    call are compared with the function's own. If they differ, or if it cannot be compiled, one
+    line says so, and the function is called from then on, as it is outside of recordings.
+    """
+
+    def __init__(self, function: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
+        """Takes a pure function of tensors and named tuples of tensors."""
+        self._function = self._chosen = function
+        self._is_tried = False
+
+    def __call__(self, *inputs: Any) -> Any:
+        """The function's result."""
+        if not getattr(_thread, "recording", False):
+            return self._function(*inputs)
+        if not self._is_tried:
+            self._is_tried = True
+            self._try(inputs)
+        return self._chosen(*inputs)
+
+    def _try(self, inputs: Sequence[Any]) -> None:
+        wanted = self._function(*inputs)
+        device = _tensors(wanted)[0].device.type
+        if device not in FUSERS:
+            return
+        compiled = FUSERS[device](self._function)
+        try:
+            found = compiled(*inputs)
+        except Exception as error:  # of the many kinds that torch.compile raises
+            self._say(str(error))
+            return
+        pairs = zip(_tensors(found), _tensors(wanted), strict=True)
+        if all(torch.allclose(own, other, **_TOLERANCE) for own, other in pairs):
+            self._chosen = compiled
+        else:
+            self._say("its results differ")
+
+    def _say(self, reason: str) -> None:
+        _tell(f"{_name(self._function)} is not compiled", reason)
+
+
 class Captured:
     """A pure function of tensors with rows, which a GPU replays from its second call on.
 
@@ -127,13 +178,21 @@ class Captured:
     def _give_up(self, error: RuntimeError) -> None:
         self._works = False
         self._recorded.clear()
-        name = getattr(self._function, "__qualname__", repr(self._function))
-        reason = str(error).strip().partition("\n")[0]
-        print(
-            f"dexgrasp: {name} runs without a CUDA graph, which is slower: {reason}",
-            file=sys.stderr,
-            flush=True,
-        )
+        _tell(f"{_name(self._function)} runs without a CUDA graph", str(error))
+
+
+def _name(function: Callable[..., object]) -> str:
+    return getattr(function, "__qualname__", repr(function))
+
+
+def _tell(what: str, reason: str) -> None:
+    """One line for what makes a run slower."""
+    line = reason.strip().partition("\n")[0]
+    print(f"dexgrasp: {what}, which is slower: {line}", file=sys.stderr, flush=True)
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    return [result] if isinstance(result, Tensor) else list(result)
 
 
 def _size_for(rows: int) -> int:
@@ -154,6 +213,7 @@ class _Replay:
                 torch.zeros(rows, *tensor.shape[1:], dtype=tensor.dtype, device=device)
                 for tensor in like
             ]
+            _copy([own[: len(like[0])] for own in self._inputs], like)
             _thread.recording = True
             try:
                 self._recording = RECORDERS[device.type](function, self._inputs)

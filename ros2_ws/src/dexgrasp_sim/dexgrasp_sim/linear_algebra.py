@@ -8,7 +8,6 @@ The batch is the last axis, which makes every operation run over long contiguous
 """
 
 from collections.abc import Iterable
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -20,7 +19,8 @@ def sum_rows(values: Tensor, dim: int = 0) -> Tensor:
 
     So few numbers torch adds one after the other, whatever the layout and the size of the batch.
     """
-    groups, missing = _groups(values.shape[dim])
+    length = values.shape[dim]
+    groups, missing = _GROUPS[length] if length < len(_GROUPS) else _groups(length)
     if missing:
         values = pad(values, (0, 0) * (values.dim() - 1 - dim) + (0, missing))
     if len(groups) > 1:
@@ -30,7 +30,6 @@ def sum_rows(values: Tensor, dim: int = 0) -> Tensor:
     return values
 
 
-@cache
 def _groups(length: int) -> tuple[tuple[int, ...], int]:
     """Factors up to four of the next number that has no others, and how far away that is."""
     missing = 0
@@ -43,6 +42,10 @@ def _groups(length: int) -> tuple[tuple[int, ...], int]:
         if rest == 1:
             return tuple(groups) or (1,), missing
         missing += 1
+
+
+_GROUPS = (((1,), 0), *(_groups(length) for length in range(1, 256)))
+"""Those of the usual lengths."""
 
 
 def sum_products(a: Iterable[Tensor], b: Iterable[Tensor]) -> Tensor:

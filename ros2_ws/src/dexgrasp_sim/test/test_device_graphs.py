@@ -13,7 +13,7 @@ from dexgrasp_sim.control.fabric.config import FabricConfig
 from dexgrasp_sim.control.palm_velocity import differential_ik
 from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
 from dexgrasp_sim.control.proprioception import Proprioception
-from dexgrasp_sim.device_graphs import Captured
+from dexgrasp_sim.device_graphs import Captured, Fused
 from dexgrasp_sim.physics.still_engine import StillEngine
 from dexgrasp_sim.random_streams import Purpose, RandomStreams
 from dexgrasp_sim.robot.robot import load_robot
@@ -57,7 +57,7 @@ def test_a_function_is_called_once_and_then_replayed_with_new_values(taped):
 
     captured = Captured(double)
     first, second, third = (captured(torch.full((3, 2), value))[0] for value in (1.0, 2.0, 3.0))
-    assert (len(calls), len(taped)) == (2, 1)
+    assert (len(calls), len(taped)) == (3, 1)  # a recording begins with a call
     for result, value in ((first, 2.0), (second, 4.0), (third, 6.0)):
         assert torch.equal(result, torch.full((3, 2), value))
 
@@ -224,6 +224,71 @@ def test_replayed_environments_do_what_called_ones_do(taped, monkeypatch, path):
         if step % 4 == 2:
             both(lambda env, out: env.reset_envs(torch.tensor([1, 4]), out))
     assert len(taped) >= 5
+
+
+class Again:
+    """Calls a function anew in each replay; unlike a tape it lets torch compile."""
+
+    def __init__(self, function, inputs):
+        self._function, self._inputs, self.outputs = function, inputs, function(*inputs)
+
+    def replay(self):
+        for output, value in zip(self.outputs, self._function(*self._inputs), strict=True):
+            output.copy_(value)
+
+
+@pytest.fixture
+def fusing(taped, monkeypatch):
+    """Functions are traced as for a GPU, and then run as they are."""
+    monkeypatch.setitem(device_graphs.RECORDERS, "cpu", Again)
+    made = []
+
+    def fuse(function):
+        made.append(torch.compile(function, backend="eager", fullgraph=True, dynamic=False))
+        return made[-1]
+
+    monkeypatch.setitem(device_graphs.FUSERS, "cpu", fuse)
+    return made
+
+
+def test_a_part_is_compiled_when_it_is_recorded(fusing):
+    part = Fused(lambda values, pair: values + pair[0] * pair[1])
+    captured = Captured(lambda values: (part(values, (values, values)),))
+    for number in (1.0, 2.0, 3.0):
+        assert captured(torch.full((2,), number))[0].tolist() == [number + number**2] * 2
+        assert len(fusing) == (number > 1.0)
+
+
+@pytest.mark.parametrize("reason", ["its results differ", "no compiler"])
+def test_what_is_compiled_wrongly_or_not_at_all_is_called(fusing, monkeypatch, capsys, reason):
+    def fuse(function):
+        def wrong(values):
+            if reason == "no compiler":
+                raise RuntimeError("no compiler\nat all")
+            return function(values) + 1.0
+
+        return wrong
+
+    monkeypatch.setitem(device_graphs.FUSERS, "cpu", fuse)
+    part = Fused(torch.square)
+    captured = Captured(lambda values: (part(values),))
+    for number in (1.0, 2.0, 3.0):
+        assert captured(torch.full((2,), number))[0].tolist() == [number**2] * 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "square is not compiled, which is slower" in line and line.endswith(reason)
+
+
+def test_the_parts_of_a_fabric_can_be_compiled(fusing, monkeypatch, capsys):
+    """Nothing in them needs Python while they run, and they give what the called ones give."""
+    replayed, called = (make_decoder(CONFIGS["fabric"], ROBOT, 5, 1 / 60, TABLE) for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        actions = torch.randn(5, called.action_dim, generator=generator)
+        with monkeypatch.context() as context:
+            context.delitem(device_graphs.RECORDERS, "cpu")
+            expected = called.decode(actions)
+        assert torch.allclose(replayed.decode(actions), expected, atol=1e-6)
+    assert (len(fusing), capsys.readouterr().err) == (3, "")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from dexgrasp_sim.control.fabric.chains import JointChains
 from dexgrasp_sim.control.fabric.motion_limits import MotionLimits, VelocityBounds
+from dexgrasp_sim.device_graphs import Fused
 from dexgrasp_sim.devices import known_empty, rows_to_compute
 from dexgrasp_sim.linear_algebra import cross, sum_products, sum_rows
 
@@ -78,6 +79,7 @@ class BrakingGuard:
         self._order = torch.tensor(chains.order, device=limits.acceleration.device)
         self._back = self._order.argsort()
         self._looks = torch.arange(1, _LOOKS + 1).to(limits.acceleration)
+        self._lack, self._turn = Fused(self.lack), Fused(self._turn_of)
 
     def admit(self, qd: Tensor, wanted: Tensor, bounds: VelocityBounds, gaps: Gaps) -> Tensor:
         """A certified next velocity close to the wanted one, else braking.
@@ -91,7 +93,7 @@ class BrakingGuard:
         Returns:
             [N, J] rad/s within the bounds; the next state is safe.
         """
-        lack = self.lack(wanted, gaps)
+        lack = self._lack(wanted, gaps)
         refused = ~_safe(lack)  # [N]
         rows = rows_to_compute(refused)  # [K]
         if not len(rows):
@@ -106,7 +108,7 @@ class BrakingGuard:
                 tried = candidate
             else:
                 tried = braking + _SHARES[attempt - _TURNS] * (candidate - braking)
-            lack = self.lack(tried, gaps)
+            lack = self._lack(tried, gaps)
             safe = _safe(lack) & open_rows
             chosen = torch.where(safe[:, None], tried, chosen)
             open_rows &= ~safe
@@ -139,7 +141,7 @@ class BrakingGuard:
         lowest = lowest - lowest.relu() * coarse
         return remainder + bend - gaps.gap - lowest
 
-    def _turn(self, velocity: Tensor, lack: Tensor, gaps: Gaps) -> Tensor:
+    def _turn_of(self, velocity: Tensor, lack: Tensor, gaps: Gaps) -> Tensor:
         """Change of velocity [N, J] that makes up for the largest lack [B, P, N], if any."""
         worst, pair = lack.flatten(0, 1).max(dim=0)
         sphere = pair % gaps.position.shape[1]

@@ -35,6 +35,7 @@ from dexgrasp_sim.control.fabric.terms import (
     posture_pull,
     repel,
 )
+from dexgrasp_sim.device_graphs import Fused
 from dexgrasp_sim.linear_algebra import solve, sum_rows
 from dexgrasp_sim.robot.robot import BodySpheres, FabricSpec, Robot
 
@@ -131,6 +132,7 @@ class Fabric:
         self._palm_metric = torch.zeros(6, len(palm), 1).to(**like)
         self._palm_metric[:3] = gains.palm.metric
         self._constant_metric = self._posture_and_hand_metric()
+        self._acceleration = Fused(self._acceleration_of)
         self._place_obstacles(obstacles)
 
     def _place_obstacles(self, obstacles: tuple[Obstacle, ...]) -> None:
@@ -190,7 +192,7 @@ class Fabric:
         near = self._nearest(state.position[:, : self._num_spheres])
         return self._acceleration(q.mT, qd.mT, goal, state, near).mT
 
-    def _acceleration(
+    def _acceleration_of(
         self, q: Tensor, qd: Tensor, goal: Goal, state: PointState, near: Nearest
     ) -> Tensor:
         gains = self._gains
