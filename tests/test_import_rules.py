@@ -16,6 +16,7 @@ LEVELS = (
             "kernels",
             "linear_algebra",
             "random_streams",
+            "random_streams_warp",
             "schedules",
             "warp_streams",
         ),

@@ -1,5 +1,8 @@
 """What devices can do, and operations for which the host may have to wait for one."""
 
+from functools import cache
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 
@@ -30,6 +33,12 @@ def rows_to_compute(mask: Tensor) -> Tensor:
     if mask.device.type == "cpu":
         return rows_of(mask)
     return torch.arange(len(mask), device=mask.device)
+
+
+@cache
+def has_warp_kernels(device: torch.device) -> bool:
+    """Whether kernels of Warp do what takes many operations of tensors: on GPUs that have it."""
+    return device.type == "cuda" and find_spec("warp") is not None
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:

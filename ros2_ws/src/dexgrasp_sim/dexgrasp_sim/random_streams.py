@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dexgrasp_sim.device_graphs import Captured
+from dexgrasp_sim.devices import has_warp_kernels
 
 GOLDEN = 0x9E3779B97F4A7C15
 """SplitMix64's distance between the states of neighbouring words."""
@@ -220,6 +221,10 @@ _FACTORS = (*map(_signed, FACTORS), 1)
 
 def _derived(keys: Tensor, episode: Tensor, step: Tensor | int) -> tuple[Tensor]:
     """Keys [K] of steps, from those [K] of environments."""
+    if has_warp_kernels(keys.device):
+        from dexgrasp_sim import random_streams_warp  # slow to import
+
+        return (random_streams_warp.derived_keys(keys, episode, step),)
     return (_joined(_joined(keys, episode), step),)
 
 
@@ -227,6 +232,10 @@ def _derived_uniforms(
     keys: Tensor, episode: Tensor, step: Tensor | int, count: int
 ) -> tuple[Tensor]:
     """The numbers of `_derived` keys, see `uniforms`."""
+    if has_warp_kernels(keys.device):
+        from dexgrasp_sim import random_streams_warp  # slow to import
+
+        return (random_streams_warp.derived_uniforms(keys, episode, step, count),)
     return (uniforms(_derived(keys, episode, step)[0], count),)
 
 

@@ -12,12 +12,15 @@ from dexgrasp_sim.kernels import kernel
 from dexgrasp_sim.random_streams import (
     Purpose,
     RandomStreams,
+    _derived,
+    _derived_uniforms,
     normal_numbers,
     uniforms,
     unit_numbers,
     words,
 )
 from dexgrasp_sim.vision.random_kernels import normal, uniform, word
+from engine_lab import DEVICE
 
 BITS = (1 << 64) - 1
 INDICES = st.integers(0, 2**62)
@@ -191,6 +194,22 @@ def test_normal_numbers_have_mean_0_and_deviation_1():
     assert abs(float(numbers.mean())) < 4 / np.sqrt(numbers.numel())
     assert float(numbers.std()) == pytest.approx(1, abs=0.01)
     assert float(numbers.abs().max()) <= np.sqrt(12)
+
+
+@pytest.mark.slow  # compiles kernels
+@pytest.mark.parametrize("step", [0, 7, "each"])
+def test_kernels_of_warp_make_the_numbers_of_tensors(step):
+    warp_streams = pytest.importorskip("dexgrasp_sim.random_streams_warp")
+    generator = torch.Generator().manual_seed(0)
+    keys, episode, steps = torch.randint(-(2**62), 2**62, (3, 50), generator=generator)
+    step = steps if step == "each" else step
+    on = {"device": DEVICE}
+    given = keys.to(**on), episode.to(**on), step.to(**on) if torch.is_tensor(step) else step
+    (derived,) = _derived(keys, episode, step)
+    assert torch.equal(warp_streams.derived_keys(*given).cpu(), derived)
+    for count in (0, 1, 2, 5):
+        (numbers,) = _derived_uniforms(keys, episode, step, count)
+        assert torch.equal(warp_streams.derived_uniforms(*given, count).cpu(), numbers)
 
 
 @given(st.integers(1, 2**24))

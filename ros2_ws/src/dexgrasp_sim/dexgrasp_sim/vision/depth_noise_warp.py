@@ -14,14 +14,8 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from dexgrasp_sim.random_streams import (
-    FACTORS,
-    GOLDEN,
-    NORMAL_MEAN,
-    NORMAL_SIGMA,
-    NUMBER_BITS,
-    SHIFTS,
-)
+from dexgrasp_sim.random_streams import NORMAL_MEAN, NORMAL_SIGMA, NUMBER_BITS
+from dexgrasp_sim.random_streams_warp import word
 from dexgrasp_sim.vision.depth_strengths import (
     DROPOUTS,
     MAX_SHAPES,
@@ -34,9 +28,6 @@ from dexgrasp_sim.warp_streams import current_stream
 
 wp.set_module_options({"enable_backward": False})
 
-_GOLDEN, _ONE = wp.constant(wp.uint64(GOLDEN)), wp.constant(wp.uint64(1))
-_FACTOR_1, _FACTOR_2 = (wp.constant(wp.uint64(factor)) for factor in FACTORS)
-_SHIFT_1, _SHIFT_2, _SHIFT_3 = (wp.constant(wp.uint64(shift)) for shift in SHIFTS)
 _UNUSED_BITS = wp.constant(wp.uint64(64 - NUMBER_BITS))
 _LOW, _16 = wp.constant(wp.uint64(0xFFFF)), wp.constant(wp.uint64(16))
 _UNIT = wp.constant(wp.float64(2.0**-NUMBER_BITS))
@@ -101,7 +92,8 @@ def corrupt(
     if strengths.shadow_share > 0:
         right = torch.zeros(count, height, width + 1, device=images.device)
         seen = [array["source"], given, wp.from_torch(right, return_ctype=True)]
-        wp.launch(mark_shadows, (count, height), [*seen, array["marks"]], **on)
+        wp.launch(draw_right, images.shape, seen, **on)
+        wp.launch(mark_shadows, images.shape, [*seen, array["marks"]], **on)
     inputs = [array["source"], of_image, array["bias"], given, array["marks"]]
     wp.launch(perturb, (count, height, width), [*inputs, array["images"]], **on)
     if strengths.max_sticks or strengths.max_speckles:
@@ -120,15 +112,6 @@ def _struct(strengths: DepthStrengths) -> Strengths:
     given.depths_mm = math.floor(strengths.far_mm) - math.ceil(strengths.near_mm)
     given.no_stick, given.no_speckle = math.exp(-strengths.sticks), math.exp(-strengths.speckles)
     return given
-
-
-@wp.func
-def word(key: wp.uint64, counter: int) -> wp.uint64:
-    """Number `counter` of a stream: 64 random bits; see `random_streams.words`."""
-    bits = key + (wp.uint64(counter) + _ONE) * _GOLDEN
-    bits = (bits ^ (bits >> _SHIFT_1)) * _FACTOR_1
-    bits = (bits ^ (bits >> _SHIFT_2)) * _FACTOR_2
-    return bits ^ (bits >> _SHIFT_3)
 
 
 @wp.func
@@ -183,33 +166,32 @@ def disparity_of(depth: wp.int16, scale: float) -> float:
 
 
 @wp.kernel
+def draw_right(source: wp.array3d[wp.int16], given: Strengths, right: wp.array3d[float]) -> None:
+    """Draws a pixel's disparity as the right lens sees it, see `depth_noise_tensors`."""
+    image, row, column = wp.tid()
+    disparity = disparity_of(source[image, row, column], given.disparity_per_pixel_mm)
+    seen_at = float(column) - disparity
+    if seen_at >= 0.0:
+        place = int(seen_at)
+        wp.atomic_max(right, image, row, place, disparity)
+        wp.atomic_max(right, image, row, place + 1, disparity)
+
+
+@wp.kernel
 def mark_shadows(
     source: wp.array3d[wp.int16],
     given: Strengths,
     right: wp.array3d[float],
     marks: wp.array3d[wp.uint8],
 ) -> None:
-    """Marks pixels of a row that something nearer hides from the right lens.
-
-    The row is drawn into `right` as the right lens sees it, see `depth_noise_tensors`.
-    """
-    image, row = wp.tid()
-    width = source.shape[2]
-    scale = given.disparity_per_pixel_mm
-    for column in range(width):
-        disparity = disparity_of(source[image, row, column], scale)
-        seen_at = float(column) - disparity
-        if seen_at >= 0.0:
-            place = int(seen_at)
-            right[image, row, place] = wp.max(right[image, row, place], disparity)
-            right[image, row, place + 1] = wp.max(right[image, row, place + 1], disparity)
-    for column in range(width):
-        disparity = disparity_of(source[image, row, column], scale)
-        nearest = float(column) - disparity + 0.5
-        # a disparity larger by less than a pixel belongs to the same, slanted surface
-        if nearest >= 0.0:
-            if right[image, row, int(nearest)] > disparity + 1.0:
-                marks[image, row, column] = marks[image, row, column] | _SHADOW
+    """Marks a pixel that something nearer hides from the right lens."""
+    image, row, column = wp.tid()
+    disparity = disparity_of(source[image, row, column], given.disparity_per_pixel_mm)
+    nearest = float(column) - disparity + 0.5
+    # a disparity larger by less than a pixel belongs to the same, slanted surface
+    if nearest >= 0.0:
+        if right[image, row, int(nearest)] > disparity + 1.0:
+            marks[image, row, column] = marks[image, row, column] | _SHADOW
 
 
 @wp.func

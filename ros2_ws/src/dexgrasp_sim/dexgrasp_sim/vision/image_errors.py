@@ -5,12 +5,12 @@ on GPUs, where Warp is installed, and tensor code. All use the same random numbe
 """
 
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dexgrasp_sim.devices import has_warp_kernels
 from dexgrasp_sim.random_streams import Purpose, RandomStreams
 from dexgrasp_sim.vision import depth_noise_kernels, depth_noise_tensors, rgb_kernels, rgb_tensors
 from dexgrasp_sim.vision.camera import CameraConfig
@@ -106,7 +106,7 @@ class ImageErrors(nn.Module):
         augment(images, keys, self._rgb.draw(episode, step))
 
     def _depth_code(self, device: torch.device) -> CorruptDepth:
-        if device.type == "cuda" and find_spec("warp"):
+        if has_warp_kernels(device):
             from dexgrasp_sim.vision import depth_noise_warp  # slow to import
 
             return depth_noise_warp.corrupt
