@@ -186,12 +186,11 @@ def measure_size(
 
 
 def _warm_up(task: GraspConfig, play: Play, device: torch.device) -> None:
-    """Compiles and loads the code, which is not memory of environments."""
+    """Loads the code, which is not memory of environments; one step records nothing yet."""
     env = make_grasp_env(task, _SMALLEST, seed=0, threads=1, groups=GROUPS, device=device)
     out = allocate(env)
     env.reset(out)
-    for _ in range(2):
-        env.step(play.actions(env), out)
+    env.step(play.actions(env), out)
     env.close()
 
 

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.gpu.device import code_of_gpus
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_sim import device_graphs
 from dexgrasp_sim.arguments import whole
@@ -42,7 +43,10 @@ from dexgrasp_sim.vec_env import EnvSpecs
 from dexgrasp_sim.worker.env_slice import EnvSlice
 
 _GROUPS = ("proprio", "depth")
-_READS = frozenset({"_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2"})
+_READS = frozenset(
+    {"_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "lift_fresh"}
+)
+"""What the host waits for: answers, and data of its own on the way to the device."""
 _NO_LAUNCH = frozenset(
     {"view", "_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty", "detach"}
 )
@@ -69,7 +73,7 @@ class _Host(TorchDispatchMode):
 
     Attributes:
         launches: By name of the operation.
-        reads: By the place that asks.
+        reads: Waits for the device, by the place that asks or brings.
     """
 
     def __init__(self) -> None:
@@ -138,16 +142,13 @@ def _without_kernels(host: _Host) -> Iterator[None]:
 
     from dexgrasp_sim.physics.mujoco_warp.launches import Launches
     from dexgrasp_sim.physics.mujoco_warp.overflows import Overflows
-    from dexgrasp_sim.vision import depth_noise_warp, image_errors
 
-    errors = image_errors.ImageErrors
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(wp, "launch", host.launch))
         stack.enter_context(mock.patch.object(Launches, "__call__", host.launch))
         # on a GPU it reads a copy that lies in the host's memory, which asks nothing
         stack.enter_context(mock.patch.object(Overflows, "_tell", lambda _: None))
-        corrupt = mock.patch.object(errors, "_depth_code", lambda *_: depth_noise_warp.corrupt)
-        stack.enter_context(corrupt)
+        stack.enter_context(code_of_gpus())
         yield
 
 

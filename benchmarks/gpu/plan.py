@@ -131,7 +131,7 @@ class Plan:
         on = f"{self._on} --minutes {minutes}"
         return self._bench(
             "gpu_train",
-            f"{on} --envs 4096 --episodes 64 --threads 14",
+            f"{on} --config config/gpu_wide.yaml --envs 4096 --episodes 64 --threads 14",
             f"{on} --config config/smoke.yaml --envs 8 --iterations 1 --episodes 2 --threads 1",
         )
 

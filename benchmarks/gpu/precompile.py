@@ -12,21 +12,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
 import warp as wp
 
-from benchmarks.gpu.device import check_device
+from benchmarks.gpu.device import check_device, code_of_gpus
 from benchmarks.gpu_sim import GROUPS, add_arguments, play_named
 from dexgrasp_learner.config import load_run_config
 from dexgrasp_sim.arguments import parse_resolution, whole
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.vec_env import allocate
-from dexgrasp_sim.vision import depth_noise_warp
-from dexgrasp_sim.vision.image_errors import ImageErrors
 
 _WORLDS = 2
 _DEFAULT_THREADS = 256
@@ -88,7 +85,6 @@ def compile_variants(variants: Sequence[Variant], arch: int) -> int:
 
 def play(arguments: argparse.Namespace) -> None:
     """Runs the tasks of `gpu_sim` and those of runs for a moment, with a reset, as on a GPU."""
-    gpu_code = mock.patch.object(ImageErrors, "_depth_code", lambda *_: depth_noise_warp.corrupt)
     tasks = [play_named(name, arguments).task for name in arguments.tasks]
     for path in arguments.runs:
         task = load_run_config(path).task
@@ -101,7 +97,7 @@ def play(arguments: argparse.Namespace) -> None:
                 replace(task, camera=camera), _WORLDS, seed=0, groups=GROUPS, device="cpu"
             )
             out = allocate(env)
-            with gpu_code:
+            with code_of_gpus():
                 env.reset(out)
                 for _ in range(2):
                     env.step(torch.zeros(_WORLDS, env.action_dim), out)

@@ -27,9 +27,9 @@ NETWORK = {
 }
 
 
-def config_with(ppo, **network):
+def config_with(ppo, device="cpu", **network):
     values = {
-        "training": {"horizon": HORIZON, "device": "cpu"},
+        "training": {"horizon": HORIZON, "device": device},
         "simulators": {"num_envs": ENVS},
         "network": NETWORK | network,
         "ppo": {"normalize_values": True, "bounds_coefficient": 0.1} | ppo,
@@ -46,8 +46,9 @@ def rollout_of(ppo: Ppo, config: RunConfig, seed: int = 0) -> Rollout:
         scale = 1200.0 if block.torch_dtype == torch.int16 else 1.0
         ends = drawn < 0.1 if block.name in ("terminated", "truncated") else drawn >= 0.0
         is_bool = block.torch_dtype == torch.bool
-        tensors[block.name] = ends if is_bool else (scale * drawn).to(block.torch_dtype)
-    rollout = Rollout.on(tensors, ppo.groups, ppo.memory_sizes)
+        value = ends if is_bool else (scale * drawn).to(block.torch_dtype)
+        tensors[block.name] = value.to(ppo.device)
+    rollout = Rollout.on(tensors, ppo.groups, ppo.memory_sizes, ppo.device)
     for slot in range(HORIZON):
         ppo.act(rollout, slot)
     return rollout
@@ -66,6 +67,12 @@ def tapes(monkeypatch):
     return made
 
 
+def assert_same_weights(one: Ppo, other: Ppo) -> None:
+    nets = (chain(ppo.actor.parameters(), ppo.critic.parameters()) for ppo in (one, other))
+    for weight, wanted in zip(*nets, strict=True):
+        torch.testing.assert_close(weight, wanted, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_updates_from_recordings_are_those_of_called_code(tapes, monkeypatch, pieces):
     """Weights, statistics and learning rate change in between, sizes of minibatches differ."""
@@ -77,11 +84,7 @@ def test_updates_from_recordings_are_those_of_called_code(tapes, monkeypatch, pi
             context.delitem(device_graphs.RECORDERS, "cpu")
             expected = called.update(rollout_of(called, config, cycle))
         assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-5)
-        nets = zip(
-            *(chain(p.actor.parameters(), p.critic.parameters()) for p in (replayed, called))
-        )
-        for weight, wanted in nets:
-            torch.testing.assert_close(weight, wanted, rtol=1e-3, atol=1e-4)
+        assert_same_weights(replayed, called)
     assert len(tapes) == 2  # 65 steps: minibatches or their pieces of two sizes
 
 
@@ -116,3 +119,17 @@ def test_pieces_add_up():
     assert weight.grad is not None
     assert weight.grad.item() == pytest.approx(2 * (0.25 * 3.0 - 0.75))
     assert gradients.present() == [weight.grad]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+def test_a_graph_of_a_gpu_gives_the_gradients_of_called_code(monkeypatch, capsys):
+    config = config_with({"epochs": 2, "minibatches": 3, "precision": "bfloat16"}, "cuda")
+    replayed, called = build_ppo(config), build_ppo(config)
+    for cycle in range(2):
+        metrics = replayed.update(rollout_of(replayed, config, cycle))
+        with monkeypatch.context() as context:
+            context.delitem(device_graphs.RECORDERS, "cuda")
+            expected = called.update(rollout_of(called, config, cycle))
+        assert metrics == pytest.approx(expected, rel=0.02, abs=1e-3)
+    assert_same_weights(replayed, called)
+    assert "without a CUDA graph" not in capsys.readouterr().err
