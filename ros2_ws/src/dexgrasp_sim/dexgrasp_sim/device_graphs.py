@@ -73,8 +73,7 @@ class CudaGraph(Recording):
 RECORDERS: dict[str, Callable[[Function, Sequence[Tensor]], Recording]] = {"cuda": CudaGraph}
 """How a function is recorded, by type of device; on others it is called."""
 
-
-FUSERS: dict[str, Callable[[Function], Function]] = {
+FUSERS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "cuda": partial(torch.compile, fullgraph=True, dynamic=False)
 }
 """What compiles a function, by type of device."""
