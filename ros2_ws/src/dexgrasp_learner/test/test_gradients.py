@@ -121,6 +121,14 @@ def test_pieces_add_up():
     assert gradients.present() == [weight.grad]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="cuDNN needs a GPU")
+def test_a_gpu_learns_with_a_memory():
+    config = config_with({"epochs": 2}, "cuda", memory="lstm", memory_size=8)
+    ppo = build_ppo(config)
+    metrics = ppo.update(rollout_of(ppo, config))
+    assert metrics["actor_grad_norm"] > 0.0
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 def test_a_graph_of_a_gpu_gives_the_gradients_of_called_code(monkeypatch, capsys):
     config = config_with({"epochs": 2, "minibatches": 3, "precision": "bfloat16"}, "cuda")

@@ -181,7 +181,7 @@ def test_a_reset_leaves_the_other_environments_alone(lab):
     if not engine.exact:
         path[:, 1] = on(engine, PREGRASP)
         for each in (engine, other):
-            put(each, upright(0.05), ids=[1])
+            put(each, upright(0.002 + CONFIG.objects[1].solid.rest_height_m), ids=[1])
     for targets in path[:6]:
         engine.step(targets)
         other.step(targets)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from typing_extensions import override
 
 
 class NoMemory(nn.Module):
@@ -26,6 +27,15 @@ class LstmMemory(nn.Module):
         super().__init__()
         self.size = size
         self.lstm = nn.LSTM(input_size, size)
+
+    @override
+    def train(self, mode: bool = True) -> "LstmMemory":
+        """Sets the mode, but of the LSTM always the training mode, in which alone a GPU
+        differentiates it; it has no dropout, so that its results are the same in both.
+        """
+        super().train(mode)
+        self.lstm.train()
+        return self
 
     def forward(self, features: Tensor, start: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Runs the memory over a rollout.

@@ -100,6 +100,14 @@ class FabricDecoder:
         if self._device.type != "cpu":  # checks the start posture where nobody has to wait for it
             FabricDecoder(config, robot, 1, control_dt_s, table, "cpu", difficulty)
         self.reset(checked=self._device.type != "cpu")
+        if self._device.type != "cpu":
+            self._record()
+
+    def _record(self) -> None:
+        """Records a step now: its parts are compiled then, which would be too long for a step."""
+        actions = torch.zeros(len(self.goal), len(self._columns), device=self._device)
+        for _ in range(2):  # the first call records nothing
+            self._advance(actions, self.goal, self.target, self.fabric_velocity, self.damping)
 
     def _allocate(self, num_envs: int) -> None:
         self.goal = self._tensor(torch.zeros(num_envs, len(ALL_ACTIONS)))
