@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dexgrasp_learner.algorithms.algorithm import restore_draws
 from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.guards import NonFiniteLoss
 from dexgrasp_learner.algorithms.ppo import Ppo
@@ -338,6 +339,17 @@ def test_saved_training_goes_on_exactly():
     assert [one_cycle(resumed, resumed_rollout) for _ in range(2)] == expected
     assert torch.equal(weights(ppo), weights(resumed))
     assert torch.equal(rollout.actions, resumed_rollout.actions)
+
+
+def test_a_state_of_a_gpus_draws_leaves_those_of_the_cpu_alone():
+    """As when a run continues on another device: there such a state has 16 bytes."""
+    generator = torch.Generator().manual_seed(3)
+    before = generator.get_state()
+    restore_draws(generator, torch.zeros(16, dtype=torch.uint8))
+    assert torch.equal(generator.get_state(), before)
+    other = torch.Generator().manual_seed(4).get_state()
+    restore_draws(generator, other)
+    assert torch.equal(generator.get_state(), other)
 
 
 def test_not_finite_rollout_is_refused_and_located():

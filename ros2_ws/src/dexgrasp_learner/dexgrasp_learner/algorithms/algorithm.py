@@ -9,6 +9,16 @@ from dexgrasp_learner.ranks.peers import Peers
 from dexgrasp_learner.rollout.rollout import Rollout
 
 
+def restore_draws(generator: torch.Generator, state: torch.Tensor) -> None:
+    """Lets a generator go on from a state of `torch.Generator.get_state`.
+
+    Generators of GPUs and of the CPU are not alike: one keeps its own state if it is given that of
+    the other kind, as when a run continues on another device.
+    """
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state.cpu())
+
+
 class Algorithm(Protocol):
     """Acts during rollouts and learns from them; implemented by `Ppo` and `Distillation`."""
 

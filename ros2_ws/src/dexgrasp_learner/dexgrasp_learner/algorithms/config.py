@@ -23,7 +23,7 @@ class PpoConfig:
             a memory, all steps of a share of environments.
         micro_batches: Pieces in which a minibatch is computed; more pieces need less memory and
             give the same result. None: the smallest number with at most 256 images of 64x48 per
-            piece, more of smaller ones (4096 on a GPU), or 1 without images.
+            piece (on a GPU 4096 of 160x120), more of smaller ones, or 1 without images.
         gamma: Discount per step.
         gae_lambda: Lambda of the generalised advantage estimate.
         clip: The importance ratio is clipped to 1 +- `clip`; see also `clip_value_loss`.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dexgrasp_learner.algorithms.algorithm import restore_draws
 from dexgrasp_learner.algorithms.auxiliary import auxiliary_losses
 from dexgrasp_learner.algorithms.config import DistillationConfig
 from dexgrasp_learner.algorithms.guards import check_finite, check_rollout, valid_mean
@@ -178,7 +179,7 @@ class Distillation:
         """Restores `state_dict`: distillation continues as if it had not stopped."""
         self.actor.load_state_dict(state["actor"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.noise.set_state(state["noise"].cpu())
+        restore_draws(self.noise, state["noise"])
         self.shuffle.set_state(state["shuffle"].cpu())
         self.transitions = state["transitions"]
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dexgrasp_learner.algorithms.algorithm import restore_draws
 from dexgrasp_learner.algorithms.auxiliary import auxiliary_losses
 from dexgrasp_learner.algorithms.auxiliary_phase import AuxiliaryPhase
 from dexgrasp_learner.algorithms.config import PpoConfig
@@ -276,7 +277,7 @@ class Ppo:
             getattr(self, name).load_state_dict(state[name])
         if self._phase is not None and "auxiliary_phase" in state:
             self._phase.load_state_dict(state["auxiliary_phase"])
-        self.noise.set_state(state["noise"].cpu())
+        restore_draws(self.noise, state["noise"])
         self.shuffle.set_state(state["shuffle"].cpu())
 
     def _draw(self, rollout: Rollout, slot: int, mean: Tensor) -> Tensor:
