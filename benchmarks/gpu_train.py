@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks import CHECKOUT
 from benchmarks.gpu.device import check_device
 from benchmarks.gpu.parts import Parts
+from benchmarks.wide import training_record
 from dexgrasp_learner.storage.checkpoint_files import CHECKPOINTS, list_checkpoints, seal
 from dexgrasp_sim.arguments import add_overrides, number, whole
 
@@ -54,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings and figures: `calls`, the summary of each call's training, and `evaluation`.
+    """Settings and figures: `calls`, the summary of each call, `training`, steps, minutes and curve
+    of all together, and `evaluation`.
 
     Raises:
         ConfigError: There is no such device.
@@ -74,6 +76,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     summary = _train(args, run)
     run = Path(summary.pop("run_dir"))
     calls.append({**summary, "checkpoint": Path(summary["checkpoint"]).name})
+    parts.figures["training"] = training_record(run)
     parts.write()
     _pack(run, args.out / ARCHIVE)
     if args.episodes:
@@ -123,7 +126,9 @@ def _evaluate(args: argparse.Namespace, run: Path) -> dict[str, Any]:
         "--set", "task.physics.backend=mujoco", "--episodes", str(args.episodes),
         "--threads", str(args.threads), "--json",
     ]  # fmt: skip
-    return _dexgrasp(command, _EVALUATION_TIMEOUT_S)
+    figures = _dexgrasp(command, _EVALUATION_TIMEOUT_S)
+    figures.pop("source")  # a path of this machine
+    return figures
 
 
 def _dexgrasp(arguments: list[str], timeout_s: float) -> dict[str, Any]:
