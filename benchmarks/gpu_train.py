@@ -55,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings and figures: `calls`, the summary of each call, `training`, steps, minutes and curve
-    of all together, and `evaluation`.
+    """Settings and figures: `calls`, the summary of each call, `training`, steps, minutes and
+    curve of all together, and `evaluation`.
 
     Raises:
         ConfigError: There is no such device.

@@ -25,8 +25,7 @@ from dexgrasp_sim.devices import computes_in_bfloat16
 _LEARNING_RATE_STEP = 1.5
 """Factor by which the adaptive learning rate moves, as in rsl_rl."""
 _MOST_LAID_OUT = {"cpu": 2**26, "cuda": 2**30}
-"""Values of images (4 bytes each) up to which they are laid out once per update, see
-`Trunk.lay_out`."""
+"""Values of images up to which they are laid out once per update, see `Trunk.lay_out`."""
 
 
 class _Nets(NamedTuple):
@@ -203,8 +202,8 @@ class Ppo:
         """What an update deals out: single steps, or whole environments if a net has a memory."""
         samples = self._as_stored(rollout)
         images = [image for image in samples.observations.values() if image.dim() > 3]
-        most = _MOST_LAID_OUT[self.device.type]
-        if rollout.mirror.in_host or sum(image.numel() for image in images) > most:
+        values = sum(image.numel() for image in images)
+        if rollout.mirror.in_host or values > _MOST_LAID_OUT[self.device.type]:
             return samples
         laid_out = {}
         for net in (self.actor, self.critic):
