@@ -222,5 +222,9 @@ def test_the_list_can_be_named_and_runs_on_a_cpu(tmp_path):
     assert listed.stdout.split()[:3] == ["facts", "engine_contract", "gpu_sim"]
     wrong = subprocess.run([*command, "--parts", "nonsense"], cwd=ROOT, capture_output=True)
     assert wrong.returncode == 2
-    subprocess.run([*command, "--parts", "gpu_sim"], cwd=ROOT, check=True)
+    subprocess.run([*command, "--parts", "gpu_sim", "gpu_profile"], cwd=ROOT, check=True)
     assert (tmp_path / "o" / "gpu_sim.json").is_file()
+    states = json.loads((tmp_path / "o" / "gpu_all.json").read_text())["parts"]
+    profile = json.loads(states["gpu_profile"]["last_lines"][-1])
+    assert profile["step_ms"] > 0.0
+    assert all(stage["ms"] >= stage["host_ms"] > 0.0 for stage in profile["stages"].values())

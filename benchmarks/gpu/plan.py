@@ -55,6 +55,7 @@ class Plan:
             Part("facts", lambda _: ["-m", "benchmarks.gpu.facts", self._device], 150),
             Part("engine_contract", lambda _: self._engine_contract(), 90),
             Part("gpu_sim", self._sim, 110, "gpu_sim.json"),
+            Part("gpu_profile", lambda _: self._profile(), 100),
             Part("gpu_learner", self._learner, 110, "gpu_learner.json"),
             Part("gpu_capacity", self._capacity, 150, "gpu_capacity.json"),
             Part("gpu_transport", self._transport, 90, "gpu_transport.json"),
@@ -84,6 +85,11 @@ class Plan:
             f"{on} --envs 4096 --images 64x64 160x120",
             f"{on} --envs 2 --images 32x24 --seconds 0.05 --tasks grasp",
         )
+
+    def _profile(self) -> list[str]:
+        size = "--envs 4 --image 32x24 --repeats 1" if self._tiny else "--envs 4096"
+        on = ["-m", "benchmarks.gpu.profile", self._device, "--backend", self._backend]
+        return [*on, *size.split()]
 
     def _sim_many(self, left_s: float) -> list[str]:
         on = f"{self._on} --minutes {_minutes(left_s, 30)}"
