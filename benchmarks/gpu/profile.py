@@ -1,8 +1,8 @@
 """Where a control step of the paper's task spends its time on a GPU.
 
 `python -m benchmarks.gpu.profile DEVICE [--envs N] [--image WxH]` prints a JSON object: `step_ms`,
-and of the steps under torch's profiler `busy_ms`, in which the device computed, `kernels`, how many
-it ran, and `longest`, those that took most of its time. `stages` are parts of a step, each repeated
+and of steps under torch's profiler `busy_ms`, in which the device computed, `kernels`, how many it
+ran, and `longest`, those that took most of its time. `stages` are parts of a step, each repeated
 alone: `ms` of the whole and `host_ms`, after which the host was free again.
 """
 
@@ -49,21 +49,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         with torch.inference_mode():
             env.reset(out)
             step_ms, _ = _milliseconds(step, device, args.repeats)
-            found = stages(env, out)
             times = {
-                name: _milliseconds(work, device, args.repeats) for name, work in found.items()
+                name: dict(zip(("ms", "host_ms"), _milliseconds(work, device, args.repeats)))
+                for name, work in stages(env, out).items()
             }
             env.reset(out)
             kernels = _profiled(step, device, args.repeats)
     finally:
         env.close()
-    return {
-        "step_ms": step_ms,
-        **kernels,
-        "stages": {
-            name: {"ms": all_ms, "host_ms": host} for name, (all_ms, host) in times.items()
-        },
-    }
+    return {"step_ms": step_ms, **kernels, "stages": times}
 
 
 def stages(env: GraspEnv, out: dict[str, torch.Tensor]) -> dict[str, Callable[[], object]]:
