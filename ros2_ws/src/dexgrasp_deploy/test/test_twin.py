@@ -187,6 +187,16 @@ def test_camera_sees_the_object_it_is_told_about(manifest, robot, clock):
     port.camera.deactivate()
 
 
+def test_a_policy_trained_on_a_gpu_has_the_twin_of_one_trained_on_a_cpu(manifest, robot, clock):
+    physics = replace(manifest.task.physics, backend="mujoco_warp")
+    of_gpu = replace(manifest, task=replace(manifest.task, physics=physics))
+    ports = [TwinPort(each, robot, clock) for each in (manifest, of_gpu)]
+    one, other = (port.image().image for port in ports)
+    np.testing.assert_array_equal(one, other)
+    one, other = (port.world.object_pose for port in ports)
+    np.testing.assert_array_equal(one, other)
+
+
 def test_stereo_camera(manifest, robot, clock):
     camera = SimCamera()
     camera.configure(DriverContext(robot, clock, manifest), {"kind": "stereo_rgb"})

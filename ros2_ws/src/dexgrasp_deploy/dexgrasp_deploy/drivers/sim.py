@@ -27,17 +27,28 @@ from dexgrasp_deploy.drivers.base import (
 from dexgrasp_deploy.drivers.camera_config import SimCameraConfig
 from dexgrasp_deploy.drivers.joint_config import NoParameters
 from dexgrasp_deploy.drivers.registry import driver_config
+from dexgrasp_learner.storage.bundle import BundleManifest
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.objects.config import ObjectConfig
 from dexgrasp_sim.physics.backends import make_engine
 from dexgrasp_sim.physics.engine import PhysicsEngine
 from dexgrasp_sim.random_streams import RandomStreams
+from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.episodes import RESULT_SPECS
 from dexgrasp_sim.tasks.grasp.images import Images
 
 _CATCH_UP_S = 0.25
 """Simulated time may lag the clock by at most this; a longer lag is dropped and reported."""
+
+
+def _task_of(manifest: BundleManifest) -> GraspConfig:
+    """The task of a bundle in MuJoCo's C engine, whatever engine the policy was trained in.
+
+    The others are made for many environments: to start one takes them long, and may need a GPU.
+    """
+    physics = replace(manifest.task.physics, backend="mujoco")
+    return replace(manifest.task, physics=physics)
 
 
 class SimWorld:
@@ -49,8 +60,7 @@ class SimWorld:
 
     def __init__(self, context: DriverContext) -> None:
         """Raises ConfigError without a bundle."""
-        manifest = context.required_manifest("driver 'sim'")
-        task = manifest.task
+        task = _task_of(context.required_manifest("driver 'sim'"))
         self.task = replace(task, control_hz=1.0 / task.physics.timestep_s, stagger_starts=False)
         self.seed = context.seed
         self._clock = context.clock
@@ -171,7 +181,7 @@ class SimCamera(SceneCamera):
         """
         config = driver_config(SimCameraConfig, self.kind, parameters)
         manifest = context.required_manifest("camera.driver = 'sim'")
-        self._task = manifest.task
+        self._task = _task_of(manifest)
         read_by_policy = manifest.image.name if manifest.image else "depth"
         self._kind = read_by_policy if config.kind == "policy" else config.kind
         self._period_s = 1.0 / config.rate_hz
