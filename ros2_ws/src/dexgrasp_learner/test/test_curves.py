@@ -36,6 +36,13 @@ def test_the_curve_has_the_points_of_the_records():
     shown = lines_of(learning_curve(list(records(4, 3, (4,)))))
     assert shown["exploring episodes"] == [[300.0, 0.75], [400.0, 1.0]]
     assert shown["evaluation, mean action"] == [[400.0, 0.9]]
+    assert "difficulty of the task" not in shown
+
+
+def test_a_task_that_gets_harder_shows_how_hard_it_is():
+    run = [record | {"adr/level": 0.1 * record["iteration"]} for record in records(2)]
+    shown = lines_of(learning_curve(run))
+    assert shown["difficulty of the task"] == [[100.0, 0.1], [200.0, 0.2]]
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import EngFormatter
 
 from dexgrasp_learner.storage.origin import Records
 
@@ -28,7 +29,10 @@ _COLUMNS = 3
 
 
 def learning_curve(records: Records) -> plt.Figure:
-    """Success of exploring episodes and of evaluations, and reward, over environment steps."""
+    """Success of exploring episodes and of evaluations, and reward, over environment steps.
+
+    Where the task gets harder with success, its difficulty explains why they fall.
+    """
     figure, success_axis = plt.subplots(figsize=(8.0, 3.6), dpi=120)
     reward_axis = success_axis.twinx()
     _plot(reward_axis, records, "run/reward", color="#b8c4d6", linewidth=1.2)
@@ -37,11 +41,14 @@ def learning_curve(records: Records) -> plt.Figure:
     _plot(success_axis, records, "episode/success", **labels)
     labels = {"color": "#d1495b", "label": "evaluation, mean action"}
     _plot(success_axis, records, "evaluation/success_rate", marker="o", linestyle="", **labels)
+    labels = {"color": "#3a7d44", "label": "difficulty of the task"}
+    _plot(success_axis, records, "adr/level", linestyle=":", **labels)
+    success_axis.xaxis.set_major_formatter(EngFormatter())
     success_axis.set(xlabel=_UNITS[_x_key(records)], ylabel="episode success", ylim=(0.0, 1.02))
     success_axis.set_zorder(reward_axis.get_zorder() + 1)
     success_axis.patch.set_visible(False)
     if success_axis.get_lines():
-        success_axis.legend(loc="upper left", frameon=False)
+        success_axis.legend(loc="lower right", framealpha=0.8)
     success_axis.grid(alpha=0.25)
     figure.tight_layout()
     return figure
