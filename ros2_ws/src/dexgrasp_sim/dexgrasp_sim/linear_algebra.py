@@ -5,6 +5,7 @@ memory a row lies. Here the order follows from the summed axis alone, and all th
 does beside this gives an element the same value wherever it stands: `test_batch_independence.py`
 tries each of those operations. So a split of environments over workers changes nothing.
 The batch is the last axis, which makes every operation run over long contiguous rows.
+On GPUs, whose engines give no equal bits anyway, sums run in any order and few operations.
 """
 
 from collections.abc import Iterable
@@ -14,11 +15,18 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 
+def keeps_order(values: Tensor) -> bool:
+    """Whether sums of these values must run in a fixed order."""
+    return not values.is_cuda
+
+
 def sum_rows(values: Tensor, dim: int = 0) -> Tensor:
     """Sum along an axis of any length, in groups of up to four.
 
     So few numbers torch adds one after the other, whatever the layout and the size of the batch.
     """
+    if not keeps_order(values):
+        return values.sum(dim)
     length = values.shape[dim]
     groups, missing = _GROUPS[length] if length < len(_GROUPS) else _groups(length)
     if missing:
@@ -58,7 +66,9 @@ def sum_products(a: Iterable[Tensor], b: Iterable[Tensor]) -> Tensor:
 
 
 def cross(a: Tensor, b: Tensor) -> Tensor:
-    """Cross product along the first axis, of length 3; torch's own is slow for that axis."""
+    """Cross product along the first axis, of length 3; torch's own is slow for it on a CPU."""
+    if not keeps_order(a):
+        return torch.linalg.cross(a, b, dim=0)
     (ax, ay, az), (bx, by, bz) = a.unbind(), b.unbind()
     x = (ay * bz).addcmul_(az, by, value=-1.0)
     y = (az * bx).addcmul_(ax, bz, value=-1.0)

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dexgrasp_sim import linear_algebra
 from dexgrasp_sim.control.fabric.body_points import BodyPoints
 from dexgrasp_sim.control.fabric.chains import JointChains
 from dexgrasp_sim.control.fabric.fabric import Fabric, FabricGains, Goal
@@ -22,7 +23,6 @@ from dexgrasp_sim.control.fabric.terms import (
     posture_pull,
     repel,
 )
-from dexgrasp_sim.linear_algebra import cross
 from dexgrasp_sim.robot.kinematics import Kinematics
 from dexgrasp_sim.robot.robot import load_robot
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
@@ -310,7 +310,12 @@ def test_geometric_terms_keep_the_speed():
     assert power.abs().max() < 1e-4
 
 
-def test_cross_product():
+@pytest.mark.parametrize("ordered", [True, False])
+def test_sums_and_cross_products(monkeypatch, ordered):
+    monkeypatch.setattr(linear_algebra, "keeps_order", lambda values: ordered)
     a, b = np.random.default_rng(0).normal(size=(2, 3, 4))
-    found = cross(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+    found = linear_algebra.cross(torch.from_numpy(a), torch.from_numpy(b)).numpy()
     assert np.allclose(found, np.cross(a, b, axis=0))
+    rows = np.random.default_rng(1).normal(size=(2, 23, 4))
+    found = linear_algebra.sum_rows(torch.from_numpy(rows), 1).numpy()
+    assert np.allclose(found, rows.sum(1))

@@ -1,7 +1,8 @@
 """Sums over the joints that move a point, and over the points that a joint moves; batch last.
 
-Both follow the tree of joints. A product with the matrix "joint j moves point p" would say the
-same, but a library's sums depend on the batch (see `linear_algebra`), and most factors are zero.
+Both follow the tree of joints. A product with the matrix "joint j moves point p" says the same,
+but a library's sums depend on the batch (see `linear_algebra`), and most factors are zero. On GPUs
+it is the better way, because it is one operation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from dexgrasp_sim.linear_algebra import sum_rows
+from dexgrasp_sim.linear_algebra import keeps_order, sum_rows
 
 
 class JointChains:
@@ -48,7 +49,9 @@ class JointChains:
         origins = origins[self.order]
         self._links = _norm(origins - origins[self._parents])[:, None]  # [J, 1]
         self._ends = _norm(points - origins[self._carriers])[:, None]  # [P, 1]
-        self._moves = self.at_points(self.accumulate_(torch.eye(len(parents)).to(origins)))
+        self._ancestors = self._add_parents_(torch.eye(len(parents)).to(origins))  # [J, J]
+        self._moves = self.at_points(self._ancestors)  # [P, J]
+        self._carried = self._moves[self._by_round].mT  # [J, P], points as for `collect`
 
     def _prepare_levels(self, sizes: list[int]) -> None:
         """Where the parents of each level but the first stand in the level before; None if that
@@ -100,7 +103,14 @@ class JointChains:
             before = own
 
     def accumulate_(self, values: Tensor) -> Tensor:
-        """Adds to each joint's values [..., J, N] those of all joints between it and the base."""
+        """Adds to each joint's values [..., J, N] those of all joints between it and the base.
+
+        Returns:
+            The sums; `values` may be overwritten.
+        """
+        return self._add_parents_(values) if keeps_order(values) else self._ancestors @ values
+
+    def _add_parents_(self, values: Tensor) -> Tensor:
         for parents, own in self.walk(values):
             own.add_(parents)
         return values
@@ -132,6 +142,8 @@ class JointChains:
         Args:
             values: [..., P, N], ordered by `by_round`; overwritten.
         """
+        if not keeps_order(values):
+            return self._carried @ values
         first, *others = values.split(self._rounds, -2)
         for other in others:
             first[..., : other.shape[-2], :].add_(other)
