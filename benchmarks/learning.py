@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import CHECKOUT
-from benchmarks.peers.conv_encoder import FormerPpo, make_former
+from benchmarks.peers.conv_encoder import former_ppo
 from benchmarks.trainings import train_and_judge
 from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.config import RunConfig, load_run_config
@@ -102,10 +102,8 @@ def _update_costs(repeats: int) -> dict[str, Any]:
     config = load_run_config(CHECKOUT / "config" / "laptop_depth.yaml")
     present = build_ppo(config)
     nets = build_ppo(config)
-    former = FormerPpo(
-        nets.actor, nets.critic, replace(config.ppo, micro_batches=2, precision="float32")
-    )
-    make_former(former)
+    settings = replace(config.ppo, micro_batches=2, precision="float32")
+    former = former_ppo(nets.actor, nets.critic, settings)
     passes = config.ppo.epochs * config.training.horizon * config.simulators.num_envs
     seconds = {"present": [], "former": []}
     for _ in range(repeats + 1):  # the first one warms up

@@ -5,7 +5,9 @@ in [-0.5, 0.5], minibatches of whole environments in pieces of 256 images, Adam 
 import torch
 from torch import Tensor, nn
 
+from dexgrasp_learner.algorithms.config import PpoConfig
 from dexgrasp_learner.algorithms.ppo import Ppo
+from dexgrasp_learner.networks.policy import Actor, Critic
 from dexgrasp_learner.rollout.minibatches import Batch
 from dexgrasp_learner.rollout.rollout import Rollout
 
@@ -44,14 +46,15 @@ class FormerPpo(Ppo):
         return Batch.whole(rollout)
 
 
-def make_former(ppo: FormerPpo) -> None:
-    """Gives a fresh algorithm the former encoder and optimizers."""
-    trunk = ppo.actor.trunk
+def former_ppo(actor: Actor, critic: Critic, config: PpoConfig) -> FormerPpo:
+    """The algorithm with the former encoder and optimizers; the actor gets the encoder."""
+    trunk = actor.trunk
     present, fuse = trunk.encoders["depth"], trunk.fuse[0]
     assert isinstance(fuse, nn.Linear)
     vectors = fuse.in_features - int(present.features)  # pyright: ignore[reportArgumentType]
     trunk.encoders["depth"] = ConvEncoder()
     trunk.fuse[0] = nn.Linear(vectors + _CHANNELS * _CELLS, fuse.out_features)
-    rate = ppo.config.learning_rate
-    ppo.actor_optimizer = torch.optim.Adam(ppo.actor.parameters(), rate)
-    ppo.critic_optimizer = torch.optim.Adam(ppo.critic.parameters(), rate)
+    ppo = FormerPpo(actor, critic, config)
+    ppo.actor_optimizer = torch.optim.Adam(actor.parameters(), config.learning_rate)
+    ppo.critic_optimizer = torch.optim.Adam(critic.parameters(), config.learning_rate)
+    return ppo
