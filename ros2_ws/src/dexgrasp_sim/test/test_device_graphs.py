@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dexgrasp_sim import device_graphs
+from dexgrasp_sim import device_graphs, linear_algebra
 from dexgrasp_sim.config import parse_config, read_values
 from dexgrasp_sim.control.decoder import make_decoder
-from dexgrasp_sim.control.fabric import braking_guard
+from dexgrasp_sim.control.fabric import braking_guard, chains
 from dexgrasp_sim.control.fabric.config import FabricConfig
 from dexgrasp_sim.control.palm_velocity import differential_ik
 from dexgrasp_sim.control.palm_velocity.decoder import ActionConfig
@@ -278,8 +278,11 @@ def test_what_is_compiled_wrongly_or_not_at_all_is_called(fusing, monkeypatch, c
     assert "square is not compiled, which is slower" in line and line.endswith(reason)
 
 
-def test_the_parts_of_a_fabric_can_be_compiled(fusing, monkeypatch, capsys):
+@pytest.mark.parametrize("ordered", [True, False], ids=["sums of a CPU", "sums of a GPU"])
+def test_the_parts_of_a_fabric_can_be_compiled(fusing, monkeypatch, capsys, ordered):
     """Nothing in them needs Python while they run, and they give what the called ones give."""
+    for module in (linear_algebra, chains):
+        monkeypatch.setattr(module, "keeps_order", lambda values: ordered)
     replayed, called = (make_decoder(CONFIGS["fabric"], ROBOT, 5, 1 / 60, TABLE) for _ in range(2))
     generator = torch.Generator().manual_seed(0)
     for _ in range(4):
