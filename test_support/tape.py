@@ -5,12 +5,17 @@ as in a graph, values that Python held then are fixed.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest import mock
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+
+from dexgrasp_sim import device_graphs
 
 
 class NoHostReads(TorchDispatchMode):
@@ -69,6 +74,23 @@ class Tape(TorchDispatchMode):
             for before, now in zip(tensors_of(result), tensors_of(again), strict=True):
                 if before.data_ptr() != now.data_ptr():  # in place it is there already
                     before.copy_(now)
+
+
+def record_tapes(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
+    """Lets the CPU record as a GPU does; the tapes as they are made."""
+    tapes: list[Tape] = []
+
+    def record(function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]) -> Tape:
+        tapes.append(Tape(function, inputs))
+        return tapes[-1]
+
+    monkeypatch.setitem(device_graphs.RECORDERS, "cpu", record)
+    return tapes
+
+
+def nothing_recorded() -> AbstractContextManager[Any]:
+    """Inside, every device calls what it would replay."""
+    return mock.patch.dict(device_graphs.RECORDERS, clear=True)
 
 
 def tensors_of(result: Any) -> list[Tensor]:

@@ -4,15 +4,10 @@ import gc
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import torch
-
-from dexgrasp_sim import random_streams
-from dexgrasp_sim.vision import image_errors
 
 
 def check_device(name: str) -> torch.device:
@@ -25,15 +20,6 @@ def check_device(name: str) -> torch.device:
         device = torch.device("cuda", device.index or 0)
         torch.cuda.set_device(device)
     return device
-
-
-@contextmanager
-def code_of_gpus() -> Iterator[None]:
-    """Inside, the CPU runs the kernels of Warp that GPUs run instead of tensor code."""
-    with ExitStack() as stack:
-        for module in (random_streams, image_errors):
-            stack.enter_context(mock.patch.object(module, "has_warp_kernels", lambda _: True))
-        yield
 
 
 def wait_for(device: torch.device) -> None:

@@ -9,21 +9,25 @@ does not find is compiled there.
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 import warp as wp
 
-from benchmarks.gpu.device import check_device, code_of_gpus
+from benchmarks.gpu.device import check_device
 from benchmarks.gpu_sim import GROUPS, add_arguments, play_named
 from dexgrasp_learner.config import load_run_config
+from dexgrasp_sim import random_streams
 from dexgrasp_sim.arguments import parse_resolution, whole
 from dexgrasp_sim.config import replace
 from dexgrasp_sim.environments import make_grasp_env
 from dexgrasp_sim.vec_env import allocate
+from dexgrasp_sim.vision import image_errors
 
 _WORLDS = 2
 _DEFAULT_THREADS = 256
@@ -81,6 +85,17 @@ def compile_variants(variants: Sequence[Variant], arch: int) -> int:
                 f"{index + 1}/{len(variants)} {module.name} {threads} {taken_s:.1f} s", flush=True
             )
     return failed
+
+
+@contextmanager
+def code_of_gpus() -> Iterator[None]:
+    """Inside, the CPU runs the kernels of Warp that GPUs run instead of tensor code."""
+    chosen = {"has_warp_kernels": lambda _: True}
+    with (
+        mock.patch.multiple(random_streams, **chosen),
+        mock.patch.multiple(image_errors, **chosen),
+    ):
+        yield
 
 
 def play(arguments: argparse.Namespace) -> None:

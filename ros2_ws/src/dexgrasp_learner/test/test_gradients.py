@@ -10,9 +10,8 @@ from dexgrasp_learner.algorithms.ppo import Ppo
 from dexgrasp_learner.config import RunConfig
 from dexgrasp_learner.rollout.rollout import Rollout
 from dexgrasp_learner.run.assembly import build_ppo, pool_spec
-from dexgrasp_sim import device_graphs
 from dexgrasp_sim.config import parse_config
-from test_support.tape import Tape
+from test_support.tape import nothing_recorded, record_tapes
 
 torch.set_num_threads(1)
 
@@ -57,14 +56,14 @@ def rollout_of(ppo: Ppo, config: RunConfig, seed: int = 0) -> Rollout:
 @pytest.fixture
 def tapes(monkeypatch):
     """The CPU as if it were a GPU; the tapes by number."""
-    made = []
+    return record_tapes(monkeypatch)
 
-    def record(function, inputs):
-        made.append(Tape(function, inputs))
-        return made[-1]
 
-    monkeypatch.setitem(device_graphs.RECORDERS, "cpu", record)
-    return made
+def updated(replayed: Ppo, called: Ppo, config: RunConfig, cycle: int):
+    """What both give for an update from equal rollouts."""
+    metrics = replayed.update(rollout_of(replayed, config, cycle))
+    with nothing_recorded():
+        return metrics, called.update(rollout_of(called, config, cycle))
 
 
 def assert_same_weights(one: Ppo, other: Ppo) -> None:
@@ -74,15 +73,12 @@ def assert_same_weights(one: Ppo, other: Ppo) -> None:
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
-def test_updates_from_recordings_are_those_of_called_code(tapes, monkeypatch, pieces):
+def test_updates_from_recordings_are_those_of_called_code(tapes, pieces):
     """Weights, statistics and learning rate change in between, sizes of minibatches differ."""
     config = config_with({"epochs": 2, "minibatches": 3, "micro_batches": pieces})
     replayed, called = build_ppo(config), build_ppo(config)
     for cycle in range(3):
-        metrics = replayed.update(rollout_of(replayed, config, cycle))
-        with monkeypatch.context() as context:
-            context.delitem(device_graphs.RECORDERS, "cpu")
-            expected = called.update(rollout_of(called, config, cycle))
+        metrics, expected = updated(replayed, called, config, cycle)
         assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-5)
         assert_same_weights(replayed, called)
     assert len(tapes) == 2  # 65 steps: minibatches or their pieces of two sizes
@@ -130,14 +126,11 @@ def test_a_gpu_learns_with_a_memory():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
-def test_a_graph_of_a_gpu_gives_the_gradients_of_called_code(monkeypatch, capsys):
+def test_a_graph_of_a_gpu_gives_the_gradients_of_called_code(capsys):
     config = config_with({"epochs": 2, "minibatches": 3, "precision": "bfloat16"}, "cuda")
     replayed, called = build_ppo(config), build_ppo(config)
     for cycle in range(2):
-        metrics = replayed.update(rollout_of(replayed, config, cycle))
-        with monkeypatch.context() as context:
-            context.delitem(device_graphs.RECORDERS, "cuda")
-            expected = called.update(rollout_of(called, config, cycle))
+        metrics, expected = updated(replayed, called, config, cycle)
         assert metrics == pytest.approx(expected, rel=0.02, abs=1e-3)
     assert_same_weights(replayed, called)
     assert "without a CUDA graph" not in capsys.readouterr().err

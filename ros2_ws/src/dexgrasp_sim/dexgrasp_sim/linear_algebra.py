@@ -9,6 +9,7 @@ On GPUs, whose engines give no equal bits anyway, sums run in any order and few 
 """
 
 from collections.abc import Iterable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -27,8 +28,7 @@ def sum_rows(values: Tensor, dim: int = 0) -> Tensor:
     """
     if not keeps_order(values):
         return values.sum(dim)
-    length = values.shape[dim]
-    groups, missing = _GROUPS[length] if length < len(_GROUPS) else _groups(length)
+    groups, missing = _groups(values.shape[dim])
     if missing:
         values = pad(values, (0, 0) * (values.dim() - 1 - dim) + (0, missing))
     if len(groups) > 1:
@@ -38,6 +38,7 @@ def sum_rows(values: Tensor, dim: int = 0) -> Tensor:
     return values
 
 
+@cache
 def _groups(length: int) -> tuple[tuple[int, ...], int]:
     """Factors up to four of the next number that has no others, and how far away that is."""
     missing = 0
@@ -50,10 +51,6 @@ def _groups(length: int) -> tuple[tuple[int, ...], int]:
         if rest == 1:
             return tuple(groups) or (1,), missing
         missing += 1
-
-
-_GROUPS = (((1,), 0), *(_groups(length) for length in range(1, 256)))
-"""Those of the usual lengths."""
 
 
 def sum_products(a: Iterable[Tensor], b: Iterable[Tensor]) -> Tensor:

@@ -21,7 +21,7 @@ from dexgrasp_sim.tasks.grasp import starts
 from dexgrasp_sim.tasks.grasp.config import GraspConfig
 from dexgrasp_sim.tasks.grasp.env import GraspEnv
 from dexgrasp_sim.vec_env import allocate
-from test_support.tape import Tape
+from test_support.tape import nothing_recorded, record_tapes
 
 CHECKOUT = Path(__file__).parents[4]
 ROBOT = load_robot()
@@ -34,13 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def taped(monkeypatch):
     """The CPU as if it were a GPU; the tapes by number."""
-    tapes = []
-
-    def record(function, inputs):
-        tapes.append(Tape(function, inputs))
-        return tapes[-1]
-
-    monkeypatch.setitem(device_graphs.RECORDERS, "cpu", record)
+    tapes = record_tapes(monkeypatch)
     for module in (braking_guard, differential_ik):
         monkeypatch.setattr(module, "known_empty", lambda mask: False)
     for module in (braking_guard, starts):
@@ -107,8 +101,7 @@ def test_a_replayed_decoder_does_what_the_called_one_does(taped, monkeypatch, na
 
     def compare(act):
         """Of an action on both, the one called and the other replayed."""
-        with monkeypatch.context() as context:
-            context.delitem(device_graphs.RECORDERS, "cpu")
+        with nothing_recorded():
             expected = act(called)
         assert torch.equal(act(replayed), expected)
         for key, value in called.state_dict().items():
@@ -167,8 +160,7 @@ def test_replayed_draws_are_those_of_the_streams(taped, monkeypatch):
 
     for turn in range(4):
         found = draws(turn)
-        with monkeypatch.context() as context:
-            context.delitem(device_graphs.RECORDERS, "cpu")
+        with nothing_recorded():
             expected = draws(turn)
         for own, other in zip(found, expected, strict=True):
             assert torch.equal(own, other)
@@ -198,8 +190,7 @@ def test_replayed_environments_do_what_called_ones_do(taped, monkeypatch, path):
     generator = torch.Generator().manual_seed(0)
 
     def both(act):
-        with monkeypatch.context() as context:
-            context.delitem(device_graphs.RECORDERS, "cpu")
+        with nothing_recorded():
             act(called, outs[0])
         act(replayed, outs[1])
         for name, value in outs[0].items():
@@ -287,8 +278,7 @@ def test_the_parts_of_a_fabric_can_be_compiled(fusing, monkeypatch, capsys, orde
     generator = torch.Generator().manual_seed(0)
     for _ in range(4):
         actions = torch.randn(5, called.action_dim, generator=generator)
-        with monkeypatch.context() as context:
-            context.delitem(device_graphs.RECORDERS, "cpu")
+        with nothing_recorded():
             expected = called.decode(actions)
         assert torch.allclose(replayed.decode(actions), expected, atol=1e-6)
     assert (len(fusing), capsys.readouterr().err) == (3, "")
@@ -305,8 +295,7 @@ def test_a_graph_of_a_gpu_does_what_the_called_decoder_does(monkeypatch, capsys,
     generator = torch.Generator().manual_seed(0)
     for step in range(12):
         actions = torch.randn(count, called.action_dim, generator=generator).cuda()
-        with monkeypatch.context() as context:
-            context.delitem(device_graphs.RECORDERS, "cuda")
+        with nothing_recorded():
             expected = called.decode(actions)
         assert torch.allclose(replayed.decode(actions), expected, atol=1e-6)
         if step == 5:

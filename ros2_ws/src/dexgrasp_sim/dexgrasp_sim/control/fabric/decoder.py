@@ -97,10 +97,11 @@ class FabricDecoder:
         self._goal_at = Captured(self._goal_of, any_rows=True)
         self._least_gap = Captured(self._least_gap_of, any_rows=True)
         self._allocate(num_envs)
-        if self._device.type != "cpu":  # checks the start posture where nobody has to wait for it
+        if self._device.type == "cpu":
+            self.reset()
+        else:  # checks the start posture where nobody has to wait for it
             FabricDecoder(config, robot, 1, control_dt_s, table, "cpu", difficulty)
-        self.reset(checked=self._device.type != "cpu")
-        if self._device.type != "cpu":
+            self.reset(checked=True)
             self._record()
 
     def _record(self) -> None:

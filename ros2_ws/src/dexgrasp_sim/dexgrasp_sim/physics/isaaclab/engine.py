@@ -108,8 +108,8 @@ class IsaacLabEngine(PhysicsEngine):
         started = time.perf_counter()
         if len(env_ids):
             self._targets[env_ids] = joint_position
-            self._push[env_ids] = 0.0
-            self.diverged[env_ids] = False
+            self._push.index_fill_(0, env_ids, 0.0)
+            self.diverged.index_fill_(0, env_ids, False)
             self._write_state(env_ids, joint_position, object_pose, joint_velocity)
             self._read()
         self._seconds["physics"] += time.perf_counter() - started
@@ -150,7 +150,7 @@ class IsaacLabEngine(PhysicsEngine):
         if broken.any():
             self.diverged |= broken
             ids = broken.nonzero().squeeze(1)
-            self._push[ids] = 0.0
+            self._push.index_fill_(0, ids, 0.0)
             joints, pose = self._rest
             self._write_state(ids, joints[ids], pose[ids], None)
 
