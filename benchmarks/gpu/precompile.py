@@ -10,7 +10,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -90,11 +90,9 @@ def compile_variants(variants: Sequence[Variant], arch: int) -> int:
 @contextmanager
 def code_of_gpus() -> Iterator[None]:
     """Inside, the CPU runs the kernels of Warp that GPUs run instead of tensor code."""
-    chosen = {"has_warp_kernels": lambda _: True}
-    with (
-        mock.patch.multiple(random_streams, **chosen),
-        mock.patch.multiple(image_errors, **chosen),
-    ):
+    with ExitStack() as stack:
+        for module in (random_streams, image_errors):
+            stack.enter_context(mock.patch.object(module, "has_warp_kernels", lambda _: True))
         yield
 
 

@@ -93,7 +93,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_replayed_decoder_does_what_the_called_one_does(taped, monkeypatch, name):
+def test_a_replayed_decoder_does_what_the_called_one_does(taped, name):
     """Through resets, other dampings, restored states and actions that the guard refuses."""
     count, config = 6, CONFIGS[name]
     called, replayed = (make_decoder(config, ROBOT, count, 1 / 60, TABLE) for _ in range(2))
@@ -142,7 +142,7 @@ def test_a_decoder_of_the_inference_mode_is_replayed_outside_of_it_and_back(tape
     assert len(taped) == 1 and not torch.equal(later, expected)
 
 
-def test_replayed_draws_are_those_of_the_streams(taped, monkeypatch):
+def test_replayed_draws_are_those_of_the_streams(taped):
     streams = RandomStreams(5, torch.arange(40))
     group = Proprioception(ROBOT, ActionConfig())
 
@@ -178,7 +178,7 @@ def test_a_recording_with_other_constants_is_made_anew_and_holds_no_replay(taped
 
 
 @pytest.mark.parametrize("path", ["paper.yaml", "laptop_state.yaml"])
-def test_replayed_environments_do_what_called_ones_do(taped, monkeypatch, path):
+def test_replayed_environments_do_what_called_ones_do(taped, path):
     """Through ends of episodes, resets, another difficulty and a restored state."""
     values = read_values(CHECKOUT / "config" / path)["task"]
     if "objects" in values:
@@ -286,7 +286,7 @@ def test_the_parts_of_a_fabric_can_be_compiled(fusing, monkeypatch, capsys, orde
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_graph_of_a_gpu_does_what_the_called_decoder_does(monkeypatch, capsys, name):
+def test_a_graph_of_a_gpu_does_what_the_called_decoder_does(capsys, name):
     """One decoder without graphs, one with, through a reset and another damping."""
     count = 6
     called, replayed = (
